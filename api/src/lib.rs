@@ -1,0 +1,1 @@
+//! CRD types of metallb.io and the generator of config/crd.

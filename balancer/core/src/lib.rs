@@ -1,0 +1,13 @@
+//! Pure decisions: configuration, requests, allocation, election, plan, status.
+//!
+//! Knows no socket, no clock and no API client: time and randomness come in as arguments.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation
+    )
+)]

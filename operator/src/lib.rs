@@ -1,0 +1,1 @@
+//! The operator: MetalLB and AddressPool resources become running workloads.

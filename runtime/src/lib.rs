@@ -1,0 +1,1 @@
+//! What every program needs: logs, signals, probes, metrics endpoint, Lease. No domain knowledge.
