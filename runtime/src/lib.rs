@@ -1,1 +1,8 @@
-//! What every program needs: logs, signals, probes, metrics endpoint, Lease. No domain knowledge.
+//! What every program of this project needs to run in a pod: logs, signals, probes, a Lease.
+//!
+//! Has no domain knowledge: nothing here knows what a pool, a Service address or a speaker is.
+
+pub mod lease;
+pub mod logs;
+pub mod probes;
+pub mod shutdown;
