@@ -1,0 +1,87 @@
+//! Conditions as Kubernetes means them: the time moves only when the status changes, and each says which
+//! generation it speaks of.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Condition types of a MetalLB resource, in the order in which they are written.
+pub const METALLB: [&str; 4] = [AVAILABLE, UPGRADEABLE, PROGRESSING, DEGRADED];
+/// The load balancer works.
+pub const AVAILABLE: &str = "Available";
+/// The operator may be upgraded now.
+pub const UPGRADEABLE: &str = "Upgradeable";
+/// A change is being carried out.
+pub const PROGRESSING: &str = "Progressing";
+/// Something needs an administrator.
+pub const DEGRADED: &str = "Degraded";
+/// Condition type of an AddressPool: it was accepted and is served.
+pub const READY: &str = "Ready";
+
+/// What a condition says; its time is kept by [`set`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Type of the condition.
+    pub kind: &'static str,
+    /// True or False.
+    pub status: bool,
+    /// Identifier of the reason, CamelCase.
+    pub reason: &'static str,
+    /// For a person; empty when there is nothing to say.
+    pub message: String,
+}
+
+/// Writes `reports` into `conditions`: what is there under the same type is replaced, and its transition time
+/// kept when its status is the same. Conditions of other types stay.
+pub fn set(conditions: &mut Vec<Condition>, reports: &[Report], generation: Option<i64>, now: &Time) {
+    for report in reports {
+        let status = if report.status { "True" } else { "False" };
+        let before = conditions.iter_mut().find(|condition| condition.type_ == report.kind);
+        let last_transition_time = match &before {
+            Some(before) if before.status == status => before.last_transition_time.clone(),
+            _ => now.clone(),
+        };
+        let condition = Condition {
+            type_: report.kind.to_owned(),
+            status: status.to_owned(),
+            reason: report.reason.to_owned(),
+            message: report.message.clone(),
+            observed_generation: generation,
+            last_transition_time,
+        };
+        match before {
+            Some(before) => *before = condition,
+            None => conditions.push(condition),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::jiff::Timestamp;
+
+    #[test]
+    fn the_time_moves_only_with_the_status() {
+        let at = |second| Time(Timestamp::from_second(second).unwrap());
+        let report = |status, message: &str| Report {
+            kind: AVAILABLE,
+            status,
+            reason: "Tested",
+            message: message.to_owned(),
+        };
+        let want = |status: &str, message: &str, second, generation| Condition {
+            type_: "Available".to_owned(),
+            status: status.to_owned(),
+            reason: "Tested".to_owned(),
+            message: message.to_owned(),
+            observed_generation: Some(generation),
+            last_transition_time: at(second),
+        };
+        let mut conditions = Vec::new();
+        set(&mut conditions, &[report(false, "a")], Some(1), &at(1));
+        assert_eq!(conditions, [want("False", "a", 1, 1)]);
+        set(&mut conditions, &[report(false, "b")], Some(2), &at(2));
+        assert_eq!(conditions, [want("False", "b", 1, 2)]);
+        set(&mut conditions, &[report(true, "b")], Some(2), &at(3));
+        assert_eq!(conditions, [want("True", "b", 3, 2)]);
+    }
+}

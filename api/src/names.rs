@@ -1,0 +1,45 @@
+//! Names that users, scripts and the programs rely on: annotations, labels, object names and ports.
+
+/// Group of all custom resources.
+pub const GROUP: &str = "metallb.io";
+
+/// The one MetalLB resource that is acted on.
+pub const METALLB_NAME: &str = "metallb";
+/// Deployment that gives Services their addresses.
+pub const CONTROLLER: &str = "controller";
+/// DaemonSet that announces them.
+pub const SPEAKER: &str = "speaker";
+/// Label `app` of every operand.
+pub const APP: &str = "metallb";
+
+/// Prefix of the annotations that users write today.
+pub const ANNOTATION_PREFIX: &str = "metallb.io/";
+/// Prefix that is still read for the three annotations below.
+pub const OLD_ANNOTATION_PREFIX: &str = "metallb.universe.tf/";
+/// Pool to draw from.
+pub const ANNOTATION_ADDRESS_POOL: &str = "metallb.io/address-pool";
+/// One or two addresses, separated by a comma, of different families.
+pub const ANNOTATION_LOADBALANCER_IPS: &str = "metallb.io/loadBalancerIPs";
+/// Sharing key: Services with the same key may hold the same address.
+pub const ANNOTATION_ALLOW_SHARED_IP: &str = "metallb.io/allow-shared-ip";
+/// Written by the controller: the pool that the addresses came from.
+pub const ANNOTATION_ALLOCATED_FROM_POOL: &str = "metallb.io/ip-allocated-from-pool";
+
+/// Label of a node that takes no load-balancer traffic, whatever its value.
+pub const EXCLUDE_LB_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// Secret with the key that authenticates the speakers' gossip.
+pub const MEMBERLIST_SECRET: &str = "metallb-memberlist";
+/// Key within [`MEMBERLIST_SECRET`].
+pub const MEMBERLIST_SECRET_KEY: &str = "secretkey";
+/// ConfigMap with the interfaces that never announce.
+pub const EXCLUDE_L2_CONFIG: &str = "metallb-excludel2";
+/// Key within [`EXCLUDE_L2_CONFIG`].
+pub const EXCLUDE_L2_CONFIG_KEY: &str = "excludel2.yaml";
+
+/// UDP port of the speakers' gossip.
+pub const MEMBERLIST_PORT: u16 = 7946;
+/// HTTPS port of the metrics.
+pub const METRICS_PORT: u16 = 9120;
+/// HTTP port of the probes.
+pub const PROBES_PORT: u16 = 17472;
