@@ -1,5 +1,6 @@
-//! AddressPool: the older way to write a pool and its advertisement in one resource. The operator turns each into
-//! an IPAddressPool and an L2Advertisement or BGPAdvertisement that it owns.
+//! AddressPool: the pool kind of the MetalLB Operator before 4.11, addresses together with how they are announced.
+//!
+//! Both versions share one schema, so that conversion changes nothing but `apiVersion`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
@@ -9,118 +10,107 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// By ARP and NDP.
+    /// ARP and NDP.
     #[default]
     Layer2,
-    /// By routes.
+    /// BGP.
     Bgp,
 }
 
-/// Attributes of the routes of an AddressPool with protocol `bgp`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// One announcement of the pool's addresses by BGP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LegacyBgpAdvertisement {
-    /// Prefix length to which IPv4 addresses are gathered into one route.
-    #[serde(default = "host_v4")]
+    /// Prefix length to which IPv4 addresses are rolled up.
+    #[serde(default = "crate::host_v4")]
     #[schemars(range(min = 1))]
     pub aggregation_length: i32,
-    /// Prefix length to which IPv6 addresses are gathered into one route.
-    #[serde(default = "host_v6")]
+    /// Prefix length to which IPv6 addresses are rolled up.
+    #[serde(default = "crate::host_v6")]
     pub aggregation_length_v6: i32,
-    /// LOCAL_PREF of the routes; higher is preferred.
+    /// LOCAL_PREF of the routes (RFC 4271 §5.1.5); higher is preferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "int32"))]
-    pub local_pref: Option<u32>,
-    /// Communities by value or by the name of an alias.
+    pub local_pref: Option<i32>,
+    /// Communities of the routes: `number:number`, or the name of an alias.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub communities: Vec<String>,
 }
 
-/// What became of an AddressPool.
+/// What became of the pool.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
 pub struct AddressPoolStatus {
-    /// `Ready`: whether the pool is served, and why not.
+    /// Whether the pool is in use, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::embedded::conditions_by_type")]
     pub conditions: Vec<Condition>,
 }
 
-pub(crate) fn host_v4() -> i32 {
-    32
+macro_rules! version {
+    ($(#[$doc:meta])* $module:ident, $version:literal $(, $attribute:meta)*) => {
+        $(#[$doc])*
+        pub mod $module {
+            use kube::CustomResource;
+            use schemars::JsonSchema;
+            use serde::{Deserialize, Serialize};
+
+            use super::{AddressPoolStatus, LegacyBgpAdvertisement, Protocol};
+
+            /// The addresses of the pool, and how they are announced.
+            #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+            #[kube(
+                group = "metallb.io",
+                version = $version,
+                kind = "AddressPool",
+                namespaced,
+                status = "AddressPoolStatus",
+                derive = "PartialEq",
+                derive = "Default",
+                doc = "AddressPool holds addresses for Services of type LoadBalancer, and says how they are announced.",
+                printcolumn = r#"{"name":"Protocol","type":"string","jsonPath":".spec.protocol"}"#,
+                printcolumn = r#"{"name":"Auto Assign","type":"boolean","jsonPath":".spec.autoAssign"}"#,
+                printcolumn = r#"{"name":"Addresses","type":"string","jsonPath":".spec.addresses"}"#,
+                printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].status"}"#
+                $(, $attribute)*
+            )]
+            #[serde(rename_all = "camelCase")]
+            pub struct AddressPoolSpec {
+                /// Has no effect: the pool is called by its `metadata.name`.
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub name: Option<String>,
+                /// How the addresses are announced.
+                pub protocol: Protocol,
+                /// Blocks of addresses, IPv4 and IPv6 in any mixture: a CIDR such as `192.0.2.0/28`, or a range of
+                /// first and last address such as `192.0.2.10-192.0.2.20`. A single address is a range that ends
+                /// where it starts.
+                pub addresses: Vec<String>,
+                /// Whether a Service that asks for no pool and no address may be served from here.
+                #[serde(default = "crate::yes")]
+                pub auto_assign: bool,
+                /// How the addresses are announced by BGP; only with protocol `bgp`.
+                #[serde(default, skip_serializing_if = "Vec::is_empty")]
+                pub bgp_advertisements: Vec<LegacyBgpAdvertisement>,
+            }
+
+            impl Default for AddressPoolSpec {
+                fn default() -> Self {
+                    Self {
+                        name: None,
+                        protocol: Protocol::Layer2,
+                        addresses: Vec::new(),
+                        auto_assign: true,
+                        bgp_advertisements: Vec::new(),
+                    }
+                }
+            }
+        }
+    };
 }
 
-pub(crate) fn host_v6() -> i32 {
-    128
-}
-
-/// The version with which clusters began; it is served, not stored.
-pub mod v1alpha1 {
-    use super::{AddressPoolStatus, LegacyBgpAdvertisement, Protocol};
-    use kube::CustomResource;
-    use schemars::JsonSchema;
-    use serde::{Deserialize, Serialize};
-
-    /// A pool of addresses and the way in which they are announced.
-    #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-    #[kube(
-        group = "metallb.io",
-        version = "v1alpha1",
-        kind = "AddressPool",
-        plural = "addresspools",
-        namespaced,
-        deprecated = "metallb.io/v1alpha1 AddressPool is deprecated: use metallb.io/v1beta1 IPAddressPool",
-        storage = false,
-        status = "AddressPoolStatus",
-        derive = "PartialEq"
-    )]
-    #[serde(rename_all = "camelCase")]
-    pub struct AddressPoolSpec {
-        /// Not used: the pool has the name of the resource.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub name: Option<String>,
-        /// layer2 or bgp.
-        pub protocol: Protocol,
-        /// Blocks of addresses, each a CIDR prefix or a range `first-last`.
-        pub addresses: Vec<String>,
-        /// Whether a Service that names no pool may get an address of this one.
-        #[serde(default = "crate::yes")]
-        pub auto_assign: bool,
-        /// Attributes of the routes, with protocol bgp.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        pub bgp_advertisements: Vec<LegacyBgpAdvertisement>,
-    }
-}
-
-/// The stored version.
-pub mod v1beta1 {
-    use super::{AddressPoolStatus, LegacyBgpAdvertisement, Protocol};
-    use kube::CustomResource;
-    use schemars::JsonSchema;
-    use serde::{Deserialize, Serialize};
-
-    /// A pool of addresses and the way in which they are announced.
-    #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-    #[kube(
-        group = "metallb.io",
-        version = "v1beta1",
-        kind = "AddressPool",
-        plural = "addresspools",
-        namespaced,
-        deprecated = "metallb.io/v1beta1 AddressPool is deprecated: use metallb.io/v1beta1 IPAddressPool",
-        status = "AddressPoolStatus",
-        derive = "PartialEq"
-    )]
-    #[serde(rename_all = "camelCase")]
-    pub struct AddressPoolSpec {
-        /// layer2 or bgp.
-        pub protocol: Protocol,
-        /// Blocks of addresses, each a CIDR prefix or a range `first-last`.
-        pub addresses: Vec<String>,
-        /// Whether a Service that names no pool may get an address of this one.
-        #[serde(default = "crate::yes")]
-        pub auto_assign: bool,
-        /// Attributes of the routes, with protocol bgp.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        pub bgp_advertisements: Vec<LegacyBgpAdvertisement>,
-    }
-}
+version!(
+    /// The version of 4.9.
+    v1alpha1, "v1alpha1", storage = false
+);
+version!(
+    /// The version of 4.10, in which pools are stored.
+    v1beta1, "v1beta1"
+);

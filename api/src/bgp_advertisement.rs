@@ -1,53 +1,85 @@
-//! BGPAdvertisement: which addresses are announced as routes, and with which attributes.
+//! BGPAdvertisement: which pools' addresses are announced to BGP peers, and with which attributes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Announces the addresses of pools to BGP peers.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+use crate::optional_spec::optional_spec;
+
+/// What is announced by BGP, from where, and with which attributes.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "metallb.io",
     version = "v1beta1",
     kind = "BGPAdvertisement",
-    plural = "bgpadvertisements",
     namespaced,
+    shortname = "bgpadv",
     derive = "PartialEq",
+    derive = "Default",
+    doc = "BGPAdvertisement announces the addresses of pools by BGP, and sets the attributes of their routes.",
     printcolumn = r#"{"name":"IPAddressPools","type":"string","jsonPath":".spec.ipAddressPools"}"#,
     printcolumn = r#"{"name":"IPAddressPool Selectors","type":"string","jsonPath":".spec.ipAddressPoolSelectors"}"#,
     printcolumn = r#"{"name":"Peers","type":"string","jsonPath":".spec.peers"}"#,
     printcolumn = r#"{"name":"Node Selectors","type":"string","priority":10,"jsonPath":".spec.nodeSelectors"}"#
 )]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", remote = "Self")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.serviceSelectors) || size(self.serviceSelectors) == 0 || \
+        ((!has(self.aggregationLength) || self.aggregationLength == 32) && \
+        (!has(self.aggregationLengthV6) || self.aggregationLengthV6 == 128))",
+    "message": "serviceSelectors can only be used with aggregationLength 32 and aggregationLengthV6 128",
+}]))]
 pub struct BGPAdvertisementSpec {
-    /// Prefix length to which IPv4 addresses are gathered into one route.
-    #[serde(default = "crate::address_pool::host_v4")]
+    /// Prefix length to which IPv4 addresses are rolled up: 1 to 32.
+    #[serde(default = "crate::host_v4")]
     #[schemars(range(min = 1))]
     pub aggregation_length: i32,
-    /// Prefix length to which IPv6 addresses are gathered into one route.
-    #[serde(default = "crate::address_pool::host_v6")]
+    /// Prefix length to which IPv6 addresses are rolled up: up to 128.
+    #[serde(default = "crate::host_v6")]
     pub aggregation_length_v6: i32,
-    /// LOCAL_PREF of the routes; higher is preferred.
+    /// LOCAL_PREF of the routes (RFC 4271 §5.1.5); higher is preferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "int32"))]
-    pub local_pref: Option<u32>,
-    /// Communities by value or by the name of an alias.
+    pub local_pref: Option<i32>,
+    /// Communities of the routes: `number:number` (RFC 1997), `large:number:number:number` (RFC 8092), or the name of
+    /// an alias in a Community.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub communities: Vec<String>,
-    /// Pools by name. With no name and no selector: all pools.
+    /// Names of the IPAddressPools to announce. With no name and no selector, every pool is announced.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ip_address_pools: Vec<String>,
-    /// Pools by label, in addition to those named.
+    /// Announces the IPAddressPools whose labels match one of these selectors, besides those that are named.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::embedded::label_selectors")]
     pub ip_address_pool_selectors: Vec<LabelSelector>,
-    /// Nodes that announce; none means all.
+    /// Announces only from nodes whose labels match one of these selectors. With none, from every node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::embedded::label_selectors")]
     pub node_selectors: Vec<LabelSelector>,
-    /// Names of the BGPPeers that are told; none means all.
+    /// Names of the BGPPeers to announce to. With none, to every peer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<String>,
-    /// Services that are announced; none means all that hold an address of the pools.
+    /// Announces only Services whose labels match one of these selectors. With none, all Services of the pools. Needs
+    /// both aggregation lengths at their defaults.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::embedded::label_selectors")]
     pub service_selectors: Vec<LabelSelector>,
+}
+
+optional_spec!(BGPAdvertisementSpec);
+
+impl Default for BGPAdvertisementSpec {
+    fn default() -> Self {
+        Self {
+            aggregation_length: crate::host_v4(),
+            aggregation_length_v6: crate::host_v6(),
+            local_pref: None,
+            communities: Vec::new(),
+            ip_address_pools: Vec::new(),
+            ip_address_pool_selectors: Vec::new(),
+            node_selectors: Vec::new(),
+            peers: Vec::new(),
+            service_selectors: Vec::new(),
+        }
+    }
 }

@@ -1,66 +1,77 @@
-//! IPAddressPool: addresses that may be given to Services.
+//! IPAddressPool: addresses that Services may be given, and by which Services.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A pool of addresses for Services of type LoadBalancer.
-#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// The addresses of the pool, and who may have them.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "metallb.io",
     version = "v1beta1",
     kind = "IPAddressPool",
-    plural = "ipaddresspools",
     namespaced,
     status = "IPAddressPoolStatus",
+    shortname = "ipap",
     derive = "PartialEq",
+    derive = "Default",
+    doc = "IPAddressPool holds addresses that Services of type LoadBalancer are given.",
     printcolumn = r#"{"name":"Auto Assign","type":"boolean","jsonPath":".spec.autoAssign"}"#,
     printcolumn = r#"{"name":"Avoid Buggy IPs","type":"boolean","jsonPath":".spec.avoidBuggyIPs"}"#,
     printcolumn = r#"{"name":"Addresses","type":"string","jsonPath":".spec.addresses"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IPAddressPoolSpec {
-    /// Blocks of addresses, each a CIDR prefix or a range `first-last`. Every address of a block is usable.
+    /// Blocks of addresses, IPv4 and IPv6 in any mixture: a CIDR such as `192.0.2.0/28`, or a range of first and last
+    /// address such as `192.0.2.10-192.0.2.20`. A single address is written `192.0.2.10/32` or with itself as the end
+    /// of the range. Every address of a CIDR is used.
     pub addresses: Vec<String>,
-    /// Whether a Service that names no pool may get an address of this one.
+    /// Whether a Service that asks for no pool and no address may be served from here.
     #[serde(default = "crate::yes")]
     pub auto_assign: bool,
-    /// Whether IPv4 addresses that end in .0 or .255 are left unused.
+    /// Leaves out IPv4 addresses that end in .0 or .255, which some old equipment takes for broadcast addresses.
     #[serde(default, rename = "avoidBuggyIPs")]
     pub avoid_buggy_ips: bool,
-    /// Reserves the pool for some Services, and says which pools come first.
+    /// Limits the pool to some namespaces or Services, and ranks it among the pools that fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_allocation: Option<ServiceAllocation>,
 }
 
-/// Which Services a pool is for. What is empty restricts nothing.
+impl Default for IPAddressPoolSpec {
+    fn default() -> Self {
+        Self { addresses: Vec::new(), auto_assign: true, avoid_buggy_ips: false, service_allocation: None }
+    }
+}
+
+/// Which Services a pool is for, and its rank among those that fit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceAllocation {
-    /// Pools with a lower priority come first; 0, the default, comes last.
+    /// Pools with a lower number are tried first; 0, or none, comes last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(extend("format" = "int64"))]
+    #[schemars(schema_with = "crate::embedded::integer")]
     pub priority: Option<i64>,
-    /// Namespaces by name.
+    /// Namespaces whose Services the pool is for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub namespaces: Vec<String>,
-    /// Namespaces by label, in addition to those named.
+    /// Selects further namespaces by their labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::embedded::label_selectors")]
     pub namespace_selectors: Vec<LabelSelector>,
-    /// Services by label: one of the selectors must match.
+    /// Selects the Services that the pool is for by their labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::embedded::label_selectors")]
     pub service_selectors: Vec<LabelSelector>,
 }
 
-/// How much of a pool is in use. Counters saturate at the largest int64.
+/// How many addresses of the pool are used and free. Numbers beyond 2^63-1 are shown as 2^63-1.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
 pub struct IPAddressPoolStatus {
-    /// IPv4 addresses held by Services.
+    /// IPv4 addresses that Services hold.
     #[serde(rename = "assignedIPv4")]
     pub assigned_ipv4: i64,
-    /// IPv6 addresses held by Services.
+    /// IPv6 addresses that Services hold.
     #[serde(rename = "assignedIPv6")]
     pub assigned_ipv6: i64,
     /// IPv4 addresses that are free.

@@ -1,6 +1,9 @@
-//! The custom resources of the group `metallb.io`, as MetalLB and its operator define them.
+//! CRD types of metallb.io and the generator of config/crd.
 //!
-//! One kind a file. The binary `crdgen` prints their CustomResourceDefinitions; [`crd::all`] makes them.
+//! One kind a file. Field names, types, defaults and printer columns are those of upstream MetalLB and of its operator,
+//! so that their YAML applies unchanged; docs/compatibility.md lists what is added. The types accept whatever the
+//! schemas accept: what a value means, and whether it makes sense, is for the readers to judge, so that one bad object
+//! never makes a list unreadable. The binary `crdgen` writes the CustomResourceDefinitions that [`crd::all`] makes.
 
 pub mod address_pool;
 pub mod conditions;
@@ -8,15 +11,28 @@ pub mod crd;
 pub mod names;
 
 mod bgp_advertisement;
+mod embedded;
 mod ip_address_pool;
 mod l2_advertisement;
 mod metallb;
+mod optional_spec;
 
 pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec};
 pub use ip_address_pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector};
 pub use metallb::{FrrK8sConfig, LogLevel, MetalLB, MetalLBSpec, MetalLBStatus, WorkloadConfig};
 
+/// Default of `autoAssign`.
 fn yes() -> bool {
     true
+}
+
+/// Default of `aggregationLength`: each IPv4 address is a route of its own.
+fn host_v4() -> i32 {
+    32
+}
+
+/// Default of `aggregationLengthV6`: each IPv6 address is a route of its own.
+fn host_v6() -> i32 {
+    128
 }

@@ -14,7 +14,7 @@ pub const APP: &str = "metallb";
 
 /// Prefix of the annotations that users write today.
 pub const ANNOTATION_PREFIX: &str = "metallb.io/";
-/// Prefix that is still read for the three annotations below.
+/// Prefix that is still read for the first three annotations below; the current one wins when both are present.
 pub const OLD_ANNOTATION_PREFIX: &str = "metallb.universe.tf/";
 /// Pool to draw from.
 pub const ANNOTATION_ADDRESS_POOL: &str = "metallb.io/address-pool";
@@ -24,6 +24,21 @@ pub const ANNOTATION_LOADBALANCER_IPS: &str = "metallb.io/loadBalancerIPs";
 pub const ANNOTATION_ALLOW_SHARED_IP: &str = "metallb.io/allow-shared-ip";
 /// Written by the controller: the pool that the addresses came from.
 pub const ANNOTATION_ALLOCATED_FROM_POOL: &str = "metallb.io/ip-allocated-from-pool";
+
+/// Label of a ServiceL2Status or ServiceBGPStatus: the node that it speaks of.
+pub const LABEL_STATUS_NODE: &str = "metallb.io/node";
+/// Label of a ServiceL2Status or ServiceBGPStatus: the name of its Service.
+pub const LABEL_STATUS_SERVICE_NAME: &str = "metallb.io/service-name";
+/// Label of a ServiceL2Status or ServiceBGPStatus: the namespace of its Service.
+pub const LABEL_STATUS_SERVICE_NAMESPACE: &str = "metallb.io/service-namespace";
+/// `metadata.generateName` of ServiceL2Status objects.
+pub const L2_STATUS_GENERATE_NAME: &str = "l2-";
+/// `metadata.generateName` of ServiceBGPStatus objects.
+pub const BGP_STATUS_GENERATE_NAME: &str = "bgp-";
+/// Label of a ConfigurationState: [`CONTROLLER`] or [`SPEAKER`].
+pub const LABEL_COMPONENT_TYPE: &str = "metallb.io/component-type";
+/// Label of a speaker's ConfigurationState: its node.
+pub const LABEL_NODE_NAME: &str = "metallb.io/node-name";
 
 /// Label of a node that takes no load-balancer traffic, whatever its value.
 pub const EXCLUDE_LB_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
