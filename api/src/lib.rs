@@ -18,6 +18,9 @@ mod metallb;
 mod optional_spec;
 
 pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec};
+/// The trait by which code that is generic over kinds knows their names and metadata.
+pub use kube::Resource;
+
 pub use ip_address_pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector};
 pub use metallb::{FrrK8sConfig, LogLevel, MetalLB, MetalLBSpec, MetalLBStatus, WorkloadConfig};

@@ -13,3 +13,7 @@
 )]
 
 pub mod range;
+pub mod service;
+pub mod allocator;
+pub mod config;
+pub mod selector;
