@@ -12,8 +12,8 @@
     )
 )]
 
-pub mod range;
-pub mod service;
 pub mod allocator;
 pub mod config;
+pub mod range;
 pub mod selector;
+pub mod service;

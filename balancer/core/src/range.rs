@@ -211,6 +211,58 @@ impl fmt::Display for AddressRange {
     }
 }
 
+/// A number of addresses, exact up to the 2^128 of `::/0`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressCount {
+    low: u128,
+    /// Whether 2^128 is to be added to `low`, which is then 0: there are no more addresses than that.
+    whole: bool,
+}
+
+impl AddressCount {
+    /// Adds the numbers from `first` to `last`, both included.
+    pub fn add_run(&mut self, first: u128, last: u128) {
+        let less_one = last.saturating_sub(first);
+        let (low, over) = self.low.overflowing_add(less_one);
+        let (low, one_over) = low.overflowing_add(1);
+        *self =
+            if self.whole || over || one_over { Self { low: 0, whole: true } } else { Self { low, ..*self } };
+    }
+
+    /// Adds one.
+    pub fn add_one(&mut self) {
+        self.add_run(0, 0);
+    }
+
+    /// Takes one off, down to zero.
+    pub fn subtract_one(&mut self) {
+        *self = self.minus(Self { low: 1, whole: false });
+    }
+
+    /// This less `other`, not below zero.
+    #[must_use]
+    pub fn minus(self, other: Self) -> Self {
+        match (self.whole, other.whole) {
+            (_, true) => Self::default(),
+            (true, false) if other.low == 0 => self,
+            (true, false) => Self { low: u128::MAX - other.low + 1, whole: false },
+            (false, false) => Self { low: self.low.saturating_sub(other.low), whole: false },
+        }
+    }
+
+    /// The number, or the greatest `i64` where it is greater.
+    #[must_use]
+    pub fn saturating_i64(self) -> i64 {
+        if self.whole { i64::MAX } else { i64::try_from(self.low).unwrap_or(i64::MAX) }
+    }
+}
+
+impl fmt::Display for AddressCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.whole { f.write_str("340282366920938463463374607431768211456") } else { self.low.fmt(f) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
