@@ -238,8 +238,8 @@ impl Ledger {
         self.holders.get(&address).map_or(Ok(()), |holders| holders.admits(address, service, tenant))
     }
 
-    /// The address of `family` that `pool` would give to `service`: one held under its sharing key that it fits on,
-    /// else the lowest free one of the first range that has one.
+    /// The address of `family` that `pool` would give to `service` beside those that it holds: the first that others
+    /// hold on the same terms and that it fits on, else the lowest free one of the first range that has one.
     #[must_use]
     pub fn candidate(
         &self,
@@ -275,12 +275,17 @@ impl Ledger {
             fitting
                 .iter()
                 .filter_map(|addresses| {
-                    addresses.range(range.first()..=range.last()).find(|address| slots.has(**address))
+                    addresses
+                        .range(range.first()..=range.last())
+                        .find(|address| slots.has(**address) && !self.is_holder(service, **address))
                 })
                 .min()
                 .copied()
-                .filter(|address| self.admits(*address, service, tenant).is_ok())
         })
+    }
+
+    fn is_holder(&self, service: &ServiceKey, address: IpAddr) -> bool {
+        self.holders.get(&address).is_some_and(|holders| holders.services.binary_search(service).is_ok())
     }
 
     /// Lets `service` hold `addresses` on the terms of `tenant`, in place of what it holds now; what it holds no
