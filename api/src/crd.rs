@@ -1,12 +1,16 @@
 //! CustomResourceDefinitions from the Rust types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, CustomResourceSubresourceStatus, JSONSchemaProps, JSONSchemaPropsOrArray,
+    JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 use kube::core::crd::{MergeError, merge_crds};
 
-use crate::{BGPAdvertisement, IPAddressPool, L2Advertisement, MetalLB, address_pool};
+use crate::{
+    BFDProfile, BGPAdvertisement, Community, ConfigurationState, IPAddressPool, L2Advertisement, MetalLB,
+    ServiceBGPStatus, ServiceL2Status, address_pool, bgp_peer,
+};
 
 /// Syntax of a Kubernetes quantity.
 const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
@@ -24,10 +28,16 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, MergeError> {
             vec![address_pool::v1alpha1::AddressPool::crd(), address_pool::v1beta1::AddressPool::crd()],
             "v1beta1",
         )?,
+        BFDProfile::crd(),
         BGPAdvertisement::crd(),
+        merge_crds(vec![bgp_peer::v1beta1::BGPPeer::crd(), bgp_peer::v1beta2::BGPPeer::crd()], "v1beta2")?,
+        Community::crd(),
+        ConfigurationState::crd(),
         IPAddressPool::crd(),
         L2Advertisement::crd(),
         MetalLB::crd(),
+        ServiceBGPStatus::crd(),
+        ServiceL2Status::crd(),
     ];
     definitions.iter_mut().for_each(complete);
     Ok(definitions)
@@ -40,9 +50,11 @@ fn complete(definition: &mut CustomResourceDefinition) {
     let spec_required = SPEC_REQUIRED.contains(&names.kind.as_str());
     definition.spec.versions.sort_by(|a, b| a.name.cmp(&b.name));
     for version in &mut definition.spec.versions {
-        version.subresources.get_or_insert_default().status.get_or_insert_default();
+        let status = || CustomResourceSubresourceStatus(serde_json::json!({}));
+        version.subresources.get_or_insert_default().status.get_or_insert_with(status);
         let schema = version.schema.as_mut().and_then(|validation| validation.open_api_v3_schema.as_mut());
         let Some(root) = schema else { continue };
+        root.title = None;
         normalise(root);
         if !spec_required {
             root.required = None;

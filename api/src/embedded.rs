@@ -78,6 +78,14 @@ pub(crate) fn integer(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer" })
 }
 
+/// A string that cannot be changed once it is set.
+pub(crate) fn immutable_string(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "x-kubernetes-validations": [{ "rule": "self == oldSelf", "message": "Value is immutable" }],
+    })
+}
+
 /// Conditions, with the constraints of the built-in type.
 pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
     let mut condition = generator.subschema_for::<Condition>();

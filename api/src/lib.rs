@@ -6,18 +6,33 @@
 //! never makes a list unreadable. The binary `crdgen` writes the CustomResourceDefinitions that [`crd::all`] makes.
 
 pub mod address_pool;
+pub mod bgp_peer;
 pub mod conditions;
 pub mod crd;
 pub mod names;
 
+mod bfd_profile;
 mod bgp_advertisement;
+mod community;
+mod configuration_state;
 mod embedded;
 mod ip_address_pool;
 mod l2_advertisement;
 mod metallb;
 mod optional_spec;
+mod service_bgp_status;
+mod service_l2_status;
 
+pub use bfd_profile::{BFDProfile, BFDProfileSpec};
 pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec};
+pub use bgp_peer::v1beta2::{BGPPeer, BGPPeerSpec, DynamicAsn};
+pub use community::{Community, CommunityAlias, CommunitySpec};
+pub use configuration_state::{
+    ConfigurationResult, ConfigurationState, ConfigurationStateSpec, ConfigurationStateStatus,
+};
+pub use service_bgp_status::{ServiceBGPStatus, ServiceBGPStatusSpec, ServiceBGPStatusStatus};
+pub use service_l2_status::{InterfaceInfo, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus};
+
 /// The trait by which code that is generic over kinds knows their names and metadata.
 pub use kube::Resource;
 
