@@ -1,1 +1,18 @@
-//! The real cluster, the demo, the end-to-end tests and the benchmarks.
+//! A real Kubernetes cluster on one machine, and what is tested, shown and measured on it.
+//!
+//! Each host is a network namespace; all are joined to one bridge. Nothing is placed in the root namespace. Only
+//! real parts run: etcd, the Kubernetes control plane, and per node containerd, kubelet and kube-proxy.
+
+pub mod cluster;
+pub mod deps;
+pub mod exec;
+pub mod layout;
+pub mod power;
+pub mod tools;
+
+mod control_plane;
+mod network;
+mod node;
+mod oci;
+mod pki;
+mod processes;

@@ -1,2 +1,76 @@
-//! Entry point.
-fn main() {}
+//! The command line of the cluster: `make` calls it.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use metallb_e2e::{cluster, deps, layout, power, tools};
+
+/// A real Kubernetes cluster on this machine.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Call,
+}
+
+#[derive(Subcommand)]
+enum Call {
+    /// Install the Debian packages that are missing.
+    Deps,
+    /// Build the Kubernetes programs that the cache lacks.
+    Tools,
+    /// Make the cluster.
+    Up {
+        /// How many nodes.
+        #[arg(long, env = "NODES", default_value_t = 3)]
+        nodes: u8,
+    },
+    /// Remove the cluster.
+    Down,
+    /// Show the hosts.
+    Status,
+    /// Print the path of the administrator's kubeconfig.
+    Kubeconfig,
+    /// Print the path of the audit log.
+    AuditLog,
+    /// Import OCI archives on every node.
+    Load {
+        /// The archives.
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
+    /// Cut a node off.
+    PowerOff {
+        /// node1, node2, ...
+        node: String,
+        /// dark or link.
+        #[arg(long, default_value = "dark")]
+        mode: power::Mode,
+    },
+    /// Connect a node again.
+    PowerOn {
+        /// node1, node2, ...
+        node: String,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Call::Deps => deps::install(),
+        Call::Tools => tools::build().map(drop),
+        Call::Up { nodes } => cluster::up(nodes),
+        Call::Down => cluster::down(),
+        Call::Status => cluster::status(),
+        Call::Kubeconfig => {
+            println!("{}", layout::kubeconfig().display());
+            Ok(())
+        }
+        Call::AuditLog => {
+            println!("{}", layout::audit_log().display());
+            Ok(())
+        }
+        Call::Load { archives } => archives.iter().try_for_each(|archive| cluster::load(archive)),
+        Call::PowerOff { node, mode } => power::off(&node, mode),
+        Call::PowerOn { node } => power::on(&node),
+    }
+}

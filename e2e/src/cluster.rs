@@ -1,0 +1,211 @@
+//! The cluster as a whole: up, down, and what state it is in.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{
+    control_plane, deps,
+    exec::{on, output, run, wait_until},
+    layout::{NETNS_PREFIX, RUN, STATE, bin, hosts, kubeconfig, node, state},
+    network, node as nodes, oci, pki, processes, tools,
+};
+
+/// The checkout that this program was built from; it holds the cluster.
+fn checkout() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    folder.parent().unwrap_or(folder).to_owned()
+}
+
+/// kubectl as the administrator, on host cp.
+#[must_use]
+pub fn kubectl() -> Command {
+    let mut command = on("cp", bin("kubectl"));
+    command.arg("--kubeconfig").arg(kubeconfig());
+    command
+}
+
+/// Number of nodes of the cluster that is there, if any.
+fn recorded_nodes() -> Option<u8> {
+    fs::read_to_string(state("nodes")).ok()?.trim().parse().ok()
+}
+
+/// One operation at a time; the lock ends with the process.
+fn lock() -> Result<Flock<File>> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the cluster is made of network namespaces: run this as root");
+    }
+    let file = File::create("/run/metallb-lab.lock")?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, errno)| errno)
+        .context("cannot lock /run/metallb-lab.lock")
+}
+
+fn check_holder() -> Result<()> {
+    let Ok(holder) = fs::read_to_string(state("holder")) else { return Ok(()) };
+    let checkout = checkout();
+    if Path::new(&holder) != checkout && Path::new(&holder).exists() {
+        bail!("a cluster is held by {holder}: run `make cluster-down` there first, or remove that folder");
+    }
+    Ok(())
+}
+
+/// Makes the cluster, or leaves it be when a healthy one of `count` nodes is there.
+///
+/// # Errors
+/// When another checkout holds it, or a part does not start.
+pub fn up(count: u8) -> Result<()> {
+    if !(1..=50).contains(&count) {
+        bail!("NODES={count}: from 1 to 50 are possible");
+    }
+    deps::install()?;
+    let programs = tools::build()?;
+    let _lock = lock()?;
+    check_holder()?;
+    if recorded_nodes().is_some() {
+        match health(count) {
+            Ok(()) => {
+                println!("cluster: {count} nodes are Ready already");
+                return Ok(());
+            }
+            Err(error) => println!("cluster: made anew, because {error:#}"),
+        }
+    }
+    remove()?;
+    let started = Instant::now();
+    fs::create_dir_all(state("bin"))?;
+    fs::create_dir_all(RUN)?;
+    fs::write(state("holder"), checkout().to_string_lossy().as_bytes())?;
+    for (name, path) in programs {
+        symlink(path, bin(name))?;
+    }
+    fs::write(state("nodes"), count.to_string())?;
+    pki::write(count)?;
+    oci::write(&state("images"))?;
+    network::create(count)?;
+    for index in 1..=count {
+        nodes::start_containerd(index)?;
+    }
+    control_plane::start()?;
+    println!("cluster: the API server answers after {:.1} s", started.elapsed().as_secs_f32());
+    for index in 1..=count {
+        nodes::wait_for_containerd(&node(index))?;
+        for image in ["pause", "busybox"] {
+            nodes::import(&node(index), &state("images").join(format!("{image}.tar")))?;
+        }
+        nodes::start_kubelet(index)?;
+    }
+    wait_until("all nodes to be Ready", Duration::from_secs(60), || ready(count))?;
+    println!("cluster: {count} nodes are Ready after {:.1} s", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+fn ready(count: u8) -> Result<Option<String>> {
+    let path = "{range .items[*]}{.metadata.name}={.status.conditions[?(@.type=='Ready')].status} {end}";
+    let seen = output(kubectl().args(["get", "nodes", "-o", &format!("jsonpath={path}")]))?;
+    let missing: Vec<_> = (1..=count)
+        .map(|index| format!("{}=True", node(index).name))
+        .filter(|want| !seen.split(' ').any(|word| word == want))
+        .collect();
+    Ok(if missing.is_empty() { None } else { Some(format!("{seen}; missing {}", missing.join(" "))) })
+}
+
+/// Whether a cluster of `count` nodes is there and every part of it runs.
+fn health(count: u8) -> Result<()> {
+    if recorded_nodes() != Some(count) {
+        bail!("it has another number of nodes than {count}");
+    }
+    let parts = control_plane::PARTS.map(str::to_owned).into_iter();
+    for part in parts.chain((1..=count).flat_map(|index| nodes::parts(&node(index)))) {
+        if !processes::alive(&part) {
+            bail!("{part} does not run");
+        }
+    }
+    for index in 1..=count {
+        crate::power::on(&node(index).name)?;
+    }
+    wait_until("all nodes to be Ready", Duration::from_secs(20), || ready(count))
+}
+
+/// Removes every process, namespace, mount and cgroup of the cluster.
+///
+/// # Errors
+/// When another checkout holds it, or something does not go away.
+pub fn down() -> Result<()> {
+    let _lock = lock()?;
+    check_holder()?;
+    remove()
+}
+
+fn remove() -> Result<()> {
+    processes::end_all()?;
+    for entry in fs::read_dir("/run/netns").into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(NETNS_PREFIX) {
+            run(&format!("ip netns del {name}"))?;
+        }
+    }
+    let count = recorded_nodes().unwrap_or_default().max(50);
+    for index in 1..=count {
+        for folder in nodes::cgroup_folders(&node(index)) {
+            remove_cgroup(&folder)?;
+        }
+    }
+    for folder in [STATE, RUN] {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| folder.to_owned());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Cgroups are removed from the leaves up; a process that is still ending keeps its own for a moment.
+fn remove_cgroup(folder: &Path) -> Result<()> {
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder)?.flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path())?;
+        }
+    }
+    wait_until(&format!("{} to be removed", folder.display()), Duration::from_secs(10), || {
+        fs::remove_dir(folder).map(|()| None).map_err(Into::into)
+    })
+}
+
+/// Imports an OCI archive on every node.
+///
+/// # Errors
+/// When there is no cluster, or containerd refuses the archive.
+pub fn load(archive: &Path) -> Result<()> {
+    let Some(count) = recorded_nodes() else { bail!("there is no cluster: run `make cluster` first") };
+    let archive = archive.canonicalize().with_context(|| archive.display().to_string())?;
+    for index in 1..=count {
+        nodes::import(&node(index), &archive)?;
+    }
+    Ok(())
+}
+
+/// One line a host: its name and addresses, and for a node whether it is Ready.
+///
+/// # Errors
+/// When there is no cluster or the API server does not answer.
+pub fn status() -> Result<()> {
+    let Some(count) = recorded_nodes() else { bail!("there is no cluster: run `make cluster`") };
+    for host in hosts(count).iter().filter(|host| host.number > 0) {
+        println!("{:8} {:14} {}", host.name, host.v4(), host.v6());
+    }
+    print!("{}", output(kubectl().args(["get", "nodes"]))?);
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! Powering nodes off and on.
+
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+
+use crate::{exec::run_on, layout::node};
+
+/// How a node is cut off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The switch drops the node's frames while its carrier stays, as behind a dead switch or after a power cut seen
+    /// from the others.
+    #[default]
+    Dark,
+    /// The node loses its carrier, and can know it.
+    Link,
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "dark" => Ok(Self::Dark),
+            "link" => Ok(Self::Link),
+            other => Err(format!("{other:?} is neither dark nor link")),
+        }
+    }
+}
+
+/// Cuts the node off.
+///
+/// # Errors
+/// When there is no such node or cluster.
+pub fn off(name: &str, mode: Mode) -> Result<()> {
+    let port = port(name)?;
+    match mode {
+        Mode::Dark => run_on("lan", &format!("bridge link set dev {port} state 0")),
+        Mode::Link => run_on("lan", &format!("ip link set {port} down")),
+    }
+}
+
+/// Connects the node again, whichever way it was cut off.
+///
+/// # Errors
+/// As [`off`].
+pub fn on(name: &str) -> Result<()> {
+    let port = port(name)?;
+    run_on("lan", &format!("ip link set {port} up"))?;
+    run_on("lan", &format!("bridge link set dev {port} state 3"))
+}
+
+fn port(name: &str) -> Result<String> {
+    match name.strip_prefix("node").and_then(|index| index.parse().ok()) {
+        Some(index) if index > 0 => Ok(node(index).switch_port()),
+        _ => bail!("NODE={name:?} is not the name of a node, such as node2"),
+    }
+}

@@ -1,0 +1,80 @@
+//! Starting the cluster's processes, and ending every one of them, also those whose starter is long gone.
+
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    os::unix::{fs::MetadataExt, process::CommandExt},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    exec::wait_until,
+    layout::{CGROUP_PREFIX, NETNS_PREFIX, state},
+};
+
+/// Starts `command` in a session of its own, its output in `log/NAME.log` of the state.
+pub(crate) fn spawn(name: &str, command: &mut Command) -> Result<()> {
+    fs::create_dir_all(state("log"))?;
+    let log = File::create(state("log").join(format!("{name}.log")))?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let child = command.process_group(0).spawn().with_context(|| format!("cannot start {name}"))?;
+    fs::write(state("log").join(format!("{name}.pid")), child.id().to_string())?;
+    Ok(())
+}
+
+/// The process id under which `name` was started.
+pub(crate) fn pid(name: &str) -> Result<i32> {
+    let file = state("log").join(format!("{name}.pid"));
+    Ok(fs::read_to_string(&file).with_context(|| file.display().to_string())?.trim().parse()?)
+}
+
+/// The processes of the cluster: those in one of its network namespaces or in a cgroup of its nodes. Found by what
+/// they are in, so none is missed after a crash and no recycled process id is ever hit.
+fn ours() -> BTreeSet<i32> {
+    let namespaces: BTreeSet<u64> = fs::read_dir("/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(NETNS_PREFIX))
+        .filter_map(|entry| fs::metadata(entry.path()).ok())
+        .map(|metadata| metadata.ino())
+        .collect();
+    let cgroup = format!("/{CGROUP_PREFIX}node");
+    let me = i32::try_from(std::process::id()).unwrap_or_default();
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+        .filter(|pid| *pid != me)
+        .filter(|pid| {
+            fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|found| namespaces.contains(&found.ino()))
+                || fs::read_to_string(format!("/proc/{pid}/cgroup"))
+                    .is_ok_and(|found| found.contains(&cgroup))
+        })
+        .collect()
+}
+
+/// Ends every process of the cluster.
+pub(crate) fn end_all() -> Result<()> {
+    wait_until("the cluster's processes to end", Duration::from_secs(20), || {
+        let left = ours();
+        for pid in &left {
+            // It may have ended by itself meanwhile.
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
+        }
+        Ok(if left.is_empty() { None } else { Some(format!("processes {left:?}")) })
+    })
+}
+
+/// Whether the process started under `name` is still there.
+pub(crate) fn alive(name: &str) -> bool {
+    pid(name).is_ok_and(|pid| ours().contains(&pid))
+}

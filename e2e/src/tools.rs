@@ -1,0 +1,133 @@
+//! The Kubernetes, etcd and containerd programs, built once from pinned Go modules and kept in a cache.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+const KUBERNETES: &str = "v1.36.3";
+
+struct Module {
+    folder: &'static str,
+    tags: &'static str,
+    ldflags: String,
+    /// What `go build` names a program, and what it is called here.
+    rename: Option<(&'static str, &'static str)>,
+    programs: &'static [&'static str],
+}
+
+fn modules() -> [Module; 3] {
+    let version = "k8s.io/component-base/version";
+    let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
+    [
+        Module {
+            folder: "etcd",
+            tags: "",
+            ldflags: "-s -w".to_owned(),
+            rename: Some(("server", "etcd")),
+            programs: &["etcd"],
+        },
+        Module {
+            folder: "containerd",
+            tags: "no_btrfs,no_zfs,no_devmapper,no_aufs",
+            ldflags: "-s -w".to_owned(),
+            rename: None,
+            programs: &["containerd", "containerd-shim-runc-v2", "ctr"],
+        },
+        Module {
+            folder: "kubernetes",
+            tags: "",
+            ldflags: format!(
+                "-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor={minor}"
+            ),
+            rename: None,
+            programs: &[
+                "kube-apiserver",
+                "kube-controller-manager",
+                "kube-proxy",
+                "kube-scheduler",
+                "kubectl",
+                "kubelet",
+            ],
+        },
+    ]
+}
+
+/// Folder of the cache: `METALLB_CACHE`, else `~/.cache/metallb-operator`.
+///
+/// # Errors
+/// When neither is set.
+pub fn cache() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("METALLB_CACHE") {
+        return Ok(folder.into());
+    }
+    let home = std::env::var_os("HOME").context("neither METALLB_CACHE nor HOME is set")?;
+    Ok(Path::new(&home).join(".cache/metallb-operator"))
+}
+
+impl Module {
+    fn source(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(self.folder)
+    }
+
+    /// A folder of the cache that changes with everything that goes into the build.
+    fn target(&self) -> Result<PathBuf> {
+        let mut digest = Sha256::new();
+        for file in ["go.mod", "go.sum"] {
+            let path = self.source().join(file);
+            digest.update(fs::read(&path).with_context(|| path.display().to_string())?);
+        }
+        digest.update(&self.ldflags);
+        digest.update(self.tags);
+        let stamp: String = digest.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        Ok(cache()?.join(format!("{}-{stamp}", self.folder)))
+    }
+
+    fn build(&self) -> Result<PathBuf> {
+        let target = self.target()?;
+        if self.programs.iter().all(|program| target.join(program).exists()) {
+            return Ok(target);
+        }
+        println!("building {} ({}), once", self.folder, self.programs.join(", "));
+        let started = Instant::now();
+        let partial = target.with_extension(format!("partial-{}", std::process::id()));
+        let status = Command::new("go")
+            .current_dir(self.source())
+            .env("CGO_ENABLED", "0")
+            .args(["build", "-trimpath", "-tags", self.tags, "-ldflags", &self.ldflags, "-o"])
+            .arg(format!("{}/", partial.display()))
+            .arg("tool")
+            .status()
+            .context("cannot run go: install Go 1.26 or later")?;
+        if !status.success() {
+            bail!("building {}: {status}", self.folder);
+        }
+        if let Some((from, to)) = self.rename {
+            fs::rename(partial.join(from), partial.join(to))?;
+        }
+        if target.exists() {
+            fs::remove_dir_all(&target)?;
+        }
+        fs::rename(&partial, &target)?;
+        println!("built {} in {} s", self.folder, started.elapsed().as_secs());
+        Ok(target)
+    }
+}
+
+/// Builds what the cache does not hold yet. Returns each program with its path.
+///
+/// # Errors
+/// When Go is missing or a build fails.
+pub fn build() -> Result<Vec<(&'static str, PathBuf)>> {
+    let mut programs = Vec::new();
+    for module in modules() {
+        let target = module.build()?;
+        programs.extend(module.programs.iter().map(|program| (*program, target.join(program))));
+    }
+    Ok(programs)
+}
