@@ -158,6 +158,7 @@ fn remove() -> Result<()> {
             remove_cgroup(&folder)?;
         }
     }
+    nodes::remove_mount_points();
     for folder in [STATE, RUN] {
         match fs::remove_dir_all(folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

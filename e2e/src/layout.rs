@@ -45,6 +45,12 @@ impl Host {
         format!("fd00:22::{}", self.number)
     }
 
+    /// Port of a further switch that the host hangs on.
+    #[must_use]
+    pub fn second_port(&self, switch: &str) -> String {
+        format!("{switch}-{}", self.name)
+    }
+
     /// Port of the switch that the host hangs on.
     #[must_use]
     pub fn switch_port(&self) -> String {

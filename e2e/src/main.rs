@@ -1,6 +1,6 @@
 //! The command line of the cluster: `make` calls it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -54,8 +54,18 @@ enum Call {
     },
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("e2e: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(call: Call) -> Result<()> {
+    match call {
         Call::Deps => deps::install(),
         Call::Tools => tools::build().map(drop),
         Call::Up { nodes } => cluster::up(nodes),

@@ -19,6 +19,21 @@ use crate::{
 /// The image that holds a pod's namespaces.
 pub(crate) const PAUSE_IMAGE: &str = "lab.local/pause:1";
 
+/// Folders that programs insist on writing to: each node has its own, mounted over the machine's.
+const OWN: [(&str, &str); 4] = [
+    ("kubelet", "/var/lib/kubelet"),
+    ("cni-state", "/var/lib/cni"),
+    ("log", "/var/log"),
+    ("shims", "/run/containerd"),
+];
+
+/// Removes the mount points that were made for the nodes: what is not empty belongs to others.
+pub(crate) fn remove_mount_points() {
+    for (_, shared) in OWN {
+        let _ = fs::remove_dir(shared);
+    }
+}
+
 /// The parts of a node, as named in the logs.
 pub(crate) fn parts(host: &Host) -> [String; 3] {
     ["containerd", "kubelet", "kube-proxy"].map(|part| format!("{}-{part}", host.name))
@@ -73,21 +88,18 @@ fn make_cgroups(host: &Host) -> Result<()> {
 pub(crate) fn start_containerd(index: u8) -> Result<()> {
     let host = node(index);
     let folder = state(&host.name);
-    for part in ["cni", "log", "kubelet", "cni-state"] {
-        fs::create_dir_all(folder.join(part))?;
-    }
+    fs::create_dir_all(folder.join("cni"))?;
     fs::create_dir_all(Path::new(RUN).join(&host.name))?;
-    for shared in ["/var/lib/kubelet", "/var/lib/cni", "/var/log/pods", "/var/log/containers"] {
+    for (own, shared) in OWN {
+        fs::create_dir_all(folder.join(own))?;
         fs::create_dir_all(shared)?;
     }
     make_cgroups(&host)?;
     fs::write(folder.join("cni/10-lab.conflist"), cni(index, &folder))?;
     fs::write(folder.join("containerd.toml"), containerd(&host, &folder))?;
     fs::write(folder.join("kubelet.yaml"), kubelet(&host))?;
-    // What programs insist on writing under /var and /run/netns stays the node's own.
-    let binds: String = [("kubelet", "/var/lib/kubelet"), ("cni-state", "/var/lib/cni"), ("log", "/var/log")]
-        .map(|(own, shared)| format!("mount --bind {}/{own} {shared}; ", folder.display()))
-        .concat();
+    let binds =
+        OWN.map(|(own, shared)| format!("mount --bind {}/{own} {shared}; ", folder.display())).concat();
     let script = format!(
         "set -e; mount --make-rprivate /; {binds} mount -t tmpfs netns /run/netns; exec {} -c {}/containerd.toml",
         bin("containerd").display(),
@@ -205,6 +217,7 @@ failSwapOn: false
 nodeStatusUpdateFrequency: 2s
 evictionHard: {{nodefs.available: "0%", imagefs.available: "0%", memory.available: "50Mi", nodefs.inodesFree: "0%"}}
 localStorageCapacityIsolation: false
+imageGCHighThresholdPercent: 100
 "#,
         cgroup = cgroup(host),
         socket = socket(host).display(),

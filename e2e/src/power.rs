@@ -34,11 +34,13 @@ impl FromStr for Mode {
 /// # Errors
 /// When there is no such node or cluster.
 pub fn off(name: &str, mode: Mode) -> Result<()> {
-    let port = port(name)?;
-    match mode {
-        Mode::Dark => run_on("lan", &format!("bridge link set dev {port} state 0")),
-        Mode::Link => run_on("lan", &format!("ip link set {port} down")),
+    for port in ports(name)? {
+        match mode {
+            Mode::Dark => run_on("lan", &format!("bridge link set dev {port} state 0"))?,
+            Mode::Link => run_on("lan", &format!("ip link set {port} down"))?,
+        }
     }
+    Ok(())
 }
 
 /// Connects the node again, whichever way it was cut off.
@@ -46,14 +48,21 @@ pub fn off(name: &str, mode: Mode) -> Result<()> {
 /// # Errors
 /// As [`off`].
 pub fn on(name: &str) -> Result<()> {
-    let port = port(name)?;
-    run_on("lan", &format!("ip link set {port} up"))?;
-    run_on("lan", &format!("bridge link set dev {port} state 3"))
+    for port in ports(name)? {
+        run_on("lan", &format!("ip link set {port} up"))?;
+        run_on("lan", &format!("bridge link set dev {port} state 3"))?;
+    }
+    Ok(())
 }
 
-fn port(name: &str) -> Result<String> {
-    match name.strip_prefix("node").and_then(|index| index.parse().ok()) {
-        Some(index) if index > 0 => Ok(node(index).switch_port()),
-        _ => bail!("NODE={name:?} is not the name of a node, such as node2"),
-    }
+/// The switches' ports that the node hangs on.
+fn ports(name: &str) -> Result<Vec<String>> {
+    let Some(index) =
+        name.strip_prefix("node").and_then(|index| index.parse().ok()).filter(|index| *index > 0)
+    else {
+        bail!("NODE={name:?} is not the name of a node, such as node2")
+    };
+    let host = node(index);
+    let second = (index == 1).then(|| host.second_port("br2"));
+    Ok([host.switch_port()].into_iter().chain(second).collect())
 }
