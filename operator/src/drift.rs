@@ -1,0 +1,377 @@
+//! Whether a live object still says what was applied to it.
+//!
+//! Pure. The API server records in `metadata.managedFields` which fields an applier owns
+//! (<https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management>). What this project wants is
+//! compared along that record, so that defaults filled in by the server and fields that others own never look like
+//! drift, while a field that was changed, taken over or is no longer wanted does.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// The first field in which a live object differs from what is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// Path of the field, such as `spec.template.spec.containers[name=speaker].image`.
+    pub field: String,
+    /// What is wanted; `None` for a field that is applied no longer.
+    pub wanted: Option<Value>,
+    /// What is there.
+    pub found: Option<Value>,
+    /// Who else owns the field now.
+    pub owner: Option<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |value: &Option<Value>| {
+            let text = value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_string);
+            if text.len() > 200 { format!("{}…", text.chars().take(200).collect::<String>()) } else { text }
+        };
+        write!(f, "{} is {} instead of {}", self.field, text(&self.found), text(&self.wanted))?;
+        if let Some(owner) = &self.owner {
+            write!(f, ", set by {owner}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Compares `live`, as the API server returned it, with `wanted`, as field manager `manager` applies it.
+///
+/// `None` when an apply would change nothing. A `wanted` field must be written as the server stores it: values that
+/// the server normalises (quantities) and defaults within atomic structures (`fieldRef.apiVersion`) included.
+#[must_use]
+pub fn difference(wanted: &Value, live: &Value, manager: &str) -> Option<Difference> {
+    let owned = owned_fields(live, manager);
+    let mut path = Vec::new();
+    let (wanted, found) = compare_objects(wanted.as_object()?, live.as_object()?, &owned, &mut path)?;
+    Some(Difference { field: display(&path), wanted, found, owner: other_owner(live, manager, &path) })
+}
+
+/// Fields that `manager` owns by having applied them, as a FieldsV1 tree.
+fn owned_fields(live: &Value, manager: &str) -> Map<String, Value> {
+    let mut owned = Map::new();
+    for entry in entries(live) {
+        let applied = entry["manager"] == manager && entry["operation"] == "Apply";
+        if let (true, Some(fields)) =
+            (applied && entry["subresource"].is_null(), entry["fieldsV1"].as_object())
+        {
+            merge(&mut owned, fields);
+        }
+    }
+    owned
+}
+
+fn entries(live: &Value) -> impl Iterator<Item = &Value> {
+    live["metadata"]["managedFields"].as_array().into_iter().flatten()
+}
+
+fn merge(into: &mut Map<String, Value>, fields: &Map<String, Value>) {
+    for (key, below) in fields {
+        match (into.get_mut(key), below) {
+            (Some(Value::Object(into)), Value::Object(below)) => merge(into, below),
+            _ => {
+                into.insert(key.clone(), below.clone());
+            }
+        }
+    }
+}
+
+/// What names an object rather than being applied to it; the server keeps no owner of these.
+fn is_identity(path: &[String], key: &str) -> bool {
+    match path {
+        [] => matches!(key, "apiVersion" | "kind"),
+        [metadata] if metadata == "f:metadata" => {
+            matches!(key, "name" | "namespace" | "uid" | "resourceVersion")
+        }
+        _ => false,
+    }
+}
+
+type Values = (Option<Value>, Option<Value>);
+
+fn compare_objects(
+    wanted: &Map<String, Value>,
+    live: &Map<String, Value>,
+    owned: &Map<String, Value>,
+    path: &mut Vec<String>,
+) -> Option<Values> {
+    for (key, value) in wanted {
+        if is_identity(path, key) {
+            continue;
+        }
+        path.push(format!("f:{key}"));
+        let below = owned.get(&format!("f:{key}"));
+        let (Some(below), Some(found)) = (below.and_then(Value::as_object), live.get(key)) else {
+            return Some((Some(value.clone()), live.get(key).cloned()));
+        };
+        let difference = compare(value, found, below, path);
+        if difference.is_some() {
+            return difference;
+        }
+        path.pop();
+    }
+    for key in owned.keys() {
+        let Some(name) = key.strip_prefix("f:") else { continue };
+        if !wanted.contains_key(name) {
+            path.push(key.clone());
+            return Some((None, live.get(name).cloned()));
+        }
+    }
+    None
+}
+
+fn compare(
+    wanted: &Value,
+    found: &Value,
+    owned: &Map<String, Value>,
+    path: &mut Vec<String>,
+) -> Option<Values> {
+    let differs = || Some((Some(wanted.clone()), Some(found.clone())));
+    let has_parts = owned.keys().any(|key| key != ".");
+    match (wanted, found) {
+        // An empty structure says only that it is there, and the server may have filled it.
+        (Value::Object(fields), Value::Object(_)) if fields.is_empty() && !has_parts => None,
+        _ if !has_parts => {
+            if wanted == found {
+                None
+            } else {
+                differs()
+            }
+        }
+        (Value::Object(fields), Value::Object(live)) => compare_objects(fields, live, owned, path),
+        (Value::Array(items), Value::Array(live)) => compare_lists(items, live, owned, path),
+        _ => differs(),
+    }
+}
+
+/// Lists whose items are known by a key or are a set: their order does not matter.
+fn compare_lists(
+    wanted: &[Value],
+    live: &[Value],
+    owned: &Map<String, Value>,
+    path: &mut Vec<String>,
+) -> Option<Values> {
+    let mut matched = 0;
+    for (key, below) in owned {
+        let Some(is_item) = item(key) else { continue };
+        path.push(key.clone());
+        let of = |list: &'_ [Value]| list.iter().find(|value| is_item(value)).cloned();
+        let (Some(value), Some(found)) = (of(wanted), of(live)) else {
+            return Some((of(wanted), of(live)));
+        };
+        matched += 1;
+        let difference = compare(&value, &found, below.as_object()?, path);
+        if difference.is_some() {
+            return difference;
+        }
+        path.pop();
+    }
+    if matched == wanted.len() { None } else { Some((Some(wanted.into()), Some(live.into()))) }
+}
+
+/// Recognises the list item that a FieldsV1 key such as `k:{"name":"speaker"}` or `v:"a"` speaks of.
+fn item(key: &str) -> Option<Box<dyn Fn(&Value) -> bool>> {
+    if let Some(keys) = key.strip_prefix("k:") {
+        let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
+        return Some(Box::new(move |value| keys.iter().all(|(name, key)| value.get(name) == Some(key))));
+    }
+    let set_member: Value = serde_json::from_str(key.strip_prefix("v:")?).ok()?;
+    Some(Box::new(move |value| *value == set_member))
+}
+
+fn other_owner(live: &Value, manager: &str, path: &[String]) -> Option<String> {
+    let others = entries(live).filter(|entry| entry["manager"] != manager);
+    let mut owners = others.filter(|entry| {
+        let mut below = Some(&entry["fieldsV1"]);
+        for key in path {
+            below = below.and_then(|fields| fields.get(key));
+        }
+        below.is_some()
+    });
+    owners.next().and_then(|entry| entry["manager"].as_str()).map(str::to_owned)
+}
+
+fn display(path: &[String]) -> String {
+    let mut text = String::new();
+    for key in path {
+        if let Some(name) = key.strip_prefix("f:") {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(name);
+        } else if let Some(keys) = key.strip_prefix("k:") {
+            let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+            let text_of = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let keys: Vec<_> = keys.iter().map(|(key, value)| format!("{key}={}", text_of(value))).collect();
+            text.push_str(&format!("[{}]", keys.join(",")));
+        } else if let Some(value) = key.strip_prefix("v:") {
+            text.push_str(&format!("[{value}]"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ME: &str = "metallb-operator";
+
+    fn wanted() -> Value {
+        json!({
+            "apiVersion": "apps/v1", "kind": "DaemonSet",
+            "metadata": {"name": "speaker", "namespace": "metallb-system", "labels": {"app": "metallb"},
+                         "finalizers": ["a"]},
+            "spec": {"template": {"spec": {
+                "nodeSelector": {"kubernetes.io/os": "linux"},
+                "volumes": [{"name": "tmp", "emptyDir": {}}],
+                "containers": [{"name": "speaker", "image": "speaker:1", "args": ["--port=9120"],
+                                "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}]
+            }}}
+        })
+    }
+
+    /// As the API server answers [`wanted`]: defaults filled in, owners recorded.
+    fn live() -> Value {
+        let container = json!({
+            ".": {}, "f:name": {}, "f:image": {}, "f:args": {},
+            "f:env": {"k:{\"name\":\"A\"}": {".": {}, "f:name": {}, "f:value": {}},
+                      "k:{\"name\":\"B\"}": {".": {}, "f:name": {}, "f:value": {}}}
+        });
+        let mut live = wanted();
+        live["metadata"]["uid"] = json!("1");
+        live["metadata"]["annotations"] = json!({"deprecated.daemonset.template.generation": "1"});
+        live["metadata"]["managedFields"] = json!([
+            {"manager": ME, "operation": "Apply", "apiVersion": "apps/v1", "fieldsV1": {
+                "f:metadata": {"f:labels": {"f:app": {}}, "f:finalizers": {"v:\"a\"": {}}},
+                "f:spec": {"f:template": {"f:spec": {
+                    "f:nodeSelector": {},
+                    "f:volumes": {"k:{\"name\":\"tmp\"}": {".": {}, "f:name": {}, "f:emptyDir": {}}},
+                    "f:containers": {"k:{\"name\":\"speaker\"}": container}}}}}},
+            {"manager": ME, "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {"f:x": {}}}}
+        ]);
+        let pod = &mut live["spec"]["template"]["spec"];
+        pod["restartPolicy"] = json!("Always");
+        pod["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
+        pod["volumes"][0]["emptyDir"] = json!({"sizeLimit": "1Gi"});
+        live["status"] = json!({"x": 1});
+        live
+    }
+
+    #[test]
+    fn defaults_and_fields_of_others_are_no_difference() {
+        let mut live = live();
+        assert_eq!(difference(&wanted(), &live, ME), None);
+        let template = &mut live["spec"]["template"];
+        template["metadata"] = json!({"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}});
+        let containers = template["spec"]["containers"].as_array_mut().unwrap();
+        containers.insert(0, json!({"name": "injected", "image": "side-car"}));
+        containers[1]["env"].as_array_mut().unwrap().reverse();
+        assert_eq!(difference(&wanted(), &live, ME), None);
+    }
+
+    #[test]
+    fn each_kind_of_change_is_found_and_named() {
+        let pod = "spec.template.spec";
+        let speaker = format!("{pod}.containers[name=speaker]");
+        type Change = fn(&mut Value);
+        let table: [(&str, Change, String, Value, Value); 8] = [
+            (
+                "a leaf is changed",
+                |live| live["spec"]["template"]["spec"]["containers"][0]["image"] = json!("speaker:2"),
+                format!("{speaker}.image"),
+                json!("speaker:1"),
+                json!("speaker:2"),
+            ),
+            (
+                "an atomic list grows",
+                |live| {
+                    live["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["--port=9120", "-v"])
+                },
+                format!("{speaker}.args"),
+                json!(["--port=9120"]),
+                json!(["--port=9120", "-v"]),
+            ),
+            (
+                "an atomic map grows",
+                |live| live["spec"]["template"]["spec"]["nodeSelector"]["gone"] = json!("x"),
+                format!("{pod}.nodeSelector"),
+                json!({"kubernetes.io/os": "linux"}),
+                json!({"kubernetes.io/os": "linux", "gone": "x"}),
+            ),
+            (
+                "an item of a keyed list is removed",
+                |live| {
+                    let env = &mut live["spec"]["template"]["spec"]["containers"][0]["env"];
+                    env.as_array_mut().unwrap().remove(1);
+                },
+                format!("{speaker}.env[name=B]"),
+                json!({"name": "B", "value": "2"}),
+                Value::Null,
+            ),
+            (
+                "a label is removed",
+                |live| live["metadata"]["labels"] = json!({}),
+                "metadata.labels.app".to_owned(),
+                json!("metallb"),
+                Value::Null,
+            ),
+            (
+                "a member of a set is removed",
+                |live| live["metadata"]["finalizers"] = json!([]),
+                "metadata.finalizers[\"a\"]".to_owned(),
+                json!("a"),
+                Value::Null,
+            ),
+            (
+                "a field is owned that is wanted no longer",
+                |live| {
+                    let fields = &mut live["metadata"]["managedFields"][0]["fieldsV1"];
+                    fields["f:spec"]["f:template"]["f:spec"]["f:priorityClassName"] = json!({});
+                    live["spec"]["template"]["spec"]["priorityClassName"] = json!("high");
+                },
+                format!("{pod}.priorityClassName"),
+                Value::Null,
+                json!("high"),
+            ),
+            (
+                "nothing was ever applied",
+                |live| live["metadata"]["managedFields"] = json!([]),
+                "metadata".to_owned(),
+                Value::Null,
+                Value::Null,
+            ),
+        ];
+        for (name, change, field, want, found) in table {
+            let mut live = live();
+            change(&mut live);
+            let got = difference(&wanted(), &live, ME).unwrap_or_else(|| panic!("{name}: no difference"));
+            assert_eq!(got.field, field, "{name}");
+            if field != "metadata" {
+                assert_eq!(got.wanted.unwrap_or_default(), want, "{name}");
+                assert_eq!(got.found.unwrap_or_default(), found, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_took_a_field_over_is_named() {
+        let mut live = live();
+        let fields = &mut live["metadata"]["managedFields"];
+        let container = &mut fields[0]["fieldsV1"]["f:spec"]["f:template"]["f:spec"]["f:containers"]["k:{\"name\":\"speaker\"}"];
+        container.as_object_mut().unwrap().remove("f:image");
+        fields.as_array_mut().unwrap().push(json!({
+            "manager": "kubectl-set", "operation": "Update", "fieldsV1": {"f:spec": {"f:template": {"f:spec": {
+                "f:containers": {"k:{\"name\":\"speaker\"}": {"f:image": {}}}}}}}
+        }));
+        live["spec"]["template"]["spec"]["containers"][0]["image"] = json!("mine");
+        let difference = difference(&wanted(), &live, ME).unwrap();
+        assert_eq!(
+            difference.to_string(),
+            "spec.template.spec.containers[name=speaker].image is \"mine\" instead of \"speaker:1\", \
+             set by kubectl-set"
+        );
+    }
+}

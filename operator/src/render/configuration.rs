@@ -1,0 +1,52 @@
+//! What the workloads read: the key of the gossip and the interfaces that never announce.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMap, Secret},
+};
+use metallb_api::names;
+
+use super::{Context, metadata};
+
+/// Interfaces of container networks, on which no client is found.
+pub const DEFAULT_EXCLUDED_INTERFACES: [&str; 14] = [
+    "^docker.*",
+    "^cbr.*",
+    "^dummy.*",
+    "^virbr.*",
+    "^lxcbr.*",
+    "^veth.*",
+    "^lo$",
+    "^cali.*",
+    "^tunl.*",
+    "^flannel.*",
+    "^kube-ipvs.*",
+    "^cni.*",
+    "^nodelocaldns.*",
+    "^lxc.*",
+];
+
+pub(super) fn memberlist(context: Context<'_>) -> Secret {
+    let data = context.memberlist.iter().map(|(key, value)| (key.clone(), ByteString(value.clone())));
+    Secret {
+        metadata: metadata(names::MEMBERLIST_SECRET, None, context),
+        type_: Some("Opaque".to_owned()),
+        data: Some(data.collect()),
+        ..Secret::default()
+    }
+}
+
+pub(super) fn exclude_l2(context: Context<'_>) -> ConfigMap {
+    let mut text = "announcedInterfacesToExclude:\n".to_owned();
+    for pattern in DEFAULT_EXCLUDED_INTERFACES {
+        // JSON strings are YAML strings, whatever the pattern holds.
+        text.push_str(&format!("- {}\n", serde_json::Value::from(pattern)));
+    }
+    ConfigMap {
+        metadata: metadata(names::EXCLUDE_L2_CONFIG, None, context),
+        data: Some(BTreeMap::from([(names::EXCLUDE_L2_CONFIG_KEY.to_owned(), text)])),
+        ..ConfigMap::default()
+    }
+}

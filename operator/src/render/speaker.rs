@@ -1,0 +1,151 @@
+//! DaemonSet `speaker`.
+
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, DaemonSetSpec},
+    core::v1::{
+        Capabilities, ConfigMapVolumeSource, Container, EnvVar, PodSpec, PodTemplateSpec, SeccompProfile,
+        SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
+    },
+};
+use kube::core::ObjectMeta;
+use metallb_api::names;
+
+use super::{
+    Context, common_args, field_variable, label_selector, liveness, metadata, node_selector, pod_labels,
+    port, readiness, variable,
+};
+use crate::install::Install;
+
+/// The speaker's probes are not open to the network.
+const LOOPBACK: Option<&str> = Some("127.0.0.1");
+/// Time in which a leaving speaker hands its addresses over.
+const GRACE_SECONDS: i64 = 15;
+/// Read by the owner only.
+const PRIVATE: i32 = 0o400;
+
+pub(super) fn daemon_set(install: &Install, context: Context<'_>) -> DaemonSet {
+    let workload = &install.speaker;
+    let mut tolerations = vec![
+        control_plane("node-role.kubernetes.io/master"),
+        control_plane("node-role.kubernetes.io/control-plane"),
+    ];
+    tolerations.extend(workload.tolerations.clone());
+    let pod = PodSpec {
+        service_account_name: Some("speaker".to_owned()),
+        host_network: Some(true),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        node_selector: Some(node_selector(&workload.node_selector)),
+        tolerations: Some(tolerations),
+        affinity: workload.affinity.clone(),
+        priority_class_name: workload.priority_class_name.clone(),
+        runtime_class_name: workload.runtime_class_name.clone(),
+        containers: vec![container(install, context)],
+        volumes: Some(vec![
+            Volume {
+                name: "memberlist".to_owned(),
+                secret: Some(SecretVolumeSource {
+                    secret_name: Some(names::MEMBERLIST_SECRET.to_owned()),
+                    default_mode: Some(PRIVATE),
+                    ..SecretVolumeSource::default()
+                }),
+                ..Volume::default()
+            },
+            Volume {
+                name: names::EXCLUDE_L2_CONFIG.to_owned(),
+                config_map: Some(ConfigMapVolumeSource {
+                    name: names::EXCLUDE_L2_CONFIG.to_owned(),
+                    default_mode: Some(PRIVATE),
+                    ..ConfigMapVolumeSource::default()
+                }),
+                ..Volume::default()
+            },
+        ]),
+        ..PodSpec::default()
+    };
+    let annotations = (!workload.annotations.is_empty()).then(|| workload.annotations.clone());
+    DaemonSet {
+        metadata: metadata(names::SPEAKER, Some(names::SPEAKER), context),
+        spec: Some(DaemonSetSpec {
+            selector: label_selector(names::SPEAKER),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta {
+                    labels: Some(pod_labels(names::SPEAKER)),
+                    annotations,
+                    ..ObjectMeta::default()
+                }),
+                spec: Some(pod),
+            },
+            ..DaemonSetSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn control_plane(key: &str) -> Toleration {
+    Toleration {
+        key: Some(key.to_owned()),
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoSchedule".to_owned()),
+        ..Toleration::default()
+    }
+}
+
+fn container(install: &Install, context: Context<'_>) -> Container {
+    let settings = context.settings;
+    Container {
+        name: names::SPEAKER.to_owned(),
+        image: Some(settings.speaker_image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        args: Some(common_args(install, settings)),
+        env: Some(environment(settings.ports.memberlist)),
+        ports: Some(vec![
+            port("metricshttps", settings.ports.metrics, "TCP"),
+            port("memberlist-udp", settings.ports.memberlist, "UDP"),
+        ]),
+        readiness_probe: Some(readiness(LOOPBACK, settings.ports.probes)),
+        liveness_probe: Some(liveness(LOOPBACK, settings.ports.probes)),
+        resources: install.speaker.resources.clone(),
+        security_context: Some(SecurityContext {
+            // Raw sockets of an unprivileged user would need ambient capabilities, which Kubernetes does not grant.
+            run_as_user: Some(0),
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                add: Some(vec!["NET_RAW".to_owned()]),
+            }),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..SeccompProfile::default()
+            }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(vec![
+            mount("memberlist", "/etc/ml_secret_key"),
+            mount(names::EXCLUDE_L2_CONFIG, "/etc/metallb"),
+        ]),
+        ..Container::default()
+    }
+}
+
+fn environment(memberlist: u16) -> Vec<EnvVar> {
+    vec![
+        field_variable("METALLB_NAMESPACE", "metadata.namespace"),
+        field_variable("METALLB_NODE_NAME", "spec.nodeName"),
+        field_variable("METALLB_POD_NAME", "metadata.name"),
+        field_variable("METALLB_HOST", "status.hostIP"),
+        field_variable("METALLB_ML_BIND_ADDR", "status.podIP"),
+        variable("METALLB_ML_BIND_PORT", &memberlist.to_string()),
+        variable("METALLB_ML_LABELS", "app=metallb,component=speaker"),
+        variable("METALLB_ML_SECRET_KEY_PATH", "/etc/ml_secret_key"),
+    ]
+}
+
+fn mount(volume: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}
