@@ -19,14 +19,26 @@ use crate::{
 };
 
 /// The checkout that this program was built from; it holds the cluster.
-fn checkout() -> PathBuf {
+#[must_use]
+pub fn checkout() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     folder.parent().unwrap_or(folder).to_owned()
+}
+
+/// Whether an existing cluster is used, by `CLUSTER=external KUBECONFIG=...`. What breaks nodes is skipped there.
+#[must_use]
+pub fn is_external() -> bool {
+    std::env::var("CLUSTER").is_ok_and(|value| value == "external")
 }
 
 /// kubectl as the administrator, on host cp.
 #[must_use]
 pub fn kubectl() -> Command {
+    if is_external() {
+        let mut command = Command::new("kubectl");
+        command.arg("--kubeconfig").arg(std::env::var_os("KUBECONFIG").unwrap_or_default());
+        return command;
+    }
     let mut command = on("cp", bin("kubectl"));
     command.arg("--kubeconfig").arg(kubeconfig());
     command
@@ -62,6 +74,9 @@ fn check_holder() -> Result<()> {
 /// # Errors
 /// When another checkout holds it, or a part does not start.
 pub fn up(count: u8) -> Result<()> {
+    if is_external() {
+        return output(kubectl().args(["get", "--raw", "/readyz"])).map(drop).context("CLUSTER=external");
+    }
     if !(1..=50).contains(&count) {
         bail!("NODES={count}: from 1 to 50 are possible");
     }

@@ -4,6 +4,7 @@
 //! real parts run: etcd, the Kubernetes control plane, and per node containerd, kubelet and kube-proxy.
 
 pub mod cluster;
+pub mod deploy;
 pub mod deps;
 pub mod exec;
 pub mod layout;

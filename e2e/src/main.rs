@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use metallb_e2e::{cluster, deps, layout, power, tools};
+use metallb_e2e::{cluster, deploy, deps, layout, power, tools};
 
 /// A real Kubernetes cluster on this machine.
 #[derive(Parser)]
@@ -27,6 +27,8 @@ enum Call {
     },
     /// Remove the cluster.
     Down,
+    /// Install the images that `make images` built.
+    Deploy,
     /// Show the hosts.
     Status,
     /// Print the path of the administrator's kubeconfig.
@@ -70,6 +72,7 @@ fn run(call: Call) -> Result<()> {
         Call::Tools => tools::build().map(drop),
         Call::Up { nodes } => cluster::up(nodes),
         Call::Down => cluster::down(),
+        Call::Deploy => deploy::deploy(),
         Call::Status => cluster::status(),
         Call::Kubeconfig => {
             println!("{}", layout::kubeconfig().display());

@@ -1,0 +1,140 @@
+# The one entry point. Bare `make` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+include config/manager/images.env
+export METALLB_CACHE ?= $(HOME)/.cache/metallb-operator
+export NODES ?= 3
+export CLUSTER
+TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+E2E := cargo run -q -p metallb-e2e --
+PROGRAMS := operator controller speaker
+ARCHIVES := $(PROGRAMS:%=target/images/%.tar)
+# Unit tests and lints speak of every crate; the tests in e2e/tests need the cluster and run in `make e2e`.
+UNIT := --workspace --exclude metallb-e2e
+
+.PHONY: help
+help: ## Print this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+# ---- everything a newcomer runs
+
+.PHONY: demo
+demo: preflight images ## From nothing to a client's HTTP answer, and a node powered off
+	@$(E2E) up
+	@$(E2E) deploy
+	@$(E2E) demo
+
+.PHONY: test
+test: check e2e ## make check, then the end-to-end tests on the real cluster
+
+.PHONY: preflight
+preflight:
+	@[ "$$(id -u)" = 0 ] || { echo "this makes network namespaces and installs Debian packages: run it as root" >&2; exit 1; }
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust" >&2; exit 1; }
+	@command -v go >/dev/null || { echo "go is missing: install Go 1.26 or later" >&2; exit 1; }
+	@command -v apt-get >/dev/null || { echo "apt-get is missing: this needs a Debian machine" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "cc is missing: install gcc" >&2; exit 1; }
+
+# ---- checks without a cluster
+
+.PHONY: check
+check: cargo-deny ## Format, lints, unit tests, docs, purity, generated files, licences; no cluster
+	cargo fmt --all --check
+	cargo clippy -q --workspace --all-targets -- -D warnings
+	cargo test -q $(UNIT)
+	RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps
+	@$(MAKE) -s purity generated
+	@"$(METALLB_CACHE)/cargo/bin/cargo-deny" --log-level error check licenses bans sources
+
+.PHONY: purity
+purity: ## Fail when a pure crate depends on a runtime or a client
+	@for crate in metallb-core metallb-proto; do \
+	  if found=$$(cargo tree -q -e normal -p $$crate --prefix none | grep -E '^(tokio|hyper|kube-client|kube-runtime) '); then \
+	    echo "$$crate must stay pure, but depends on: $$found" >&2; exit 1; fi; done
+
+.PHONY: generate
+generate: ## Write the CRDs from the Rust types
+	@cargo run -q -p metallb-api --bin crdgen -- config/crd
+
+.PHONY: generated
+generated: generate
+	@git diff --exit-code --stat -- config/crd || { echo "config/crd differs from the types: commit what \`make generate\` wrote" >&2; exit 1; }
+
+.PHONY: cargo-deny
+cargo-deny:
+	@[ -x "$(METALLB_CACHE)/cargo/bin/cargo-deny" ] || { echo "building cargo-deny, once"; \
+	  cargo install -q cargo-deny --version 0.20.2 --locked --root "$(METALLB_CACHE)/cargo"; }
+
+# ---- the cluster
+
+.PHONY: deps
+deps: ## Install the Debian packages that are missing
+	@$(E2E) deps
+
+.PHONY: tools
+tools: ## Build the Kubernetes programs that the cache lacks
+	@$(E2E) tools
+
+.PHONY: cluster
+cluster: preflight ## Make a cluster of NODES nodes (3)
+	@$(E2E) up
+
+.PHONY: cluster-down
+cluster-down: ## Remove the cluster
+	@$(E2E) down
+
+.PHONY: status
+status: ## Show the cluster's hosts and nodes
+	@$(E2E) status
+
+.PHONY: kubeconfig
+kubeconfig: ## Print the path of the administrator's kubeconfig, usable on host cp
+	@$(E2E) kubeconfig
+
+.PHONY: audit-log
+audit-log: ## Print the path of the API server's audit log
+	@$(E2E) audit-log
+
+MODE ?= dark
+.PHONY: power-off
+power-off: ## Cut NODE off: MODE=dark (frames dropped) or link (carrier lost)
+	@$(E2E) power-off "$(NODE)" --mode "$(MODE)"
+
+.PHONY: power-on
+power-on: ## Connect NODE again
+	@$(E2E) power-on "$(NODE)"
+
+.PHONY: load
+load: ## Import the OCI archive IMAGE on every node
+	@$(E2E) load "$(IMAGE)"
+
+# ---- images and installation
+
+.PHONY: images
+images: deps ## Build the images of the three programs as OCI archives in target/images
+	@echo "building the programs"
+	@RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-operator -p metallb-balancer --bins
+	@mkdir -p target/images/bin
+	@for program in $(PROGRAMS); do install -C "target/$(TARGET)/release/$$program" target/images/bin/; done
+	@$(MAKE) -s $(ARCHIVES)
+
+target/images/%.tar: target/images/bin/% Containerfile config/manager/images.env
+	@echo "building the image $(IMAGE_PREFIX)/$*:$(VERSION)"
+	@buildah="buildah --root $(CURDIR)/target/images/storage-$* --runroot $(CURDIR)/target/images/run-$* --storage-driver vfs"; \
+	  $$buildah bud -q --isolation chroot --timestamp 0 --target $* -t $(IMAGE_PREFIX)/$*:$(VERSION) -f Containerfile target/images/bin >/dev/null; \
+	  rm -f $@; $$buildah push -q $(IMAGE_PREFIX)/$*:$(VERSION) oci-archive:$@:$(IMAGE_PREFIX)/$*:$(VERSION); \
+	  rm -rf target/images/storage-$* target/images/run-$*
+
+.PHONY: deploy
+deploy: images ## Build, load and install the operator in the cluster
+	@$(E2E) deploy
+
+.PHONY: e2e
+e2e: preflight images ## End-to-end tests on the real cluster
+	@$(E2E) up
+	@$(E2E) deploy
+	@cargo test -q -p metallb-e2e --no-run
+	CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUNNER="$(CURDIR)/e2e/on cp" cargo test -q -p metallb-e2e -- --test-threads=1 --nocapture
