@@ -1,5 +1,8 @@
 //! CustomResourceDefinitions from the Rust types.
 
+use std::collections::BTreeMap;
+use std::error::Error;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceSubresourceStatus, JSONSchemaProps, JSONSchemaPropsOrArray,
     JSONSchemaPropsOrBool,
@@ -41,6 +44,22 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, MergeError> {
     ];
     definitions.iter_mut().for_each(complete);
     Ok(definitions)
+}
+
+/// The files of config/crd by name: one definition each, and the kustomization that lists them.
+///
+/// # Errors
+/// As [`all`], or when a definition cannot be written as YAML.
+pub fn files() -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+    let mut files = BTreeMap::new();
+    for definition in all()? {
+        let name = format!("{}_{}.yaml", definition.spec.group, definition.spec.names.plural);
+        files.insert(name, serde_saphyr::to_string(&definition)?);
+    }
+    let resources: String = files.keys().map(|name| format!("- {name}\n")).collect();
+    let header = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n";
+    files.insert("kustomization.yaml".into(), format!("{header}{resources}"));
+    Ok(files)
 }
 
 /// Adds what the derived definition leaves out, and takes out what it has beyond the reference's.

@@ -1,19 +1,25 @@
-//! Writes the CustomResourceDefinitions and their kustomization into the folder given as the only argument.
+//! Writes the CustomResourceDefinitions and their kustomization into the folder given as the only argument, and
+//! removes definitions there that are no longer made.
 
-use std::{fs, path::Path};
+use std::error::Error;
+use std::fs;
+use std::path::Path;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = std::env::args().nth(1).ok_or("usage: crdgen FOLDER")?;
-    let mut names = Vec::new();
-    for definition in metallb_api::crd::all()? {
-        let file = format!("metallb.io_{}.yaml", definition.spec.names.plural);
-        fs::write(Path::new(&folder).join(&file), serde_saphyr::to_string(&definition)?)?;
-        names.push(file);
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = std::env::args_os().nth(1).ok_or("usage: crdgen FOLDER")?;
+    let folder = Path::new(&folder);
+    let files = metallb_api::crd::files()?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let stale = entry.file_name().to_str().is_some_and(|name| {
+            name.starts_with("metallb.io_") && name.ends_with(".yaml") && !files.contains_key(name)
+        });
+        if stale {
+            fs::remove_file(entry.path())?;
+        }
     }
-    let list: String = names.iter().map(|name| format!("- {name}\n")).collect();
-    fs::write(
-        Path::new(&folder).join("kustomization.yaml"),
-        format!("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{list}"),
-    )?;
+    for (name, text) in files {
+        fs::write(folder.join(name), text)?;
+    }
     Ok(())
 }
