@@ -7,6 +7,8 @@
 mod l2;
 mod pool;
 mod problem;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
