@@ -11,3 +11,5 @@
         clippy::cast_possible_truncation
     )
 )]
+
+pub mod layer2;

@@ -1,0 +1,157 @@
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+
+use super::super::{MacAddress, frame};
+use super::*;
+
+const ASKER: MacAddress = MacAddress([0x02, 0, 0, 0, 0, 0x99]);
+
+/// Runs a program as the kernel does: whether the frame passes. Any jump out of the program fails the test.
+fn passes(program: &[Instruction], frame: &[u8], tagged: bool) -> bool {
+    let (mut at, mut accumulator) = (0, 0_u32);
+    let number = |at: u32, length: usize| {
+        frame
+            .get(at as usize..at as usize + length)
+            .map(|bytes| bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte)))
+    };
+    loop {
+        let Instruction { code, jump_true, jump_false, operand } = program[at];
+        at += 1;
+        let mut branch = |holds| at += usize::from(if holds { jump_true } else { jump_false });
+        match code {
+            LOAD_WORD | LOAD_HALF | LOAD_BYTE if operand == VLAN_TAG_PRESENT => accumulator = tagged.into(),
+            LOAD_WORD | LOAD_HALF | LOAD_BYTE => {
+                let length = match code {
+                    LOAD_WORD => 4,
+                    LOAD_HALF => 2,
+                    _ => 1,
+                };
+                match number(operand, length) {
+                    Some(value) => accumulator = value,
+                    None => return false,
+                }
+            }
+            JUMP => at += operand as usize,
+            JUMP_EQUAL => branch(accumulator == operand),
+            JUMP_GREATER => branch(accumulator > operand),
+            JUMP_GREATER_EQUAL => branch(accumulator >= operand),
+            RETURN => return operand > 0,
+            other => panic!("instruction {other:#x} is not part of any program here"),
+        }
+    }
+}
+
+fn request(target: Ipv4Addr) -> Vec<u8> {
+    frame::arp_request(ASKER, Ipv4Addr::new(192, 0, 2, 9), target)
+}
+
+fn solicit(target: Ipv6Addr) -> Vec<u8> {
+    frame::neighbor_solicit(ASKER, "fe80::9".parse().unwrap(), target)
+}
+
+#[test]
+fn without_addresses_nothing_passes() {
+    let target = Ipv4Addr::new(172, 22, 0, 101);
+    assert!(!passes(&arp(&BTreeSet::new(), MAX_INSTRUCTIONS), &request(target), false));
+    assert!(!passes(&ndp(&BTreeSet::new(), MAX_INSTRUCTIONS), &solicit(target.to_ipv6_mapped()), false));
+}
+
+#[test]
+fn only_our_arp_passes() {
+    let ours: BTreeSet<Ipv4Addr> =
+        ["172.22.0.101", "172.22.0.102", "172.22.0.200", "10.0.0.1"].map(|text| text.parse().unwrap()).into();
+    let program = arp(&ours, MAX_INSTRUCTIONS);
+    let address = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+    let gratuitous = frame::unasked(ASKER, IpAddr::V4(address("172.22.0.200")));
+    let reply = frame::arp_reply(ASKER, address("10.0.0.1"), MacAddress([2; 6]), address("10.0.0.7"));
+    let cases = [
+        ("first of a range", request(address("172.22.0.101")), false, true),
+        ("last of a range", request(address("172.22.0.102")), false, true),
+        ("before a range", request(address("172.22.0.100")), false, false),
+        ("after a range", request(address("172.22.0.103")), false, false),
+        ("claim", gratuitous[0].clone(), false, true),
+        ("reply in our name", reply, false, true),
+        ("tagged", request(address("10.0.0.1")), true, false),
+        ("solicitation", solicit("fd00::1".parse().unwrap()), false, false),
+        ("truncated", request(address("10.0.0.1"))[..40].to_vec(), false, false),
+    ];
+    for (name, frame, tagged, want) in cases {
+        assert_eq!(passes(&program, &frame, tagged), want, "{name}");
+    }
+}
+
+#[test]
+fn only_our_neighbour_messages_pass() {
+    let address = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+    let ours = BTreeSet::from(["fd00:22::101", "fd00:22::102", "2001:db8::1"].map(address));
+    let program = ndp(&ours, MAX_INSTRUCTIONS);
+    let mut echo = solicit(address("fd00:22::101"));
+    echo[54] = 128;
+    let mut forwarded = solicit(address("fd00:22::101"));
+    forwarded[21] = 64;
+    let cases = [
+        ("ours", solicit(address("fd00:22::102")), false, true),
+        ("ours in another prefix", solicit(address("2001:db8::1")), false, true),
+        ("same host part, another prefix", solicit(address("2001:db8::101")), false, false),
+        ("beside ours", solicit(address("fd00:22::103")), false, false),
+        ("claim", frame::unasked(ASKER, address("fd00:22::101").into()).remove(0), false, true),
+        ("echo request", echo, false, false),
+        ("hop limit 64", forwarded, false, false),
+        ("tagged", solicit(address("fd00:22::101")), true, false),
+        ("ARP", request(Ipv4Addr::new(10, 0, 0, 1)), false, false),
+    ];
+    for (name, frame, tagged, want) in cases {
+        assert_eq!(passes(&program, &frame, tagged), want, "{name}");
+    }
+}
+
+#[test]
+fn a_thousand_scattered_addresses_fit_and_lose_nobody() {
+    let ours4: BTreeSet<Ipv4Addr> = (0..1000_u32).map(|n| Ipv4Addr::from(0x0a00_0000 + n * 7919)).collect();
+    let ours6: BTreeSet<Ipv6Addr> = (0..1000_u128)
+        .map(|n| Ipv6Addr::from((0xfd00_0022_u128 << 96) | ((n % 50) << 64) | (n * 7919)))
+        .collect();
+    for limit in [MAX_INSTRUCTIONS, 1000, 100] {
+        let (four, six) = (arp(&ours4, limit), ndp(&ours6, limit));
+        assert!(four.len() <= limit && six.len() <= limit, "{limit}: {} and {}", four.len(), six.len());
+        assert!(ours4.iter().all(|address| passes(&four, &request(*address), false)));
+        assert!(ours6.iter().all(|address| passes(&six, &solicit(*address), false)));
+    }
+}
+
+#[test]
+fn a_pool_of_five_thousand_neighbours_is_one_exact_range() {
+    let ours: BTreeSet<Ipv4Addr> = (0..5000_u32).map(|n| Ipv4Addr::from(0x0a63_0000 + n)).collect();
+    let program = arp(&ours, MAX_INSTRUCTIONS);
+    assert!(program.len() < 20, "{} instructions", program.len());
+    assert!(!passes(&program, &request(Ipv4Addr::from(0x0a63_0000 + 5000)), false));
+}
+
+proptest! {
+    #[test]
+    fn what_is_ours_passes_and_short_lists_are_exact(
+        ours in prop::collection::btree_set(any::<u32>().prop_map(Ipv4Addr::from), 0..120),
+        foreign in any::<u32>().prop_map(Ipv4Addr::from),
+    ) {
+        let program = arp(&ours, MAX_INSTRUCTIONS);
+        for address in &ours {
+            prop_assert!(passes(&program, &request(*address), false));
+        }
+        prop_assert_eq!(passes(&program, &request(foreign), false), ours.contains(&foreign));
+    }
+
+    #[test]
+    fn what_is_ours_passes_in_ipv6_too(
+        ours in prop::collection::btree_set((0..3_u128, any::<u32>()), 0..60),
+        foreign in (0..3_u128, any::<u32>()),
+    ) {
+        let address = |(prefix, host): (u128, u32)| Ipv6Addr::from((0xfd_u128 << 120) | (prefix << 32) | u128::from(host));
+        let set = ours.iter().copied().map(address).collect();
+        let program = ndp(&set, MAX_INSTRUCTIONS);
+        for address in &set {
+            prop_assert!(passes(&program, &solicit(*address), false));
+        }
+        prop_assert_eq!(passes(&program, &solicit(address(foreign)), false), set.contains(&address(foreign)));
+    }
+}

@@ -1,0 +1,125 @@
+//! When an address is announced unasked: a burst after a take-over, and a slow repetition where asked for.
+//!
+//! Frames after the first round, and repetitions, are paced per interface, since switches shut ports that speak too
+//! much ARP. The first round of a take-over goes out at once: it is what ends an outage.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+/// How an address is announced unasked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Rounds after a take-over, the first at once; 0 turns unasked announcements off.
+    pub count: u32,
+    /// Time between two rounds.
+    pub interval: Duration,
+    /// Time between two repetitions for as long as an address is announced; `None` for no repetition.
+    pub repeat: Option<Duration>,
+    /// Rounds a second on one interface, first rounds aside; at least 1.
+    pub rate: u32,
+}
+
+impl Default for Settings {
+    /// Five rounds within five seconds, as MetalLB does.
+    fn default() -> Self {
+        Self { count: 5, interval: Duration::from_millis(1100), repeat: None, rate: 10 }
+    }
+}
+
+/// One address on one interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Spot {
+    /// Index of the interface.
+    pub interface: u32,
+    /// The address announced.
+    pub address: IpAddr,
+}
+
+/// What is still to be announced, and when.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    settings: Settings,
+    pending: BTreeMap<Spot, Pending>,
+    /// When each interface may send its next paced round.
+    free: BTreeMap<u32, Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    due: Instant,
+    /// Rounds of the burst that are left, this one included; 0 in repetition.
+    left: u32,
+    /// Whether this is the first round of a take-over.
+    first: bool,
+}
+
+impl Schedule {
+    /// An empty schedule.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, pending: BTreeMap::new(), free: BTreeMap::new() }
+    }
+
+    /// Begins the burst for an address that was taken over, or whose interface came back.
+    pub fn start(&mut self, now: Instant, spot: Spot) {
+        if self.settings.count > 0 {
+            self.pending.insert(spot, Pending { due: now, left: self.settings.count, first: true });
+        }
+    }
+
+    /// Ends every announcement of an address on an interface.
+    pub fn stop(&mut self, spot: Spot) {
+        self.pending.remove(&spot);
+    }
+
+    /// When [`Schedule::due`] has something next; `None` when nothing is left to send.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.pending.iter().map(|(spot, pending)| self.earliest(*spot, pending)).min()
+    }
+
+    /// The spots to announce now, each with one round of frames.
+    pub fn due(&mut self, now: Instant) -> Vec<Spot> {
+        let pause = Duration::from_secs(1) / self.settings.rate.max(1);
+        let mut due: Vec<(Instant, Spot)> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.due <= now)
+            .map(|(spot, pending)| (pending.due, *spot))
+            .collect();
+        // The longest waiting first, so that no address starves behind the pace.
+        due.sort_unstable();
+        let mut send = vec![];
+        for (_, spot) in due {
+            let Some(pending) = self.pending.get_mut(&spot) else { continue };
+            if !pending.first {
+                let free = self.free.entry(spot.interface).or_insert(now);
+                if *free > now {
+                    continue;
+                }
+                *free = now + pause;
+            }
+            send.push(spot);
+            pending.first = false;
+            pending.left = pending.left.saturating_sub(1);
+            match (pending.left, self.settings.repeat) {
+                (1.., _) => pending.due = now + self.settings.interval,
+                (0, Some(repeat)) => pending.due = now + repeat,
+                (0, None) => {
+                    self.pending.remove(&spot);
+                }
+            }
+        }
+        send
+    }
+
+    fn earliest(&self, spot: Spot, pending: &Pending) -> Instant {
+        match self.free.get(&spot.interface) {
+            Some(free) if !pending.first => pending.due.max(*free),
+            _ => pending.due,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "gratuitous_tests.rs"]
+mod tests;

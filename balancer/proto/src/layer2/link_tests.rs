@@ -1,0 +1,159 @@
+use netlink_packet_route::address::AddressHeader;
+use netlink_packet_route::link::{InfoKind, LinkHeader, LinkInfo};
+
+use super::*;
+
+const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x01];
+
+fn flags(extra: LinkFlags) -> LinkFlags {
+    LinkFlags::Broadcast | LinkFlags::Multicast | extra
+}
+
+fn up() -> LinkFlags {
+    flags(LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp)
+}
+
+fn link(index: u32, name: &str, flags: LinkFlags) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header =
+        LinkHeader { index, flags, link_layer_type: LinkLayerType::Ether, ..LinkHeader::default() };
+    message.attributes = vec![LinkAttribute::IfName(name.into()), LinkAttribute::Address(MAC.into())];
+    message
+}
+
+fn with(mut message: LinkMessage, attribute: LinkAttribute) -> RouteNetlinkMessage {
+    message.attributes.push(attribute);
+    RouteNetlinkMessage::NewLink(message)
+}
+
+fn with_kind(mut message: LinkMessage, kind: InfoKind) -> LinkMessage {
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]));
+    message
+}
+
+fn new(message: LinkMessage) -> RouteNetlinkMessage {
+    RouteNetlinkMessage::NewLink(message)
+}
+
+fn address(index: u32, text: &str) -> AddressMessage {
+    let net: IpNet = text.parse().unwrap();
+    let mut message = AddressMessage::default();
+    message.header = AddressHeader { index, prefix_len: net.prefix_len(), ..AddressHeader::default() };
+    message.attributes = vec![AddressAttribute::Address(net.addr())];
+    message
+}
+
+fn exclude() -> Exclude {
+    Exclude::new(["^docker.*", "^lo$", "flannel.*"]).unwrap()
+}
+
+#[test]
+fn every_kind_of_link_gets_its_verdict() {
+    let eth0 = Interface { index: 2, name: "eth0".into(), mac: MacAddress(MAC), carrier: true, ipv6: false };
+    let loopback = {
+        let mut message = link(2, "lo0", LinkFlags::Up | LinkFlags::Loopback | LinkFlags::LowerUp);
+        message.header.link_layer_type = LinkLayerType::Loopback;
+        message
+    };
+    let tunnel = {
+        let mut message = link(2, "gre1", up());
+        message.header.link_layer_type = LinkLayerType::Ipgre;
+        message
+    };
+    let no_address = {
+        let mut message = link(2, "eth0", up());
+        message.attributes = vec![LinkAttribute::IfName("eth0".into()), LinkAttribute::Address(vec![0; 6])];
+        message
+    };
+    let cases = [
+        ("ordinary", new(link(2, "eth0", up())), Ok(eth0.clone())),
+        (
+            "no carrier: it may announce, and elections see that it cannot",
+            new(link(2, "eth0", flags(LinkFlags::Up))),
+            Ok(Interface { carrier: false, ..eth0.clone() }),
+        ),
+        (
+            "VLAN on eth0",
+            with(with_kind(link(2, "eth0.100", up()), InfoKind::Vlan), LinkAttribute::Link(3)),
+            Ok(Interface { name: "eth0.100".into(), ..eth0.clone() }),
+        ),
+        (
+            "bond",
+            new(with_kind(link(2, "bond0", up() | LinkFlags::Controller), InfoKind::Bond)),
+            Ok(Interface { name: "bond0".into(), ..eth0.clone() }),
+        ),
+        (
+            "port of a bond",
+            with(link(2, "eth1", up() | LinkFlags::Port), LinkAttribute::Controller(5)),
+            Err(Ineligible::Port),
+        ),
+        ("administratively down", new(link(2, "eth0", flags(LinkFlags::empty()))), Err(Ineligible::Down)),
+        (
+            "bridge port or bond port",
+            with(link(2, "eth0", up()), LinkAttribute::Controller(7)),
+            Err(Ineligible::Port),
+        ),
+        ("no master", with(link(2, "eth0", up()), LinkAttribute::Controller(0)), Ok(eth0.clone())),
+        ("macvlan without ARP", new(link(2, "mac0", up() | LinkFlags::Noarp)), Err(Ineligible::NoArp)),
+        ("loopback", new(loopback), Err(Ineligible::NoBroadcast)),
+        ("tunnel", new(tunnel), Err(Ineligible::NotEthernet)),
+        ("no link-layer address", new(no_address), Err(Ineligible::NotEthernet)),
+        ("excluded from the start of its name", new(link(2, "docker0", up())), Err(Ineligible::Excluded)),
+        ("excluded in the midst of its name", new(link(2, "my-flannel.1", up())), Err(Ineligible::Excluded)),
+        (
+            "bridge, not excluded by kind",
+            new(link(2, "br-lan", up())),
+            Ok(Interface { name: "br-lan".into(), ..eth0 }),
+        ),
+    ];
+    for (name, message, want) in cases {
+        let mut links = Links::default();
+        assert!(links.apply(&message), "{name}");
+        let exclude = exclude();
+        let verdicts: Vec<_> = links.verdicts(&exclude).map(|(_, verdict)| verdict).collect();
+        assert_eq!(verdicts, vec![want], "{name}");
+    }
+}
+
+#[test]
+fn ipv6_needs_a_link_local_address() {
+    let mut links = Links::default();
+    links.apply(&new(link(2, "eth0", up())));
+    let ipv6 = |links: &Links| links.eligible(&exclude())[&2].ipv6;
+    assert!(links.apply(&RouteNetlinkMessage::NewAddress(address(2, "fd00:22::11/64"))));
+    assert!(!ipv6(&links));
+    assert!(links.apply(&RouteNetlinkMessage::NewAddress(address(2, "fe80::1/64"))));
+    assert!(ipv6(&links));
+    assert!(links.apply(&RouteNetlinkMessage::DelAddress(address(2, "fe80::1/64"))));
+    assert!(!ipv6(&links));
+}
+
+#[test]
+fn what_says_nothing_new_changes_nothing() {
+    let mut links = Links::default();
+    assert!(links.apply(&new(link(2, "eth0", up()))));
+    assert!(!links.apply(&new(link(2, "eth0", up()))));
+    assert!(links.apply(&RouteNetlinkMessage::NewAddress(address(2, "172.22.0.11/24"))));
+    assert!(!links.apply(&RouteNetlinkMessage::NewAddress(address(2, "172.22.0.11/24"))));
+    assert!(!links.apply(&RouteNetlinkMessage::DelAddress(address(2, "172.22.0.12/24"))));
+}
+
+#[test]
+fn leaving_a_bridge_is_no_end_of_the_link() {
+    let mut links = Links::default();
+    links.apply(&with(link(2, "eth0", up()), LinkAttribute::Controller(7)));
+    let mut left = link(2, "eth0", up());
+    left.header.interface_family = AddressFamily::Bridge;
+    assert!(!links.apply(&RouteNetlinkMessage::DelLink(left)));
+    assert!(links.apply(&new(link(2, "eth0", up()))));
+    assert_eq!(links.eligible(&exclude()).len(), 1);
+}
+
+#[test]
+fn a_removed_link_takes_its_addresses_along() {
+    let mut links = Links::default();
+    links.apply(&new(link(2, "eth0", up())));
+    links.apply(&RouteNetlinkMessage::NewAddress(address(2, "fe80::1/64")));
+    assert!(links.apply(&RouteNetlinkMessage::DelLink(link(2, "eth0", up()))));
+    assert_eq!(links, Links { addresses: BTreeMap::new(), links: BTreeMap::new() });
+}

@@ -1,0 +1,13 @@
+//! Layer 2: what one speaker hears and says on an Ethernet segment.
+//!
+//! Frames are byte slices and `Vec<u8>`; the shell owns the packet sockets. ARP follows RFC 826 and RFC 5227,
+//! Neighbor Discovery RFC 4861 and RFC 4862.
+
+pub mod filter;
+pub mod frame;
+pub mod gratuitous;
+pub mod link;
+pub mod responder;
+
+/// A link-layer address of Ethernet (48 bits).
+pub use smoltcp::wire::EthernetAddress as MacAddress;
