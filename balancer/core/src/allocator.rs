@@ -1,7 +1,242 @@
 //! The allocator: what is free, who holds what, and which address a Service gets.
+//!
+//! Three promises: an address never changes by surprise; a Service without one is told why; no address is given
+//! twice. Decisions are pure: [`Allocator::decide`] changes nothing, [`Allocator::commit`] enters a decision in the
+//! ledger *before* it is written to the API server, and [`Allocator::settle`] frees what a written decision gave up.
+//!
+//! Pools are tried in a fixed order: those whose `serviceAllocation` admits the Service, by priority (lowest number
+//! first, 0 last), then those without `serviceAllocation`; equals by name.
 
+mod choose;
 mod ledger;
+mod revise;
 mod slots;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 pub use ledger::{Conflict, Counters, Holding, Ledger, PoolSpec};
 pub use slots::PerFamily;
+
+use crate::{
+    claim::{Claim, ServiceFacts},
+    config::Pool,
+    decision::{Concern, Decision, Loss},
+    refusal::Refusal,
+    request::Request,
+    selector::Labels,
+    service::{ServiceKey, Tenant},
+};
+
+/// How long an address that left its pool stays untouched, in case the pool comes back.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// What happens to an address whose pool goes or is edited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PoolEditPolicy {
+    /// It is given up and another one is sought.
+    #[default]
+    Reference,
+    /// It stays, and that is reported.
+    KeepInUse,
+}
+
+/// The state from which addresses are given.
+#[derive(Clone, Debug, Default)]
+pub struct Allocator {
+    ledger: Ledger,
+    pools: BTreeMap<String, Pool>,
+    /// Names of pools that may serve without being asked for, in the order in which they are tried.
+    automatic: Vec<String>,
+    namespaces: BTreeMap<String, Labels>,
+    policy: PoolEditPolicy,
+    /// Services with an address that was seen to leave its pool, and when.
+    lost: BTreeMap<ServiceKey, Duration>,
+}
+
+impl Allocator {
+    /// No pools, nothing held.
+    #[must_use]
+    pub fn new(policy: PoolEditPolicy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
+    /// Replaces the pools. `now` is any clock that does not go back.
+    pub fn set_pools(&mut self, pools: BTreeMap<String, Pool>, now: Duration) {
+        let homeless = |ledger: &Ledger| -> BTreeSet<ServiceKey> {
+            let out =
+                |addresses: &[IpAddr]| addresses.iter().any(|address| ledger.pool_of(*address).is_none());
+            let held = ledger.holdings().filter(|(_, holding)| out(&holding.addresses));
+            held.map(|(service, _)| service.clone()).collect()
+        };
+        let before = homeless(&self.ledger);
+        let spec =
+            |pool: &Pool| PoolSpec { ranges: pool.ranges.clone(), avoid_buggy_ips: pool.avoid_buggy_ips };
+        self.ledger.set_pools(pools.iter().map(|(name, pool)| (name.clone(), spec(pool))).collect());
+        let after = homeless(&self.ledger);
+        self.lost.retain(|service, _| after.contains(service));
+        for service in after.difference(&before) {
+            self.lost.insert(service.clone(), now);
+        }
+        let rank = |pool: &Pool| match pool.service_allocation.as_ref().map(|allocation| allocation.priority)
+        {
+            None => (2, 0),
+            Some(0) => (1, 0),
+            Some(priority) => (0, priority),
+        };
+        let mut automatic: Vec<_> = pools.values().filter(|pool| pool.auto_assign).collect();
+        automatic.sort_by_key(|pool| (rank(pool), &pool.name));
+        self.automatic = automatic.into_iter().map(|pool| pool.name.clone()).collect();
+        self.pools = pools;
+    }
+
+    /// The pools that are served.
+    #[must_use]
+    pub fn pools(&self) -> &BTreeMap<String, Pool> {
+        &self.pools
+    }
+
+    /// Replaces the labels of all namespaces.
+    pub fn set_namespaces(&mut self, namespaces: BTreeMap<String, Labels>) {
+        self.namespaces = namespaces;
+    }
+
+    /// Who holds what.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// When the next address that left its pool may be given up; ask [`Allocator::decide`] again then.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.lost.values().min().map(|since| since.saturating_add(GRACE))
+    }
+
+    /// The Services whose address left its pool and whose time is up at `now`.
+    #[must_use]
+    pub fn overdue(&self, now: Duration) -> Vec<ServiceKey> {
+        let late = self.lost.iter().filter(|(_, since)| since.saturating_add(GRACE) <= now);
+        late.map(|(service, _)| service.clone()).collect()
+    }
+
+    /// Lets the Service hold what its status shows, where that is ours: marked as given by this load balancer, or of
+    /// one of its pools. To be called for every Service before anything is given; oldest first. Tells whether it
+    /// holds something now.
+    ///
+    /// # Errors
+    /// The conflict with a Service that was adopted before.
+    pub fn adopt(&mut self, facts: &ServiceFacts) -> Result<bool, Conflict> {
+        let Claim::Wants { tenant, .. } = &facts.claim else { return Ok(false) };
+        let addresses = self.adoptable(facts);
+        if addresses.is_empty() || self.ledger.holding(&facts.key).is_some() {
+            return Ok(self.ledger.holding(&facts.key).is_some());
+        }
+        self.ledger.hold(&facts.key, &addresses, tenant)?;
+        Ok(true)
+    }
+
+    /// The addresses in the status that are ours.
+    fn adoptable(&self, facts: &ServiceFacts) -> Vec<IpAddr> {
+        let mut addresses = facts.shown();
+        if facts.mark.is_none() {
+            addresses.retain(|address| self.ledger.pool_of(*address).is_some());
+        }
+        addresses
+    }
+
+    /// What is to happen to the Service at `now`.
+    #[must_use]
+    pub fn decide(&self, facts: &ServiceFacts, now: Duration) -> Decision {
+        let (tenant, keep, request) = match &facts.claim {
+            Claim::OtherClass => return Decision::Leave,
+            Claim::NotLoadBalancer if self.ledger.holding(&facts.key).is_some() || facts.mark.is_some() => {
+                return Decision::Clear { loss: Loss::NotLoadBalancer, refusal: None };
+            }
+            Claim::NotLoadBalancer => return Decision::Leave,
+            Claim::Wants { tenant, keep, request } => (tenant, *keep, request),
+        };
+        let subject = Subject { facts, tenant, keep: keep || self.policy == PoolEditPolicy::KeepInUse, now };
+        let held = match self.ledger.holding(&facts.key) {
+            Some(holding) => holding.addresses.clone(),
+            None => self.adoptable(facts),
+        };
+        if !held.is_empty() {
+            return self.revise(&subject, &held, request);
+        }
+        if facts.mark.is_none() && !facts.ingress.is_empty() {
+            return Decision::Leave;
+        }
+        match request.as_ref().map_err(Clone::clone).and_then(|request| self.choose(&subject, request)) {
+            Ok(addresses) => self.assign(addresses, crate::decision::Change::New),
+            Err(refusal) => Decision::Refuse(refusal),
+        }
+    }
+
+    fn assign(&self, addresses: Vec<IpAddr>, change: crate::decision::Change) -> Decision {
+        let pool = self.mark(&addresses);
+        Decision::Assign { addresses, pool, change }
+    }
+
+    fn keep(&self, addresses: &[IpAddr], concern: Option<Concern>) -> Decision {
+        Decision::Keep { addresses: addresses.to_vec(), pool: self.mark(addresses), concern }
+    }
+
+    /// The pool to name in the annotation: that of the first address which has one.
+    fn mark(&self, addresses: &[IpAddr]) -> Option<String> {
+        addresses.iter().find_map(|address| self.ledger.pool_of(*address)).map(str::to_owned)
+    }
+
+    /// Enters a decision about the Service in the ledger.
+    ///
+    /// # Errors
+    /// The conflict, when the ledger has changed since the decision was taken; then nothing has changed.
+    pub fn commit(&mut self, facts: &ServiceFacts, decision: &Decision) -> Result<(), Conflict> {
+        match (decision, &facts.claim) {
+            (
+                Decision::Keep { addresses, .. } | Decision::Assign { addresses, .. },
+                Claim::Wants { tenant, .. },
+            ) => {
+                self.ledger.hold(&facts.key, addresses, tenant)?;
+                if matches!(decision, Decision::Assign { .. }) {
+                    self.lost.remove(&facts.key);
+                }
+            }
+            (Decision::Clear { .. }, _) => {
+                self.ledger.leave(&facts.key);
+                self.lost.remove(&facts.key);
+            }
+            (Decision::Leave, Claim::OtherClass) => {
+                self.forget(&facts.key);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The status of the Service shows what was decided: what it gave up is free. Returns what that is.
+    pub fn settle(&mut self, service: &ServiceKey) -> Vec<IpAddr> {
+        self.ledger.settle(service)
+    }
+
+    /// The Service is gone: what it held is free. Returns what that is.
+    pub fn forget(&mut self, service: &ServiceKey) -> Vec<IpAddr> {
+        self.lost.remove(service);
+        self.ledger.release(service)
+    }
+}
+
+/// The Service that is being decided about.
+struct Subject<'a> {
+    facts: &'a ServiceFacts,
+    tenant: &'a Tenant,
+    /// Whether it keeps addresses that left their pools.
+    keep: bool,
+    now: Duration,
+}
+
+/// The wish of a Service, as far as it can be read.
+type Wish = Result<Request, Refusal>;

@@ -13,7 +13,11 @@
 )]
 
 pub mod allocator;
+pub mod claim;
 pub mod config;
+pub mod decision;
 pub mod range;
+pub mod refusal;
+pub mod request;
 pub mod selector;
 pub mod service;
