@@ -15,7 +15,7 @@ use crate::{
     control_plane, deps,
     exec::{on, output, run, wait_until},
     layout::{NETNS_PREFIX, RUN, STATE, bin, hosts, kubeconfig, node, state},
-    network, node as nodes, oci, pki, processes, tools,
+    network, node as node_parts, oci, pki, processes, tools,
 };
 
 /// The checkout that this program was built from; it holds the cluster.
@@ -47,6 +47,14 @@ pub fn kubectl() -> Command {
 /// Number of nodes of the cluster that is there, if any.
 fn recorded_nodes() -> Option<u8> {
     fs::read_to_string(state("nodes")).ok()?.trim().parse().ok()
+}
+
+/// How many nodes the cluster has.
+///
+/// # Errors
+/// When there is no cluster.
+pub fn nodes() -> Result<u8> {
+    recorded_nodes().context("there is no cluster: run `make cluster` first")
 }
 
 /// One operation at a time; the lock ends with the process.
@@ -106,16 +114,16 @@ pub fn up(count: u8) -> Result<()> {
     oci::write(&state("images"))?;
     network::create(count)?;
     for index in 1..=count {
-        nodes::start_containerd(index)?;
+        node_parts::start_containerd(index)?;
     }
     control_plane::start()?;
     println!("cluster: the API server answers after {:.1} s", started.elapsed().as_secs_f32());
     for index in 1..=count {
-        nodes::wait_for_containerd(&node(index))?;
+        node_parts::wait_for_containerd(&node(index))?;
         for image in ["pause", "busybox"] {
-            nodes::import(&node(index), &state("images").join(format!("{image}.tar")))?;
+            node_parts::import(&node(index), &state("images").join(format!("{image}.tar")))?;
         }
-        nodes::start_kubelet(index)?;
+        node_parts::start_kubelet(index)?;
     }
     wait_until("all nodes to be Ready", Duration::from_secs(60), || ready(count))?;
     println!("cluster: {count} nodes are Ready after {:.1} s", started.elapsed().as_secs_f32());
@@ -138,7 +146,7 @@ fn health(count: u8) -> Result<()> {
         bail!("it has another number of nodes than {count}");
     }
     let parts = control_plane::PARTS.map(str::to_owned).into_iter();
-    for part in parts.chain((1..=count).flat_map(|index| nodes::parts(&node(index)))) {
+    for part in parts.chain((1..=count).flat_map(|index| node_parts::parts(&node(index)))) {
         if !processes::alive(&part) {
             bail!("{part} does not run");
         }
@@ -169,11 +177,11 @@ fn remove() -> Result<()> {
     }
     let count = recorded_nodes().unwrap_or_default().max(50);
     for index in 1..=count {
-        for folder in nodes::cgroup_folders(&node(index)) {
+        for folder in node_parts::cgroup_folders(&node(index)) {
             remove_cgroup(&folder)?;
         }
     }
-    nodes::remove_mount_points();
+    node_parts::remove_mount_points();
     for folder in [STATE, RUN] {
         match fs::remove_dir_all(folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -205,10 +213,10 @@ fn remove_cgroup(folder: &Path) -> Result<()> {
 /// # Errors
 /// When there is no cluster, or containerd refuses the archive.
 pub fn load(archive: &Path) -> Result<()> {
-    let Some(count) = recorded_nodes() else { bail!("there is no cluster: run `make cluster` first") };
+    let count = nodes()?;
     let archive = archive.canonicalize().with_context(|| archive.display().to_string())?;
     for index in 1..=count {
-        nodes::import(&node(index), &archive)?;
+        node_parts::import(&node(index), &archive)?;
     }
     Ok(())
 }
@@ -218,7 +226,7 @@ pub fn load(archive: &Path) -> Result<()> {
 /// # Errors
 /// When there is no cluster or the API server does not answer.
 pub fn status() -> Result<()> {
-    let Some(count) = recorded_nodes() else { bail!("there is no cluster: run `make cluster`") };
+    let count = nodes()?;
     for host in hosts(count).iter().filter(|host| host.number > 0) {
         println!("{:8} {:14} {}", host.name, host.v4(), host.v6());
     }

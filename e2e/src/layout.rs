@@ -79,7 +79,7 @@ pub fn client() -> Host {
 /// The router, also every host's default gateway.
 #[must_use]
 pub fn router() -> Host {
-    Host::new("router", 254)
+    Host::new("router", 1)
 }
 
 /// The host behind the router.

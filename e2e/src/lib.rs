@@ -4,10 +4,13 @@
 //! real parts run: etcd, the Kubernetes control plane, and per node containerd, kubelet and kube-proxy.
 
 pub mod cluster;
+pub mod demo;
 pub mod deploy;
 pub mod deps;
 pub mod exec;
 pub mod layout;
+pub mod observe;
+pub mod outage;
 pub mod power;
 pub mod tools;
 

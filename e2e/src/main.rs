@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use metallb_e2e::{cluster, deploy, deps, layout, power, tools};
+use metallb_e2e::{cluster, demo, deploy, deps, layout, power, tools};
 
 /// A real Kubernetes cluster on this machine.
 #[derive(Parser)]
@@ -25,6 +25,8 @@ enum Call {
         #[arg(long, env = "NODES", default_value_t = 3)]
         nodes: u8,
     },
+    /// Show the whole path, and a node powered off.
+    Demo,
     /// Remove the cluster.
     Down,
     /// Install the images that `make images` built.
@@ -74,6 +76,7 @@ fn run(call: Call) -> Result<()> {
         Call::Down => cluster::down(),
         Call::Deploy => deploy::deploy(),
         Call::Status => cluster::status(),
+        Call::Demo => demo::run(),
         Call::Kubeconfig => {
             println!("{}", layout::kubeconfig().display());
             Ok(())

@@ -1,7 +1,7 @@
 //! The hosts' network: a bridge as the switch, one veth pair a host, and the routes between pod ranges.
 //!
 //! ```text
-//!  cp .10   node1 .11   node2 .12 ...   client .100   router .254     br0: 172.22.0.0/24, fd00:22::/64
+//!  cp .10   node1 .11   node2 .12 ...   client .100   router .1       br0: 172.22.0.0/24, fd00:22::/64
 //!                                                     router .254     br1: 172.24.0.0/24, fd00:24::/64   remote .2
 //!           node1 .2                                  router .1       br2: 172.23.0.0/30, fd00:23::/64
 //! ```

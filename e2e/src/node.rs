@@ -218,6 +218,7 @@ nodeStatusUpdateFrequency: 2s
 evictionHard: {{nodefs.available: "0%", imagefs.available: "0%", memory.available: "50Mi", nodefs.inodesFree: "0%"}}
 localStorageCapacityIsolation: false
 imageGCHighThresholdPercent: 100
+resolvConf: ""
 "#,
         cgroup = cgroup(host),
         socket = socket(host).display(),

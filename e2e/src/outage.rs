@@ -1,0 +1,79 @@
+//! How long a client is without an answer: it connects again and again, and the gaps are counted.
+
+use std::{
+    fs::File,
+    net::{IpAddr, SocketAddr, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, setns};
+
+use crate::layout::client;
+
+/// One try every so often.
+const INTERVAL: Duration = Duration::from_millis(5);
+/// A connection that takes longer counts as failed.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A client that connects to an address every 5 ms.
+pub struct Client {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Vec<Duration>>>,
+}
+
+impl Client {
+    /// Starts connecting to port 80 of `address` from host client.
+    #[must_use]
+    pub fn start(address: IpAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || connect_until(SocketAddr::new(address, 80), &stopped));
+        Self { stop, thread }
+    }
+
+    /// Stops, and returns each time without a connection, longest first: from the last connection that was made
+    /// before it to the next one. A client that never connected, or that was without at the end, is an error.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn outages(self) -> Result<Vec<Duration>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the client's thread ended early"))?
+    }
+}
+
+fn connect_until(target: SocketAddr, stop: &AtomicBool) -> Result<Vec<Duration>> {
+    // Only this thread moves to the client's network.
+    let namespace = File::open(format!("/run/netns/{}", client().netns())).context("host client")?;
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    let mut outages = Vec::new();
+    let mut last_answer: Option<Instant> = None;
+    let mut failed = false;
+    while !stop.load(Ordering::Relaxed) {
+        let started = Instant::now();
+        match TcpStream::connect_timeout(&target, PATIENCE) {
+            Ok(_) => {
+                if let (Some(before), true) = (last_answer, failed) {
+                    outages.push(before.elapsed());
+                }
+                last_answer = Some(Instant::now());
+                failed = false;
+            }
+            Err(_) => failed = true,
+        }
+        std::thread::sleep(INTERVAL.saturating_sub(started.elapsed()));
+    }
+    last_answer.with_context(|| format!("{target} never answered"))?;
+    if failed {
+        return Err(anyhow!("{target} did not answer any more at the end"));
+    }
+    outages.sort();
+    outages.reverse();
+    Ok(outages)
+}
