@@ -136,5 +136,4 @@ deploy: images ## Build, load and install the operator in the cluster
 e2e: preflight images ## End-to-end tests on the real cluster
 	@$(E2E) up
 	@$(E2E) deploy
-	@cargo test -q -p metallb-e2e --no-run
-	CARGO_TARGET_$(shell echo $(TARGET) | tr a-z- A-Z_)_RUNNER="$(CURDIR)/e2e/on cp" cargo test -q -p metallb-e2e -- --test-threads=1 --nocapture
+	cargo test -q -p metallb-e2e -- --test-threads=1 --nocapture

@@ -3,6 +3,7 @@
 //! Each host is a network namespace; all are joined to one bridge. Nothing is placed in the root namespace. Only
 //! real parts run: etcd, the Kubernetes control plane, and per node containerd, kubelet and kube-proxy.
 
+pub mod audit;
 pub mod cluster;
 pub mod demo;
 pub mod deploy;

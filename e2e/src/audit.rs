@@ -1,0 +1,50 @@
+//! The API server's audit log: who wrote what.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead, BufReader, Seek, SeekFrom},
+};
+
+use anyhow::Result;
+use serde_json::Value;
+
+use crate::layout::audit_log;
+
+/// A place in the audit log.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(u64);
+
+/// Its end now.
+///
+/// # Errors
+/// When there is no cluster.
+pub fn mark() -> Result<Mark> {
+    Ok(Mark(File::open(audit_log())?.metadata()?.len()))
+}
+
+/// Writes since `mark` of the ServiceAccount `account` of the installation: `verb resource/subresource` and how often.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn writes_since(mark: Mark, account: &str) -> Result<BTreeMap<String, usize>> {
+    let mut file = File::open(audit_log())?;
+    file.seek(SeekFrom::Start(mark.0))?;
+    let user = format!("system:serviceaccount:{}:{account}", crate::deploy::NAMESPACE);
+    let mut writes = BTreeMap::new();
+    for line in BufReader::new(file).lines() {
+        // The last line may be written at this moment.
+        let Ok(entry) = serde_json::from_str::<Value>(&line?) else { continue };
+        let verb = entry["verb"].as_str().unwrap_or_default();
+        if entry["user"]["username"] != user.as_str() || matches!(verb, "get" | "list" | "watch") {
+            continue;
+        }
+        let object = &entry["objectRef"];
+        let mut what = format!("{verb} {}", object["resource"].as_str().unwrap_or_default());
+        if let Some(subresource) = object["subresource"].as_str() {
+            what = format!("{what}/{subresource}");
+        }
+        *writes.entry(what).or_default() += 1;
+    }
+    Ok(writes)
+}

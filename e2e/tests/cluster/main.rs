@@ -1,0 +1,9 @@
+//! End-to-end tests on the real cluster, with the operator deployed (`make e2e`). They run one after another.
+
+mod allocation;
+mod failover;
+mod fixture;
+mod path;
+mod quiet;
+mod refusals;
+mod repair;

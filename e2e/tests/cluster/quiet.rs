@@ -1,0 +1,55 @@
+//! Nothing is written when nothing changed.
+
+use anyhow::{Context, ensure};
+use metallb_e2e::{
+    audit,
+    deploy::NAMESPACE,
+    observe::{address, get, kube},
+};
+
+use crate::fixture::{Scene, eventually};
+
+/// Waits until a pod that is there now holds the Lease and renewed it three times: by then it has seen everything.
+fn settled(lease: &str) {
+    let mut renewed = Vec::new();
+    eventually(&format!("a new holder of Lease {lease} to settle"), 60, || {
+        let object = get(&["-n", NAMESPACE, "lease", lease])?;
+        let holder = object["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+        kube(&format!("-n {NAMESPACE} get pod {holder}")).context("the holder is gone")?;
+        let time = object["spec"]["renewTime"].to_string();
+        if renewed.last() != Some(&time) {
+            renewed.push(time);
+        }
+        ensure!(renewed.len() > 3, "{holder} renewed {} times", renewed.len());
+        Ok(())
+    });
+}
+
+#[test]
+fn operator_and_controller_restarted_with_no_change_write_nothing_but_leases() {
+    let scene = Scene::new("quiet", "[172.22.0.184/30, fd00:22::184/126]");
+    scene.service("four", "");
+    scene.service("six", ", ipFamilies: [IPv6]");
+    address(scene.name, "four").unwrap();
+    address(scene.name, "six").unwrap();
+    let leases = ["metallb.io.metallboperator", "metallb-controller"];
+    leases.iter().for_each(|lease| settled(lease));
+    for (selector, deployment, account, lease) in [
+        (
+            "control-plane=controller-manager",
+            "metallb-operator-controller-manager",
+            "manager-account",
+            leases[0],
+        ),
+        ("app=metallb,component=controller", "controller", "controller", leases[1]),
+    ] {
+        // The operator must write what it sees of the controller's restart; its own writes are counted on its turn.
+        let mark = audit::mark().unwrap();
+        kube(&format!("-n {NAMESPACE} delete pod -l {selector}")).unwrap();
+        kube(&format!("-n {NAMESPACE} rollout status deployment/{deployment} --timeout=60s")).unwrap();
+        settled(lease);
+        let mut writes = audit::writes_since(mark, account).unwrap();
+        assert!(writes.remove("update leases").is_some(), "the audit log tells of the Lease: {writes:?}");
+        assert!(writes.is_empty(), "{account} wrote {writes:?}");
+    }
+}

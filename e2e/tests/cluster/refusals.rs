@@ -1,0 +1,102 @@
+//! What is wrong is refused with a reason, and harms nothing else.
+
+use anyhow::{Context, ensure};
+use metallb_e2e::{
+    deploy::NAMESPACE,
+    observe::{address, addresses, apply, condition, get, kube},
+};
+
+use crate::fixture::{Scene, available, eventually};
+
+#[test]
+fn a_second_resource_of_another_name_is_degraded_and_the_right_one_unharmed() {
+    available();
+    let before = get(&["-n", NAMESPACE, "deployment", "controller"]).unwrap()["metadata"]["uid"].clone();
+    apply(&include_str!("../../demo/metallb.yaml").replace("name: metallb\n", "name: another\n")).unwrap();
+    eventually("the second resource to be Degraded", 2, || {
+        let object = get(&["-n", NAMESPACE, "metallb", "another"])?;
+        let (status, reason, message) = condition(&object, "Degraded").context("no condition yet")?;
+        ensure!(
+            (status.as_str(), reason.as_str()) == ("True", "IncorrectMetalLBResourceName")
+                && message.contains("another")
+                && message.contains("metallb"),
+            "{status} {reason} {message}"
+        );
+        Ok(())
+    });
+    kube(&format!("-n {NAMESPACE} delete metallb another")).unwrap();
+    let right = get(&["-n", NAMESPACE, "metallb", "metallb"]).unwrap();
+    assert_eq!(condition(&right, "Available").unwrap().0, "True");
+    assert_eq!(get(&["-n", NAMESPACE, "deployment", "controller"]).unwrap()["metadata"]["uid"], before);
+}
+
+#[test]
+fn a_pool_with_a_bad_range_is_named_and_the_others_are_served() {
+    let scene = Scene::new("badrange", "[172.22.0.180/30]");
+    scene.service("before", "");
+    let held = address(scene.name, "before").unwrap();
+    let bad = format!(
+        "apiVersion: metallb.io/v1beta1\nkind: AddressPool\nmetadata: {{name: reversed, namespace: {NAMESPACE}}}\n\
+         spec: {{protocol: layer2, addresses: [172.22.0.190-172.22.0.185]}}\n"
+    );
+    // Refused at once, or accepted and told on the object: either way the field is named.
+    if let Err(refused) = apply(&bad) {
+        let message = format!("{refused:#}");
+        assert!(message.contains("spec.addresses[0]"), "{message}");
+    } else {
+        eventually("the pool to say what is wrong", 5, || {
+            let object = get(&["-n", NAMESPACE, "addresspool", "reversed"])?;
+            let (status, _, message) = condition(&object, "Ready").context("no condition yet")?;
+            ensure!(status == "False" && message.contains("spec.addresses[0]"), "{status} {message}");
+            Ok(())
+        });
+        kube(&format!("-n {NAMESPACE} delete addresspool reversed")).unwrap();
+    }
+    scene.service("after", "");
+    address(scene.name, "after").unwrap();
+    assert_eq!(addresses(scene.name, "before").unwrap(), [held]);
+}
+
+#[test]
+fn an_ip_failover_workload_blocks_an_installation_and_leaves_a_running_one_alone() {
+    available();
+    apply(IP_FAILOVER).unwrap();
+    eventually("the resource to say why", 10, || {
+        let object = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
+        let (status, _, message) = condition(&object, "Degraded").context("no condition yet")?;
+        ensure!(status == "True" && message.contains("ipf/ipfailover"), "{status} {message}");
+        Ok(())
+    });
+    kube(&format!("-n {NAMESPACE} get deployment/controller daemonset/speaker")).unwrap();
+    kube("delete namespace ipf").unwrap();
+    eventually("the resource to recover", 20, || {
+        let object = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
+        let degraded = condition(&object, "Degraded").context("no condition")?;
+        ensure!(degraded.0 == "False", "{degraded:?}");
+        Ok(())
+    });
+    available();
+}
+
+const IP_FAILOVER: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: ipf}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ipfailover, namespace: ipf, labels: {ipfailover: hello-openshift}}
+spec:
+  replicas: 1
+  selector: {matchLabels: {ipfailover: hello-openshift}}
+  template:
+    metadata: {labels: {ipfailover: hello-openshift}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: keepalived
+        image: lab.local/busybox:1
+        imagePullPolicy: Never
+        command: [/bin/sh, -c, 'exec busybox sleep 3600']
+        env: [{name: OPENSHIFT_HA_VIRTUAL_IPS, value: 172.22.0.150-151}]
+";
