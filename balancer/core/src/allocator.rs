@@ -24,7 +24,7 @@ pub use slots::PerFamily;
 use crate::{
     claim::{Claim, ServiceFacts},
     config::Pool,
-    decision::{Concern, Decision, Loss},
+    decision::{Change, Concern, Decision, Loss},
     refusal::Refusal,
     request::Request,
     selector::Labels,
@@ -53,8 +53,17 @@ pub struct Allocator {
     automatic: Vec<String>,
     namespaces: BTreeMap<String, Labels>,
     policy: PoolEditPolicy,
-    /// Services with an address that was seen to leave its pool, and when.
-    lost: BTreeMap<ServiceKey, Duration>,
+    /// Services with an address that was seen to leave its pool.
+    lost: BTreeMap<ServiceKey, Lost>,
+}
+
+/// How long ago an address left its pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// It is left alone until then.
+    Until(Duration),
+    /// Longer than [`GRACE`].
+    Overdue,
 }
 
 impl Allocator {
@@ -79,7 +88,7 @@ impl Allocator {
         let after = homeless(&self.ledger);
         self.lost.retain(|service, _| after.contains(service));
         for service in after.difference(&before) {
-            self.lost.insert(service.clone(), now);
+            self.lost.insert(service.clone(), Lost::Until(now.saturating_add(GRACE)));
         }
         let rank = |pool: &Pool| match pool.service_allocation.as_ref().map(|allocation| allocation.priority)
         {
@@ -104,23 +113,47 @@ impl Allocator {
         self.namespaces = namespaces;
     }
 
+    /// Sets the labels of one namespace, and tells whether they changed.
+    pub fn set_namespace(&mut self, name: &str, labels: Labels) -> bool {
+        let changed = self.namespaces.get(name) != Some(&labels);
+        self.namespaces.insert(name.to_owned(), labels);
+        changed
+    }
+
+    /// Whether only this load balancer may show `address` in the status of `service`.
+    #[must_use]
+    pub fn is_ours(&self, service: &ServiceKey, address: IpAddr) -> bool {
+        let held = self.ledger.holding(service);
+        self.ledger.pool_of(address).is_some()
+            || held.is_some_and(|held| held.addresses.contains(&address) || held.leaving.contains(&address))
+    }
+
     /// Who holds what.
     #[must_use]
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// When the next address that left its pool may be given up; ask [`Allocator::decide`] again then.
+    /// When the next address that left its pool is overdue.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        self.lost.values().min().map(|since| since.saturating_add(GRACE))
+        let waiting = self.lost.values().filter_map(|lost| match lost {
+            Lost::Until(then) => Some(*then),
+            Lost::Overdue => None,
+        });
+        waiting.min()
     }
 
-    /// The Services whose address left its pool and whose time is up at `now`.
-    #[must_use]
-    pub fn overdue(&self, now: Duration) -> Vec<ServiceKey> {
-        let late = self.lost.iter().filter(|(_, since)| since.saturating_add(GRACE) <= now);
-        late.map(|(service, _)| service.clone()).collect()
+    /// Notes that it is `now`; returns the Services whose address has become overdue by that.
+    pub fn end_grace(&mut self, now: Duration) -> Vec<ServiceKey> {
+        let mut overdue = Vec::new();
+        for (service, lost) in &mut self.lost {
+            if matches!(lost, Lost::Until(then) if *then <= now) {
+                *lost = Lost::Overdue;
+                overdue.push(service.clone());
+            }
+        }
+        overdue
     }
 
     /// Lets the Service hold what its status shows, where that is ours: marked as given by this load balancer, or of
@@ -148,9 +181,9 @@ impl Allocator {
         addresses
     }
 
-    /// What is to happen to the Service at `now`.
+    /// What is to happen to the Service.
     #[must_use]
-    pub fn decide(&self, facts: &ServiceFacts, now: Duration) -> Decision {
+    pub fn decide(&self, facts: &ServiceFacts) -> Decision {
         let (tenant, keep, request) = match &facts.claim {
             Claim::OtherClass => return Decision::Leave,
             Claim::NotLoadBalancer if self.ledger.holding(&facts.key).is_some() || facts.mark.is_some() => {
@@ -159,7 +192,7 @@ impl Allocator {
             Claim::NotLoadBalancer => return Decision::Leave,
             Claim::Wants { tenant, keep, request } => (tenant, *keep, request),
         };
-        let subject = Subject { facts, tenant, keep: keep || self.policy == PoolEditPolicy::KeepInUse, now };
+        let subject = Subject { facts, tenant, keep: keep || self.policy == PoolEditPolicy::KeepInUse };
         let held = match self.ledger.holding(&facts.key) {
             Some(holding) => holding.addresses.clone(),
             None => self.adoptable(facts),
@@ -171,12 +204,12 @@ impl Allocator {
             return Decision::Leave;
         }
         match request.as_ref().map_err(Clone::clone).and_then(|request| self.choose(&subject, request)) {
-            Ok(addresses) => self.assign(addresses, crate::decision::Change::New),
+            Ok(addresses) => self.assign(addresses, Change::New),
             Err(refusal) => Decision::Refuse(refusal),
         }
     }
 
-    fn assign(&self, addresses: Vec<IpAddr>, change: crate::decision::Change) -> Decision {
+    fn assign(&self, addresses: Vec<IpAddr>, change: Change) -> Decision {
         let pool = self.mark(&addresses);
         Decision::Assign { addresses, pool, change }
     }
@@ -235,7 +268,6 @@ struct Subject<'a> {
     tenant: &'a Tenant,
     /// Whether it keeps addresses that left their pools.
     keep: bool,
-    now: Duration,
 }
 
 /// The wish of a Service, as far as it can be read.

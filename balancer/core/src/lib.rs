@@ -13,11 +13,13 @@
 )]
 
 pub mod allocator;
+pub mod assigner;
 pub mod claim;
 pub mod config;
 pub mod decision;
 pub mod range;
 pub mod refusal;
+pub mod report;
 pub mod request;
 pub mod selector;
 pub mod service;

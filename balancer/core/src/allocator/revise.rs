@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{Allocator, GRACE, Subject, Wish};
+use super::{Allocator, Lost, Subject, Wish};
 use crate::{
     decision::{Change, Concern, Decision, Loss},
     range::Family,
@@ -34,12 +34,14 @@ impl Allocator {
         }
         let (homed, homeless): (Vec<_>, Vec<_>) =
             held.iter().copied().partition(|address| self.ledger.pool_of(*address).is_some());
-        if let Some(since) = self.lost.get(key).filter(|_| !homeless.is_empty()) {
-            if subject.now < since.saturating_add(GRACE) {
-                return self.keep(held, None);
-            }
-            if !subject.keep {
-                return self.replace(subject, &homed, wish, Loss::NotInPools(homeless));
+        if !homeless.is_empty() {
+            match self.lost.get(key) {
+                Some(Lost::Until(_)) => return self.keep(held, None),
+                Some(Lost::Overdue) if !subject.keep => {
+                    return self.replace(subject, &homed, wish, Loss::NotInPools(homeless));
+                }
+                // Kept, or no pool was ever seen to hold it: perhaps the pools are yet to come.
+                Some(Lost::Overdue) | None => {}
             }
         }
         let missing = (!homeless.is_empty()).then_some(Concern::PoolMissing(homeless));

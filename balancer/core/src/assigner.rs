@@ -1,0 +1,331 @@
+//! The order in which Services are decided about, and what is done when a write fails: the controller without its
+//! sockets.
+//!
+//! Expected flow: [`Assigner::set_pools`] and [`Assigner::set_namespaces`], then [`Assigner::load`] with every Service
+//! there is, which adopts what they hold; from then on changes, and [`Assigner::next`] whenever something can be
+//! written. Each [`Write`] is answered by [`Assigner::finished`]. One Service has at most one write under way.
+//!
+//! Services are decided about oldest first. What a decision gives is in the ledger before its write goes out, and
+//! what it takes away is free only after that write has come back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    allocator::{Allocator, Conflict, PoolEditPolicy},
+    claim::{Claim, ServiceFacts},
+    config::Pool,
+    decision::{Concern, Decision},
+    report::Report,
+    selector::Labels,
+    service::ServiceKey,
+};
+
+/// How long the first retry of a failed write waits; each further one waits twice as long as the one before.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+/// The longest wait between retries.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// What is to be written about one Service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// The Service as it was when this was decided: the write holds only for that version.
+    pub facts: ServiceFacts,
+    /// What was decided.
+    pub decision: Decision,
+    /// What the Service is to say.
+    pub report: Report,
+}
+
+/// How a write went.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The Service as the API server has it now.
+    Written(Box<ServiceFacts>),
+    /// Nothing was written since the Service had changed; this is how it is now.
+    Stale(Box<ServiceFacts>),
+    /// There is no such Service any more.
+    Gone,
+    /// It is not known whether it was written.
+    Failed,
+}
+
+/// Decides about Services, one at a time.
+#[derive(Clone, Debug, Default)]
+pub struct Assigner {
+    allocator: Allocator,
+    services: BTreeMap<ServiceKey, ServiceFacts>,
+    /// To be decided about: creation time, Service.
+    queue: BTreeSet<(i64, ServiceKey)>,
+    /// Those that lack something which a released address may give them.
+    waiting: BTreeSet<(i64, ServiceKey)>,
+    /// Whether something was released since the waiting ones were last decided about.
+    released: bool,
+    writing: BTreeSet<ServiceKey>,
+    /// What was decided but, as far as is known, not written.
+    unwritten: BTreeMap<ServiceKey, Decision>,
+    retries: BTreeMap<ServiceKey, Retry>,
+    loaded: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    /// `None` while the retry is under way.
+    due: Option<Duration>,
+    wait: Duration,
+}
+
+impl Assigner {
+    /// No Services, no pools.
+    #[must_use]
+    pub fn new(policy: PoolEditPolicy) -> Self {
+        Self { allocator: Allocator::new(policy), ..Self::default() }
+    }
+
+    /// What is free and who holds what.
+    #[must_use]
+    pub fn allocator(&self) -> &Allocator {
+        &self.allocator
+    }
+
+    /// The Services that are known.
+    #[must_use]
+    pub fn services(&self) -> &BTreeMap<ServiceKey, ServiceFacts> {
+        &self.services
+    }
+
+    /// Replaces the pools at `now`, a clock that does not go back.
+    pub fn set_pools(&mut self, pools: BTreeMap<String, Pool>, now: Duration) {
+        if *self.allocator.pools() != pools {
+            self.allocator.set_pools(pools, now);
+            self.queue_all();
+        }
+    }
+
+    /// Replaces the labels of all namespaces.
+    pub fn set_namespaces(&mut self, namespaces: BTreeMap<String, Labels>) {
+        self.allocator.set_namespaces(namespaces);
+        self.queue_all();
+    }
+
+    /// Sets the labels of one namespace.
+    pub fn set_namespace(&mut self, name: &str, labels: Labels) {
+        if self.allocator.set_namespace(name, labels) {
+            let inside = self.services.values().filter(|facts| facts.key.namespace() == name);
+            self.queue.extend(inside.map(|facts| (facts.created, facts.key.clone())));
+        }
+    }
+
+    fn queue_all(&mut self) {
+        self.queue.extend(self.services.values().map(|facts| (facts.created, facts.key.clone())));
+    }
+
+    /// Takes the complete list of Services. At the first time every address that they show as given by this load
+    /// balancer is adopted, the oldest Service first; the Services that show an address of another are returned.
+    pub fn load(&mut self, services: Vec<ServiceFacts>) -> Vec<(ServiceKey, Conflict)> {
+        let listed: BTreeSet<_> = services.iter().map(|facts| facts.key.clone()).collect();
+        let gone: Vec<_> = self.services.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+        for key in gone {
+            self.delete(&key);
+        }
+        let mut conflicts = Vec::new();
+        if !self.loaded {
+            self.loaded = true;
+            let mut oldest_first: Vec<_> = services.iter().collect();
+            oldest_first.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
+            for facts in oldest_first {
+                if let Err(conflict) = self.allocator.adopt(facts) {
+                    conflicts.push((facts.key.clone(), conflict));
+                }
+            }
+        }
+        for facts in services {
+            self.apply(facts);
+        }
+        conflicts
+    }
+
+    /// Takes a new version of a Service. One that is older than what is known is ignored.
+    pub fn apply(&mut self, facts: ServiceFacts) {
+        let known = self.services.get(&facts.key);
+        if known.is_some_and(|known| is_older(&facts.resource_version, &known.resource_version)) {
+            return;
+        }
+        let ours = match facts.claim {
+            Claim::Wants { .. } => true,
+            Claim::NotLoadBalancer => {
+                facts.mark.is_some() || self.allocator.ledger().holding(&facts.key).is_some()
+            }
+            Claim::OtherClass => false,
+        };
+        if !ours {
+            self.delete(&facts.key);
+            return;
+        }
+        match known {
+            Some(known) if known.uid != facts.uid => {
+                // Deleted and created again between two looks: what the old one was refused or owed is no matter.
+                self.drop_progress(&facts.key);
+            }
+            Some(known) => {
+                let before =
+                    ServiceFacts { resource_version: facts.resource_version.clone(), ..known.clone() };
+                if before == facts {
+                    self.services.insert(facts.key.clone(), facts);
+                    return;
+                }
+                // Other terms may let others in.
+                self.released |= before.claim != facts.claim;
+            }
+            None => {}
+        }
+        self.queue.insert((facts.created, facts.key.clone()));
+        self.services.insert(facts.key.clone(), facts);
+    }
+
+    /// The Service is gone.
+    pub fn delete(&mut self, key: &ServiceKey) {
+        self.drop_progress(key);
+        self.services.remove(key);
+        self.released |= !self.allocator.forget(key).is_empty();
+    }
+
+    fn drop_progress(&mut self, key: &ServiceKey) {
+        if let Some(facts) = self.services.get(key) {
+            let place = (facts.created, key.clone());
+            self.queue.remove(&place);
+            self.waiting.remove(&place);
+        }
+        self.unwritten.remove(key);
+        self.retries.remove(key);
+    }
+
+    /// The next write, if there is one to be made at `now`.
+    pub fn next(&mut self, now: Duration) -> Option<Write> {
+        if !self.loaded {
+            return None;
+        }
+        self.queue_due(now);
+        loop {
+            if std::mem::take(&mut self.released) {
+                self.queue.extend(self.waiting.iter().cloned());
+            }
+            let (_, key) = self.queue.pop_first()?;
+            if self.writing.contains(&key) || self.retries.get(&key).is_some_and(|retry| retry.due.is_some())
+            {
+                // Decided about again when that is over.
+                continue;
+            }
+            if let Some(write) = self.decide(&key) {
+                return Some(write);
+            }
+        }
+    }
+
+    fn queue_due(&mut self, now: Duration) {
+        let mut due = self.allocator.end_grace(now);
+        for (key, retry) in &mut self.retries {
+            if retry.due.take_if(|due| *due <= now).is_some() {
+                due.push(key.clone());
+            }
+        }
+        let known = due.into_iter().filter_map(|key| Some((self.services.get(&key)?.created, key)));
+        self.queue.extend(known);
+    }
+
+    fn decide(&mut self, key: &ServiceKey) -> Option<Write> {
+        let facts = self.services.get(key)?;
+        let mut decision = self.allocator.decide(facts);
+        // The ledger holds it already, but the Service was never told: tell it as what it is.
+        if let Decision::Keep { addresses, concern: None, .. } = &decision
+            && let Some(before @ Decision::Assign { addresses: given, .. }) = self.unwritten.get(key)
+            && addresses == given
+        {
+            decision = before.clone();
+        }
+        // Cannot fail: the decision was taken on this very ledger.
+        self.allocator.commit(facts, &decision).ok()?;
+        let place = (facts.created, key.clone());
+        match decision {
+            Decision::Refuse(_)
+            | Decision::Clear { refusal: Some(_), .. }
+            | Decision::Keep { concern: Some(Concern::Unmet(_)), .. } => self.waiting.insert(place),
+            _ => self.waiting.remove(&place),
+        };
+        let allocator = &self.allocator;
+        match Report::of(facts, &decision, |address| allocator.is_ours(key, address)) {
+            Some(report) => {
+                self.writing.insert(key.clone());
+                Some(Write { facts: facts.clone(), decision, report })
+            }
+            None => {
+                self.settle(key);
+                None
+            }
+        }
+    }
+
+    fn settle(&mut self, key: &ServiceKey) {
+        self.unwritten.remove(key);
+        self.retries.remove(key);
+        self.released |= !self.allocator.settle(key).is_empty();
+    }
+
+    /// A write has come back at `now`.
+    pub fn finished(&mut self, write: Write, outcome: Outcome, now: Duration) {
+        let key = write.facts.key;
+        self.writing.remove(&key);
+        let same_object = self.services.get(&key).is_some_and(|known| known.uid == write.facts.uid);
+        match outcome {
+            Outcome::Written(facts) => {
+                if same_object {
+                    self.settle(&key);
+                    self.apply(*facts);
+                }
+            }
+            Outcome::Stale(facts) => {
+                self.unwritten.insert(key.clone(), write.decision);
+                if self.services.contains_key(&key) {
+                    self.apply(*facts);
+                }
+            }
+            Outcome::Gone if same_object => self.delete(&key),
+            Outcome::Gone => {}
+            Outcome::Failed => {
+                self.unwritten.insert(key.clone(), write.decision);
+                let before = self.retries.get(&key).map(|retry| retry.wait);
+                let wait = before.map_or(FIRST_RETRY, |wait| wait.saturating_mul(2).min(LAST_RETRY));
+                self.retries.insert(key.clone(), Retry { due: Some(now.saturating_add(wait)), wait });
+            }
+        }
+        match self.services.get(&key) {
+            Some(facts) => {
+                self.queue.insert((facts.created, key));
+            }
+            None => {
+                self.unwritten.remove(&key);
+                self.retries.remove(&key);
+            }
+        }
+    }
+
+    /// How many Services lack what they ask for.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// When [`Assigner::next`] is to be called even if nothing happens.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        let retry = self.retries.values().filter_map(|retry| retry.due).min();
+        retry.into_iter().chain(self.allocator.deadline()).min()
+    }
+}
+
+/// Whether resource version `a` is before `b`; versions that are no numbers are never judged.
+fn is_older(a: &str, b: &str) -> bool {
+    matches!((a.parse::<u64>(), b.parse::<u64>()), (Ok(a), Ok(b)) if a < b)
+}
