@@ -28,7 +28,7 @@ demo: preflight images ## From nothing to a client's HTTP answer, and a node pow
 	@$(E2E) demo
 
 .PHONY: test
-test: check e2e ## make check, then the end-to-end tests on the real cluster
+test: check e2e demo ## make check, the end-to-end tests on the real cluster, and the demo
 
 .PHONY: preflight
 preflight:
@@ -133,7 +133,9 @@ deploy: images ## Build, load and install the operator in the cluster
 	@$(E2E) deploy
 
 .PHONY: e2e
-e2e: preflight images ## End-to-end tests on the real cluster
+e2e: preflight images ## End-to-end tests on a new cluster (one that is up is replaced)
+	@$(E2E) deps
+	cargo test -q -p metallb-e2e --test lifecycle -- --test-threads=1
 	@$(E2E) up
 	@$(E2E) deploy
-	cargo test -q -p metallb-e2e -- --test-threads=1 --nocapture
+	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture
