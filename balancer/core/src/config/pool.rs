@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use metallb_api as api;
 
+use super::by_age;
 use super::problem::{Findings, Problem};
 use crate::range::AddressRange;
 use crate::selector::{AnyOf, Labels};
@@ -87,19 +88,13 @@ pub(super) fn parse_all(
     objects: &[&api::IPAddressPool],
     problems: &mut Vec<Problem>,
 ) -> BTreeMap<String, Pool> {
-    let mut objects = objects.to_vec();
-    // An object without a time has not been created yet.
-    objects.sort_by_key(|object| {
-        let created = object.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (created.is_none(), created, object.metadata.name.clone())
-    });
     let mut pools = BTreeMap::new();
     let mut taken = Taken::default();
     let mut found = BTreeMap::new();
-    for object in objects {
+    for object in by_age(objects) {
         let mut findings = Findings::of(object);
         let (pool, placed) = parse(object, &taken, &mut findings);
-        if findings.is_empty() {
+        if findings.is_usable() {
             taken.extend(placed);
             pools.insert(pool.name.clone(), pool);
         }

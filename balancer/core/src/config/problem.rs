@@ -18,11 +18,23 @@ pub struct Problem {
     pub field: String,
     /// For people.
     pub message: String,
+    /// What kind of mistake it is.
+    pub cause: Cause,
+}
+
+/// What kind of mistake a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The object is wrong by itself, or clashes with another.
+    Invalid,
+    /// The object names another that does not exist, or not yet: admission lets it pass, since objects that belong
+    /// together are created one after the other.
+    Unresolved,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, name, field, message } = self;
+        let Self { kind, name, field, message, .. } = self;
         write!(f, "{kind} {name:?}: {field}: {message}")
     }
 }
@@ -32,6 +44,8 @@ pub(super) struct Findings {
     kind: String,
     name: String,
     problems: Vec<Problem>,
+    /// Whether the object can be served in spite of its problems.
+    is_usable: bool,
 }
 
 impl Findings {
@@ -40,6 +54,7 @@ impl Findings {
             kind: K::kind(&()).into_owned(),
             name: object.meta().name.clone().unwrap_or_default(),
             problems: Vec::new(),
+            is_usable: true,
         }
     }
 
@@ -47,20 +62,38 @@ impl Findings {
         &self.name
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.problems.is_empty()
+    pub(super) fn is_usable(&self) -> bool {
+        self.is_usable
     }
 
     pub(super) fn into_problems(self) -> Vec<Problem> {
         self.problems
     }
 
+    /// Reports a mistake for which the object is left out.
     pub(super) fn add(&mut self, field: impl Into<String>, message: impl fmt::Display) {
+        self.is_usable = false;
+        self.push(field, message, Cause::Invalid);
+    }
+
+    /// Reports that the object names another that does not exist, for which it is left out.
+    pub(super) fn unresolved(&mut self, field: impl Into<String>, message: impl fmt::Display) {
+        self.is_usable = false;
+        self.push(field, message, Cause::Unresolved);
+    }
+
+    /// Reports a mistake for which the object is served in part.
+    pub(super) fn restrict(&mut self, field: impl Into<String>, message: impl fmt::Display) {
+        self.push(field, message, Cause::Invalid);
+    }
+
+    fn push(&mut self, field: impl Into<String>, message: impl fmt::Display, cause: Cause) {
         self.problems.push(Problem {
             kind: self.kind.clone(),
             name: self.name.clone(),
             field: field.into(),
             message: message.to_string(),
+            cause,
         });
     }
 

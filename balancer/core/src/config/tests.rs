@@ -1,5 +1,7 @@
 //! Tables of objects and what becomes of them.
 
+mod bgp;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use metallb_api as api;
