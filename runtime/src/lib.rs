@@ -1,8 +1,9 @@
-//! What every program of this project needs to run in a pod: logs, signals, probes, a Lease.
+//! What every program of this project needs to run in a pod: logs, signals, probes, metrics, a Lease.
 //!
 //! Has no domain knowledge: nothing here knows what a pool, a Service address or a speaker is.
 
 pub mod lease;
 pub mod logs;
+pub mod metrics;
 pub mod probes;
 pub mod shutdown;
