@@ -62,7 +62,7 @@ pub fn files() -> Result<BTreeMap<String, String>, Box<dyn Error>> {
     Ok(files)
 }
 
-/// Adds what the derived definition leaves out, and takes out what it has beyond the reference's.
+/// Adds what the derived definition leaves out, and takes out what it has beyond upstream's.
 fn complete(definition: &mut CustomResourceDefinition) {
     let names = &mut definition.spec.names;
     names.list_kind = Some(format!("{}List", names.kind));
