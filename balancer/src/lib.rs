@@ -1,1 +1,3 @@
 //! The data-plane programs: controller and speaker.
+
+pub mod controller;

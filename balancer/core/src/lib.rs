@@ -22,4 +22,5 @@ pub mod refusal;
 pub mod report;
 pub mod request;
 pub mod selector;
+pub mod served;
 pub mod service;

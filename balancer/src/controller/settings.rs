@@ -1,0 +1,165 @@
+//! Flags of the controller, with the names of MetalLB's, and their environment variables.
+//!
+//! A Deployment that was written for MetalLB starts this program too: its flags that mean nothing here, and any that
+//! are unknown, are named in the log and otherwise ignored.
+
+use std::ffi::OsString;
+
+use clap::Parser;
+use metallb_api::names::{METRICS_PORT, PROBES_PORT};
+use metallb_core::allocator::PoolEditPolicy;
+use metallb_runtime::logs::LogLevel;
+
+/// Where the kubelet puts the name of the pod's own namespace.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+/// Where the kernel tells the name of the host, which in a pod is the pod's.
+const HOSTNAME_FILE: &str = "/proc/sys/kernel/hostname";
+/// Where everything of this project runs unless something else is said.
+const DEFAULT_NAMESPACE: &str = "metallb-system";
+
+/// Gives Services of type LoadBalancer their addresses.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "controller", version)]
+pub struct Settings {
+    /// Namespace of the IPAddressPools and the Lease; by default that of the pod.
+    #[arg(long, env = "METALLB_NAMESPACE", default_value = "", hide_default_value = true)]
+    namespace: String,
+    /// Name of the pod, under which the Lease is held; by default the name of the host.
+    #[arg(long, env = "METALLB_POD_NAME", default_value = "", hide_default_value = true)]
+    pod_name: String,
+    /// How much is logged: all, debug, info, warn, error or none.
+    #[arg(long, default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+    /// Only Services of this loadBalancerClass are served; by default only those without a class.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    lb_class: String,
+    /// What happens to an address whose pool is deleted or edited: Reference (it is replaced) or KeepInUse.
+    #[arg(long, env = "METALLB_POOL_EDIT_POLICY", default_value = "Reference", value_parser = pool_edit_policy)]
+    pub pool_edit_policy: PoolEditPolicy,
+    /// HTTP port of /healthz and /readyz.
+    #[arg(long, default_value_t = PROBES_PORT)]
+    pub health_probe_port: u16,
+    /// HTTPS port of /metrics; 0 for none.
+    #[arg(long, default_value_t = METRICS_PORT)]
+    pub port: u16,
+    /// What was given besides and is not used.
+    #[arg(skip)]
+    unused: Vec<String>,
+}
+
+fn pool_edit_policy(text: &str) -> Result<PoolEditPolicy, String> {
+    match text {
+        "Reference" | "" => Ok(PoolEditPolicy::Reference),
+        "KeepInUse" => Ok(PoolEditPolicy::KeepInUse),
+        other => Err(format!("{other:?} is neither Reference nor KeepInUse")),
+    }
+}
+
+impl Settings {
+    /// Reads the arguments, the first of which is the program's name. Ends the program where one of its own flags has
+    /// a value that cannot be read, or when help is asked for.
+    pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
+        let (known, unused) = sort_out(args);
+        Self { unused, ..Self::parse_from(known) }
+    }
+
+    /// Says in the log which arguments are ignored.
+    pub fn log_unused(&self) {
+        for argument in &self.unused {
+            tracing::warn!(argument, "argument has no effect");
+        }
+    }
+
+    /// The namespace of the pools and the Lease.
+    #[must_use]
+    pub fn namespace(&self) -> String {
+        let own = || std::fs::read_to_string(NAMESPACE_FILE).ok().map(|name| name.trim().to_owned());
+        let given = Some(self.namespace.clone()).filter(|name| !name.is_empty());
+        given.or_else(own).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
+    }
+
+    /// The name under which the Lease is held.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let host = || std::fs::read_to_string(HOSTNAME_FILE).ok().map(|name| name.trim().to_owned());
+        let given = Some(self.pod_name.clone()).filter(|name| !name.is_empty());
+        given.or_else(host).unwrap_or_else(|| format!("controller-{}", std::process::id()))
+    }
+
+    /// The class of the Services that are served; `None` for those without one.
+    #[must_use]
+    pub fn class(&self) -> Option<String> {
+        Some(self.lb_class.clone()).filter(|class| !class.is_empty())
+    }
+}
+
+/// Parts the arguments that this program knows from others, and spells `-flag` as `--flag`, both of which Go takes.
+fn sort_out(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<String>) {
+    use clap::CommandFactory;
+    let command = Settings::command();
+    let is_known = |name: &str| {
+        matches!(name, "help" | "version")
+            || command.get_arguments().any(|argument| argument.get_long() == Some(name))
+    };
+    let mut args = args.into_iter().peekable();
+    let mut known: Vec<OsString> = args.next().into_iter().collect();
+    let mut unused = Vec::new();
+    while let Some(argument) = args.next() {
+        let text = argument.to_string_lossy().into_owned();
+        let Some(flag) = text.strip_prefix("--").or_else(|| text.strip_prefix('-')) else {
+            unused.push(text);
+            continue;
+        };
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+        let name = if name == "h" { "help" } else { name };
+        let takes_next = value.is_none() && !matches!(name, "help" | "version");
+        let next =
+            takes_next.then(|| args.next_if(|next| !next.to_string_lossy().starts_with('-'))).flatten();
+        if is_known(name) {
+            known.push(match value {
+                Some(value) => format!("--{name}={value}").into(),
+                None => format!("--{name}").into(),
+            });
+            known.extend(next);
+        } else {
+            unused.push(text.clone());
+        }
+    }
+    (known, unused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_written_for_metallb_are_taken() {
+        let args = [
+            "/controller",
+            "--port=7472",
+            "--log-level=debug",
+            "-lb-class",
+            "example.com/lb",
+            "--webhook-mode=disabled",
+            "--tls-min-version=VersionTLS13",
+            "--cert-dir",
+            "/tmp/certs",
+            "--disable-cert-rotation",
+            "--health-probe-port",
+            "17473",
+        ];
+        let settings = Settings::from_args(args.map(OsString::from));
+        assert_eq!((settings.port, settings.health_probe_port), (7472, 17473));
+        assert_eq!(settings.log_level, LogLevel::Debug);
+        assert_eq!(settings.class().as_deref(), Some("example.com/lb"));
+        assert_eq!(
+            settings.unused,
+            [
+                "--webhook-mode=disabled",
+                "--tls-min-version=VersionTLS13",
+                "--cert-dir",
+                "--disable-cert-rotation"
+            ]
+        );
+    }
+}

@@ -1,0 +1,234 @@
+//! The writes: the status of a Service with its Events, and the status of pools.
+//!
+//! Each write is sent only while the Lease is held, and given no more time than is left of it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use k8s_openapi::{
+    api::core::v1::{Event, EventSource, ObjectReference, Service},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+use metallb_api::{IPAddressPool, names::ANNOTATION_ALLOCATED_FROM_POOL};
+use metallb_core::{
+    assigner::{Outcome, Write},
+    claim::{ADDRESS_ASSIGNED, ServiceFacts},
+    decision::Decision,
+    report::{Mark, Notice, Report, Tell},
+};
+use metallb_runtime::lease::Leadership;
+use serde_json::{Value, json};
+
+use super::pools::Counters;
+
+/// The longest time that one write may take.
+const LIMIT: Duration = Duration::from_secs(5);
+/// Who writes, in Events and in the record of who wrote which field.
+const COMPONENT: &str = "metallb-controller";
+/// The longest message of an Event that the API server takes, in characters.
+const EVENT_MESSAGE: usize = 1024;
+
+/// Sends writes to the API server.
+#[derive(Clone)]
+pub(super) struct Writer {
+    client: Client,
+    namespace: String,
+    class: Option<String>,
+    leadership: Leadership,
+}
+
+impl Writer {
+    /// Writes about Services anywhere, and about pools in `namespace`.
+    pub(super) fn new(
+        client: Client,
+        namespace: &str,
+        class: Option<String>,
+        leadership: Leadership,
+    ) -> Self {
+        Self { client, namespace: namespace.to_owned(), class, leadership }
+    }
+
+    pub(super) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Writes what was decided about one Service, then its Events.
+    pub(super) async fn write(self, write: Write) -> (Write, Outcome) {
+        let outcome = self.write_status(&write).await;
+        if let Outcome::Written(facts) = &outcome {
+            log(&write);
+            for notice in &write.report.events {
+                self.publish(facts, notice).await;
+            }
+        }
+        (write, outcome)
+    }
+
+    async fn write_status(&self, write: &Write) -> Outcome {
+        let key = &write.facts.key;
+        let api: Api<Service> = Api::namespaced(self.client.clone(), key.namespace());
+        let params = PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Strategic(status_patch(&write.facts, &write.report, Timestamp::now()));
+        let error = match self.in_time(api.patch_status(key.name(), &params, &patch)).await {
+            Ok(service) => return Outcome::Written(Box::new(self.facts(&service))),
+            Err(error) => error,
+        };
+        match code(&error) {
+            Some(404) => return Outcome::Gone,
+            Some(409) => match self.in_time(api.get_opt(key.name())).await {
+                Ok(Some(service)) => return Outcome::Stale(Box::new(self.facts(&service))),
+                Ok(None) => return Outcome::Gone,
+                Err(error) => tracing::warn!(service = %key, %error, "service not read"),
+            },
+            _ => tracing::warn!(service = %key, %error, "status not written"),
+        }
+        Outcome::Failed
+    }
+
+    fn facts(&self, service: &Service) -> ServiceFacts {
+        ServiceFacts::of(service, self.class.as_deref())
+    }
+
+    /// An Event is a courtesy: when it cannot be written that is logged, and nothing else waits for it.
+    async fn publish(&self, facts: &ServiceFacts, notice: &Notice) {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), facts.key.namespace());
+        let event = event(facts, notice, Timestamp::now());
+        if let Err(error) = self.in_time(api.create(&PostParams::default(), &event)).await {
+            tracing::warn!(service = %facts.key, reason = notice.reason, %error, "event not written");
+        }
+    }
+
+    /// Writes the counters of pools; returns what was written.
+    pub(super) async fn write_pools(self, changed: BTreeMap<String, Counters>) -> BTreeMap<String, Counters> {
+        let api: Api<IPAddressPool> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() };
+        let mut written = BTreeMap::new();
+        for (pool, counters) in changed {
+            let patch = Patch::Merge(json!({ "status": counters.as_status() }));
+            match self.in_time(api.patch_status(&pool, &params, &patch)).await {
+                Ok(_) => {
+                    written.insert(pool, counters);
+                }
+                // A pool that is gone has no status.
+                Err(error) if code(&error) == Some(404) => {}
+                Err(error) => tracing::warn!(pool, %error, "pool status not written"),
+            }
+        }
+        written
+    }
+
+    async fn in_time<T>(&self, request: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
+        let remaining = self.leadership.remaining();
+        anyhow::ensure!(!remaining.is_zero(), "the lease is not held");
+        match tokio::time::timeout(remaining.min(LIMIT), request).await {
+            Ok(result) => Ok(result?),
+            Err(_) => anyhow::bail!("the API server does not answer"),
+        }
+    }
+}
+
+/// The status code with which the API server refused.
+fn code(error: &anyhow::Error) -> Option<u16> {
+    match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => Some(status.code),
+        _ => None,
+    }
+}
+
+fn log(write: &Write) {
+    let service = &write.facts.key;
+    match &write.decision {
+        Decision::Assign { addresses, pool, .. } => {
+            let ip: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            let pool = pool.as_deref().unwrap_or_default();
+            tracing::info!(
+                event = "ipAllocated", ip = ip.join(","), %service, pool, "IP address assigned by controller"
+            );
+        }
+        Decision::Clear { loss, .. } => {
+            tracing::info!(event = "clearAssignment", %service, reason = %loss, "address cleared");
+        }
+        Decision::Refuse(refusal) => {
+            tracing::warn!(event = "allocationFailed", %service, error = %refusal, "IP allocation failed");
+        }
+        Decision::Keep { .. } | Decision::Leave => {
+            tracing::debug!(event = "serviceUpdated", %service, "updated service object");
+        }
+    }
+}
+
+/// A strategic merge patch of `services/status` that holds only for the version that `facts` were taken from.
+/// Conditions are merged by type, so those of others stay.
+fn status_patch(facts: &ServiceFacts, report: &Report, now: Timestamp) -> Value {
+    let mut metadata = json!({ "resourceVersion": facts.resource_version, "uid": facts.uid });
+    match &report.mark {
+        Mark::Unchanged => {}
+        Mark::Set(pool) => metadata["annotations"] = json!({ ANNOTATION_ALLOCATED_FROM_POOL: pool }),
+        Mark::Remove => metadata["annotations"] = json!({ ANNOTATION_ALLOCATED_FROM_POOL: null }),
+    }
+    let mut status = json!({});
+    if let Some(ingress) = &report.ingress {
+        // An absent list rather than an empty one, as the API server itself writes it.
+        let ingress = if ingress.is_empty() { Value::Null } else { json!(ingress) };
+        status["loadBalancer"] = json!({ "ingress": ingress });
+    }
+    match &report.condition {
+        Tell::Unchanged => {}
+        Tell::Remove => status["conditions"] = json!([{ "$patch": "delete", "type": ADDRESS_ASSIGNED }]),
+        Tell::Set(finding) => {
+            let state = if finding.holds { "True" } else { "False" };
+            let since = facts.condition.as_ref().filter(|before| before.status == state);
+            let since = since.map_or(Time(now), |before| before.last_transition_time.clone());
+            let mut condition = json!({
+                "type": ADDRESS_ASSIGNED,
+                "status": state,
+                "reason": finding.reason,
+                "message": finding.message,
+                "lastTransitionTime": since,
+            });
+            if let Some(generation) = facts.generation {
+                condition["observedGeneration"] = json!(generation);
+            }
+            status["conditions"] = json!([condition]);
+        }
+    }
+    json!({ "metadata": metadata, "status": status })
+}
+
+fn event(facts: &ServiceFacts, notice: &Notice, now: Timestamp) -> Event {
+    let (namespace, name) = (facts.key.namespace().to_owned(), facts.key.name().to_owned());
+    Event {
+        metadata: ObjectMeta {
+            // The name of a Service has at most 63 characters, so this is always a valid name.
+            name: Some(format!("{name}.{:x}", now.as_nanosecond())),
+            namespace: Some(namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Service".to_owned()),
+            namespace: Some(namespace),
+            name: Some(name),
+            uid: Some(facts.uid.clone()),
+            resource_version: Some(facts.resource_version.clone()),
+            ..ObjectReference::default()
+        },
+        type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
+        reason: Some(notice.reason.to_owned()),
+        message: Some(notice.message.chars().take(EVENT_MESSAGE).collect()),
+        source: Some(EventSource { component: Some(COMPONENT.to_owned()), host: None }),
+        reporting_component: Some(COMPONENT.to_owned()),
+        count: Some(1),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        ..Event::default()
+    }
+}
