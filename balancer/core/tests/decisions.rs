@@ -1,0 +1,632 @@
+//! What happens to a Service, case by case: the decision as a whole value.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use k8s_openapi::api::core::v1::Service;
+use metallb_api::IPAddressPool;
+use metallb_core::{
+    allocator::{Allocator, Conflict, GRACE, PoolEditPolicy},
+    claim::ServiceFacts,
+    config::Pool,
+    decision::{Change, Concern, Decision, Loss},
+    range::Family,
+    refusal::{Lack, Refusal, Tried, Why},
+    served::serve,
+    service::{Port, Protocol, ServiceKey},
+};
+use serde_json::{Value, json};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn ips(texts: &[&str]) -> Vec<IpAddr> {
+    texts.iter().map(|text| ip(text)).collect()
+}
+
+fn pools(specs: Value) -> BTreeMap<String, Pool> {
+    let objects: Vec<IPAddressPool> = specs
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, spec)| {
+            serde_json::from_value(json!({
+                "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": { "name": name }, "spec": spec,
+            }))
+            .unwrap()
+        })
+        .collect();
+    let (pools, problems) = serve(&objects.iter().collect::<Vec<_>>(), &BTreeMap::new());
+    assert_eq!(problems, []);
+    pools
+}
+
+/// A Service of type LoadBalancer with one IPv4 cluster address and port 80; `changes` is merged into it.
+fn service(name: &str, changes: Value) -> ServiceFacts {
+    fn merge(into: &mut Value, changes: Value) {
+        match (into, changes) {
+            (Value::Object(into), Value::Object(changes)) => {
+                for (key, change) in changes {
+                    merge(into.entry(key).or_insert(Value::Null), change);
+                }
+            }
+            (into, change) => *into = change,
+        }
+    }
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "namespace": "ns", "name": name, "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": {
+            "type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "ipFamilyPolicy": "SingleStack",
+            "ports": [{ "port": 80 }],
+        },
+    });
+    merge(&mut object, changes);
+    ServiceFacts::of(&serde_json::from_value::<Service>(object).unwrap(), None)
+}
+
+fn dual(policy: &str) -> Value {
+    json!({ "spec": { "clusterIPs": ["10.96.0.1", "fd00:96::1"], "ipFamilyPolicy": policy } })
+}
+
+fn annotated(pairs: Value) -> Value {
+    json!({ "metadata": { "annotations": pairs } })
+}
+
+/// An allocator with these pools.
+fn allocator(specs: Value) -> Allocator {
+    let mut allocator = Allocator::new(PoolEditPolicy::Reference);
+    allocator.set_pools(pools(specs), Duration::ZERO);
+    allocator
+}
+
+/// Decides about the Service, and carries the decision out.
+fn serve_one(allocator: &mut Allocator, facts: &ServiceFacts) -> Decision {
+    let decision = allocator.decide(facts);
+    allocator.commit(facts, &decision).unwrap();
+    allocator.settle(&facts.key);
+    decision
+}
+
+fn given(addresses: &[&str], pool: &str, change: Change) -> Decision {
+    Decision::Assign { addresses: ips(addresses), pool: Some(pool.to_owned()), change }
+}
+
+fn kept(addresses: &[&str], pool: &str, concern: Option<Concern>) -> Decision {
+    Decision::Keep { addresses: ips(addresses), pool: Some(pool.to_owned()), concern }
+}
+
+fn none_of(pools: &[(&str, Why)]) -> Refusal {
+    Refusal::Exhausted(
+        pools.iter().map(|(pool, why)| Tried { pool: (*pool).to_owned(), why: *why }).collect(),
+    )
+}
+
+/// Pools for most cases: `four` and `six` of one family, `both` of two and only on request, `web` for labelled Services.
+fn typical() -> Value {
+    json!({
+        "four": { "addresses": ["192.0.2.0/30"] },
+        "six": { "addresses": ["2001:db8:6::/126"] },
+        "both": { "addresses": ["198.51.100.0/30", "2001:db8:b::/126"], "autoAssign": false },
+        "web": {
+            "addresses": ["203.0.113.0/30"],
+            "serviceAllocation": { "priority": 10, "serviceSelectors": [{ "matchLabels": { "tier": "web" } }] },
+        },
+    })
+}
+
+#[test]
+fn a_new_service_gets_what_it_asks_for_or_is_told_why_not() {
+    let lacks_six = Why::Lacks(Lack::NoRange(Family::V6));
+    let lacks_four = Why::Lacks(Lack::NoRange(Family::V4));
+    for (name, changes, want) in [
+        ("the lowest of the first pool that fits", json!({}), given(&["192.0.2.0"], "four", Change::New)),
+        (
+            "IPv6 by its cluster address",
+            json!({ "spec": { "clusterIPs": ["fd00:96::1"] } }),
+            given(&["2001:db8:6::"], "six", Change::New),
+        ),
+        (
+            "a pinned pool before the others",
+            json!({ "metadata": { "labels": { "tier": "web" } } }),
+            given(&["203.0.113.0"], "web", Change::New),
+        ),
+        (
+            "the pool of the annotation, automatic or not",
+            annotated(json!({ "metallb.io/address-pool": "both" })),
+            given(&["198.51.100.0"], "both", Change::New),
+        ),
+        (
+            "the old prefix",
+            annotated(json!({ "metallb.universe.tf/address-pool": "both" })),
+            given(&["198.51.100.0"], "both", Change::New),
+        ),
+        (
+            "the new prefix wins, even when empty",
+            annotated(json!({ "metallb.universe.tf/address-pool": "both", "metallb.io/address-pool": "" })),
+            given(&["192.0.2.0"], "four", Change::New),
+        ),
+        (
+            "the field",
+            json!({ "spec": { "loadBalancerIP": "192.0.2.3" } }),
+            given(&["192.0.2.3"], "four", Change::New),
+        ),
+        (
+            "both families from one pool",
+            json!({
+                "metadata": { "annotations": { "metallb.io/address-pool": "both" } },
+                "spec": { "clusterIPs": ["10.96.0.1", "fd00:96::1"], "ipFamilyPolicy": "RequireDualStack" },
+            }),
+            given(&["198.51.100.0", "2001:db8:b::"], "both", Change::New),
+        ),
+        (
+            "the two addresses named, in their order",
+            json!({
+                "metadata": { "annotations": { "metallb.io/loadBalancerIPs": "2001:db8:b::2, 198.51.100.2" } },
+                "spec": { "clusterIPs": ["10.96.0.1", "fd00:96::1"], "ipFamilyPolicy": "RequireDualStack" },
+            }),
+            given(&["2001:db8:b::2", "198.51.100.2"], "both", Change::New),
+        ),
+        ("one family is better than none where two are preferred", dual("PreferDualStack"), {
+            given(&["192.0.2.0"], "four", Change::New)
+        }),
+        (
+            "the first cluster address names the better family",
+            json!({ "spec": { "clusterIPs": ["fd00:96::1", "10.96.0.1"], "ipFamilyPolicy": "PreferDualStack" } }),
+            given(&["2001:db8:6::"], "six", Change::New),
+        ),
+        (
+            "two families are required and no pool has both",
+            dual("RequireDualStack"),
+            Decision::Refuse(none_of(&[("four", lacks_six), ("six", lacks_four)])),
+        ),
+        (
+            "two families without two cluster addresses",
+            json!({ "spec": { "ipFamilyPolicy": "RequireDualStack" } }),
+            Decision::Refuse(Refusal::NotDualStack { cluster_ips: vec!["10.96.0.1".to_owned()] }),
+        ),
+        (
+            "an unknown pool",
+            annotated(json!({ "metallb.io/address-pool": "nowhere" })),
+            Decision::Refuse(Refusal::UnknownPool("nowhere".to_owned())),
+        ),
+        (
+            "a pool for others",
+            annotated(json!({ "metallb.io/address-pool": "web" })),
+            Decision::Refuse(Refusal::PoolNotForService("web".to_owned())),
+        ),
+        (
+            "a pool without the family",
+            annotated(json!({ "metallb.io/address-pool": "six" })),
+            Decision::Refuse(Refusal::PoolExhausted {
+                pool: "six".to_owned(),
+                lack: Lack::NoRange(Family::V4),
+            }),
+        ),
+        (
+            "an address outside of the pools",
+            annotated(json!({ "metallb.io/loadBalancerIPs": "10.0.0.1" })),
+            Decision::Refuse(Refusal::NotInPools(ips(&["10.0.0.1"]))),
+        ),
+        (
+            "an address of another pool than the one asked for",
+            annotated(
+                json!({ "metallb.io/loadBalancerIPs": "192.0.2.1", "metallb.io/address-pool": "both" }),
+            ),
+            Decision::Refuse(Refusal::OtherPool { addresses: ips(&["192.0.2.1"]), pool: "both".to_owned() }),
+        ),
+        (
+            "an address of the wrong family",
+            annotated(json!({ "metallb.io/loadBalancerIPs": "2001:db8:b::1" })),
+            Decision::Refuse(Refusal::WrongFamily(ips(&["2001:db8:b::1"]))),
+        ),
+        (
+            "two addresses of one family",
+            annotated(json!({ "metallb.io/loadBalancerIPs": "192.0.2.1,192.0.2.2" })),
+            Decision::Refuse(Refusal::SameFamily(ips(&["192.0.2.1", "192.0.2.2"]))),
+        ),
+        (
+            "three addresses",
+            annotated(json!({ "metallb.io/loadBalancerIPs": "192.0.2.1,192.0.2.2,2001:db8:b::1" })),
+            Decision::Refuse(Refusal::TooMany(ips(&["192.0.2.1", "192.0.2.2", "2001:db8:b::1"]))),
+        ),
+        (
+            "no address at all",
+            annotated(json!({ "metallb.io/loadBalancerIPs": "192.0.2.1,web" })),
+            Decision::Refuse(Refusal::NotAnAddress {
+                source: "metallb.io/loadBalancerIPs",
+                text: "192.0.2.1,web".to_owned(),
+            }),
+        ),
+        (
+            "asked for twice",
+            json!({
+                "metadata": { "annotations": { "metallb.io/loadBalancerIPs": "192.0.2.1" } },
+                "spec": { "loadBalancerIP": "192.0.2.1" },
+            }),
+            Decision::Refuse(Refusal::TwoRequests),
+        ),
+        (
+            "no cluster address",
+            json!({ "spec": { "clusterIPs": [] } }),
+            Decision::Refuse(Refusal::NoClusterIp),
+        ),
+        ("another class", json!({ "spec": { "loadBalancerClass": "example.com/other" } }), Decision::Leave),
+        ("not a load balancer", json!({ "spec": { "type": "NodePort" } }), Decision::Leave),
+        (
+            "served by somebody else",
+            json!({ "status": { "loadBalancer": { "ingress": [{ "hostname": "lb.example.com" }] } } }),
+            Decision::Leave,
+        ),
+    ] {
+        assert_eq!(serve_one(&mut allocator(typical()), &service("a", changes)), want, "{name}");
+    }
+}
+
+#[test]
+fn an_address_is_kept_until_what_is_newly_asked_for_is_there() {
+    let unmet = |refusal| Some(Concern::Unmet(refusal));
+    let plain = || json!({});
+    for (name, first, then, want) in [
+        ("nothing changed", plain(), plain(), kept(&["192.0.2.0"], "four", None)),
+        (
+            "an annotation was removed",
+            annotated(json!({ "metallb.io/address-pool": "both" })),
+            plain(),
+            kept(&["198.51.100.0"], "both", None),
+        ),
+        (
+            "another pool that has an address",
+            plain(),
+            annotated(json!({ "metallb.io/address-pool": "both" })),
+            given(&["198.51.100.0"], "both", Change::Requested),
+        ),
+        (
+            "an unknown pool",
+            plain(),
+            annotated(json!({ "metallb.io/address-pool": "nowhere" })),
+            kept(&["192.0.2.0"], "four", unmet(Refusal::UnknownPool("nowhere".to_owned()))),
+        ),
+        (
+            "another address",
+            plain(),
+            json!({ "spec": { "loadBalancerIP": "192.0.2.2" } }),
+            given(&["192.0.2.2"], "four", Change::Requested),
+        ),
+        (
+            "an address outside of the pools",
+            plain(),
+            json!({ "spec": { "loadBalancerIP": "10.0.0.1" } }),
+            kept(&["192.0.2.0"], "four", unmet(Refusal::NotInPools(ips(&["10.0.0.1"])))),
+        ),
+        (
+            "nonsense",
+            plain(),
+            json!({ "spec": { "loadBalancerIP": "web" } }),
+            kept(
+                &["192.0.2.0"],
+                "four",
+                unmet(Refusal::NotAnAddress { source: "spec.loadBalancerIP", text: "web".to_owned() }),
+            ),
+        ),
+        (
+            "a pool for labelled Services, and the label went",
+            json!({ "metadata": { "labels": { "tier": "web" } } }),
+            plain(),
+            given(&["192.0.2.0"], "four", Change::Requested),
+        ),
+        (
+            "two families preferred, and the pool has only one",
+            plain(),
+            dual("PreferDualStack"),
+            kept(&["192.0.2.0"], "four", None),
+        ),
+        (
+            "two families required, and the pool has only one",
+            plain(),
+            dual("RequireDualStack"),
+            kept(
+                &["192.0.2.0"],
+                "four",
+                unmet(none_of(&[
+                    ("four", Why::Lacks(Lack::NoRange(Family::V6))),
+                    ("six", Why::Lacks(Lack::NoRange(Family::V4))),
+                ])),
+            ),
+        ),
+    ] {
+        let mut allocator = allocator(typical());
+        serve_one(&mut allocator, &service("a", first));
+        assert_eq!(serve_one(&mut allocator, &service("a", then)), want, "{name}");
+    }
+}
+
+#[test]
+fn every_change_between_one_family_and_two_keeps_the_address_that_can_stay() {
+    let both = || json!({ "both": { "addresses": ["198.51.100.0/30", "2001:db8:b::/126"] } });
+    let single = || json!({});
+    let (four, six) = ("198.51.100.0", "2001:db8:b::");
+    let added = |address| Change::Added(ip(address));
+    for (name, first, then, want) in [
+        ("single to prefer", single(), dual("PreferDualStack"), given(&[four, six], "both", added(six))),
+        ("single to require", single(), dual("RequireDualStack"), given(&[four, six], "both", added(six))),
+        (
+            "prefer to require",
+            dual("PreferDualStack"),
+            dual("RequireDualStack"),
+            kept(&[four, six], "both", None),
+        ),
+        (
+            "require to prefer",
+            dual("RequireDualStack"),
+            dual("PreferDualStack"),
+            kept(&[four, six], "both", None),
+        ),
+        ("require to single", dual("RequireDualStack"), single(), given(&[four], "both", Change::Reduced)),
+        (
+            "prefer to single IPv6",
+            dual("PreferDualStack"),
+            json!({ "spec": { "clusterIPs": ["fd00:96::1"] } }),
+            given(&[six], "both", Change::Reduced),
+        ),
+        (
+            "IPv4 to IPv6",
+            single(),
+            json!({ "spec": { "clusterIPs": ["fd00:96::1"] } }),
+            given(&[six], "both", Change::Requested),
+        ),
+    ] {
+        let mut allocator = allocator(both());
+        serve_one(&mut allocator, &service("a", first));
+        assert_eq!(serve_one(&mut allocator, &service("a", then)), want, "{name}");
+    }
+}
+
+#[test]
+fn an_address_is_shared_only_on_equal_terms() {
+    let key = |key: &str, port: u16| {
+        json!({
+            "metadata": { "annotations": { "metallb.io/allow-shared-ip": key } },
+            "spec": { "ports": [{ "port": port }] },
+        })
+    };
+    let local = |key: &str, port: u16, app: &str| {
+        json!({
+            "metadata": { "annotations": { "metallb.io/allow-shared-ip": key } },
+            "spec": {
+                "ports": [{ "port": port }], "externalTrafficPolicy": "Local", "selector": { "app": app },
+            },
+        })
+    };
+    for (name, first, second, together) in [
+        ("equal keys, other ports", key("k", 80), key("k", 443), true),
+        ("equal keys, equal ports", key("k", 80), key("k", 80), false),
+        ("other keys", key("k", 80), key("l", 443), false),
+        ("no key", json!({}), json!({ "spec": { "ports": [{ "port": 443 }] } }), false),
+        ("an empty key", key("", 80), key("", 443), false),
+        ("local with the same pods", local("k", 80, "web"), local("k", 443, "web"), true),
+        ("local with other pods", local("k", 80, "web"), local("k", 443, "db"), false),
+        ("local and cluster", local("k", 80, "web"), key("k", 443), false),
+        (
+            "equal ports of other protocols",
+            key("k", 53),
+            json!({
+                "metadata": { "annotations": { "metallb.io/allow-shared-ip": "k" } },
+                "spec": { "ports": [{ "port": 53, "protocol": "UDP" }] },
+            }),
+            true,
+        ),
+    ] {
+        let mut allocator = allocator(typical());
+        serve_one(&mut allocator, &service("a", first));
+        let want = if together { "192.0.2.0" } else { "192.0.2.1" };
+        let got = serve_one(&mut allocator, &service("b", second));
+        assert_eq!(got, given(&[want], "four", Change::New), "{name}");
+    }
+}
+
+#[test]
+fn a_service_whose_terms_do_not_fit_any_more_moves_and_the_others_stay() {
+    let mut allocator = allocator(typical());
+    let key = |name, key: &str, port: u16| {
+        service(
+            name,
+            json!({
+                "metadata": { "annotations": { "metallb.io/allow-shared-ip": key } },
+                "spec": { "ports": [{ "port": port }] },
+            }),
+        )
+    };
+    serve_one(&mut allocator, &key("a", "k", 80));
+    serve_one(&mut allocator, &key("b", "k", 443));
+    let conflict = Conflict::Sharing { service: ServiceKey::new("ns", "b"), others: "ns/a".to_owned() };
+    assert_eq!(
+        serve_one(&mut allocator, &key("b", "l", 443)),
+        given(&["192.0.2.1"], "four", Change::Lost(Loss::Conflict(conflict)))
+    );
+    assert_eq!(serve_one(&mut allocator, &key("a", "k", 80)), kept(&["192.0.2.0"], "four", None));
+
+    serve_one(&mut allocator, &key("c", "k", 443));
+    let conflict =
+        Conflict::Port { port: Port { protocol: Protocol::Tcp, number: 80 }, address: ip("192.0.2.0") };
+    assert_eq!(
+        serve_one(&mut allocator, &key("c", "k", 80)),
+        given(&["192.0.2.2"], "four", Change::Lost(Loss::Conflict(conflict)))
+    );
+    assert_eq!(
+        serve_one(&mut allocator, &key("a", "other", 80)),
+        kept(&["192.0.2.0"], "four", None),
+        "alone on its address, a Service may change its key in place"
+    );
+}
+
+#[test]
+fn a_full_pool_says_so_and_a_released_address_is_given_out_again() {
+    let mut allocator = allocator(json!({ "four": { "addresses": ["192.0.2.0/31"] } }));
+    for (name, want) in [("a", "192.0.2.0"), ("b", "192.0.2.1")] {
+        let got = serve_one(&mut allocator, &service(name, json!({})));
+        assert_eq!(got, given(&[want], "four", Change::New));
+    }
+    let waiting = service("c", json!({}));
+    let full = none_of(&[("four", Why::Lacks(Lack::NoneFree(Family::V4)))]);
+    assert_eq!(serve_one(&mut allocator, &waiting), Decision::Refuse(full.clone()));
+    assert_eq!(full.to_string(), "no available IPs: pool \"four\": all its IPv4 addresses are taken");
+    allocator.forget(&ServiceKey::new("ns", "a"));
+    assert_eq!(serve_one(&mut allocator, &waiting), given(&["192.0.2.0"], "four", Change::New));
+}
+
+#[test]
+fn what_is_given_up_is_free_only_when_the_status_says_so() {
+    let mut allocator = allocator(json!({ "four": { "addresses": ["192.0.2.0/31"] } }));
+    serve_one(&mut allocator, &service("a", json!({})));
+    let moved = service("a", json!({ "spec": { "loadBalancerIP": "192.0.2.1" } }));
+    let decision = allocator.decide(&moved);
+    assert_eq!(decision, given(&["192.0.2.1"], "four", Change::Requested));
+    allocator.commit(&moved, &decision).unwrap();
+    let full = Decision::Refuse(none_of(&[("four", Why::Lacks(Lack::NoneFree(Family::V4)))]));
+    assert_eq!(allocator.decide(&service("b", json!({}))), full);
+    assert_eq!(allocator.settle(&moved.key), ips(&["192.0.2.0"]));
+    assert_eq!(allocator.decide(&service("b", json!({}))), given(&["192.0.2.0"], "four", Change::New));
+}
+
+#[test]
+fn an_address_whose_pool_goes_is_replaced_after_a_while_unless_it_is_to_be_kept() {
+    let keep = || annotated(json!({ "metallb.io/keep-address": "true" }));
+    let lost = |addresses: &[&str]| Loss::NotInPools(ips(addresses));
+    let at = Duration::from_secs;
+    let other = || json!({ "other": { "addresses": ["198.51.100.0/30"] } });
+    let missing = Decision::Keep {
+        addresses: ips(&["192.0.2.0"]),
+        pool: None,
+        concern: Some(Concern::PoolMissing(ips(&["192.0.2.0"]))),
+    };
+    for (name, policy, changes, pools_then, want) in [
+        (
+            "another pool has an address",
+            PoolEditPolicy::Reference,
+            json!({}),
+            other(),
+            given(&["198.51.100.0"], "other", Change::Lost(lost(&["192.0.2.0"]))),
+        ),
+        (
+            "no pool has one",
+            PoolEditPolicy::Reference,
+            json!({}),
+            json!({}),
+            Decision::Clear { loss: lost(&["192.0.2.0"]), refusal: Some(Refusal::Exhausted(vec![])) },
+        ),
+        ("kept by policy", PoolEditPolicy::KeepInUse, json!({}), other(), missing.clone()),
+        ("kept by annotation", PoolEditPolicy::Reference, keep(), other(), missing),
+        (
+            "renamed",
+            PoolEditPolicy::Reference,
+            json!({}),
+            json!({ "renamed": { "addresses": ["192.0.2.0/24"] } }),
+            kept(&["192.0.2.0"], "renamed", None),
+        ),
+    ] {
+        let mut allocator = Allocator::new(policy);
+        allocator.set_pools(pools(typical()), at(0));
+        let facts = service("a", changes);
+        serve_one(&mut allocator, &facts);
+        allocator.set_pools(pools(pools_then), at(100));
+        if allocator.deadline().is_some() {
+            assert_eq!(allocator.deadline(), Some(at(100) + GRACE), "{name}");
+            assert_eq!(allocator.end_grace(at(109)), [], "{name}");
+            let untouched = Decision::Keep { addresses: ips(&["192.0.2.0"]), pool: None, concern: None };
+            assert_eq!(serve_one(&mut allocator, &facts), untouched, "{name}");
+            assert_eq!(allocator.end_grace(at(110)), [ServiceKey::new("ns", "a")], "{name}");
+        }
+        assert_eq!(serve_one(&mut allocator, &facts), want, "{name}");
+        assert_eq!(allocator.deadline(), None, "{name}");
+    }
+}
+
+#[test]
+fn a_pool_that_comes_back_in_time_moves_nothing() {
+    let mut allocator = allocator(typical());
+    let facts = service("a", json!({}));
+    serve_one(&mut allocator, &facts);
+    allocator.set_pools(BTreeMap::new(), Duration::from_secs(100));
+    allocator.set_pools(pools(typical()), Duration::from_secs(109));
+    assert_eq!(allocator.deadline(), None);
+    assert_eq!(allocator.end_grace(Duration::from_secs(200)), []);
+    assert_eq!(serve_one(&mut allocator, &facts), kept(&["192.0.2.0"], "four", None));
+}
+
+#[test]
+fn an_address_that_no_pool_holds_at_start_is_kept_and_reported_and_never_given_to_another() {
+    let held = |name, mark: Value| {
+        service(
+            name,
+            json!({
+                "metadata": { "annotations": mark },
+                "status": { "loadBalancer": { "ingress": [{ "ip": "192.0.2.0" }] } },
+            }),
+        )
+    };
+    let mut allocator = Allocator::new(PoolEditPolicy::Reference);
+    let (ours, others) =
+        (held("a", json!({ "metallb.io/ip-allocated-from-pool": "four" })), held("b", json!({})));
+    assert_eq!((allocator.adopt(&ours), allocator.adopt(&others)), (Ok(true), Ok(false)));
+    let missing = Decision::Keep {
+        addresses: ips(&["192.0.2.0"]),
+        pool: None,
+        concern: Some(Concern::PoolMissing(ips(&["192.0.2.0"]))),
+    };
+    assert_eq!(serve_one(&mut allocator, &ours), missing);
+    assert_eq!(serve_one(&mut allocator, &others), Decision::Leave);
+
+    allocator.set_pools(pools(typical()), Duration::from_secs(30));
+    assert_eq!(serve_one(&mut allocator, &ours), kept(&["192.0.2.0"], "four", None));
+    assert_eq!(
+        serve_one(&mut allocator, &service("c", json!({}))),
+        given(&["192.0.2.1"], "four", Change::New)
+    );
+}
+
+#[test]
+fn a_service_that_is_no_load_balancer_any_more_gives_its_address_back() {
+    let mut allocator = allocator(typical());
+    serve_one(&mut allocator, &service("a", json!({})));
+    let then = service("a", json!({ "spec": { "type": "ClusterIP" } }));
+    let cleared = Decision::Clear { loss: Loss::NotLoadBalancer, refusal: None };
+    assert_eq!(serve_one(&mut allocator, &then), cleared);
+    assert_eq!(serve_one(&mut allocator, &then), Decision::Leave);
+    assert_eq!(
+        serve_one(&mut allocator, &service("b", json!({}))),
+        given(&["192.0.2.0"], "four", Change::New)
+    );
+}
+
+#[test]
+fn pools_are_tried_by_priority_then_by_name() {
+    let pinned = |priority: i64, block: &str| json!({ "addresses": [block], "serviceAllocation": { "priority": priority, "namespaces": ["ns"] } });
+    let mut allocator = allocator(json!({
+        "a-general": { "addresses": ["192.0.2.0/32"] },
+        "b-last": pinned(0, "192.0.2.1/32"),
+        "c-second": pinned(20, "192.0.2.2/32"),
+        "d-second": pinned(20, "192.0.2.3/32"),
+        "e-first": pinned(10, "192.0.2.4/32"),
+        "f-elsewhere": { "addresses": ["192.0.2.5/32"], "serviceAllocation": { "namespaces": ["other"] } },
+        "g-nowhere": {
+            "addresses": ["192.0.2.6/32"],
+            "serviceAllocation": { "namespaceSelectors": [{ "matchLabels": { "no": "such" } }] },
+        },
+    }));
+    for (name, pool, address) in [
+        ("s1", "e-first", "192.0.2.4"),
+        ("s2", "c-second", "192.0.2.2"),
+        ("s3", "d-second", "192.0.2.3"),
+        ("s4", "b-last", "192.0.2.1"),
+        ("s5", "a-general", "192.0.2.0"),
+    ] {
+        assert_eq!(
+            serve_one(&mut allocator, &service(name, json!({}))),
+            given(&[address], pool, Change::New)
+        );
+    }
+    let full = Why::Lacks(Lack::NoneFree(Family::V4));
+    let tried = ["e-first", "c-second", "d-second", "b-last", "a-general"].map(|pool| (pool, full));
+    assert_eq!(serve_one(&mut allocator, &service("s6", json!({}))), Decision::Refuse(none_of(&tried)));
+}
