@@ -139,3 +139,14 @@ e2e: preflight images ## End-to-end tests on a new cluster (one that is up is re
 	@$(E2E) up
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture
+
+# ---- packages: dist/install.yaml, the OLM bundle and catalog, the Helm chart
+
+# The kubectl that the cluster uses, when it was built; any of 1.27 or later renders the same.
+KUBECTL ?= $(firstword $(wildcard $(METALLB_CACHE)/kubernetes-*/kubectl) kubectl)
+
+.PHONY: dist
+dist: ## Write dist/install.yaml, the whole installation in one file
+	@mkdir -p dist
+	@{ echo "# Written by \`make dist\` from config/default. Apply it with: kubectl apply --server-side -f install.yaml"; \
+	  $(KUBECTL) kustomize config/default; } > dist/install.yaml
