@@ -288,7 +288,7 @@ mod tests {
             (
                 "an atomic list grows",
                 |live| {
-                    live["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["--port=9120", "-v"])
+                    live["spec"]["template"]["spec"]["containers"][0]["args"] = json!(["--port=9120", "-v"]);
                 },
                 format!("{speaker}.args"),
                 json!(["--port=9120"]),

@@ -1,6 +1,16 @@
 //! The operator: MetalLB and AddressPool resources become running workloads.
 
+pub mod attempts;
+pub mod cluster;
 pub mod drift;
+pub mod gate;
+pub mod health;
 pub mod install;
+pub mod kinds;
+pub mod plan;
+pub mod pool;
+pub mod reconcile;
 pub mod render;
 pub mod settings;
+pub mod status;
+pub mod world;

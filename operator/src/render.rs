@@ -21,6 +21,7 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
+use kube::{Resource, ResourceExt};
 use metallb_api::names;
 
 pub use configuration::DEFAULT_EXCLUDED_INTERFACES;
@@ -99,6 +100,19 @@ fn metadata(name: &str, component: Option<&str>, context: Context<'_>) -> Object
         labels: Some(labels),
         owner_references: Some(vec![context.owner.clone()]),
         ..ObjectMeta::default()
+    }
+}
+
+/// A reference by which the deletion of `owner` removes what refers to it.
+#[must_use]
+pub fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
+    OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: owner.name_any(),
+        uid: owner.uid().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
     }
 }
 

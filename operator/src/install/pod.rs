@@ -37,7 +37,7 @@ pub(super) fn check_tolerations(field: &str, tolerations: &[Toleration], problem
         }
         match operator {
             "Exists" if !value.is_empty() => {
-                problems.add(field("value"), "must be empty with operator Exists")
+                problems.add(field("value"), "must be empty with operator Exists");
             }
             "Exists" => {}
             "" | "Equal" => problems.check(field("value"), value, syntax::label_value(value)),
