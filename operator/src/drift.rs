@@ -170,8 +170,10 @@ fn compare_lists(
     if matched == wanted.len() { None } else { Some((Some(wanted.into()), Some(live.into()))) }
 }
 
+type IsItem = Box<dyn Fn(&Value) -> bool>;
+
 /// Recognises the list item that a FieldsV1 key such as `k:{"name":"speaker"}` or `v:"a"` speaks of.
-fn item(key: &str) -> Option<Box<dyn Fn(&Value) -> bool>> {
+fn item(key: &str) -> Option<IsItem> {
     if let Some(keys) = key.strip_prefix("k:") {
         let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
         return Some(Box::new(move |value| keys.iter().all(|(name, key)| value.get(name) == Some(key))));

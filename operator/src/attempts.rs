@@ -1,0 +1,223 @@
+//! What became of the operator's writes, so that it neither hammers a server that refuses nor fights for ever with
+//! somebody who writes the same field.
+//!
+//! Pure: the time comes in.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::{drift::Difference, kinds::Key};
+
+/// First pause after a failed write; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// As many repairs of one object within [`WINDOW`] are a quarrel with another writer.
+const QUARREL: usize = 5;
+const WINDOW: Duration = Duration::from_secs(60);
+/// Longest pause between repairs in a quarrel.
+const LONGEST_TRUCE: Duration = Duration::from_secs(300);
+
+/// What became of past writes, by object.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    failures: BTreeMap<Key, Failure>,
+    repairs: BTreeMap<Key, Repairs>,
+    settled: BTreeMap<Key, Difference>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    /// What could not be written: something else may be tried at once.
+    wanted: Value,
+    count: u32,
+    message: String,
+    not_before: Timestamp,
+}
+
+#[derive(Debug)]
+struct Repairs {
+    last: Difference,
+    times: Vec<Timestamp>,
+    truces: u32,
+    not_before: Timestamp,
+}
+
+fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(times)).min(most)
+}
+
+fn after(now: Timestamp, pause: Duration) -> Timestamp {
+    now.checked_add(pause).unwrap_or(Timestamp::MAX)
+}
+
+impl Attempts {
+    /// The time until which `wanted` is not to be written to `key`, if that is in the future.
+    #[must_use]
+    pub fn held_until(&self, key: &Key, wanted: &Value, now: Timestamp) -> Option<Timestamp> {
+        let failure = self.failed_before(key, wanted).map(|failure| failure.not_before);
+        let truce = self.repairs.get(key).map(|repairs| repairs.not_before);
+        failure.into_iter().chain(truce).max().filter(|until| *until > now)
+    }
+
+    /// Why writing `wanted` to `key` failed the last time.
+    #[must_use]
+    pub fn failure(&self, key: &Key, wanted: &Value) -> Option<&str> {
+        self.failed_before(key, wanted).map(|failure| failure.message.as_str())
+    }
+
+    fn failed_before(&self, key: &Key, wanted: &Value) -> Option<&Failure> {
+        self.failures.get(key).filter(|failure| failure.wanted == *wanted)
+    }
+
+    /// Quarrels that go on, and about what.
+    pub fn quarrels(&self, now: Timestamp) -> impl Iterator<Item = String> {
+        self.repairs.iter().filter(move |(_, repairs)| repairs.is_quarrel(now)).map(|(key, repairs)| {
+            format!(
+                "{key}: {}, again and again; it is repaired at longer intervals until that ends",
+                repairs.last
+            )
+        })
+    }
+
+    /// Whether `difference` is one that applying does not remove, because the server writes the value its own way.
+    #[must_use]
+    pub fn is_settled(&self, key: &Key, difference: &Difference) -> bool {
+        self.settled.get(key) == Some(difference)
+    }
+
+    /// Notes that `wanted` could not be written to `key`.
+    pub fn failed(&mut self, key: &Key, wanted: &Value, message: String, now: Timestamp) {
+        let before = self.failed_before(key, wanted).map_or(0, |failure| failure.count);
+        let not_before = after(now, doubled(FIRST_PAUSE, before, LONGEST_PAUSE));
+        let failure =
+            Failure { wanted: wanted.clone(), count: before.saturating_add(1), message, not_before };
+        self.failures.insert(key.clone(), failure);
+    }
+
+    /// Notes that a write of `key` worked: it was made because of `repaired`, and `left` differs all the same.
+    pub fn succeeded(
+        &mut self,
+        key: &Key,
+        repaired: Option<Difference>,
+        left: Option<Difference>,
+        now: Timestamp,
+    ) {
+        self.failures.remove(key);
+        match left {
+            Some(left) => self.settled.insert(key.clone(), left),
+            None => self.settled.remove(key),
+        };
+        let Some(difference) = repaired else { return };
+        let repairs = self.repairs.entry(key.clone()).or_insert_with(|| Repairs {
+            last: difference.clone(),
+            times: Vec::new(),
+            truces: 0,
+            not_before: now,
+        });
+        repairs.note(difference, now);
+    }
+}
+
+impl Repairs {
+    fn recent(&self, now: Timestamp) -> usize {
+        self.times.iter().filter(|time| after(**time, WINDOW) > now).count()
+    }
+
+    fn is_quarrel(&self, now: Timestamp) -> bool {
+        self.recent(now) >= QUARREL || (self.truces > 0 && after(self.not_before, WINDOW) > now)
+    }
+
+    fn note(&mut self, difference: Difference, now: Timestamp) {
+        let goes_on = self.is_quarrel(now);
+        self.times.retain(|time| after(*time, WINDOW) > now);
+        self.times.push(now);
+        self.last = difference;
+        if goes_on || self.times.len() >= QUARREL {
+            self.not_before = after(now, doubled(Duration::from_secs(1), self.truces, LONGEST_TRUCE));
+            self.truces = self.truces.saturating_add(1);
+        } else {
+            self.truces = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::Kind;
+
+    fn key() -> Key {
+        Key { kind: Kind::Deployment, namespace: "ns".to_owned(), name: "controller".to_owned() }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn difference() -> Difference {
+        Difference {
+            field: "spec.replicas".to_owned(),
+            wanted: Some(1.into()),
+            found: Some(0.into()),
+            owner: Some("autoscaler".to_owned()),
+        }
+    }
+
+    #[test]
+    fn failures_are_tried_again_at_growing_intervals_and_something_else_at_once() {
+        let mut attempts = Attempts::default();
+        let (bad, good) = (Value::from("bad"), Value::from("good"));
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            attempts.failed(&key(), &bad, "refused".to_owned(), at(0));
+            let until = attempts.held_until(&key(), &bad, at(0)).unwrap();
+            pauses.push(until.duration_since(at(0)).as_millis());
+        }
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
+        assert_eq!(attempts.failure(&key(), &bad), Some("refused"));
+        assert_eq!(attempts.failure(&key(), &good), None);
+        assert_eq!(attempts.held_until(&key(), &good, at(0)), None);
+        attempts.succeeded(&key(), None, None, at(1));
+        assert_eq!(attempts.held_until(&key(), &bad, at(1)), None);
+    }
+
+    #[test]
+    fn a_quarrel_is_slowed_down_named_and_ends() {
+        let mut attempts = Attempts::default();
+        let mut now = at(0);
+        let mut repaired_at = Vec::new();
+        for _ in 0..8 {
+            now = attempts.held_until(&key(), &Value::Null, now).unwrap_or(now);
+            attempts.succeeded(&key(), Some(difference()), None, now);
+            repaired_at.push(now.as_second());
+        }
+        assert_eq!(repaired_at, [0, 0, 0, 0, 0, 1, 3, 7]);
+        assert_eq!(
+            attempts.quarrels(now).collect::<Vec<_>>(),
+            [
+                "Deployment ns/controller: spec.replicas is 0 instead of 1, set by autoscaler, again and again; it is \
+              repaired at longer intervals until that ends"
+            ]
+        );
+        assert_eq!(attempts.quarrels(at(1000)).count(), 0);
+        attempts.succeeded(&key(), Some(difference()), None, at(1000));
+        assert_eq!(
+            attempts.held_until(&key(), &Value::Null, at(1000)),
+            None,
+            "one repair later is no quarrel"
+        );
+    }
+
+    #[test]
+    fn a_value_that_the_server_writes_its_own_way_is_left_alone() {
+        let mut attempts = Attempts::default();
+        attempts.succeeded(&key(), Some(difference()), Some(difference()), at(0));
+        assert!(attempts.is_settled(&key(), &difference()));
+        let changed = Difference { found: Some(7.into()), ..difference() };
+        assert!(!attempts.is_settled(&key(), &changed), "somebody changed it again");
+        attempts.succeeded(&key(), None, None, at(1));
+        assert!(!attempts.is_settled(&key(), &difference()));
+    }
+}

@@ -1,0 +1,208 @@
+use super::*;
+
+const NOW: &str = "2030-01-01T00:10:00Z";
+
+fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+fn node(name: &str, ready: &str) -> Node {
+    serde_saphyr::from_str(&format!(
+        "{{metadata: {{name: {name}}}, status: {{conditions: [{{type: Ready, status: '{ready}'}}]}}}}"
+    ))
+    .unwrap()
+}
+
+fn nodes() -> Vec<Node> {
+    vec![node("node1", "True"), node("node2", "True"), node("node3", "Unknown")]
+}
+
+fn find<'a>(nodes: &'a [Node]) -> impl Fn(&str) -> Option<&'a Node> {
+    |name| nodes.iter().find(|node| node.name_any() == name)
+}
+
+/// A pod on `node` whose status holds `status` besides a Ready condition that is `ready` since `since`.
+fn pod(node: &str, ready: &str, since: &str, status: &str) -> Pod {
+    serde_saphyr::from_str(&format!(
+        "{{metadata: {{name: speaker-{node}, labels: {{pod-template-generation: '2'}}}}, spec: {{nodeName: {node}, \
+         containers: []}}, status: {{conditions: [{{type: Ready, status: '{ready}', lastTransitionTime: '{since}'}}]{status}}}}}"
+    ))
+    .unwrap()
+}
+
+fn ready(node: &str) -> Pod {
+    pod(node, "True", "2030-01-01T00:00:00Z", "")
+}
+
+fn waiting(node: &str, reason: &str, message: &str) -> Pod {
+    let state = format!("{{waiting: {{reason: {reason}, message: '{message}'}}}}");
+    let container =
+        format!("{{name: c, ready: false, image: i, imageID: '', restartCount: 0, state: {state}}}");
+    pod(node, "False", "2030-01-01T00:09:59Z", &format!(", containerStatuses: [{container}]"))
+}
+
+fn daemon_set(observed: i64, desired: i32) -> DaemonSet {
+    serde_saphyr::from_str(&format!(
+        "{{metadata: {{name: speaker, generation: 3, annotations: {{deprecated.daemonset.template.generation: '2'}}}}, \
+         status: {{observedGeneration: {observed}, desiredNumberScheduled: {desired}, currentNumberScheduled: 0, \
+         numberMisscheduled: 0, numberReady: 0}}}}"
+    ))
+    .unwrap()
+}
+
+fn speakers(daemon_set: &DaemonSet, pods: &[Pod]) -> Health {
+    of_daemon_set(daemon_set, pods.iter(), find(&nodes()), now())
+}
+
+#[test]
+fn speakers_serve_when_one_is_ready_on_each_ready_node() {
+    let pods = [ready("node1"), ready("node2"), pod("node3", "False", NOW, "")];
+    let health = speakers(&daemon_set(3, 3), &pods);
+    let want = Health { wanted: 2, ready: 2, excused: ["node3".to_owned()].into(), ..Health::default() };
+    assert_eq!(health, want);
+    assert!(health.serves());
+}
+
+#[test]
+fn a_stale_status_or_no_wanted_pod_is_not_service() {
+    let pods = [ready("node1"), ready("node2")];
+    let stale = speakers(&daemon_set(2, 2), &pods);
+    assert!(!stale.serves() && stale.rolling_out, "{stale:?}");
+    let none = speakers(&daemon_set(3, 0), &[]);
+    assert!(!none.serves() && !none.rolling_out, "{none:?}");
+}
+
+#[test]
+fn a_missing_or_outdated_pod_on_a_ready_node_is_a_rollout() {
+    let mut outdated = ready("node2");
+    outdated.labels_mut().insert("pod-template-generation".to_owned(), "1".to_owned());
+    let health = speakers(&daemon_set(3, 2), &[ready("node1"), outdated]);
+    assert!(health.serves() && health.rolling_out, "{health:?}");
+    let health = speakers(&daemon_set(3, 2), &[ready("node1")]);
+    assert!(!health.serves() && health.rolling_out, "{health:?}");
+    let mut outdated = pod("node3", "False", NOW, "");
+    outdated.labels_mut().insert("pod-template-generation".to_owned(), "1".to_owned());
+    let health = speakers(&daemon_set(3, 2), &[ready("node1"), outdated]);
+    assert!(health.serves() && !health.rolling_out, "a lost node holds no rollout up: {health:?}");
+}
+
+#[test]
+fn the_cause_is_read_from_the_pod() {
+    let unschedulable = || {
+        let mut pod = pod("node2", "False", NOW, "");
+        pod.status = serde_saphyr::from_str(
+            "{conditions: [{type: PodScheduled, status: 'False', reason: Unschedulable, message: no room}]}",
+        )
+        .unwrap();
+        pod
+    };
+    let crash = {
+        let state = "state: {waiting: {reason: CrashLoopBackOff, message: back-off 10s}}, lastState: {terminated: \
+                     {exitCode: 1, reason: Error}}";
+        let container = format!("{{name: c, ready: false, image: i, imageID: '', restartCount: 4, {state}}}");
+        pod("node2", "False", NOW, &format!(", containerStatuses: [{container}]"))
+    };
+    let at = "pod speaker-node2 on node node2: ";
+    let table = [
+        (waiting("node2", "ErrImagePull", "not found"), Cause::ImagePull, "ErrImagePull: not found"),
+        (waiting("node2", "InvalidImageName", ""), Cause::ImagePull, "InvalidImageName"),
+        (crash, Cause::CrashLoop, "CrashLoopBackOff: Error, exit code 1, 4 restarts"),
+        (
+            waiting("node2", "CreateContainerConfigError", "no key"),
+            Cause::ContainerConfig,
+            "CreateContainerConfigError: no key",
+        ),
+        (unschedulable(), Cause::Unschedulable, "Unschedulable: no room"),
+        (
+            pod("node2", "False", NOW, ", phase: Failed, reason: NodePorts, message: taken"),
+            Cause::PodRefused,
+            "NodePorts: taken",
+        ),
+    ];
+    for (pod, cause, says) in table {
+        let health = speakers(&daemon_set(3, 2), &[ready("node1"), pod]);
+        assert_eq!(health.troubles, [Trouble { cause, message: format!("{at}{says}") }]);
+        assert!(!health.serves());
+    }
+}
+
+#[test]
+fn a_pod_that_starts_is_given_two_minutes() {
+    let starting = |since: &str| {
+        let mut pod = waiting("node2", "ContainerCreating", "");
+        pod.status.as_mut().unwrap().conditions.as_mut().unwrap()[0].last_transition_time =
+            Some(Time(since.parse().unwrap()));
+        speakers(&daemon_set(3, 2), &[ready("node1"), pod])
+    };
+    let early = starting("2030-01-01T00:08:01Z");
+    assert_eq!(
+        (early.troubles, early.patience_ends),
+        (vec![], Some("2030-01-01T00:10:01Z".parse().unwrap()))
+    );
+    let late = starting("2030-01-01T00:08:00Z");
+    assert_eq!(late.patience_ends, None);
+    assert_eq!(
+        late.troubles,
+        [Trouble {
+            cause: Cause::NotReady,
+            message: "pod speaker-node2 on node node2: not ready for more than 120 s: ContainerCreating"
+                .to_owned()
+        }]
+    );
+}
+
+#[test]
+fn a_pod_that_is_not_placed_belongs_to_the_node_that_it_was_made_for() {
+    let mut pending = pod("node3", "False", NOW, "");
+    pending.spec = serde_saphyr::from_str(
+        "{containers: [], affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: \
+         {nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [node3]}]}]}}}}",
+    )
+    .unwrap();
+    let health = speakers(&daemon_set(3, 2), &[ready("node1"), pending]);
+    assert_eq!(health.excused, ["node3".to_owned()].into());
+    assert!(health.serves());
+}
+
+fn deployment(status: &str, replicas: i32) -> Deployment {
+    serde_saphyr::from_str(&format!(
+        "{{metadata: {{name: controller, generation: 5}}, spec: {{replicas: {replicas}, selector: {{}}, template: {{}}}}, \
+         status: {{{status}}}}}"
+    ))
+    .unwrap()
+}
+
+#[test]
+fn the_controller_serves_when_its_newest_version_is_ready() {
+    let health = |status: &str, replicas| {
+        of_deployment(&deployment(status, replicas), std::iter::empty(), find(&nodes()), now())
+    };
+    let good = health("observedGeneration: 5, replicas: 1, updatedReplicas: 1, readyReplicas: 1", 1);
+    assert!(good.serves() && !good.rolling_out, "{good:?}");
+    let table = [
+        (
+            "stale",
+            health("observedGeneration: 4, replicas: 1, updatedReplicas: 1, readyReplicas: 1", 1),
+            true,
+        ),
+        (
+            "old version",
+            health("observedGeneration: 5, replicas: 1, updatedReplicas: 0, readyReplicas: 1", 1),
+            true,
+        ),
+        ("not ready", health("observedGeneration: 5, replicas: 1, updatedReplicas: 1", 1), false),
+        ("nothing yet", health("", 1), true),
+        ("scaled to zero", health("observedGeneration: 5", 0), false),
+    ];
+    for (name, health, rolling_out) in table {
+        assert!(!health.serves(), "{name}: {health:?}");
+        assert_eq!(health.rolling_out, rolling_out, "{name}: {health:?}");
+    }
+    let refused = health(
+        "observedGeneration: 5, conditions: [{type: ReplicaFailure, status: 'True', reason: FailedCreate, message: \
+         forbidden by policy}]",
+        1,
+    );
+    let message = "Deployment controller: forbidden by policy".to_owned();
+    assert_eq!(refused.troubles, [Trouble { cause: Cause::PodRefused, message }]);
+}

@@ -1,0 +1,111 @@
+//! The kinds of objects that the operator reads whole: its own resources and what it makes of them.
+
+use std::fmt;
+
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment},
+    core::v1::{ConfigMap, Secret},
+};
+use kube::core::ApiResource;
+use metallb_api::{
+    BGPAdvertisement, IPAddressPool, L2Advertisement, MetalLB, address_pool::v1beta1::AddressPool, names,
+};
+
+/// A kind of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The load balancer as the administrator wants it.
+    MetalLb,
+    /// A pool and its advertisement in one resource.
+    AddressPool,
+    /// A pool.
+    IpAddressPool,
+    /// An announcement by ARP and NDP.
+    L2Advertisement,
+    /// An announcement by routes.
+    BgpAdvertisement,
+    /// Key of the gossip.
+    Secret,
+    /// Configuration of the programs.
+    ConfigMap,
+    /// The controller.
+    Deployment,
+    /// The speakers.
+    DaemonSet,
+}
+
+impl Kind {
+    /// All kinds, in the order in which objects of one installation are needed.
+    pub const ALL: [Self; 9] = [
+        Self::MetalLb,
+        Self::AddressPool,
+        Self::IpAddressPool,
+        Self::L2Advertisement,
+        Self::BgpAdvertisement,
+        Self::Secret,
+        Self::ConfigMap,
+        Self::Deployment,
+        Self::DaemonSet,
+    ];
+
+    /// Group, version and plural.
+    #[must_use]
+    pub fn api_resource(self) -> ApiResource {
+        match self {
+            Self::MetalLb => ApiResource::erase::<MetalLB>(&()),
+            Self::AddressPool => ApiResource::erase::<AddressPool>(&()),
+            Self::IpAddressPool => ApiResource::erase::<IPAddressPool>(&()),
+            Self::L2Advertisement => ApiResource::erase::<L2Advertisement>(&()),
+            Self::BgpAdvertisement => ApiResource::erase::<BGPAdvertisement>(&()),
+            Self::Secret => ApiResource::erase::<Secret>(&()),
+            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+            Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
+        }
+    }
+
+    /// Whether objects in other namespaces are read too: a MetalLB resource there is told that it has no effect.
+    #[must_use]
+    pub fn everywhere(self) -> bool {
+        self == Self::MetalLb
+    }
+
+    /// The one object that is read, where the operator may not see the others.
+    #[must_use]
+    pub fn only(self) -> Option<&'static str> {
+        (self == Self::Secret).then_some(names::MEMBERLIST_SECRET)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MetalLb => "MetalLB",
+            Self::AddressPool => "AddressPool",
+            Self::IpAddressPool => "IPAddressPool",
+            Self::L2Advertisement => "L2Advertisement",
+            Self::BgpAdvertisement => "BGPAdvertisement",
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+            Self::Deployment => "Deployment",
+            Self::DaemonSet => "DaemonSet",
+        })
+    }
+}
+
+/// An object by kind and name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}

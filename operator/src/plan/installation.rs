@@ -1,0 +1,221 @@
+//! The MetalLB resource that is acted on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::{
+    ByteString,
+    api::{
+        apps::v1::{DaemonSet, Deployment},
+        core::v1::{Pod, Secret},
+    },
+};
+use kube::{Resource, ResourceExt, core::DynamicObject};
+use metallb_api::{MetalLB, names};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{ADOPT, Change, Plan, Situation, has_mark, report, seen};
+use crate::{
+    gate::{Finding, Severity, WorkloadKind},
+    health,
+    install::{self, Install, Problem},
+    kinds::{Key, Kind},
+    render::{self, MANAGED_BY, owner_reference},
+    status::{Observation, Refusal},
+    world::Source,
+};
+
+/// Kinds of which objects are removed when they are no longer part of an installation. The memberlist Secret always
+/// is.
+const PRUNED: [Kind; 3] = [Kind::ConfigMap, Kind::Deployment, Kind::DaemonSet];
+
+pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mut Plan) {
+    let mut sources: Vec<Source> =
+        [Kind::MetalLb, Kind::Secret, Kind::ConfigMap, Kind::Deployment, Kind::DaemonSet]
+            .map(Source::Objects)
+            .to_vec();
+    sources.extend(WorkloadKind::ALL.map(Source::Workloads));
+    let watched = [Source::Pods, Source::Nodes, Source::Objects(Kind::IpAddressPool)];
+    let mut seen = Observation {
+        faults: situation.faults(&[sources.as_slice(), &watched].concat()),
+        has_pool: situation.world.objects(Kind::IpAddressPool).next().is_some(),
+        contested: situation.attempts.quarrels(situation.now).collect(),
+        ..Observation::default()
+    };
+    let unseen = situation.unseen(&sources);
+    if !unseen.is_empty() {
+        // Nothing is decided on half a picture. What cannot be seen at all is told.
+        if !situation.faults(&unseen).is_empty() {
+            report::installation(situation, resource, &seen, plan);
+        }
+        return;
+    }
+    observe(situation, resource, &mut seen, plan);
+    match parse(resource) {
+        Err(problems) => seen.refusal = Some(Refusal::Invalid(problems)),
+        Ok((owner, install)) => {
+            seen.bgp_backend = install.bgp_backend;
+            converge(situation, &owner, &install, &mut seen, plan);
+        }
+    }
+    if situation.unseen(&watched).iter().all(|source| !situation.faults(&[*source]).is_empty()) {
+        report::installation(situation, resource, &seen, plan);
+    }
+}
+
+fn parse(resource: &DynamicObject) -> Result<(MetalLB, Install), Vec<Problem>> {
+    let owner: MetalLB = resource.clone().try_parse().map_err(|error| {
+        vec![Problem { field: "spec".to_owned(), message: format!("cannot be read: {error}") }]
+    })?;
+    let install = install::parse(&owner)?;
+    Ok((owner, install))
+}
+
+fn converge(
+    situation: Situation<'_>,
+    owner: &MetalLB,
+    install: &Install,
+    seen: &mut Observation,
+    plan: &mut Plan,
+) {
+    let installed = seen.controller.is_some() || seen.speaker.is_some();
+    let blocking = blocking(situation);
+    if !installed && !blocking.is_empty() {
+        seen.refusal = Some(Refusal::IpFailover(blocking));
+        return;
+    }
+    let reference = owner_reference(owner);
+    let mut data = memberlist(situation);
+    let has_key = data.get(names::MEMBERLIST_SECRET_KEY).is_some_and(|key| !key.is_empty());
+    if !has_key {
+        data.insert(names::MEMBERLIST_SECRET_KEY.to_owned(), situation.fresh_key.as_bytes().to_vec());
+    }
+    let context = render::Context { settings: situation.settings, owner: &reference, memberlist: &data };
+    let objects = render::objects(install, context);
+    let stages = [
+        vec![wanted(Kind::Secret, &objects.memberlist), wanted(Kind::ConfigMap, &objects.exclude_l2)],
+        vec![wanted(Kind::Deployment, &objects.controller), wanted(Kind::DaemonSet, &objects.speaker)],
+    ];
+
+    let foreign: Vec<_> = stages
+        .iter()
+        .flatten()
+        .filter(|(key, _)| key.kind != Kind::Secret && is_foreign(situation, key, owner))
+        .map(|(key, _)| key.to_string())
+        .collect();
+    let adopts = owner.annotations().get(ADOPT).is_some_and(|value| value == "true");
+    if !foreign.is_empty() && !adopts {
+        seen.refusal = Some(Refusal::Foreign(foreign));
+        return;
+    }
+
+    let keys: BTreeSet<Key> = stages.iter().flatten().map(|(key, _)| key.clone()).collect();
+    for stage in stages {
+        let changes = stage.into_iter().filter_map(|(key, object)| change(situation, &key, object));
+        let changes: Vec<_> = changes.filter(|change| admit(situation, change, seen, plan)).collect();
+        plan.stages.push(changes);
+    }
+    let prune = PRUNED.iter().flat_map(|&kind| outdated(situation, kind, owner, &keys));
+    let prune: Vec<_> = prune.filter(|change| admit(situation, change, seen, plan)).collect();
+    plan.stages.push(prune);
+}
+
+/// A key that is there is never overwritten, so the Secret is created rather than applied when none was seen.
+fn change(situation: Situation<'_>, key: &Key, object: Value) -> Option<Change> {
+    match situation.change(key, object)? {
+        Change::Apply(key, object, None) if key.kind == Kind::Secret => Some(Change::Create(key, object)),
+        Change::Apply(key, mut object, difference) if key.kind == Kind::Secret => {
+            // Whoever changes the key meanwhile is not overwritten either.
+            let live = situation.world.object(&key)?;
+            object["metadata"]["resourceVersion"] = live.resource_version().unwrap_or_default().into();
+            Some(Change::Apply(key, object, difference))
+        }
+        change => Some(change),
+    }
+}
+
+/// Notes that `change` is to be made. Whether that may be now.
+fn admit(situation: Situation<'_>, change: &Change, seen: &mut Observation, plan: &mut Plan) -> bool {
+    match situation.attempts.failure(change.key(), change.wanted()) {
+        Some(failure) => seen.failures.push(failure.to_owned()),
+        None => seen.pending.push(change.key().to_string()),
+    }
+    let held = situation.held_until(change);
+    if let Some(until) = held {
+        plan.wake_at(until);
+    }
+    held.is_none()
+}
+
+fn wanted<K: Resource<DynamicType = ()> + Serialize>(kind: Kind, object: &K) -> (Key, Value) {
+    let key = Key { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
+    (key, serde_json::to_value(object).unwrap_or_default())
+}
+
+fn operand(situation: Situation<'_>, kind: Kind, name: &str) -> Key {
+    Key { kind, namespace: situation.settings.namespace.clone(), name: name.to_owned() }
+}
+
+/// Data of the memberlist Secret as it is.
+fn memberlist(situation: Situation<'_>) -> BTreeMap<String, Vec<u8>> {
+    let secret = situation.world.object(&operand(situation, Kind::Secret, names::MEMBERLIST_SECRET));
+    let secret: Option<Secret> = secret.and_then(|secret| secret.clone().try_parse().ok());
+    let data = secret.and_then(|secret| secret.data).unwrap_or_default();
+    data.into_iter().map(|(key, ByteString(value))| (key, value)).collect()
+}
+
+fn blocking(situation: Situation<'_>) -> Vec<Finding> {
+    let findings = situation.world.findings().filter(|finding| finding.severity == Severity::Block);
+    let findings: BTreeSet<Finding> = findings.cloned().collect();
+    findings.into_iter().collect()
+}
+
+fn is_foreign(situation: Situation<'_>, key: &Key, owner: &MetalLB) -> bool {
+    situation.world.object(key).is_some_and(|live| !has_mark(live, Some(owner.meta())))
+}
+
+/// Objects of this installation that are no longer part of it.
+fn outdated(situation: Situation<'_>, kind: Kind, owner: &MetalLB, wanted: &BTreeSet<Key>) -> Vec<Change> {
+    let mine = |object: &&DynamicObject| {
+        object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1)
+            && crate::pool::is_owned_by(&object.metadata, owner.meta())
+            && object.metadata.deletion_timestamp.is_none()
+    };
+    let objects = situation.world.objects(kind).filter(mine).map(|object| {
+        let key = Key { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
+        (key, seen(object))
+    });
+    objects.filter(|(key, _)| !wanted.contains(key)).map(|(key, seen)| Change::Delete(key, seen)).collect()
+}
+
+/// How the workloads fare that this installation has.
+fn observe(situation: Situation<'_>, resource: &DynamicObject, seen: &mut Observation, plan: &mut Plan) {
+    let live = |kind, name| {
+        let object = situation.world.object(&operand(situation, kind, name))?;
+        has_mark(object, Some(&resource.metadata)).then(|| object.clone())
+    };
+    let pods =
+        |component: &'static str| situation.world.pods().filter(move |pod| is_component(pod, component));
+    let node = |name: &str| situation.world.node(name);
+    let deployment = live(Kind::Deployment, names::CONTROLLER);
+    if let Some(deployment) = deployment.and_then(|object| object.try_parse::<Deployment>().ok()) {
+        let health = health::of_deployment(&deployment, pods(names::CONTROLLER), node, situation.now);
+        seen.controller = Some(health);
+    }
+    let daemon_set = live(Kind::DaemonSet, names::SPEAKER);
+    if let Some(daemon_set) = daemon_set.and_then(|object| object.try_parse::<DaemonSet>().ok()) {
+        let health = health::of_daemon_set(&daemon_set, pods(names::SPEAKER), node, situation.now);
+        seen.speaker = Some(health);
+    }
+    for health in [&seen.controller, &seen.speaker].into_iter().flatten() {
+        if let Some(time) = health.patience_ends {
+            plan.wake_at(time);
+        }
+    }
+}
+
+fn is_component(pod: &Pod, component: &str) -> bool {
+    let labels = pod.labels();
+    labels.get("app").is_some_and(|app| app == names::APP)
+        && labels.get("component").is_some_and(|name| name == component)
+}

@@ -1,0 +1,126 @@
+//! What is told on resources: conditions, and an Event where they change.
+
+use k8s_openapi::{
+    api::core::v1::ObjectReference,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
+use kube::{Resource, ResourceExt, core::DynamicObject};
+use metallb_api::conditions::{self, AVAILABLE, DEGRADED, READY, Report};
+use serde_json::{Value, json};
+
+use super::{Plan, Situation};
+use crate::{
+    kinds::{Key, Kind},
+    status::{self, Observation, PoolOutcome, Reason},
+};
+
+/// A status to be written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatusReport {
+    /// The resource.
+    pub key: Key,
+    /// The version of it that was judged.
+    pub resource_version: String,
+    /// What its status is to say, as a merge patch.
+    pub status: Value,
+    /// The resource, as Events refer to it.
+    pub regarding: ObjectReference,
+    /// Events to be emitted once the status is written.
+    pub events: Vec<EventNote>,
+}
+
+/// An Event to be emitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventNote {
+    /// Whether an administrator should look.
+    pub warning: bool,
+    /// Identifier of the reason.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+pub(super) fn installation(
+    situation: Situation<'_>,
+    resource: &DynamicObject,
+    seen: &Observation,
+    plan: &mut Plan,
+) {
+    let before = conditions_of(resource);
+    let reports = status::conditions(seen, &before, resource.metadata.generation);
+    write(situation, Kind::MetalLb, resource, &before, &reports, plan);
+}
+
+pub(super) fn misplaced(situation: Situation<'_>, resource: &DynamicObject, plan: &mut Plan) {
+    let reports = status::misplaced(&situation.settings.namespace);
+    write(situation, Kind::MetalLb, resource, &conditions_of(resource), &reports, plan);
+}
+
+pub(super) fn pool(
+    situation: Situation<'_>,
+    resource: &DynamicObject,
+    outcome: &PoolOutcome,
+    plan: &mut Plan,
+) {
+    let reports = [status::pool_condition(outcome)];
+    write(situation, Kind::AddressPool, resource, &conditions_of(resource), &reports, plan);
+}
+
+fn conditions_of(resource: &DynamicObject) -> Vec<Condition> {
+    let conditions = &resource.data["status"]["conditions"];
+    serde_json::from_value(conditions.clone()).unwrap_or_default()
+}
+
+/// Writes `reports` into the status where they say something new.
+fn write(
+    situation: Situation<'_>,
+    kind: Kind,
+    resource: &DynamicObject,
+    before: &[Condition],
+    reports: &[Report],
+    plan: &mut Plan,
+) {
+    let mut after = before.to_vec();
+    let now = Time(jiff::Timestamp::from_second(situation.now.as_second()).unwrap_or(situation.now));
+    conditions::set(&mut after, reports, resource.metadata.generation, &now);
+    if after == before {
+        return;
+    }
+    let key = Key { kind, namespace: resource.namespace().unwrap_or_default(), name: resource.name_any() };
+    let status = json!({ "conditions": after });
+    if let Some(until) = situation.attempts.held_until(&key, &status, situation.now) {
+        plan.wake_at(until);
+        return;
+    }
+    plan.reports.push(StatusReport {
+        key,
+        resource_version: resource.resource_version().unwrap_or_default(),
+        status,
+        regarding: resource.object_ref(&kind.api_resource()),
+        events: reports.iter().filter_map(|report| event(before, report)).collect(),
+    });
+}
+
+/// The Event that a change of a condition is worth.
+fn event(before: &[Condition], report: &Report) -> Option<EventNote> {
+    let before = before.iter().find(|condition| condition.type_ == report.kind);
+    let was = before.is_some_and(|condition| condition.status == "True");
+    let same_reason = before.is_some_and(|condition| condition.reason == report.reason);
+    let (warning, reason) = match (report.kind, was, report.status) {
+        (AVAILABLE | READY, false, true) => (false, report.reason),
+        (AVAILABLE, true, false) => (true, report.reason),
+        (READY, _, false) if !same_reason && report.reason != Reason::Applying.as_str() => {
+            (true, report.reason)
+        }
+        (DEGRADED, false, true) => (true, report.reason),
+        (DEGRADED, true, true) if !same_reason => (true, report.reason),
+        (DEGRADED, true, false) => (false, "Recovered"),
+        _ => return None,
+    };
+    let message = match report.message.as_str() {
+        "" if reason == "Recovered" => "nothing needs an administrator any more",
+        message => message,
+    };
+    // The API server takes up to 1 kB.
+    Some(EventNote { warning, reason: reason.to_owned(), message: message.chars().take(1000 / 4).collect() })
+}

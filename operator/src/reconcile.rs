@@ -1,0 +1,224 @@
+//! The operator's one loop: see, plan, change, see what became of it, report.
+
+use std::{pin::pin, time::Duration};
+
+use anyhow::bail;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use futures::{FutureExt, Stream, StreamExt, future::join_all};
+use jiff::Timestamp;
+use kube::Client;
+use metallb_runtime::lease::Lease;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    attempts::Attempts,
+    cluster::{self, Cluster, Outcome},
+    drift::{Difference, difference},
+    plan::{self, Change, FIELD_MANAGER, Plan, Situation},
+    settings::Settings,
+    world::{self, World},
+};
+
+/// Name of the Lease that one operator holds.
+pub const LEASE: &str = "metallb.io.metallboperator";
+/// Plans carried out in a row before what the watches saw meanwhile is looked at.
+const ROUNDS: usize = 8;
+
+/// Does the operator's work until `cancel`. Another operator may be at work: this one then only watches until that
+/// one ends.
+///
+/// # Errors
+/// When the Lease is lost or cannot be had: nothing may be written any more.
+pub async fn run(client: Client, settings: &Settings, cancel: &CancellationToken) -> anyhow::Result<()> {
+    let mut watches = pin!(cluster::watch(&client, settings));
+    let lease = Lease::new(client.clone(), &settings.namespace, LEASE, &settings.pod_name);
+    let mut acquiring = pin!(lease.acquire(cancel).fuse());
+    let mut operator = Operator::default();
+    let leadership = loop {
+        tokio::select! {
+            acquired = &mut acquiring => match acquired? {
+                Some(leadership) => break leadership,
+                None => return Ok(()),
+            },
+            Some(change) = watches.next() => {
+                operator.see(change);
+            }
+        }
+    };
+    let cluster = Cluster::new(client, leadership.clone(), &settings.pod_name);
+    let result = tokio::select! {
+        () = leadership.lost() => Err(anyhow::anyhow!("the Lease {LEASE} went to another operator")),
+        result = operator.lead(watches, &cluster, settings, cancel) => result,
+    };
+    leadership.release().await;
+    result
+}
+
+#[derive(Default)]
+struct Operator {
+    world: World,
+    attempts: Attempts,
+}
+
+impl Operator {
+    fn see(&mut self, change: world::Change) -> bool {
+        self.world.take(change)
+    }
+
+    async fn lead(
+        &mut self,
+        mut watches: impl Stream<Item = world::Change> + Unpin,
+        cluster: &Cluster,
+        settings: &Settings,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut due = true;
+        let mut wake = None;
+        loop {
+            if due {
+                wake = self.converge(cluster, settings).await?;
+            }
+            let pause = wake.map(|time: Timestamp| time.duration_since(Timestamp::now()));
+            let pause = pause.map(|pause| Duration::try_from(pause).unwrap_or_default());
+            tokio::select! {
+                // Only here, where no write is under way, so that the Lease can be given up at once.
+                () = cancel.cancelled() => return Ok(()),
+                change = watches.next() => match change {
+                    Some(change) => due = self.see(change),
+                    None => bail!("the watches ended"),
+                },
+                () = sleep(pause.unwrap_or_default()), if pause.is_some() => due = true,
+            }
+            // Whatever else has come in meanwhile is planned for at once.
+            while let Some(Some(change)) = watches.next().now_or_never() {
+                due |= self.see(change);
+            }
+        }
+    }
+
+    /// Carries plans out until there is nothing to change, then reports. When to look again.
+    async fn converge(
+        &mut self,
+        cluster: &Cluster,
+        settings: &Settings,
+    ) -> anyhow::Result<Option<Timestamp>> {
+        let fresh_key = BASE64_STANDARD.encode(rand::random::<[u8; 32]>());
+        for _ in 0..ROUNDS {
+            let Plan { stages, reports, wake } = plan::plan(Situation {
+                settings,
+                world: &self.world,
+                attempts: &self.attempts,
+                now: Timestamp::now(),
+                fresh_key: &fresh_key,
+            });
+            if stages.is_empty() {
+                return self.report(cluster, reports, wake).await;
+            }
+            if !self.change(cluster, &stages).await? {
+                return Ok(wake);
+            }
+        }
+        tracing::warn!(rounds = ROUNDS, "there is still something to change");
+        Ok(Some(Timestamp::now()))
+    }
+
+    /// Carries `stages` out. Whether to plan on: not when the watch has to catch up first.
+    async fn change(&mut self, cluster: &Cluster, stages: &[Vec<Change>]) -> anyhow::Result<bool> {
+        for stage in stages {
+            let outcomes = join_all(stage.iter().map(|change| cluster.perform(change))).await;
+            let mut whole = true;
+            let mut current = true;
+            for (change, outcome) in stage.iter().zip(outcomes) {
+                match self.learn(change, outcome)? {
+                    Learnt::Done => {}
+                    Learnt::Failed => whole = false,
+                    Learnt::Outdated => current = false,
+                }
+            }
+            if !current {
+                return Ok(false);
+            }
+            if !whole {
+                // The rest builds on this stage: it is planned anew with the failure known.
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    fn learn(&mut self, change: &Change, outcome: Outcome) -> anyhow::Result<Learnt> {
+        let key = change.key();
+        let now = Timestamp::now();
+        match outcome {
+            Outcome::Written(object) => {
+                let left = left_over(change, &object);
+                if let Some(left) = &left {
+                    tracing::warn!(object = %key, difference = %left, "the API server stores this its own way");
+                }
+                let repaired = match change {
+                    Change::Apply(_, _, Some(difference)) => Some(difference.clone()),
+                    _ => None,
+                };
+                match &repaired {
+                    Some(difference) => tracing::info!(object = %key, %difference, "applied"),
+                    None => tracing::info!(object = %key, "created"),
+                }
+                self.attempts.succeeded(key, repaired, left, now);
+                self.world.wrote(key.kind, *object);
+                Ok(Learnt::Done)
+            }
+            Outcome::Removed => {
+                tracing::info!(object = %key, "removed");
+                self.attempts.succeeded(key, None, None, now);
+                self.world.removed(key);
+                Ok(Learnt::Done)
+            }
+            Outcome::Outdated => Ok(Learnt::Outdated),
+            Outcome::Failed(message) => {
+                tracing::warn!(object = %key, message, "not written");
+                self.attempts.failed(key, change.wanted(), message, now);
+                Ok(Learnt::Failed)
+            }
+            Outcome::NotLeading => bail!("the Lease {LEASE} was lost"),
+        }
+    }
+
+    async fn report(
+        &mut self,
+        cluster: &Cluster,
+        reports: Vec<plan::StatusReport>,
+        mut wake: Option<Timestamp>,
+    ) -> anyhow::Result<Option<Timestamp>> {
+        for report in reports {
+            let now = Timestamp::now();
+            match cluster.report(&report).await {
+                Outcome::Written(object) => {
+                    self.attempts.succeeded(&report.key, None, None, now);
+                    self.world.wrote(report.key.kind, *object);
+                }
+                Outcome::Removed | Outcome::Outdated => {}
+                Outcome::Failed(message) => {
+                    tracing::warn!(object = %report.key, message, "status not written");
+                    self.attempts.failed(&report.key, &report.status, message, now);
+                    let until = self.attempts.held_until(&report.key, &report.status, now);
+                    wake = wake.into_iter().chain(until).min();
+                }
+                Outcome::NotLeading => bail!("the Lease {LEASE} was lost"),
+            }
+        }
+        Ok(wake)
+    }
+}
+
+enum Learnt {
+    Done,
+    Failed,
+    Outdated,
+}
+
+/// In what the object still differs from what was applied.
+fn left_over(change: &Change, object: &kube::core::DynamicObject) -> Option<Difference> {
+    let Change::Apply(_, wanted, _) = change else { return None };
+    difference(wanted, &serde_json::to_value(object).ok()?, FIELD_MANAGER)
+}

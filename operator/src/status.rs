@@ -1,0 +1,376 @@
+//! From what was seen to the conditions of a MetalLB resource.
+//!
+//! Pure. Reasons come from a closed list of identifiers that the schema of a condition accepts; messages are for
+//! people and name what to do.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use metallb_api::{
+    conditions::{AVAILABLE, DEGRADED, PROGRESSING, READY, Report, UPGRADEABLE},
+    names,
+};
+
+use crate::{
+    gate::Finding,
+    health::{Cause, Health},
+    install::{BgpBackend, Problem},
+};
+
+/// Why a condition says what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the identifier is what users see")]
+pub enum Reason {
+    Available,
+    Upgradeable,
+    Progressing,
+    Degraded,
+    Ready,
+    NotInstalled,
+    ControllerNotReady,
+    NoSpeakerWanted,
+    SpeakersNotReady,
+    Applying,
+    RollingOut,
+    Starting,
+    IncorrectMetalLbResourceName,
+    InvalidSpec,
+    IpFailoverPresent,
+    ForeignLoadBalancer,
+    ApplyFailed,
+    Contested,
+    WatchFailed,
+    ImagePullFailed,
+    CrashLooping,
+    ContainerConfigInvalid,
+    PodUnschedulable,
+    PodRefused,
+    PodNotReady,
+    Invalid,
+    Conflict,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 27] = [
+        Self::Available,
+        Self::Upgradeable,
+        Self::Progressing,
+        Self::Degraded,
+        Self::Ready,
+        Self::NotInstalled,
+        Self::ControllerNotReady,
+        Self::NoSpeakerWanted,
+        Self::SpeakersNotReady,
+        Self::Applying,
+        Self::RollingOut,
+        Self::Starting,
+        Self::IncorrectMetalLbResourceName,
+        Self::InvalidSpec,
+        Self::IpFailoverPresent,
+        Self::ForeignLoadBalancer,
+        Self::ApplyFailed,
+        Self::Contested,
+        Self::WatchFailed,
+        Self::ImagePullFailed,
+        Self::CrashLooping,
+        Self::ContainerConfigInvalid,
+        Self::PodUnschedulable,
+        Self::PodRefused,
+        Self::PodNotReady,
+        Self::Invalid,
+        Self::Conflict,
+    ];
+
+    /// As it stands in a condition.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Available => "Available",
+            Self::Upgradeable => "Upgradeable",
+            Self::Progressing => "Progressing",
+            Self::Degraded => "Degraded",
+            Self::Ready => "Ready",
+            Self::NotInstalled => "NotInstalled",
+            Self::ControllerNotReady => "ControllerNotReady",
+            Self::NoSpeakerWanted => "NoSpeakerWanted",
+            Self::SpeakersNotReady => "SpeakersNotReady",
+            Self::Applying => "Applying",
+            Self::RollingOut => "RollingOut",
+            Self::Starting => "Starting",
+            Self::IncorrectMetalLbResourceName => "IncorrectMetalLBResourceName",
+            Self::InvalidSpec => "InvalidSpec",
+            Self::IpFailoverPresent => "IPFailoverPresent",
+            Self::ForeignLoadBalancer => "ForeignLoadBalancer",
+            Self::ApplyFailed => "ApplyFailed",
+            Self::Contested => "Contested",
+            Self::WatchFailed => "WatchFailed",
+            Self::ImagePullFailed => "ImagePullFailed",
+            Self::CrashLooping => "CrashLooping",
+            Self::ContainerConfigInvalid => "ContainerConfigInvalid",
+            Self::PodUnschedulable => "PodUnschedulable",
+            Self::PodRefused => "PodRefused",
+            Self::PodNotReady => "PodNotReady",
+            Self::Invalid => "Invalid",
+            Self::Conflict => "Conflict",
+        }
+    }
+}
+
+impl From<Cause> for Reason {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::ImagePull => Self::ImagePullFailed,
+            Cause::CrashLoop => Self::CrashLooping,
+            Cause::ContainerConfig => Self::ContainerConfigInvalid,
+            Cause::Unschedulable => Self::PodUnschedulable,
+            Cause::PodRefused => Self::PodRefused,
+            Cause::NotReady => Self::PodNotReady,
+        }
+    }
+}
+
+/// Why nothing is installed or changed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Refusal {
+    /// The spec has problems.
+    Invalid(Vec<Problem>),
+    /// IP failover runs in the cluster.
+    IpFailover(Vec<Finding>),
+    /// Objects of these names exist and were made by somebody else.
+    Foreign(Vec<String>),
+}
+
+/// What was seen of an installation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observation {
+    /// Why nothing is installed or changed.
+    pub refusal: Option<Refusal>,
+    /// The controller, if its Deployment is there.
+    pub controller: Option<Health>,
+    /// The speakers, if their DaemonSet is there.
+    pub speaker: Option<Health>,
+    /// Objects still to be applied or removed.
+    pub pending: Vec<String>,
+    /// What the API server refused.
+    pub failures: Vec<String>,
+    /// Fields about which somebody else disagrees, again and again.
+    pub contested: Vec<String>,
+    /// Watches that do not work.
+    pub faults: Vec<String>,
+    /// Whether there is a pool to take addresses from.
+    pub has_pool: bool,
+    /// Who was asked to speak BGP.
+    pub bgp_backend: BgpBackend,
+}
+
+fn report(kind: &'static str, status: bool, reason: Reason, message: impl Into<String>) -> Report {
+    Report { kind, status, reason: reason.as_str(), message: limited(message.into()) }
+}
+
+/// What a condition's schema takes at most is 32768 bytes; people read less.
+fn limited(message: String) -> String {
+    const MOST: usize = 4096;
+    if message.len() <= MOST {
+        return message;
+    }
+    let mut cut: String = message.chars().take(MOST / 4).collect();
+    cut.push('…');
+    cut
+}
+
+/// Conditions of the MetalLB resource that is acted on, in the order in which they are written. `before` are those
+/// that it has, and `generation` is that of its spec.
+#[must_use]
+pub fn conditions(seen: &Observation, before: &[Condition], generation: Option<i64>) -> Vec<Report> {
+    let available = available(seen);
+    let progressing = progressing(seen, available.status, before, generation);
+    let rolling_out =
+        [&seen.controller, &seen.speaker].into_iter().flatten().any(|health| health.rolling_out);
+    let upgradeable = if rolling_out || !seen.pending.is_empty() {
+        report(UPGRADEABLE, false, Reason::RollingOut, "a change is being carried out")
+    } else {
+        report(UPGRADEABLE, true, Reason::Upgradeable, "")
+    };
+    vec![available, upgradeable, progressing, degraded(seen)]
+}
+
+fn available(seen: &Observation) -> Report {
+    let (Some(controller), Some(speaker)) = (&seen.controller, &seen.speaker) else {
+        let message = match &seen.refusal {
+            Some(_) => "nothing is installed; condition Degraded says why",
+            None => "the workloads are not there yet",
+        };
+        return report(AVAILABLE, false, Reason::NotInstalled, message);
+    };
+    if !controller.serves() {
+        let message = format!("{} of {} controllers are ready", controller.ready, controller.wanted);
+        return report(AVAILABLE, false, Reason::ControllerNotReady, message);
+    }
+    let excused = match speaker.excused.len() {
+        0 => String::new(),
+        _ => {
+            let nodes: Vec<_> = speaker.excused.iter().map(String::as_str).collect();
+            format!("; nodes that are not Ready announce nothing: {}", nodes.join(", "))
+        }
+    };
+    if speaker.wanted == 0 {
+        let message = format!(
+            "no node takes a speaker: spec.nodeSelector, spec.speakerTolerations and spec.speakerConfig.affinity leave \
+             none that is Ready{excused}"
+        );
+        return report(AVAILABLE, false, Reason::NoSpeakerWanted, message);
+    }
+    if !speaker.serves() {
+        let message = format!("{} of {} speakers are ready{excused}", speaker.ready, speaker.wanted);
+        return report(AVAILABLE, false, Reason::SpeakersNotReady, message);
+    }
+    let mut message = format!("the controller and {} are ready{excused}", speakers(speaker.ready));
+    if !seen.has_pool {
+        message.push_str(
+            "; there is no address pool, so no Service gets an address: create an IPAddressPool with an advertisement, \
+             or an AddressPool",
+        );
+    }
+    if seen.bgp_backend != BgpBackend::Native {
+        message.push_str(&format!(
+            "; with bgpBackend {} too, the speaker itself speaks BGP",
+            seen.bgp_backend.as_str()
+        ));
+    }
+    report(AVAILABLE, true, Reason::Available, message)
+}
+
+fn speakers(number: usize) -> String {
+    if number == 1 { "1 speaker".to_owned() } else { format!("{number} speakers") }
+}
+
+/// A change of the spec or of the workloads is progress until the load balancer works again; a node that reboots
+/// later is not.
+fn progressing(seen: &Observation, available: bool, before: &[Condition], generation: Option<i64>) -> Report {
+    if seen.refusal.is_some() {
+        return report(PROGRESSING, false, Reason::Progressing, "");
+    }
+    if !seen.pending.is_empty() {
+        return report(PROGRESSING, true, Reason::Applying, seen.pending.join(", "));
+    }
+    let rolling = |name: &str, health: &Option<Health>| {
+        let health = health.as_ref().filter(|health| health.rolling_out)?;
+        Some(format!("{name}: {} of {} ready", health.ready, health.wanted))
+    };
+    let rolling: Vec<_> = [rolling("controller", &seen.controller), rolling("speaker", &seen.speaker)]
+        .into_iter()
+        .flatten()
+        .collect();
+    if !rolling.is_empty() {
+        return report(PROGRESSING, true, Reason::RollingOut, rolling.join(", "));
+    }
+    let settled = before.iter().any(|condition| {
+        condition.type_ == PROGRESSING
+            && condition.status == "False"
+            && condition.observed_generation == generation
+    });
+    if available || settled {
+        return report(PROGRESSING, false, Reason::Progressing, "");
+    }
+    report(PROGRESSING, true, Reason::Starting, "waiting for the pods to be ready")
+}
+
+fn degraded(seen: &Observation) -> Report {
+    let mut causes: Vec<(Reason, String)> = Vec::new();
+    match &seen.refusal {
+        Some(Refusal::Invalid(problems)) => {
+            causes.extend(problems.iter().map(|problem| (Reason::InvalidSpec, problem.to_string())));
+        }
+        Some(Refusal::IpFailover(findings)) => {
+            let list: Vec<_> = findings.iter().map(ToString::to_string).collect();
+            causes.push((
+                Reason::IpFailoverPresent,
+                format!(
+                    "nothing is installed beside IP failover, which claims addresses on the same network: remove {}",
+                    list.join(", ")
+                ),
+            ));
+        }
+        Some(Refusal::Foreign(objects)) => causes.push((
+            Reason::ForeignLoadBalancer,
+            format!(
+                "another installation is there and nothing is changed: {}. Remove it, or set annotation {}: \"true\" \
+                 on this resource to take it over",
+                objects.join(", "),
+                crate::plan::ADOPT
+            ),
+        )),
+        None => {}
+    }
+    causes.extend(seen.faults.iter().map(|fault| (Reason::WatchFailed, fault.clone())));
+    causes.extend(seen.failures.iter().map(|failure| (Reason::ApplyFailed, failure.clone())));
+    causes.extend(seen.contested.iter().map(|field| (Reason::Contested, field.clone())));
+    for health in [&seen.controller, &seen.speaker].into_iter().flatten() {
+        let troubles = health.troubles.iter();
+        causes.extend(troubles.map(|trouble| (trouble.cause.into(), trouble.message.clone())));
+    }
+    let Some((reason, _)) = causes.first() else {
+        return report(DEGRADED, false, Reason::Degraded, "");
+    };
+    let messages: Vec<_> = causes.iter().map(|(_, message)| message.as_str()).collect();
+    report(DEGRADED, true, *reason, messages.join("; "))
+}
+
+/// Conditions of a MetalLB resource that is not acted on.
+#[must_use]
+pub fn misplaced(namespace: &str) -> Vec<Report> {
+    let message = format!(
+        "this resource has no effect: only the one named {:?} in namespace {namespace:?} has. Move what is meant to \
+         it and delete this one",
+        names::METALLB_NAME
+    );
+    let reason = Reason::IncorrectMetalLbResourceName;
+    vec![
+        report(AVAILABLE, false, reason, "this resource has no effect"),
+        report(UPGRADEABLE, true, Reason::Upgradeable, ""),
+        report(PROGRESSING, false, Reason::Progressing, ""),
+        report(DEGRADED, true, reason, message),
+    ]
+}
+
+/// What is said of an AddressPool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PoolOutcome {
+    /// It is served by these objects.
+    Served(Vec<String>),
+    /// It is about to be.
+    Pending,
+    /// What the API server refused.
+    Failed(Vec<String>),
+    /// It is not valid.
+    Invalid(Vec<Problem>),
+    /// These objects exist and belong to somebody else.
+    Conflict(Vec<String>),
+}
+
+/// Condition of an AddressPool.
+#[must_use]
+pub fn pool_condition(outcome: &PoolOutcome) -> Report {
+    match outcome {
+        PoolOutcome::Served(objects) => {
+            report(READY, true, Reason::Ready, format!("served as {}", objects.join(", ")))
+        }
+        PoolOutcome::Pending => report(READY, false, Reason::Applying, "its objects are being applied"),
+        PoolOutcome::Failed(failures) => report(READY, false, Reason::ApplyFailed, failures.join("; ")),
+        PoolOutcome::Invalid(problems) => {
+            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            report(READY, false, Reason::Invalid, problems.join("; "))
+        }
+        PoolOutcome::Conflict(objects) => report(
+            READY,
+            false,
+            Reason::Conflict,
+            format!(
+                "not served: {} exists and does not belong to this pool. Remove one of the two",
+                objects.join(", ")
+            ),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

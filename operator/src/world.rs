@@ -1,0 +1,294 @@
+//! What the operator has seen of the cluster.
+//!
+//! Pure: changes come in as values, from watches and from the answers to the operator's own writes. One task owns
+//! the [`World`] and plans from it; there is no lock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{Resource, ResourceExt, core::DynamicObject, runtime::watcher::Event};
+
+use crate::{
+    gate::{Finding, Marked, WorkloadKind},
+    kinds::{Key, Kind},
+};
+
+/// What a watch saw.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Of an object that is read whole.
+    Object(Kind, Box<Event<DynamicObject>>),
+    /// Of a pod of the operands.
+    Pod(Box<Event<Pod>>),
+    /// Of a node.
+    Node(Box<Event<Node>>),
+    /// Of a workload that may be IP failover.
+    Workload(WorkloadKind, Box<Event<Marked>>),
+    /// The watch does not work.
+    Fault(Source, String),
+}
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Objects that are read whole.
+    Objects(Kind),
+    /// Pods of the operands.
+    Pods,
+    /// Nodes.
+    Nodes,
+    /// Workloads that may be IP failover.
+    Workloads(WorkloadKind),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Objects(kind) => write!(f, "{kind} objects"),
+            Self::Pods => f.write_str("pods of the operands"),
+            Self::Nodes => f.write_str("nodes"),
+            Self::Workloads(kind) => write!(f, "{kind:?} workloads that may be IP failover"),
+        }
+    }
+}
+
+/// What has been seen of each source.
+#[derive(Debug, Default)]
+pub struct World {
+    objects: BTreeMap<Kind, Store<DynamicObject>>,
+    pods: Store<Pod>,
+    nodes: Store<Node>,
+    findings: BTreeMap<WorkloadKind, Store<Finding>>,
+    faults: BTreeMap<Source, String>,
+}
+
+impl World {
+    /// Takes a change in. Whether anything is different now.
+    pub fn take(&mut self, change: Change) -> bool {
+        match change {
+            Change::Object(kind, event) => {
+                let worked = self.worked(Source::Objects(kind), &event);
+                self.objects.entry(kind).or_default().take(*event, Some) | worked
+            }
+            Change::Pod(event) => {
+                let worked = self.worked(Source::Pods, &event);
+                self.pods.take(*event, Some) | worked
+            }
+            Change::Node(event) => {
+                let worked = self.worked(Source::Nodes, &event);
+                self.nodes.take(*event, Some) | worked
+            }
+            Change::Workload(kind, event) => {
+                let worked = self.worked(Source::Workloads(kind), &event);
+                let store = self.findings.entry(kind).or_default();
+                store.take(*event, |marked| marked.finding(kind)) | worked
+            }
+            Change::Fault(source, message) => self.faults.insert(source, message.clone()) != Some(message),
+        }
+    }
+
+    /// Forgets the fault of a watch that works again. `Init` alone is only an attempt.
+    fn worked<K>(&mut self, source: Source, event: &Event<K>) -> bool {
+        !matches!(event, Event::Init) && self.faults.remove(&source).is_some()
+    }
+
+    /// Takes in what the API server answered to a write.
+    pub fn wrote(&mut self, kind: Kind, object: DynamicObject) {
+        self.objects.entry(kind).or_default().put(object, Some);
+    }
+
+    /// Takes in that an object is gone, as the API server answered.
+    pub fn removed(&mut self, key: &Key) {
+        if let Some(store) = self.objects.get_mut(&key.kind) {
+            store.items.remove(&(key.namespace.clone(), key.name.clone()));
+        }
+    }
+
+    /// Whether everything that exists of `source` has been seen.
+    #[must_use]
+    pub fn complete(&self, source: Source) -> bool {
+        match source {
+            Source::Objects(kind) => self.objects.get(&kind).is_some_and(|store| store.complete),
+            Source::Pods => self.pods.complete,
+            Source::Nodes => self.nodes.complete,
+            Source::Workloads(kind) => self.findings.get(&kind).is_some_and(|store| store.complete),
+        }
+    }
+
+    /// Watches that do not work, and why.
+    pub fn faults(&self) -> impl Iterator<Item = (Source, &str)> {
+        self.faults.iter().map(|(source, message)| (*source, message.as_str()))
+    }
+
+    /// An object by its key.
+    #[must_use]
+    pub fn object(&self, key: &Key) -> Option<&DynamicObject> {
+        let name = (key.namespace.clone(), key.name.clone());
+        self.objects.get(&key.kind)?.items.get(&name).map(|item| &item.object)
+    }
+
+    /// All objects of a kind, by namespace and name.
+    pub fn objects(&self, kind: Kind) -> impl Iterator<Item = &DynamicObject> {
+        self.objects.get(&kind).into_iter().flat_map(Store::iter)
+    }
+
+    /// Pods of the operands.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.iter()
+    }
+
+    /// A node by its name.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.items.get(&(String::new(), name.to_owned())).map(|item| &item.object)
+    }
+
+    /// Workloads that are, or may be, IP failover.
+    pub fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.values().flat_map(Store::iter)
+    }
+}
+
+/// Objects of one source.
+#[derive(Debug)]
+struct Store<T> {
+    items: BTreeMap<(String, String), Item<T>>,
+    complete: bool,
+    /// What a list that is under way has shown so far.
+    listed: Option<BTreeSet<(String, String)>>,
+}
+
+#[derive(Debug)]
+struct Item<T> {
+    version: u64,
+    object: T,
+}
+
+impl<T> Default for Store<T> {
+    fn default() -> Self {
+        Self { items: BTreeMap::new(), complete: false, listed: None }
+    }
+}
+
+impl<T> Store<T> {
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.items.values().map(|item| &item.object)
+    }
+
+    /// Keeps what `read` makes of the objects; those of which it makes nothing are forgotten.
+    fn take<K: Resource>(&mut self, event: Event<K>, read: impl Fn(K) -> Option<T>) -> bool {
+        match event {
+            Event::Init => {
+                self.listed = Some(BTreeSet::new());
+                false
+            }
+            Event::InitApply(object) => {
+                if let Some(listed) = &mut self.listed {
+                    listed.insert(name(&object));
+                }
+                self.put(object, read)
+            }
+            Event::InitDone => {
+                let listed = self.listed.take().unwrap_or_default();
+                let before = self.items.len();
+                self.items.retain(|name, _| listed.contains(name));
+                !std::mem::replace(&mut self.complete, true) || before != self.items.len()
+            }
+            Event::Apply(object) => self.put(object, read),
+            Event::Delete(object) => {
+                let name = name(&object);
+                // A deletion that is older than what is known was followed by a creation.
+                let outdated = self.items.get(&name).is_some_and(|item| item.version > version(&object));
+                !outdated && self.items.remove(&name).is_some()
+            }
+        }
+    }
+
+    fn put<K: Resource>(&mut self, object: K, read: impl Fn(K) -> Option<T>) -> bool {
+        let name = name(&object);
+        let version = version(&object);
+        // The answer to a write may overtake the watch.
+        if self.items.get(&name).is_some_and(|item| item.version >= version) {
+            return false;
+        }
+        match read(object) {
+            Some(object) => {
+                self.items.insert(name, Item { version, object });
+                true
+            }
+            None => self.items.remove(&name).is_some(),
+        }
+    }
+}
+
+fn name<K: Resource>(object: &K) -> (String, String) {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Resource versions of one kind grow with each write
+/// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions>).
+fn version<K: Resource>(object: &K) -> u64 {
+    object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(name: &str, version: u64) -> DynamicObject {
+        let metadata =
+            serde_json::json!({"name": name, "namespace": "ns", "resourceVersion": version.to_string()});
+        serde_json::from_value(serde_json::json!({"metadata": metadata})).unwrap()
+    }
+
+    fn seen(world: &World) -> Vec<(String, u64)> {
+        world.objects(Kind::ConfigMap).map(|object| (object.name_any(), version(object))).collect()
+    }
+
+    fn take(world: &mut World, event: Event<DynamicObject>) -> bool {
+        world.take(Change::Object(Kind::ConfigMap, Box::new(event)))
+    }
+
+    #[test]
+    fn an_answer_that_overtakes_the_watch_is_kept() {
+        let mut world = World::default();
+        assert!(take(&mut world, Event::Apply(object("a", 5))));
+        world.wrote(Kind::ConfigMap, object("a", 9));
+        assert!(!take(&mut world, Event::Apply(object("a", 7))), "older than the answer");
+        assert!(!take(&mut world, Event::Delete(object("a", 8))), "deleted before it was written again");
+        assert_eq!(seen(&world), [("a".to_owned(), 9)]);
+        assert!(take(&mut world, Event::Delete(object("a", 10))));
+        assert_eq!(seen(&world), []);
+    }
+
+    #[test]
+    fn a_new_list_drops_what_is_gone_and_only_then() {
+        let mut world = World::default();
+        for name in ["a", "b"] {
+            take(&mut world, Event::Apply(object(name, 1)));
+        }
+        assert!(!world.complete(Source::Objects(Kind::ConfigMap)));
+        take(&mut world, Event::Init);
+        take(&mut world, Event::InitApply(object("b", 1)));
+        assert_eq!(seen(&world).len(), 2);
+        assert!(take(&mut world, Event::InitDone));
+        assert_eq!(seen(&world), [("b".to_owned(), 1)]);
+        assert!(world.complete(Source::Objects(Kind::ConfigMap)));
+    }
+
+    #[test]
+    fn a_fault_lasts_until_the_watch_works_again() {
+        let mut world = World::default();
+        let source = Source::Objects(Kind::ConfigMap);
+        assert!(world.take(Change::Fault(source, "no".to_owned())));
+        assert!(!world.take(Change::Fault(source, "no".to_owned())));
+        assert_eq!(world.faults().collect::<Vec<_>>(), [(source, "no")]);
+        assert!(!take(&mut world, Event::Init));
+        assert_eq!(world.faults().count(), 1, "an attempt is not a success");
+        assert!(take(&mut world, Event::InitDone));
+        assert_eq!(world.faults().count(), 0);
+    }
+}
