@@ -13,3 +13,4 @@
 )]
 
 pub mod layer2;
+pub mod membership;

@@ -1,0 +1,398 @@
+//! Membership of speakers: which nodes have a living speaker.
+//!
+//! SWIM (by foca) keeps the list of members and spreads its changes. On top of it each member sends heartbeats to its
+//! three followers on a ring, which bounds the time until a death is noticed; a silent member is probed, others are
+//! asked about it, and its host is asked at link level before it is declared down. Datagrams are sealed with the
+//! cluster's secret; replays and foreign packets are dropped and counted.
+//!
+//! [`Membership`] owns no socket and no clock: [`Membership::handle`] takes events and returns actions, and wants to
+//! be called with [`Event::Timeout`] at [`Membership::deadline`].
+
+mod detection;
+mod event;
+mod identity;
+mod joining;
+mod message;
+mod peer;
+mod ring;
+mod seal;
+mod session;
+mod settings;
+mod swim;
+mod watch;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use identity::Identity;
+use joining::KnownSeed;
+use message::Message;
+use peer::Peer;
+use seal::Seal;
+use session::{Admission, Sessions};
+use swim::{Change, Effects, Swim};
+use watch::Watch;
+
+pub use event::{Action, Counters, Event, Roster, Seed};
+pub use seal::Secret;
+pub use settings::{Settings, Timing};
+
+/// Most nodes named in one report of dead ones: fits into a datagram.
+const DOWN_AT_ONCE: usize = 16;
+
+/// One speaker's part in the membership.
+pub struct Membership {
+    node: String,
+    address: SocketAddr,
+    timing: Timing,
+    rng: StdRng,
+    seal: Seal,
+    sessions: Sessions,
+    swim: Swim,
+    peers: BTreeMap<String, Peer>,
+    watches: BTreeMap<String, Watch>,
+    /// Whom this member sends heartbeats.
+    targets: BTreeSet<String>,
+    next_heartbeat: Instant,
+    carrier: bool,
+    seeds: Option<BTreeMap<String, KnownSeed>>,
+    /// Seeds that are no members, in the order in which they are tried.
+    absent: Vec<String>,
+    next_join: Instant,
+    settled: bool,
+    roster: Roster,
+    /// Whether the roster may have changed since it was last told.
+    changed: bool,
+    counters: Counters,
+    actions: Vec<Action>,
+}
+
+impl Membership {
+    /// A member that knows nobody yet.
+    pub fn new(now: Instant, settings: Settings) -> Self {
+        let Settings { node, address, epoch, secret, seed, timing } = settings;
+        let mut rng = StdRng::from_seed(seed);
+        let identity = Identity { node: node.clone(), address, epoch };
+        Self {
+            seal: Seal::new(&secret, rng.random()),
+            sessions: Sessions::default(),
+            swim: Swim::new(identity, &timing, rng.random()),
+            node,
+            address,
+            timing,
+            rng,
+            peers: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            targets: BTreeSet::new(),
+            next_heartbeat: now,
+            carrier: true,
+            seeds: None,
+            absent: vec![],
+            next_join: now,
+            settled: false,
+            roster: Roster::default(),
+            changed: true,
+            counters: Counters::default(),
+            actions: vec![],
+        }
+    }
+
+    /// Takes one event in and does what is due.
+    pub fn handle(&mut self, now: Instant, event: Event<'_>) -> Vec<Action> {
+        self.forgive_stall(now);
+        match event {
+            Event::Datagram { from, bytes } => self.datagram(now, from, bytes),
+            Event::Seeds(seeds) => self.learn_seeds(now, seeds),
+            Event::Timeout => {}
+            Event::HostAnswered(address) => self.host_answered(now, address),
+            Event::Carrier(carrier) => {
+                self.carrier = carrier;
+                self.watches.values_mut().for_each(|watch| watch.heard(now));
+            }
+            Event::Restarting => {
+                let up: Vec<_> =
+                    self.peers.values().filter(|peer| peer.up).map(|peer| peer.address).collect();
+                up.into_iter().for_each(|address| self.send(address, &Message::Restarting));
+            }
+            Event::Leave => {
+                let effects = self.swim.leave(now);
+                self.apply(now, effects);
+            }
+        }
+        self.run_timers(now);
+        self.settle(now);
+        self.publish();
+        std::mem::take(&mut self.actions)
+    }
+
+    /// When [`Event::Timeout`] is wanted next.
+    pub fn deadline(&self) -> Option<Instant> {
+        let heartbeat = (!self.targets.is_empty()).then_some(self.next_heartbeat);
+        let join = (!self.absent.is_empty()).then_some(self.next_join);
+        let watches =
+            self.watches.values().filter(|_| self.carrier).map(|watch| watch.deadline(&self.timing));
+        let settle = self.settle_deadline();
+        watches.chain(heartbeat).chain(join).chain(settle).chain(self.swim.deadline()).min()
+    }
+
+    /// What was sent and received.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        let effects = self.swim.expire(now);
+        self.apply(now, effects);
+        if self.carrier {
+            self.poll_watches(now);
+        }
+        if now >= self.next_heartbeat {
+            self.next_heartbeat = now + self.timing.heartbeat;
+            for target in self.targets.clone() {
+                self.send_to_node(&target, &Message::Heartbeat);
+            }
+        }
+        if now >= self.next_join && !self.absent.is_empty() {
+            self.join(now);
+        }
+    }
+
+    fn datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
+        let Some(opened) = self.seal.open(self.address, bytes) else {
+            self.counters.foreign += 1;
+            return;
+        };
+        let Ok(message) = postcard::from_bytes::<Message>(&opened.message) else {
+            self.counters.malformed += 1;
+            return;
+        };
+        match message {
+            Message::Challenge { session, token } => {
+                if session == self.seal.session() {
+                    self.send(from, &Message::Proof { token, node: self.node.clone() });
+                }
+                if !self.sessions.is_admitted(opened.session) {
+                    self.challenge(now, from, opened.session);
+                }
+            }
+            Message::Proof { node, .. } if node == self.node => self.counters.malformed += 1,
+            Message::Proof { token, node } => {
+                if self.sessions.prove(opened.session, opened.counter, token, &node) {
+                    self.heard(now, from, &node);
+                    if !self.peers.get(&node).is_some_and(|peer| peer.up) {
+                        let effects = self.swim.announce(now, &node, from);
+                        self.apply(now, effects);
+                    }
+                }
+            }
+            message => match self.sessions.admit(opened.session, opened.counter) {
+                Admission::Unknown => {
+                    self.counters.unproven += 1;
+                    self.challenge(now, from, opened.session);
+                }
+                Admission::Replayed => self.counters.replayed += 1,
+                Admission::Fresh(node) => {
+                    let node = node.to_owned();
+                    self.counters.received += 1;
+                    self.heard(now, from, &node);
+                    self.message(now, from, &node, message);
+                }
+            },
+        }
+    }
+
+    fn challenge(&mut self, now: Instant, to: SocketAddr, session: seal::SessionId) {
+        if let Some(token) = self.sessions.challenge(now, session, self.rng.random()) {
+            self.send(to, &Message::Challenge { session, token });
+        }
+    }
+
+    fn heard(&mut self, now: Instant, from: SocketAddr, node: &str) {
+        let peer = self.peers.entry(node.to_owned()).or_insert_with(|| Peer::new(from));
+        peer.address = from;
+        peer.heard = Some(now);
+        if let Some(watch) = self.watches.get_mut(node) {
+            watch.heard(now);
+        }
+    }
+
+    fn message(&mut self, now: Instant, from: SocketAddr, node: &str, message: Message) {
+        let hint = !matches!(message, Message::Stale { .. });
+        match message {
+            Message::Swim(packet) => match self.swim.receive(now, &packet) {
+                Some(effects) => self.apply(now, effects),
+                None => self.counters.malformed += 1,
+            },
+            Message::Heartbeat => {
+                if self.peers.get(node).is_some_and(|peer| peer.up) {
+                    self.watches.entry(node.to_owned()).or_insert_with(|| Watch::new(now));
+                }
+            }
+            Message::Unwatch | Message::Alive { watched: false } => {
+                self.watches.remove(node);
+            }
+            Message::Probe => {
+                let watched = self.targets.contains(node);
+                self.send(from, &Message::Alive { watched });
+            }
+            Message::Ask { node: about } => {
+                let recent = |heard| now.saturating_duration_since(heard) < self.timing.silence;
+                if self.peers.get(&about).and_then(|peer| peer.heard).is_some_and(recent) {
+                    self.send(from, &Message::Vouch { node: about });
+                }
+            }
+            Message::Vouch { node: about } => {
+                if let Some(watch) = self.watches.get_mut(&about) {
+                    watch.heard(now);
+                }
+            }
+            Message::Stale { epoch } => {
+                let mut effects = Effects::default();
+                if let Some(later) = epoch.checked_add(1).filter(|later| *later > self.swim.me().epoch) {
+                    effects.extend(self.swim.renew(now, later));
+                }
+                effects.extend(self.swim.announce(now, node, from));
+                self.apply(now, effects);
+            }
+            Message::Down { nodes } => {
+                let down = nodes
+                    .into_iter()
+                    .filter(|(node, ..)| *node != self.node)
+                    .filter(|(node, ..)| self.peers.get(node).is_none_or(|peer| peer.identity.is_none()))
+                    .map(|(node, address, epoch)| Identity { node, address, epoch })
+                    .collect();
+                self.learn_down(now, down);
+            }
+            Message::Restarting => {
+                if let Some(peer) = self.peers.get_mut(node) {
+                    peer.restart_until = Some(now + self.timing.restart_hold);
+                }
+            }
+            Message::Alive { watched: true } | Message::Challenge { .. } | Message::Proof { .. } => {}
+        }
+        if hint {
+            self.hint_stale(now, node);
+        }
+    }
+
+    /// A member that was declared down and speaks all the same learns that it needs a new life, or that its new
+    /// life is not known here.
+    fn hint_stale(&mut self, now: Instant, node: &str) {
+        let Some(peer) = self.peers.get_mut(node) else { return };
+        let address = peer.address;
+        if let Some(epoch) = peer.stale_epoch(now) {
+            self.send(address, &Message::Stale { epoch });
+        }
+    }
+
+    fn apply(&mut self, now: Instant, effects: Effects) {
+        for (to, packet) in effects.packets {
+            self.send(to, &Message::Swim(packet));
+        }
+        if effects.changes.is_empty() {
+            return;
+        }
+        for change in effects.changes {
+            self.change(now, &change);
+        }
+        self.choose_targets();
+        self.list_absent();
+    }
+
+    fn change(&mut self, now: Instant, change: &Change) {
+        let (Change::Up(identity) | Change::Down(identity) | Change::Renewed(identity)) = change;
+        let node = identity.node.clone();
+        let peer = self.peers.entry(node.clone()).or_insert_with(|| Peer::new(identity.address));
+        peer.address = identity.address;
+        peer.identity = Some(identity.clone());
+        match change {
+            Change::Up(_) => {
+                peer.up = true;
+                peer.restart_until = None;
+                let address = peer.address;
+                // Brings the two to know each other before the first heartbeat counts.
+                self.send(address, &Message::Probe);
+                self.report_down(address);
+            }
+            Change::Down(_) => {
+                peer.up = false;
+                peer.heard = None;
+                self.watches.remove(&node);
+            }
+            Change::Renewed(_) => {
+                peer.restart_until = None;
+                let address = peer.address;
+                if let Some(watch) = self.watches.get_mut(&node) {
+                    watch.heard(now);
+                }
+                self.report_down(address);
+            }
+        }
+    }
+
+    /// Tells a new member which nodes are known to be dead, so that it does not wait for them.
+    fn report_down(&mut self, to: SocketAddr) {
+        let seeds = self.seeds.as_ref();
+        let nodes: Vec<_> = self
+            .swim
+            .down()
+            .filter(|member| seeds.is_some_and(|seeds| seeds.contains_key(&member.node)))
+            .map(|member| (member.node.clone(), member.address, member.epoch))
+            .collect();
+        for nodes in nodes.chunks(DOWN_AT_ONCE) {
+            self.send(to, &Message::Down { nodes: nodes.to_vec() });
+        }
+    }
+
+    fn learn_down(&mut self, now: Instant, down: Vec<Identity>) {
+        for identity in &down {
+            let peer = self.peers.entry(identity.node.clone()).or_insert_with(|| Peer::new(identity.address));
+            peer.identity = Some(identity.clone());
+        }
+        self.changed = true;
+        let effects = self.swim.declare_down(now, down);
+        self.apply(now, effects);
+    }
+
+    fn publish(&mut self) {
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        let mut members: BTreeSet<String> =
+            self.peers.iter().filter(|(_, peer)| peer.up).map(|(node, _)| node.clone()).collect();
+        members.insert(self.node.clone());
+        let never_heard = |node: &String| self.peers.get(node).is_none_or(|peer| peer.identity.is_none());
+        let unheard = self
+            .seeds
+            .iter()
+            .flatten()
+            .filter(|(node, seed)| seed.ready && never_heard(node))
+            .map(|(node, _)| node.clone())
+            .collect();
+        let roster = Roster { settled: self.settled, members, unheard };
+        if roster != self.roster {
+            self.roster = roster.clone();
+            self.actions.push(Action::Roster(roster));
+        }
+    }
+
+    fn send_to_node(&mut self, node: &str, message: &Message) {
+        if let Some(address) = self.peers.get(node).map(|peer| peer.address) {
+            self.send(address, message);
+        }
+    }
+
+    fn send(&mut self, to: SocketAddr, message: &Message) {
+        // Fails for nothing that a message can hold.
+        let Ok(plain) = postcard::to_stdvec(message) else { return };
+        let bytes = self.seal.seal(to, &plain);
+        self.counters.sent += 1;
+        self.counters.sent_bytes =
+            self.counters.sent_bytes.saturating_add(bytes.len().try_into().unwrap_or(0));
+        self.actions.push(Action::Send { to, bytes });
+    }
+}

@@ -1,0 +1,92 @@
+//! What happens to a member, and what it wants done.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+/// A node that should have a speaker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seed {
+    /// Name of the node.
+    pub node: String,
+    /// Where its speaker receives datagrams.
+    pub address: SocketAddr,
+    /// Whether the API says that its speaker is ready.
+    pub ready: bool,
+}
+
+/// What happens to a member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// A datagram arrived.
+    Datagram {
+        /// Its sender.
+        from: SocketAddr,
+        /// Its payload.
+        bytes: &'a [u8],
+    },
+    /// The nodes, this one aside, that should have a speaker: the whole list.
+    Seeds(Vec<Seed>),
+    /// The deadline has come.
+    Timeout,
+    /// A host answered at link level for its own address, after [`Action::AskHost`].
+    HostAnswered(IpAddr),
+    /// The link that datagrams go through gained or lost its carrier.
+    Carrier(bool),
+    /// This speaker ends and its successor on this node follows.
+    Restarting,
+    /// This node gives up its part for good.
+    Leave,
+}
+
+/// What a member wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send a datagram.
+    Send {
+        /// Receiver.
+        to: SocketAddr,
+        /// Payload.
+        bytes: Vec<u8>,
+    },
+    /// Ask a host by ARP or NDP for its own address.
+    AskHost(IpAddr),
+    /// The members changed.
+    Roster(Roster),
+}
+
+/// Who takes part in elections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// Whether this member knows enough to take part itself: it has heard every other, or waited for it.
+    pub settled: bool,
+    /// Nodes with a living speaker, this one included.
+    pub members: BTreeSet<String>,
+    /// Nodes whose speaker is ready by the API's word and was never heard: they stay candidates.
+    pub unheard: BTreeSet<String>,
+}
+
+impl Roster {
+    /// The nodes that elections choose from.
+    pub fn candidates(&self) -> impl Iterator<Item = &str> {
+        self.members.union(&self.unheard).map(String::as_str)
+    }
+}
+
+/// Datagrams counted since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Sent.
+    pub sent: u64,
+    /// Bytes of payload sent.
+    pub sent_bytes: u64,
+    /// Received and acted on.
+    pub received: u64,
+    /// Not sealed with this secret for this member.
+    pub foreign: u64,
+    /// Sealed rightly, and seen before.
+    pub replayed: u64,
+    /// From a session that had not proved yet that it is alive.
+    pub unproven: u64,
+    /// Sealed rightly, and without sense.
+    pub malformed: u64,
+}

@@ -1,0 +1,34 @@
+//! What members say to each other, inside the seal.
+
+use serde::{Deserialize, Serialize};
+
+use super::seal::SessionId;
+
+/// One message; postcard is its wire format, so variants are only ever added at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Message {
+    /// A packet of the SWIM protocol.
+    Swim(Vec<u8>),
+    /// Show that the owner of this session is alive: send the token back.
+    Challenge { session: SessionId, token: u64 },
+    /// The token, and whose session this is.
+    Proof { token: u64, node: String },
+    /// The sender is alive and will say so again until it says otherwise: the receiver watches it.
+    Heartbeat,
+    /// The sender goes on living without heartbeats to the receiver.
+    Unwatch,
+    /// Are you alive?
+    Probe,
+    /// Yes; `watched` tells whether the sender sends heartbeats to the receiver.
+    Alive { watched: bool },
+    /// Have you heard from this node lately?
+    Ask { node: String },
+    /// Yes.
+    Vouch { node: String },
+    /// The receiver's identity with this epoch is not accepted any more: take a later one.
+    Stale { epoch: u64 },
+    /// These nodes, with the epochs of their last lives, are known to be down.
+    Down { nodes: Vec<(String, std::net::SocketAddr, u64)> },
+    /// The speaker ends and its successor on the same node follows.
+    Restarting,
+}

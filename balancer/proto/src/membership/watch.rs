@@ -1,0 +1,114 @@
+//! One watched member: from its silence to the verdict.
+//!
+//! Silence is verified before anybody acts on it: the member is probed, others are asked, and its host is asked at
+//! link level, which tells a dead node from a dead speaker.
+
+use std::time::{Duration, Instant};
+
+use super::settings::Timing;
+
+/// Probes that verify a silence.
+const PROBES: u32 = 3;
+/// How often a held member's host is asked again.
+const HOST_INTERVAL: Duration = Duration::from_millis(200);
+/// Silence of a held member's host that ends the hold: the node has gone after all.
+const HOST_SILENCE: Duration = Duration::from_millis(500);
+
+/// What a watcher knows about one member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Watch {
+    heard: Instant,
+    host_heard: Option<Instant>,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Listening,
+    Verifying { since: Instant, probes: u32 },
+    Held { next: Instant },
+}
+
+/// What a watcher does about a silent member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Ask the member itself and its host.
+    Probe,
+    /// Ask other members.
+    Ask,
+    /// It is gone.
+    Gone,
+}
+
+impl Watch {
+    /// Begins to watch a member that was heard just now.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { heard: now, host_heard: None, phase: Phase::Listening }
+    }
+
+    /// The member gave a sign of life.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = self.heard.max(now);
+        self.phase = Phase::Listening;
+    }
+
+    /// The member's host answered for its own address.
+    pub(super) fn host_heard(&mut self, now: Instant) {
+        self.host_heard = Some(now);
+    }
+
+    /// Time passed in which nobody could have been heard: it does not count as silence.
+    pub(super) fn forgive(&mut self, lost: Duration, now: Instant) {
+        self.heard = (self.heard + lost).min(now);
+        self.phase = Phase::Listening;
+    }
+
+    /// When [`Watch::poll`] wants to be called next.
+    pub(super) fn deadline(&self, timing: &Timing) -> Instant {
+        match self.phase {
+            Phase::Listening => self.heard + timing.silence,
+            Phase::Verifying { since, probes } if probes < PROBES => since + timing.probe_gap * probes,
+            Phase::Verifying { since, .. } => since + timing.verification,
+            Phase::Held { next } => next,
+        }
+    }
+
+    /// What to do now. `hold` is the silence for which a member stays in while its host answers.
+    pub(super) fn poll(&mut self, now: Instant, timing: &Timing, hold: Duration) -> Vec<Step> {
+        if now < self.deadline(timing) {
+            return vec![];
+        }
+        match self.phase {
+            Phase::Listening => {
+                self.phase = Phase::Verifying { since: now, probes: 1 };
+                vec![Step::Probe, Step::Ask]
+            }
+            Phase::Verifying { since, .. } if now >= since + timing.verification => {
+                let host_lives = self.host_heard.is_some_and(|heard| heard >= since);
+                self.hold_or_end(now, host_lives, hold)
+            }
+            Phase::Verifying { since, probes } => {
+                self.phase = Phase::Verifying { since, probes: probes + 1 };
+                vec![Step::Probe]
+            }
+            Phase::Held { .. } => {
+                let host_lives = self.host_heard.is_some_and(|heard| heard + HOST_SILENCE >= now);
+                self.hold_or_end(now, host_lives, hold)
+            }
+        }
+    }
+
+    fn hold_or_end(&mut self, now: Instant, host_lives: bool, hold: Duration) -> Vec<Step> {
+        let end = self.heard + hold;
+        if host_lives && now < end {
+            self.phase = Phase::Held { next: (now + HOST_INTERVAL).min(end) };
+            vec![Step::Probe]
+        } else {
+            vec![Step::Gone]
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

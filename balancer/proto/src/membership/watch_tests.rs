@@ -1,0 +1,72 @@
+use super::*;
+
+const TIMING: Timing = Timing::FAST;
+
+#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+fn origin() -> Instant {
+    Instant::now()
+}
+
+/// Runs a silent watch and tells each step with its time in milliseconds; the host answers until `host_until`.
+fn run(hold: Duration, host_until: Duration) -> Vec<(u128, Step)> {
+    let origin = origin();
+    let mut watch = Watch::new(origin);
+    let mut steps = vec![];
+    loop {
+        let now = watch.deadline(&TIMING);
+        assert!(now < origin + Duration::from_secs(60), "no verdict: {steps:?}");
+        for step in watch.poll(now, &TIMING, hold) {
+            steps.push(((now - origin).as_millis(), step));
+            match step {
+                Step::Gone => return steps,
+                Step::Probe if now < origin + host_until => watch.host_heard(now + Duration::from_millis(1)),
+                Step::Probe | Step::Ask => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn a_dead_node_is_probed_three_times_and_gone_within_450_ms() {
+    use Step::{Ask, Gone, Probe};
+    let want = [(330, Probe), (330, Ask), (363, Probe), (396, Probe), (430, Gone)];
+    assert_eq!(run(TIMING.crash_hold, Duration::ZERO), want);
+}
+
+#[test]
+fn a_dead_speaker_on_a_living_node_is_gone_after_the_hold() {
+    let steps = run(TIMING.crash_hold, Duration::from_secs(60));
+    assert_eq!(steps.last(), Some(&(2000, Step::Gone)));
+    let steps = run(TIMING.restart_hold, Duration::from_secs(60));
+    assert_eq!(steps.last(), Some(&(5000, Step::Gone)));
+}
+
+#[test]
+fn a_node_that_dies_while_its_speaker_restarts_is_gone_soon() {
+    let (at, step) = *run(TIMING.restart_hold, Duration::from_millis(1500)).last().unwrap();
+    assert_eq!(step, Step::Gone);
+    assert!((1500..2200).contains(&at), "gone after {at} ms");
+}
+
+#[test]
+fn any_sign_of_life_begins_anew() {
+    let origin = origin();
+    let at = |ms| origin + Duration::from_millis(ms);
+    let mut watch = Watch::new(origin);
+    assert_eq!(watch.poll(at(329), &TIMING, TIMING.crash_hold), vec![]);
+    assert_eq!(watch.poll(at(330), &TIMING, TIMING.crash_hold), vec![Step::Probe, Step::Ask]);
+    watch.heard(at(340));
+    assert_eq!(watch, Watch::new(at(340)));
+    assert_eq!(watch.deadline(&TIMING), at(670));
+}
+
+#[test]
+fn time_lost_by_the_watcher_is_no_silence_of_the_watched() {
+    let origin = origin();
+    let at = |ms| origin + Duration::from_millis(ms);
+    let mut watch = Watch::new(origin);
+    watch.forgive(Duration::from_millis(3000), at(3330));
+    assert_eq!(watch.deadline(&TIMING), at(3330));
+    watch.forgive(Duration::from_millis(3000), at(3340));
+    assert_eq!(watch.deadline(&TIMING), at(3340 + 330), "never heard in the future");
+}

@@ -1,0 +1,269 @@
+//! What a cluster of speakers knows about itself, under a virtual clock.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use metallb_proto::membership::{Event, Timing};
+use support::{Cluster, address, name};
+
+fn ms(number: u64) -> Duration {
+    Duration::from_millis(number)
+}
+
+fn nodes(indexes: impl IntoIterator<Item = usize>) -> BTreeSet<String> {
+    indexes.into_iter().map(name).collect()
+}
+
+/// How long it takes until every node in `observers` has exactly `want` as members.
+fn agreed(cluster: &mut Cluster, limit: Duration, observers: &[usize], want: &BTreeSet<String>) -> Duration {
+    let start = cluster.now;
+    let done =
+        cluster.run_until(limit, |cluster| observers.iter().all(|node| cluster.members(*node) == want));
+    let seen: Vec<_> = observers.iter().map(|node| (name(*node), cluster.members(*node))).collect();
+    assert!(done, "after {limit:?} wanted {want:?}, seen {seen:?}");
+    cluster.now - start
+}
+
+#[test]
+fn three_speakers_find_each_other_at_once() {
+    let mut cluster = Cluster::new(3, 1);
+    (0..3).for_each(|node| cluster.start(node));
+    let took = agreed(&mut cluster, ms(1000), &[0, 1, 2], &nodes(0..3));
+    assert!(took < ms(250), "joined after {took:?}");
+    assert!((0..3).all(|node| cluster.roster(node).settled && cluster.roster(node).unheard.is_empty()));
+}
+
+#[test]
+fn a_node_that_is_powered_off_is_known_to_be_gone_within_500_ms() {
+    for (size, rounds) in [(2, 20), (3, 20), (5, 10), (16, 4)] {
+        for seed in 0..rounds {
+            let mut cluster = Cluster::joined(size, seed);
+            cluster.run(ms(seed * 7));
+            cluster.power_off(0);
+            let others: Vec<usize> = (1..size).collect();
+            let took = agreed(&mut cluster, ms(500), &others, &nodes(1..size));
+            assert!(took > ms(200), "nobody can know after {took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_node_that_comes_back_is_a_member_again_within_a_second() {
+    let mut cluster = Cluster::joined(3, 1);
+    cluster.power_off(2);
+    cluster.run(Duration::from_secs(30));
+    cluster.start(2);
+    agreed(&mut cluster, ms(1000), &[0, 1, 2], &nodes(0..3));
+}
+
+#[test]
+fn a_crashed_speaker_on_a_living_node_stays_in_for_two_seconds() {
+    let mut cluster = Cluster::joined(3, 1);
+    cluster.kill(2);
+    cluster.run(ms(1800));
+    assert_eq!(*cluster.members(0), nodes(0..3));
+    agreed(&mut cluster, ms(300), &[0, 1], &nodes(0..2));
+}
+
+#[test]
+fn a_speaker_that_is_back_soon_never_left() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::joined(3, seed);
+        cluster.kill(2);
+        cluster.run(ms(1000 + seed * 77));
+        cluster.start(2);
+        cluster.run(Duration::from_secs(10));
+        assert_eq!(cluster.removals, vec![], "seed {seed}");
+        assert!((0..3).all(|node| *cluster.members(node) == nodes(0..3)));
+    }
+}
+
+#[test]
+fn a_speaker_that_says_that_it_restarts_may_take_five_seconds() {
+    let mut cluster = Cluster::joined(3, 1);
+    cluster.tell(2, Event::Restarting);
+    cluster.run(ms(50));
+    cluster.kill(2);
+    cluster.run(ms(4500));
+    assert_eq!(cluster.removals, vec![]);
+    agreed(&mut cluster, ms(1000), &[0, 1], &nodes(0..2));
+}
+
+#[test]
+fn a_node_that_reboots_while_its_speaker_restarts_is_gone_soon() {
+    let mut cluster = Cluster::joined(3, 1);
+    cluster.tell(2, Event::Restarting);
+    cluster.run(ms(50));
+    cluster.kill(2);
+    cluster.run(ms(1500));
+    cluster.host_gone(2);
+    agreed(&mut cluster, ms(900), &[0, 1], &nodes(0..2));
+}
+
+#[test]
+fn a_member_that_leaves_is_gone_at_once() {
+    let mut cluster = Cluster::joined(5, 1);
+    cluster.tell(4, Event::Leave);
+    agreed(&mut cluster, ms(50), &[0, 1, 2, 3], &nodes(0..4));
+    cluster.kill(4);
+    cluster.run(Duration::from_secs(5));
+    cluster.start(4);
+    agreed(&mut cluster, ms(1000), &[0, 1, 2, 3, 4], &nodes(0..5));
+}
+
+#[test]
+fn halves_of_a_cluster_part_and_meet_again_within_a_second() {
+    for size in [2, 3, 8] {
+        let mut cluster = Cluster::joined(size, 1);
+        let half = size / 2;
+        (0..half).for_each(|node| cluster.group(node, 1));
+        agreed(&mut cluster, ms(1000), &(0..half).collect::<Vec<_>>(), &nodes(0..half));
+        agreed(&mut cluster, ms(1000), &(half..size).collect::<Vec<_>>(), &nodes(half..size));
+        cluster.run(Duration::from_secs(20));
+        (0..half).for_each(|node| cluster.group(node, 0));
+        agreed(&mut cluster, ms(1000), &(0..size).collect::<Vec<_>>(), &nodes(0..size));
+    }
+}
+
+#[test]
+fn ten_minutes_of_five_percent_loss_remove_nobody() {
+    for size in [2, 3] {
+        let mut cluster = Cluster::joined(size, 5);
+        cluster.loss = 0.05;
+        cluster.run(Duration::from_secs(600));
+        assert_eq!(cluster.removals, vec![], "{size} members");
+    }
+}
+
+#[test]
+fn a_member_that_was_not_scheduled_blames_nobody() {
+    let mut cluster = Cluster::joined(3, 1);
+    for _ in 0..20 {
+        cluster.stall(2, ms(1500));
+        cluster.run(ms(4000));
+    }
+    assert_eq!(cluster.removals, vec![]);
+}
+
+#[test]
+fn a_member_without_carrier_blames_nobody() {
+    let mut cluster = Cluster::joined(3, 1);
+    cluster.tell(0, Event::Carrier(false));
+    cluster.group(0, 1);
+    cluster.run(ms(3000));
+    assert_eq!(*cluster.members(0), nodes(0..3));
+    assert_eq!(*cluster.members(1), nodes(1..3));
+    cluster.group(0, 0);
+    cluster.tell(0, Event::Carrier(true));
+    agreed(&mut cluster, ms(1000), &[0, 1, 2], &nodes(0..3));
+}
+
+#[test]
+fn a_speaker_whose_clock_was_set_back_joins_all_the_same() {
+    let mut cluster = Cluster::joined(3, 1);
+    cluster.kill(2);
+    cluster.run(Duration::from_secs(10));
+    cluster.start_at_epoch(2, 5);
+    agreed(&mut cluster, ms(1000), &[0, 1, 2], &nodes(0..3));
+}
+
+#[test]
+fn foreign_speakers_are_kept_out_and_counted() {
+    let mut cluster = Cluster::new(3, 1);
+    cluster.secret(2, "another");
+    (0..3).for_each(|node| cluster.start(node));
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(*cluster.members(0), nodes(0..2));
+    assert_eq!(*cluster.members(2), nodes(2..3));
+    assert!(cluster.counters(0).foreign > 10, "{:?}", cluster.counters(0));
+}
+
+#[test]
+fn a_recording_revives_nobody() {
+    let mut cluster = Cluster::joined(3, 1);
+    cluster.record = Some(vec![]);
+    cluster.run(Duration::from_secs(3));
+    let record = cluster.record.take().unwrap();
+    cluster.power_off(2);
+    agreed(&mut cluster, ms(500), &[0, 1], &nodes(0..2));
+    let before = cluster.counters(0);
+    for (to, from, bytes) in &record {
+        cluster.inject(*to, *from, bytes.clone());
+    }
+    cluster.run(Duration::from_secs(2));
+    assert_eq!((cluster.members(0), cluster.members(1)), (&nodes(0..2), &nodes(0..2)));
+    let replays = cluster.counters(0).replayed - before.replayed;
+    assert_eq!(usize::try_from(replays).unwrap(), record.iter().filter(|(to, ..)| *to == 0).count());
+
+    // A speaker that starts now has no memory of the recorded sessions: their owners have to show that they live.
+    cluster.kill(1);
+    cluster.start(1);
+    for (to, from, bytes) in record {
+        cluster.inject(to, from, bytes);
+    }
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(*cluster.members(1), nodes(0..2));
+}
+
+#[test]
+fn a_seed_that_is_ready_and_never_heard_stays_a_candidate() {
+    let mut cluster = Cluster::new(3, 1);
+    cluster.start(0);
+    cluster.start(1);
+    cluster.run(ms(100));
+    assert_eq!(*cluster.members(0), nodes(0..2));
+    assert!(!cluster.roster(0).settled, "node3 may still answer");
+    cluster.run(Timing::FAST.detection());
+    assert!(cluster.roster(0).settled);
+    assert_eq!(cluster.roster(0).unheard, nodes([2]));
+    assert_eq!(cluster.roster(0).candidates().collect::<Vec<_>>(), ["node1", "node2", "node3"]);
+}
+
+#[test]
+fn a_new_speaker_learns_who_is_dead_and_waits_for_nobody() {
+    let mut cluster = Cluster::joined(3, 1);
+    cluster.power_off(2);
+    cluster.run(Duration::from_secs(5));
+    cluster.kill(1);
+    cluster.run(ms(500));
+    cluster.start(1);
+    assert!(cluster.run_until(ms(50), |cluster| cluster.roster(1).settled), "{:?}", cluster.roster(1));
+    assert_eq!((cluster.members(1), &cluster.roster(1).unheard), (&nodes(0..2), &BTreeSet::new()));
+}
+
+#[test]
+fn sixteen_members_send_less_than_three_kilobytes_a_second() {
+    let mut cluster = Cluster::joined(16, 1);
+    cluster.run(Duration::from_secs(10));
+    let bytes = |cluster: &Cluster| {
+        let counters = cluster.counters(0);
+        // Headers of IPv4 and UDP count too.
+        counters.sent_bytes + 28 * counters.sent
+    };
+    let before = bytes(&cluster);
+    cluster.run(Duration::from_secs(60));
+    let rate = (bytes(&cluster) - before) / 60;
+    assert!((1000..3000).contains(&rate), "{rate} bytes a second");
+}
+
+#[test]
+fn a_hundred_members_know_of_a_dead_one_within_a_second_and_a_half() {
+    let mut cluster = Cluster::joined(100, 1);
+    cluster.power_off(50);
+    let want: BTreeSet<String> = (0..100).filter(|node| *node != 50).map(name).collect();
+    let others: Vec<usize> = (0..100).filter(|node| *node != 50).collect();
+    agreed(&mut cluster, ms(1500), &others, &want);
+}
+
+#[test]
+fn garbage_is_counted_and_ignored() {
+    let mut cluster = Cluster::joined(2, 1);
+    for length in 0..200_u8 {
+        cluster.inject(0, address(1), vec![length; usize::from(length)]);
+    }
+    cluster.run(ms(10));
+    assert_eq!(cluster.counters(0).foreign, 200);
+    assert_eq!(*cluster.members(0), nodes(0..2));
+}

@@ -1,0 +1,295 @@
+//! A cluster of members under a virtual clock: no socket, no thread, no waiting.
+#![allow(dead_code)] // Each program that includes this uses its own part of it.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use metallb_proto::membership::{
+    Action, Counters, Event, Membership, Roster, Secret, Seed, Settings, Timing,
+};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+/// Time that a datagram takes.
+const LATENCY: Duration = Duration::from_micros(200);
+
+pub(crate) struct Cluster {
+    origin: Instant,
+    pub(crate) now: Instant,
+    rng: SmallRng,
+    nodes: Vec<Node>,
+    deadlines: BTreeSet<(Instant, usize)>,
+    deliveries: BinaryHeap<Reverse<(Instant, u64, usize, Delivery)>>,
+    sequence: u64,
+    /// Part of the datagrams that are lost, from 0 to 1.
+    pub(crate) loss: f64,
+    /// Every datagram delivered, when recording.
+    pub(crate) record: Option<Vec<(usize, SocketAddr, Vec<u8>)>>,
+    /// Every removal that some member saw: when, by whom, of whom.
+    pub(crate) removals: Vec<(Duration, usize, String)>,
+}
+
+struct Node {
+    member: Option<Membership>,
+    deadline: Option<Instant>,
+    pub(crate) roster: Roster,
+    host: bool,
+    /// Nodes in different groups do not reach each other.
+    group: usize,
+    starts: u64,
+    secret: &'static str,
+    /// Not scheduled until then.
+    stalled: Option<Instant>,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Delivery {
+    Datagram(SocketAddr, Vec<u8>),
+    HostAnswered(IpAddr),
+}
+
+pub(crate) fn address(index: usize) -> SocketAddr {
+    let number = u32::try_from(index + 1).unwrap();
+    SocketAddr::new(Ipv4Addr::from(0xac16_0000 + number).into(), 7946)
+}
+
+pub(crate) fn name(index: usize) -> String {
+    format!("node{}", index + 1)
+}
+
+impl Cluster {
+    /// `size` nodes that are powered on and whose speakers have not started.
+    #[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+    pub(crate) fn new(size: usize, seed: u64) -> Self {
+        let origin = Instant::now();
+        let node = || Node {
+            member: None,
+            deadline: None,
+            roster: Roster::default(),
+            host: true,
+            group: 0,
+            starts: 0,
+            secret: "shared",
+            stalled: None,
+        };
+        Self {
+            origin,
+            now: origin,
+            rng: SmallRng::seed_from_u64(seed),
+            nodes: (0..size).map(|_| node()).collect(),
+            deadlines: BTreeSet::new(),
+            deliveries: BinaryHeap::new(),
+            sequence: 0,
+            loss: 0.0,
+            record: None,
+            removals: vec![],
+        }
+    }
+
+    /// `size` nodes whose speakers have found each other.
+    pub(crate) fn joined(size: usize, seed: u64) -> Self {
+        let mut cluster = Self::new(size, seed);
+        for index in 0..size {
+            cluster.start(index);
+        }
+        let everyone: BTreeSet<String> = (0..size).map(name).collect();
+        let patience = Duration::from_secs(60);
+        assert!(
+            cluster.run_until(patience, |cluster| (0..size).all(|index| cluster.members(index) == &everyone)),
+            "not joined after {patience:?}: node1 knows {} of {size}",
+            cluster.members(0).len()
+        );
+        // Heartbeats and proofs of the last joins.
+        cluster.run(Duration::from_secs(2));
+        cluster
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.now - self.origin
+    }
+
+    pub(crate) fn roster(&self, index: usize) -> &Roster {
+        &self.nodes[index].roster
+    }
+
+    pub(crate) fn members(&self, index: usize) -> &BTreeSet<String> {
+        &self.nodes[index].roster.members
+    }
+
+    pub(crate) fn counters(&self, index: usize) -> Counters {
+        self.nodes[index].member.as_ref().map(Membership::counters).unwrap_or_default()
+    }
+
+    pub(crate) fn start(&mut self, index: usize) {
+        self.start_at_epoch(index, 1_000_000 * (self.nodes[index].starts + 1));
+    }
+
+    /// Starts the speaker of a node, whose clock says `epoch`.
+    pub(crate) fn start_at_epoch(&mut self, index: usize, epoch: u64) {
+        let node = &mut self.nodes[index];
+        node.starts += 1;
+        node.host = true;
+        let settings = Settings {
+            node: name(index),
+            address: address(index),
+            epoch,
+            secret: Secret::new(node.secret),
+            seed: self.rng.random(),
+            timing: Timing::FAST,
+        };
+        node.member = Some(Membership::new(self.now, settings));
+        let seeds = (0..self.nodes.len())
+            .map(|other| Seed { node: name(other), address: address(other), ready: true })
+            .collect();
+        self.handle(index, Event::Seeds(seeds));
+    }
+
+    pub(crate) fn secret(&mut self, index: usize, secret: &'static str) {
+        self.nodes[index].secret = secret;
+    }
+
+    /// The speaker ends at once; the kernel of its node goes on.
+    pub(crate) fn kill(&mut self, index: usize) {
+        self.nodes[index].member = None;
+        self.nodes[index].roster = Roster::default();
+        if let Some(deadline) = self.nodes[index].deadline.take() {
+            self.deadlines.remove(&(deadline, index));
+        }
+    }
+
+    pub(crate) fn power_off(&mut self, index: usize) {
+        self.kill(index);
+        self.nodes[index].host = false;
+    }
+
+    pub(crate) fn host_gone(&mut self, index: usize) {
+        self.nodes[index].host = false;
+    }
+
+    /// Puts a node into a group; groups do not reach each other.
+    pub(crate) fn group(&mut self, index: usize, group: usize) {
+        self.nodes[index].group = group;
+    }
+
+    /// The speaker of a node is not scheduled for a while; what arrives waits for it.
+    pub(crate) fn stall(&mut self, index: usize, time: Duration) {
+        self.nodes[index].stalled = Some(self.now + time);
+    }
+
+    pub(crate) fn tell(&mut self, index: usize, event: Event<'_>) {
+        self.handle(index, event);
+    }
+
+    /// Hands a datagram to a node as if it came from `from`.
+    pub(crate) fn inject(&mut self, index: usize, from: SocketAddr, bytes: Vec<u8>) {
+        self.deliver(index, Delivery::Datagram(from, bytes));
+    }
+
+    pub(crate) fn run(&mut self, time: Duration) {
+        self.run_until(time, |_| false);
+    }
+
+    /// Runs until `done`, at most for `limit`; returns whether it was done.
+    pub(crate) fn run_until(&mut self, limit: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now + limit;
+        loop {
+            if done(self) {
+                return true;
+            }
+            let delivery = self.deliveries.peek().map(|Reverse((at, ..))| *at);
+            let deadline = self.deadlines.first().map(|(at, _)| *at);
+            let Some(next) = delivery.into_iter().chain(deadline).min().filter(|next| *next <= end) else {
+                self.now = end;
+                return done(self);
+            };
+            self.now = self.now.max(next);
+            if delivery == Some(next) {
+                self.deliver_next();
+            } else if let Some((_, index)) = self.deadlines.pop_first() {
+                match self.nodes[index].stalled.filter(|until| *until > self.now) {
+                    Some(until) => {
+                        self.deadlines.insert((until, index));
+                        self.nodes[index].deadline = Some(until);
+                    }
+                    None => {
+                        self.nodes[index].deadline = None;
+                        self.handle(index, Event::Timeout);
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver_next(&mut self) {
+        let Some(Reverse((_, sequence, index, delivery))) = self.deliveries.pop() else { return };
+        if let Some(until) = self.nodes[index].stalled.filter(|until| *until > self.now) {
+            self.deliveries.push(Reverse((until, sequence, index, delivery)));
+            return;
+        }
+        match delivery {
+            Delivery::Datagram(from, bytes) => {
+                if let Some(record) = &mut self.record {
+                    record.push((index, from, bytes.clone()));
+                }
+                self.handle(index, Event::Datagram { from, bytes: &bytes });
+            }
+            Delivery::HostAnswered(host) => self.handle(index, Event::HostAnswered(host)),
+        }
+    }
+
+    fn handle(&mut self, index: usize, event: Event<'_>) {
+        let Some(member) = self.nodes[index].member.as_mut() else { return };
+        let actions = member.handle(self.now, event);
+        let deadline = member.deadline();
+        if self.nodes[index].deadline != deadline {
+            if let Some(former) = self.nodes[index].deadline {
+                self.deadlines.remove(&(former, index));
+            }
+            if let Some(deadline) = deadline {
+                self.deadlines.insert((deadline, index));
+            }
+            self.nodes[index].deadline = deadline;
+        }
+        for action in actions {
+            self.act(index, action);
+        }
+    }
+
+    fn act(&mut self, index: usize, action: Action) {
+        match action {
+            Action::Send { to, bytes } => {
+                if let Some(receiver) = self.reached(index, to.ip())
+                    && !self.rng.random_bool(self.loss)
+                {
+                    self.deliver(receiver, Delivery::Datagram(address(index), bytes));
+                }
+            }
+            Action::AskHost(host) => {
+                if self.reached(index, host).is_some_and(|asked| self.nodes[asked].host) {
+                    self.deliver(index, Delivery::HostAnswered(host));
+                }
+            }
+            Action::Roster(roster) => {
+                let time = self.elapsed();
+                let former = &self.nodes[index].roster.members;
+                self.removals
+                    .extend(former.difference(&roster.members).map(|gone| (time, index, gone.clone())));
+                self.nodes[index].roster = roster;
+            }
+        }
+    }
+
+    fn reached(&self, from: usize, to: IpAddr) -> Option<usize> {
+        let IpAddr::V4(ip) = to else { return None };
+        let index = usize::try_from(u32::from(ip).checked_sub(0xac16_0001)?).ok()?;
+        let node = self.nodes.get(index)?;
+        (node.host && node.group == self.nodes[from].group).then_some(index)
+    }
+
+    fn deliver(&mut self, index: usize, delivery: Delivery) {
+        self.sequence += 1;
+        self.deliveries.push(Reverse((self.now + LATENCY, self.sequence, index, delivery)));
+    }
+}
