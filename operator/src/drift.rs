@@ -8,6 +8,7 @@
 use std::fmt;
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 /// The first field in which a live object differs from what is wanted.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +34,19 @@ impl fmt::Display for Difference {
             write!(f, ", set by {owner}")?;
         }
         Ok(())
+    }
+}
+
+impl Difference {
+    /// The same without the values, which are secret: a digest tells them apart.
+    #[must_use]
+    pub fn concealed(self) -> Self {
+        let digest = |value: Value| {
+            let digest = Sha256::digest(value.to_string());
+            let start: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+            Value::from(format!("sha256:{start}…"))
+        };
+        Self { wanted: self.wanted.map(digest), found: self.found.map(digest), ..self }
     }
 }
 
@@ -356,6 +370,17 @@ mod tests {
                 assert_eq!(got.found.unwrap_or_default(), found, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn secret_values_are_not_shown() {
+        let secret = |text: &str| Some(json!({ "secretkey": text }));
+        let difference =
+            Difference { field: "data".to_owned(), wanted: secret("abc"), found: secret("abd"), owner: None };
+        let concealed = difference.concealed();
+        let text = concealed.to_string();
+        assert!(!text.contains("abc") && !text.contains("abd") && !text.contains("secretkey"), "{text}");
+        assert_ne!(concealed.wanted, concealed.found);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub use report::{EventNote, StatusReport};
 
 use crate::{
     attempts::Attempts,
-    drift::{Difference, difference},
+    drift::{self, Difference},
     kinds::{Key, Kind},
     render::MANAGED_BY,
     settings::Settings,
@@ -39,8 +39,8 @@ pub struct Situation<'a> {
     pub attempts: &'a Attempts,
     /// The time.
     pub now: Timestamp,
-    /// A key for the speakers' gossip, in case that there is none.
-    pub fresh_key: &'a str,
+    /// The key of the speakers' gossip that was seen last, or a random one: used when there is none.
+    pub gossip_key: &'a str,
 }
 
 /// What is to be done.
@@ -147,12 +147,18 @@ impl Situation<'_> {
             return None;
         }
         let live = serde_json::to_value(live).unwrap_or_default();
-        let difference = difference(&object, &live, FIELD_MANAGER)?;
+        let difference = difference(key.kind, &object, &live)?;
         if self.attempts.is_settled(key, &difference) {
             return None;
         }
         Some(Change::Apply(key.clone(), object, Some(difference)))
     }
+}
+
+/// The first field in which `live` is not as wanted, to be shown to people.
+pub(crate) fn difference(kind: Kind, wanted: &Value, live: &Value) -> Option<Difference> {
+    let difference = drift::difference(wanted, live, FIELD_MANAGER)?;
+    Some(if kind == Kind::Secret { difference.concealed() } else { difference })
 }
 
 /// Whether the operator made the object, or somebody told it that it did.

@@ -6,7 +6,8 @@ use anyhow::bail;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
 use jiff::Timestamp;
-use kube::Client;
+use kube::{Client, core::DynamicObject};
+use metallb_api::names;
 use metallb_runtime::lease::Lease;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -14,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     attempts::Attempts,
     cluster::{self, Cluster, Outcome},
-    drift::{Difference, difference},
-    plan::{self, Change, FIELD_MANAGER, Plan, Situation},
+    drift::Difference,
+    kinds::Kind,
+    plan::{self, Change, Plan, Situation},
     settings::Settings,
     world::{self, World},
 };
@@ -34,7 +36,7 @@ pub async fn run(client: Client, settings: &Settings, cancel: &CancellationToken
     let mut watches = pin!(cluster::watch(&client, settings));
     let lease = Lease::new(client.clone(), &settings.namespace, LEASE, &settings.pod_name);
     let mut acquiring = pin!(lease.acquire(cancel).fuse());
-    let mut operator = Operator::default();
+    let mut operator = Operator::new();
     let leadership = loop {
         tokio::select! {
             acquired = &mut acquiring => match acquired? {
@@ -55,15 +57,25 @@ pub async fn run(client: Client, settings: &Settings, cancel: &CancellationToken
     result
 }
 
-#[derive(Default)]
 struct Operator {
     world: World,
     attempts: Attempts,
+    /// The key that was seen last, so that a Secret that somebody deletes comes back as it was.
+    gossip_key: String,
 }
 
 impl Operator {
+    fn new() -> Self {
+        let gossip_key = BASE64_STANDARD.encode(rand::random::<[u8; 32]>());
+        Self { world: World::default(), attempts: Attempts::default(), gossip_key }
+    }
+
     fn see(&mut self, change: world::Change) -> bool {
-        self.world.take(change)
+        let changed = self.world.take(change);
+        if let Some(key) = self.world.objects(Kind::Secret).find_map(gossip_key) {
+            self.gossip_key = key;
+        }
+        changed
     }
 
     async fn lead(
@@ -103,14 +115,13 @@ impl Operator {
         cluster: &Cluster,
         settings: &Settings,
     ) -> anyhow::Result<Option<Timestamp>> {
-        let fresh_key = BASE64_STANDARD.encode(rand::random::<[u8; 32]>());
         for _ in 0..ROUNDS {
             let Plan { stages, reports, wake } = plan::plan(Situation {
                 settings,
                 world: &self.world,
                 attempts: &self.attempts,
                 now: Timestamp::now(),
-                fresh_key: &fresh_key,
+                gossip_key: &self.gossip_key,
             });
             if stages.is_empty() {
                 return self.report(cluster, reports, wake).await;
@@ -211,6 +222,13 @@ impl Operator {
     }
 }
 
+/// The key within the memberlist Secret.
+fn gossip_key(secret: &DynamicObject) -> Option<String> {
+    let value = secret.data["data"][names::MEMBERLIST_SECRET_KEY].as_str()?;
+    let text = String::from_utf8(BASE64_STANDARD.decode(value).ok()?).ok()?;
+    (!text.is_empty()).then_some(text)
+}
+
 enum Learnt {
     Done,
     Failed,
@@ -218,7 +236,7 @@ enum Learnt {
 }
 
 /// In what the object still differs from what was applied.
-fn left_over(change: &Change, object: &kube::core::DynamicObject) -> Option<Difference> {
-    let Change::Apply(_, wanted, _) = change else { return None };
-    difference(wanted, &serde_json::to_value(object).ok()?, FIELD_MANAGER)
+fn left_over(change: &Change, object: &DynamicObject) -> Option<Difference> {
+    let Change::Apply(key, wanted, _) = change else { return None };
+    plan::difference(key.kind, wanted, &serde_json::to_value(object).ok()?)
 }

@@ -88,7 +88,7 @@ fn converge(
     let mut data = memberlist(situation);
     let has_key = data.get(names::MEMBERLIST_SECRET_KEY).is_some_and(|key| !key.is_empty());
     if !has_key {
-        data.insert(names::MEMBERLIST_SECRET_KEY.to_owned(), situation.fresh_key.as_bytes().to_vec());
+        data.insert(names::MEMBERLIST_SECRET_KEY.to_owned(), situation.gossip_key.as_bytes().to_vec());
     }
     let context = render::Context { settings: situation.settings, owner: &reference, memberlist: &data };
     let objects = render::objects(install, context);
