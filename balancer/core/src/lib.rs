@@ -17,6 +17,8 @@ pub mod assigner;
 pub mod claim;
 pub mod config;
 pub mod decision;
+pub mod election;
+pub mod plan;
 pub mod range;
 pub mod refusal;
 pub mod report;

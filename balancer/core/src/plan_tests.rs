@@ -1,0 +1,342 @@
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+use super::*;
+use crate::config::{PoolSelection, Preference};
+use crate::selector::{AnyOf, Selector};
+
+// By hash, the owners of this address among the three nodes are node2, node1, node3 in this order.
+const FIRST: &str = "172.22.0.100";
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+}
+
+fn selector(key: &str, value: &str) -> Selector {
+    let match_labels = Some(labels(&[(key, value)]));
+    Selector::parse(&LabelSelector { match_labels, match_expressions: None }).unwrap()
+}
+
+fn any_of(key: &str, value: &str) -> AnyOf {
+    AnyOf([selector(key, value)].into())
+}
+
+fn names(nodes: &[&str]) -> BTreeSet<String> {
+    nodes.iter().map(|node| (*node).to_owned()).collect()
+}
+
+fn pool(name: &str, ranges: &[&str]) -> Pool {
+    Pool {
+        name: name.into(),
+        ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+        auto_assign: true,
+        avoid_buggy_ips: false,
+        service_allocation: None,
+        labels: Labels::new(),
+    }
+}
+
+fn service(addresses: &[&str]) -> Service {
+    Service {
+        addresses: addresses.iter().map(|address| ip(address)).collect(),
+        endpoints: Endpoints { any: true, nodes: names(&["node1"]) },
+        ..Service::default()
+    }
+}
+
+/// Three nodes with speakers, a dual-stack pool that is announced everywhere, and one Service.
+fn world() -> World {
+    let pools =
+        [("pool".to_owned(), pool("pool", &["172.22.0.100-172.22.0.199", "fd00:22::100-fd00:22::199"]))];
+    let advertisement = L2Advertisement { name: "all".into(), ..L2Advertisement::default() };
+    World {
+        config: Config {
+            pools: pools.into(),
+            l2_advertisements: [("all".to_owned(), advertisement)].into(),
+            ..Config::default()
+        },
+        services: [(key("web"), service(&[FIRST]))].into(),
+        nodes: ["node1", "node2", "node3"]
+            .map(|name| (name.to_owned(), Node { labels: labels(&[("name", name)]), ..Node::default() }))
+            .into(),
+        speakers: Some(names(&["node1", "node2", "node3"])),
+        ignore_exclude_label: false,
+    }
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("default", name)
+}
+
+/// Who announces each Service, as every node sees it; fails when they do not agree.
+fn owners(world: &World) -> BTreeMap<String, Result<String, Reason>> {
+    let mut owners: BTreeMap<String, Result<String, Reason>> = BTreeMap::new();
+    for me in world.nodes.keys() {
+        for (key, verdict) in plan(world, me).services {
+            let owner = match verdict {
+                Verdict::Mine(_) => Ok(me.clone()),
+                Verdict::Theirs(node) => Ok(node),
+                Verdict::Nobody(reason) => Err(reason),
+            };
+            let former = owners.entry(key.name().to_owned()).or_insert_with(|| owner.clone());
+            assert_eq!(*former, owner, "{key} as {me} sees it");
+        }
+    }
+    owners
+}
+
+fn owner_of_web(change: impl FnOnce(&mut World)) -> Result<String, Reason> {
+    let mut world = world();
+    change(&mut world);
+    owners(&world).remove("web").unwrap()
+}
+
+#[test]
+fn one_node_announces_and_the_others_know_it() {
+    let announcements = [(ip(FIRST), Interfaces::All)].into();
+    let services = |verdict| [(key("web"), verdict)].into();
+    assert_eq!(
+        plan(&world(), "node2"),
+        Plan { announcements, services: services(Verdict::Mine(Interfaces::All)) }
+    );
+    for other in ["node1", "node3"] {
+        let theirs = services(Verdict::Theirs("node2".into()));
+        assert_eq!(plan(&world(), other), Plan { announcements: BTreeMap::new(), services: theirs });
+    }
+}
+
+type Change = fn(&mut World);
+
+fn of<'w>(world: &'w mut World, node: &str) -> &'w mut Node {
+    world.nodes.get_mut(node).unwrap()
+}
+
+fn advertisement(world: &mut World) -> &mut L2Advertisement {
+    world.config.l2_advertisements.get_mut("all").unwrap()
+}
+
+fn web(world: &mut World) -> &mut Service {
+    world.services.get_mut(&key("web")).unwrap()
+}
+
+#[test]
+fn the_owner_follows_from_the_facts() {
+    let cases: &[(&str, Change, Result<&str, Reason>)] = &[
+        ("hash", |_| {}, Ok("node2")),
+        ("no speaker on the first", |world| world.speakers = Some(names(&["node1", "node3"])), Ok("node1")),
+        ("speakers unknown: every node counts", |world| world.speakers = None, Ok("node2")),
+        ("no speaker at all", |world| world.speakers = Some(names(&[])), Err(Reason::NoAvailableNodes)),
+        (
+            "a speaker on a node that is not known",
+            |world| world.speakers = Some(names(&["node9"])),
+            Err(Reason::NoAvailableNodes),
+        ),
+        ("network unavailable", |world| of(world, "node2").network_unavailable = true, Ok("node1")),
+        (
+            "excluded by label, whatever its value",
+            |world| {
+                of(world, "node2").labels.extend(labels(&[(metallb_api::names::EXCLUDE_LB_LABEL, "false")]))
+            },
+            Ok("node1"),
+        ),
+        (
+            "excluded by label, and that is ignored",
+            |world| {
+                world.ignore_exclude_label = true;
+                of(world, "node2").labels.extend(labels(&[(metallb_api::names::EXCLUDE_LB_LABEL, "")]));
+            },
+            Ok("node2"),
+        ),
+        ("node selector", |world| advertisement(world).nodes = any_of("name", "node1"), Ok("node1")),
+        (
+            "node selector without a node",
+            |world| advertisement(world).nodes = any_of("name", "node9"),
+            Err(Reason::NoAvailableNodes),
+        ),
+        (
+            "a preferred node before the hash",
+            |world| {
+                let nodes = selector("name", "node1");
+                advertisement(world).preferences = vec![Preference { weight: 1, nodes }];
+            },
+            Ok("node1"),
+        ),
+        (
+            "weights of two advertisements add up",
+            |world| {
+                let prefer = |weight, node| Preference { weight, nodes: selector("name", node) };
+                let mut second = L2Advertisement { name: "second".into(), ..L2Advertisement::default() };
+                second.preferences = vec![prefer(3, "node1"), prefer(1, "node3")];
+                advertisement(world).preferences = vec![prefer(3, "node3")];
+                world.config.l2_advertisements.insert("second".into(), second);
+            },
+            Ok("node3"),
+        ),
+        (
+            "a preferred node without a speaker",
+            |world| {
+                let nodes = selector("name", "node1");
+                advertisement(world).preferences = vec![Preference { weight: 100, nodes }];
+                world.speakers = Some(names(&["node2", "node3"]));
+            },
+            Ok("node2"),
+        ),
+        ("Local: only nodes with an endpoint", |world| web(world).local = true, Ok("node1")),
+        (
+            "Local: no endpoint where a speaker is",
+            |world| {
+                web(world).local = true;
+                web(world).endpoints.nodes = names(&["node9"]);
+            },
+            Err(Reason::NoLocalEndpoints),
+        ),
+        ("no endpoint", |world| web(world).endpoints = Endpoints::default(), Err(Reason::NoEndpoints)),
+        ("no pool", |world| world.config.pools.clear(), Err(Reason::IpNotAllowed)),
+        (
+            "address outside of the pool",
+            |world| web(world).addresses.push(ip("192.0.2.1")),
+            Err(Reason::IpNotAllowed),
+        ),
+        (
+            "no advertisement",
+            |world| world.config.l2_advertisements.clear(),
+            Err(Reason::NoMatchingAdvertisement),
+        ),
+        (
+            "advertisement of another pool",
+            |world| {
+                advertisement(world).pools =
+                    PoolSelection { names: names(&["other"]), ..PoolSelection::default() }
+            },
+            Err(Reason::NoMatchingAdvertisement),
+        ),
+        (
+            "advertisement of other Services",
+            |world| advertisement(world).services = any_of("app", "db"),
+            Err(Reason::NoMatchingAdvertisement),
+        ),
+        (
+            "advertisement of this Service",
+            |world| {
+                advertisement(world).services = any_of("app", "web");
+                web(world).labels = labels(&[("app", "web")]);
+            },
+            Ok("node2"),
+        ),
+        (
+            "advertisement of this Service, which shares",
+            |world| {
+                advertisement(world).services = any_of("app", "web");
+                web(world).labels = labels(&[("app", "web")]);
+                web(world).shared = true;
+            },
+            Err(Reason::SharedIpWithServiceSelector),
+        ),
+        (
+            "the wanted interface is missing on the first",
+            |world| {
+                advertisement(world).interfaces = names(&["eth1"]);
+                of(world, "node1").interfaces = Some(names(&["eth0"]));
+                of(world, "node2").interfaces = Some(names(&["eth0"]));
+                of(world, "node3").interfaces = Some(names(&["eth0", "eth1"]));
+            },
+            Ok("node3"),
+        ),
+        (
+            "no interface left on the first",
+            |world| of(world, "node2").interfaces = Some(names(&[])),
+            Ok("node1"),
+        ),
+    ];
+    for (name, change, want) in cases {
+        assert_eq!(owner_of_web(*change), want.map(str::to_owned), "{name}");
+    }
+}
+
+#[test]
+fn both_families_are_on_the_owner_of_the_first_address() {
+    let mut world = world();
+    let both = ["fd00:22::100", FIRST];
+    world.services = [(key("web"), service(&both))].into();
+    assert_eq!(owners(&world)["web"], Ok("node3".into()), "owner by hash of fd00:22::100");
+    let announced = plan(&world, "node3").announcements;
+    assert_eq!(announced, both.map(|address| (ip(address), Interfaces::All)).into());
+}
+
+#[test]
+fn services_that_share_an_address_have_one_owner() {
+    // Alone, a would be on node2 and b, by the hash of its IPv6 address, on node3.
+    let mut world = world();
+    world.services = [
+        (key("a"), service(&[FIRST, "fd00:22::100"])),
+        (key("b"), service(&["fd00:22::100"])),
+        (key("c"), service(&["172.22.0.103"])),
+    ]
+    .into();
+    let want = [("a", "node2"), ("b", "node2"), ("c", "node1")];
+    assert_eq!(owners(&world), want.map(|(name, node)| (name.to_owned(), Ok(node.to_owned()))).into());
+    let announced = plan(&world, "node2").announcements;
+    assert_eq!(announced, [FIRST, "fd00:22::100"].map(|address| (ip(address), Interfaces::All)).into());
+}
+
+#[test]
+fn services_that_share_are_on_a_node_that_serves_them_all() {
+    let mut world = world();
+    let local = |nodes: &[&str]| Service {
+        local: true,
+        endpoints: Endpoints { any: true, nodes: names(nodes) },
+        ..service(&[FIRST])
+    };
+    world.services = [(key("a"), local(&["node1", "node3"])), (key("b"), local(&["node1", "node2"]))].into();
+    let owner = |name: &str| (name.to_owned(), Ok("node1".to_owned()));
+    assert_eq!(owners(&world), [owner("a"), owner("b")].into());
+
+    world.services = [(key("a"), local(&["node1"])), (key("b"), local(&["node2"]))].into();
+    let want = [("a".to_owned(), Err(Reason::NoLocalEndpoints)), ("b".to_owned(), Ok("node2".to_owned()))];
+    assert_eq!(owners(&world), want.into());
+}
+
+#[test]
+fn interfaces_come_from_the_advertisements_that_select_the_node() {
+    let mut world = world();
+    let on = |interfaces: &[&str], nodes| L2Advertisement {
+        interfaces: names(interfaces),
+        nodes,
+        ..L2Advertisement::default()
+    };
+    world.config.l2_advertisements = [
+        ("a".to_owned(), on(&["eth1"], AnyOf::default())),
+        ("b".to_owned(), on(&["eth2"], any_of("name", "node2"))),
+        ("c".to_owned(), on(&[], any_of("name", "node1"))),
+    ]
+    .into();
+    let want = Interfaces::Named(names(&["eth1", "eth2"]));
+    assert_eq!(plan(&world, "node2").announcements, [(ip(FIRST), want)].into());
+    world.speakers = Some(names(&["node1"]));
+    assert_eq!(plan(&world, "node1").announcements, [(ip(FIRST), Interfaces::All)].into());
+}
+
+#[test]
+fn a_thousand_services_move_only_from_the_node_that_is_lost() {
+    let mut world = world();
+    world.config.pools = [("pool".to_owned(), pool("pool", &["10.99.0.0/18"]))].into();
+    world.services = (0..1000_u32)
+        .map(|number| {
+            let address = std::net::Ipv4Addr::from(0x0a63_0000 + number).to_string();
+            (key(&format!("s{number}")), service(&[&address]))
+        })
+        .collect();
+    let before = owners(&world);
+    world.speakers = Some(names(&["node1", "node3"]));
+    let after = owners(&world);
+    for (name, owner) in &before {
+        assert!(owner.as_deref() == Ok("node2") || after[name] == *owner, "{name} moved from {owner:?}");
+    }
+    let share = before.values().filter(|owner| owner.as_deref() == Ok("node1")).count();
+    assert!((250..420).contains(&share), "node1 has {share} of 1000");
+}
