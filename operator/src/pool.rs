@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::{Resource, ResourceExt, core::ObjectMeta};
 use metallb_api::{
     BGPAdvertisement, BGPAdvertisementSpec, IPAddressPool, IPAddressPoolSpec, L2Advertisement,
@@ -118,17 +119,18 @@ fn overlaps(verdicts: &[Verdict], pools: &[IPAddressPool]) -> BTreeMap<String, V
     problems
 }
 
-/// What `address_pool` becomes. Its creation time is that of what it became before, if anything, so that it keeps
-/// its place among the pools; it is not applied.
+/// What `address_pool` becomes. It has the creation time by which it takes its place among the pools; that is not
+/// applied.
 fn derive(address_pool: &AddressPool, pools: &[IPAddressPool]) -> Derived {
     let name = address_pool.name_any();
     let spec = &address_pool.spec;
     let owner = owner_reference(address_pool);
     let mut metadata = metadata(&name, address_pool, &owner);
     let before = pools.iter().find(|pool| pool.name_any() == name);
-    metadata.creation_timestamp = before.map_or(address_pool.metadata.creation_timestamp.clone(), |before| {
-        before.metadata.creation_timestamp.clone()
-    });
+    metadata.creation_timestamp = match before {
+        Some(before) => before.metadata.creation_timestamp.clone(),
+        None => address_pool.metadata.creation_timestamp.clone().map(after_all_that_exist),
+    };
     let pool = IPAddressPool {
         metadata,
         spec: IPAddressPoolSpec {
@@ -165,6 +167,13 @@ fn derive(address_pool: &AddressPool, pools: &[IPAddressPool]) -> Derived {
         advertisement
     });
     Derived { pool, l2_advertisement, bgp_advertisements: bgp_advertisements.collect() }
+}
+
+/// What is yet to be created comes after everything that exists, in the order in which it was asked for: the same
+/// order as when it has been created.
+fn after_all_that_exist(asked_for: Time) -> Time {
+    let millennium = SignedDuration::from_hours(24 * 365 * 1000);
+    Time(asked_for.0.checked_add(millennium).unwrap_or(Timestamp::MAX))
 }
 
 /// Every address is a route of its own, without attributes.
@@ -332,6 +341,25 @@ mod tests {
         let verdicts = judge(&[broken, other], &[before("192.0.2.0/25")]);
         assert_eq!(refused(&verdicts[0]).len(), 1);
         assert!(refused(&verdicts[1])[0].contains("IPAddressPool \"p\""), "p is still served as it was");
+    }
+
+    #[test]
+    fn which_of_two_is_served_does_not_change_when_it_is_created_or_deleted_by_hand() {
+        let created = |second: i64| Some(Time(Timestamp::from_second(second).unwrap()));
+        let asked_for = |name: &str, second| {
+            let mut pool = address_pool(name, "protocol: layer2, addresses: [192.0.2.0/24]");
+            pool.metadata.creation_timestamp = created(second);
+            pool
+        };
+        let (first, second) = (asked_for("z", 5), asked_for("a", 6));
+        let mut derived = pool("z", "192.0.2.0/24");
+        derived.metadata.owner_references = Some(vec![owner_reference(&first)]);
+        derived.metadata.creation_timestamp = created(9);
+        for existing in [vec![], vec![derived]] {
+            let verdicts = judge(&[second.clone(), first.clone()], &existing);
+            assert!(matches!(verdicts[0], Verdict::Refuse(_)), "{verdicts:?}");
+            assert!(matches!(verdicts[1], Verdict::Serve(_)), "{verdicts:?}");
+        }
     }
 
     #[test]
