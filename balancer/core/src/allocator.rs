@@ -234,7 +234,7 @@ impl Allocator {
                 Claim::Wants { tenant, .. },
             ) => {
                 self.ledger.hold(&facts.key, addresses, tenant)?;
-                if matches!(decision, Decision::Assign { .. }) {
+                if addresses.iter().all(|address| self.ledger.pool_of(*address).is_some()) {
                     self.lost.remove(&facts.key);
                 }
             }

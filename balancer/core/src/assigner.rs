@@ -239,21 +239,22 @@ impl Assigner {
         let facts = self.services.get(key)?;
         let mut decision = self.allocator.decide(facts);
         // The ledger holds it already, but the Service was never told: tell it as what it is.
-        if let Decision::Keep { addresses, concern: None, .. } = &decision
-            && let Some(before @ Decision::Assign { addresses: given, .. }) = self.unwritten.get(key)
+        if let Decision::Keep { addresses, pool, concern: None } = &decision
+            && let Some(Decision::Assign { addresses: given, pool: of, change }) = self.unwritten.get(key)
             && addresses == given
         {
-            decision = before.clone();
+            let (addresses, pool, change) =
+                (addresses.clone(), pool.as_ref().or(of.as_ref()).cloned(), change.clone());
+            decision = Decision::Assign { addresses, pool, change };
         }
         // Cannot fail: the decision was taken on this very ledger.
         self.allocator.commit(facts, &decision).ok()?;
         let place = (facts.created, key.clone());
-        match decision {
-            Decision::Refuse(_)
-            | Decision::Clear { refusal: Some(_), .. }
-            | Decision::Keep { concern: Some(Concern::Unmet(_)), .. } => self.waiting.insert(place),
-            _ => self.waiting.remove(&place),
-        };
+        if lacks_something(facts, &decision) {
+            self.waiting.insert(place);
+        } else {
+            self.waiting.remove(&place);
+        }
         let allocator = &self.allocator;
         match Report::of(facts, &decision, |address| allocator.is_ours(key, address)) {
             Some(report) => {
@@ -322,6 +323,20 @@ impl Assigner {
     pub fn deadline(&self) -> Option<Duration> {
         let retry = self.retries.values().filter_map(|retry| retry.due).min();
         retry.into_iter().chain(self.allocator.deadline()).min()
+    }
+}
+
+/// Whether a released address could give the Service more than was decided.
+fn lacks_something(facts: &ServiceFacts, decision: &Decision) -> bool {
+    match decision {
+        Decision::Refuse(_)
+        | Decision::Clear { refusal: Some(_), .. }
+        | Decision::Keep { concern: Some(Concern::Unmet(_)), .. } => true,
+        Decision::Keep { addresses, .. } | Decision::Assign { addresses, .. } => match &facts.claim {
+            Claim::Wants { request: Ok(request), .. } => !request.families.are_met_by(addresses),
+            _ => false,
+        },
+        Decision::Leave | Decision::Clear { refusal: None, .. } => false,
     }
 }
 

@@ -69,6 +69,8 @@ pub enum Lack {
     NoRange(Family),
     /// All its addresses of this family are taken.
     NoneFree(Family),
+    /// It has no free address of one of the two families that are required.
+    NotBoth,
 }
 
 /// A pool that was considered, and why it gave no address.
@@ -112,6 +114,20 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// The message of the condition. Unlike the text of the Event it names nothing that changes while the Service
+    /// goes on waiting, since each change of it is a write.
+    #[must_use]
+    pub fn lasting(&self) -> String {
+        match self {
+            Self::InUse(Conflict::Sharing { address, .. } | Conflict::Port { address, .. }) => {
+                format!("another Service holds {address}, and their terms do not let the two share it")
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
 /// A user's text in quotes, cut where it is long; control characters are escaped.
 #[must_use]
 pub fn quoted(text: &str) -> String {
@@ -133,6 +149,7 @@ impl fmt::Display for Lack {
         match self {
             Self::NoRange(family) => write!(f, "it has no {family} range"),
             Self::NoneFree(family) => write!(f, "all its {family} addresses are taken"),
+            Self::NotBoth => f.write_str("it has not both an IPv4 and an IPv6 address free"),
         }
     }
 }

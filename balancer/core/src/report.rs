@@ -139,8 +139,11 @@ fn ingress(
 fn mark(facts: &ServiceFacts, addresses: &[IpAddr], pool: Option<&str>) -> Mark {
     match (addresses, pool, facts.mark.as_deref()) {
         ([], _, Some(_)) => Mark::Remove,
+        ([], _, None) => Mark::Unchanged,
         // Kept addresses that no pool holds still are of the pool which the annotation names.
-        (_, None, _) => Mark::Unchanged,
+        (_, None, Some(_)) => Mark::Unchanged,
+        // That there is a mark is what tells whose the address is.
+        (_, None, None) => Mark::Set(String::new()),
         (_, Some(pool), Some(before)) if pool == before => Mark::Unchanged,
         (_, Some(pool), _) => Mark::Set(pool.to_owned()),
     }
@@ -148,7 +151,7 @@ fn mark(facts: &ServiceFacts, addresses: &[IpAddr], pool: Option<&str>) -> Mark 
 
 fn condition(facts: &ServiceFacts, decision: &Decision) -> Tell {
     let finding = |holds, reason, message| Finding { holds, reason, message };
-    let refused = |refusal: &Refusal| finding(false, refusal.reason(), refusal.to_string());
+    let refused = |refusal: &Refusal| finding(false, refusal.reason(), refusal.lasting());
     let assigned = |addresses: &[IpAddr], pool: &Option<String>| {
         let pool = pool.as_ref().map(|pool| format!(" of pool {pool:?}")).unwrap_or_default();
         finding(true, ASSIGNED, format!("{}{pool}", spelled(addresses)))
@@ -161,7 +164,7 @@ fn condition(facts: &ServiceFacts, decision: &Decision) -> Tell {
         Decision::Assign { addresses, pool, .. } => assigned(addresses, pool),
         Decision::Clear { refusal: Some(refusal), .. } | Decision::Refuse(refusal) => refused(refusal),
         Decision::Keep { addresses, concern: Some(Concern::Unmet(refusal)), .. } => {
-            let message = format!("keeps {}: {refusal}", spelled(addresses));
+            let message = format!("keeps {}: {}", spelled(addresses), refusal.lasting());
             finding(false, refusal.reason(), message)
         }
         Decision::Keep { concern: Some(Concern::PoolMissing(addresses)), .. } => {

@@ -439,7 +439,11 @@ fn a_service_whose_terms_do_not_fit_any_more_moves_and_the_others_stay() {
     };
     serve_one(&mut allocator, &key("a", "k", 80));
     serve_one(&mut allocator, &key("b", "k", 443));
-    let conflict = Conflict::Sharing { service: ServiceKey::new("ns", "b"), others: "ns/a".to_owned() };
+    let conflict = Conflict::Sharing {
+        address: ip("192.0.2.0"),
+        service: ServiceKey::new("ns", "b"),
+        others: "ns/a".to_owned(),
+    };
     assert_eq!(
         serve_one(&mut allocator, &key("b", "l", 443)),
         given(&["192.0.2.1"], "four", Change::Lost(Loss::Conflict(conflict)))

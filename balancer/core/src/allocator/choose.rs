@@ -122,12 +122,16 @@ impl Allocator {
                 Ok(address) => Offer::Whole(vec![address]),
                 Err(lack) => Offer::Nothing(lack),
             },
-            Families::Both | Families::Prefer(_) => match (of(Family::V4), of(Family::V6)) {
+            Families::Both => match (of(Family::V4), of(Family::V6)) {
                 (Ok(four), Ok(six)) => Offer::Whole(vec![four, six]),
-                (Ok(one), Err(_)) | (Err(_), Ok(one)) if matches!(families, Families::Prefer(_)) => {
-                    Offer::Part(one)
-                }
-                (Err(lack), _) | (_, Err(lack)) => Offer::Nothing(lack),
+                // What the pool can never give comes first: which family is full may change at any time.
+                (Err(lack @ Lack::NoRange(_)), _) | (_, Err(lack @ Lack::NoRange(_))) => Offer::Nothing(lack),
+                _ => Offer::Nothing(Lack::NotBoth),
+            },
+            Families::Prefer(_) => match (of(Family::V4), of(Family::V6)) {
+                (Ok(four), Ok(six)) => Offer::Whole(vec![four, six]),
+                (Ok(one), Err(_)) | (Err(_), Ok(one)) => Offer::Part(one),
+                (Err(Lack::NoRange(_)), Err(lack)) | (Err(lack), Err(_)) => Offer::Nothing(lack),
             },
         }
     }

@@ -25,6 +25,8 @@ pub enum Conflict {
     /// Others hold it, on other terms.
     #[error("can't change sharing key for {service:?}, address also in use by {others}")]
     Sharing {
+        /// The address.
+        address: IpAddr,
         /// The Service that asks.
         service: ServiceKey,
         /// The Services that hold the address, separated by commas.
@@ -61,7 +63,7 @@ impl Holders {
             if others.count() > NAMED_HOLDERS {
                 names.push("…".to_owned());
             }
-            return Err(Conflict::Sharing { service: service.clone(), others: names.join(",") });
+            return Err(Conflict::Sharing { address, service: service.clone(), others: names.join(",") });
         }
         for port in &tenant.ports {
             if let Ok(found) = self.ports.binary_search_by_key(port, |(port, _)| *port)
