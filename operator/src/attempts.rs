@@ -24,6 +24,8 @@ const LONGEST_TRUCE: Duration = Duration::from_secs(300);
 pub struct Attempts {
     failures: BTreeMap<Key, Failure>,
     repairs: BTreeMap<Key, Repairs>,
+    /// What was written last.
+    written: BTreeMap<Key, Value>,
     settled: BTreeMap<Key, Difference>,
 }
 
@@ -57,7 +59,8 @@ impl Attempts {
     #[must_use]
     pub fn held_until(&self, key: &Key, wanted: &Value, now: Timestamp) -> Option<Timestamp> {
         let failure = self.failed_before(key, wanted).map(|failure| failure.not_before);
-        let truce = self.repairs.get(key).map(|repairs| repairs.not_before);
+        let truce = self.repairs.get(key).filter(|_| self.written.get(key) == Some(wanted));
+        let truce = truce.map(|repairs| repairs.not_before);
         failure.into_iter().chain(truce).max().filter(|until| *until > now)
     }
 
@@ -96,20 +99,23 @@ impl Attempts {
         self.failures.insert(key.clone(), failure);
     }
 
-    /// Notes that a write of `key` worked: it was made because of `repaired`, and `left` differs all the same.
+    /// Notes that `wanted` was written to `key` because of `found`, and that `left` differs all the same. Whether
+    /// that was a repair: the same was written before, so that somebody must have changed it.
     pub fn succeeded(
         &mut self,
         key: &Key,
-        repaired: Option<Difference>,
+        wanted: &Value,
+        found: Option<Difference>,
         left: Option<Difference>,
         now: Timestamp,
-    ) {
+    ) -> bool {
         self.failures.remove(key);
+        let repaired = self.written.insert(key.clone(), wanted.clone()).as_ref() == Some(wanted);
         match left {
             Some(left) => self.settled.insert(key.clone(), left),
             None => self.settled.remove(key),
         };
-        let Some(difference) = repaired else { return };
+        let (true, Some(difference)) = (repaired, found) else { return repaired };
         let repairs = self.repairs.entry(key.clone()).or_insert_with(|| Repairs {
             last: difference.clone(),
             times: Vec::new(),
@@ -117,6 +123,15 @@ impl Attempts {
             not_before: now,
         });
         repairs.note(difference, now);
+        true
+    }
+
+    /// Notes that `key` was deleted as planned.
+    pub fn removed(&mut self, key: &Key) {
+        self.failures.remove(key);
+        self.repairs.remove(key);
+        self.written.remove(key);
+        self.settled.remove(key);
     }
 }
 
@@ -179,7 +194,7 @@ mod tests {
         assert_eq!(attempts.failure(&key(), &bad), Some("refused"));
         assert_eq!(attempts.failure(&key(), &good), None);
         assert_eq!(attempts.held_until(&key(), &good, at(0)), None);
-        attempts.succeeded(&key(), None, None, at(1));
+        attempts.succeeded(&key(), &good, None, None, at(1));
         assert_eq!(attempts.held_until(&key(), &bad, at(1)), None);
     }
 
@@ -187,12 +202,19 @@ mod tests {
     fn a_quarrel_is_slowed_down_named_and_ends() {
         let mut attempts = Attempts::default();
         let mut now = at(0);
+        let wanted = Value::from("one replica");
+        assert!(!attempts.succeeded(&key(), &wanted, None, None, now), "created");
         let mut repaired_at = Vec::new();
         for _ in 0..8 {
-            now = attempts.held_until(&key(), &Value::Null, now).unwrap_or(now);
-            attempts.succeeded(&key(), Some(difference()), None, now);
+            now = attempts.held_until(&key(), &wanted, now).unwrap_or(now);
+            assert!(attempts.succeeded(&key(), &wanted, Some(difference()), None, now));
             repaired_at.push(now.as_second());
         }
+        assert_eq!(
+            attempts.held_until(&key(), &Value::from("two replicas"), now),
+            None,
+            "a new wish need not wait"
+        );
         assert_eq!(repaired_at, [0, 0, 0, 0, 0, 1, 3, 7]);
         assert_eq!(
             attempts.quarrels(now).collect::<Vec<_>>(),
@@ -202,22 +224,27 @@ mod tests {
             ]
         );
         assert_eq!(attempts.quarrels(at(1000)).count(), 0);
-        attempts.succeeded(&key(), Some(difference()), None, at(1000));
-        assert_eq!(
-            attempts.held_until(&key(), &Value::Null, at(1000)),
-            None,
-            "one repair later is no quarrel"
-        );
+        attempts.succeeded(&key(), &wanted, Some(difference()), None, at(1000));
+        assert_eq!(attempts.held_until(&key(), &wanted, at(1000)), None, "one repair later is no quarrel");
+    }
+
+    #[test]
+    fn changes_of_what_is_wanted_are_no_quarrel() {
+        let mut attempts = Attempts::default();
+        for replicas in 0..20 {
+            assert!(!attempts.succeeded(&key(), &Value::from(replicas), Some(difference()), None, at(0)));
+        }
+        assert_eq!(attempts.quarrels(at(0)).count(), 0);
     }
 
     #[test]
     fn a_value_that_the_server_writes_its_own_way_is_left_alone() {
         let mut attempts = Attempts::default();
-        attempts.succeeded(&key(), Some(difference()), Some(difference()), at(0));
+        attempts.succeeded(&key(), &Value::Null, Some(difference()), Some(difference()), at(0));
         assert!(attempts.is_settled(&key(), &difference()));
         let changed = Difference { found: Some(7.into()), ..difference() };
         assert!(!attempts.is_settled(&key(), &changed), "somebody changed it again");
-        attempts.succeeded(&key(), None, None, at(1));
+        attempts.succeeded(&key(), &Value::Null, None, None, at(1));
         assert!(!attempts.is_settled(&key(), &difference()));
     }
 }

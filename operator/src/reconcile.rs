@@ -167,21 +167,19 @@ impl Operator {
                 if let Some(left) = &left {
                     tracing::warn!(object = %key, difference = %left, "the API server stores this its own way");
                 }
-                let repaired = match change {
-                    Change::Apply(_, _, Some(difference)) => Some(difference.clone()),
-                    _ => None,
+                let found = match change {
+                    Change::Apply(_, _, found) => found.clone(),
+                    Change::Create(..) | Change::Delete(..) => None,
                 };
-                match &repaired {
-                    Some(difference) => tracing::info!(object = %key, %difference, "applied"),
-                    None => tracing::info!(object = %key, "created"),
-                }
-                self.attempts.succeeded(key, repaired, left, now);
+                let difference = found.as_ref().map(ToString::to_string);
+                let repaired = self.attempts.succeeded(key, change.wanted(), found, left, now);
+                tracing::info!(object = %key, difference, repaired, "applied");
                 self.world.wrote(key.kind, *object);
                 Ok(Learnt::Done)
             }
             Outcome::Removed => {
                 tracing::info!(object = %key, "removed");
-                self.attempts.succeeded(key, None, None, now);
+                self.attempts.removed(key);
                 self.world.removed(key);
                 Ok(Learnt::Done)
             }
@@ -205,7 +203,7 @@ impl Operator {
             let now = Timestamp::now();
             match cluster.report(&report).await {
                 Outcome::Written(object) => {
-                    self.attempts.succeeded(&report.key, None, None, now);
+                    self.attempts.succeeded(&report.key, &report.status, None, None, now);
                     self.world.wrote(report.key.kind, *object);
                 }
                 Outcome::Removed | Outcome::Outdated => {}

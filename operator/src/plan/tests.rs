@@ -1,1 +1,431 @@
+use std::collections::BTreeMap;
 
+use kube::runtime::watcher::Event;
+use serde_json::{Map, json};
+
+use super::*;
+use crate::{gate::WorkloadKind, world};
+
+const NAMESPACE: &str = "metallb-system";
+
+/// A cluster of which everything has been seen, and an API server that does what it is told.
+struct Bench {
+    settings: Settings,
+    world: World,
+    attempts: Attempts,
+    now: Timestamp,
+    version: u64,
+}
+
+impl Bench {
+    fn unseen() -> Self {
+        let variables: BTreeMap<_, _> = [
+            ("OPERATOR_NAMESPACE", NAMESPACE),
+            ("POD_NAME", "operator"),
+            ("CONTROLLER_IMAGE", "controller:1"),
+            ("SPEAKER_IMAGE", "speaker:1"),
+        ]
+        .into();
+        Self {
+            settings: Settings::read(|name| variables.get(name).map(|&value| value.to_owned())).unwrap(),
+            world: World::default(),
+            attempts: Attempts::default(),
+            now: "2030-01-01T00:00:00Z".parse().unwrap(),
+            version: 100,
+        }
+    }
+
+    fn new() -> Self {
+        let mut bench = Self::unseen();
+        for kind in Kind::ALL {
+            for event in [Event::Init, Event::InitDone] {
+                bench.world.take(world::Change::Object(kind, Box::new(event)));
+            }
+        }
+        for kind in WorkloadKind::ALL {
+            for event in [Event::Init, Event::InitDone] {
+                bench.world.take(world::Change::Workload(kind, Box::new(event)));
+            }
+        }
+        for event in [Event::Init, Event::InitDone] {
+            bench.world.take(world::Change::Pod(Box::new(event)));
+        }
+        for event in [Event::Init, Event::InitDone] {
+            bench.world.take(world::Change::Node(Box::new(event)));
+        }
+        bench
+    }
+
+    /// With a MetalLB resource that was carried out.
+    fn installed() -> Self {
+        let mut bench = Self::new();
+        bench.put(Kind::MetalLb, metallb("{}"));
+        bench.settle();
+        bench
+    }
+
+    /// Somebody writes an object.
+    fn put(&mut self, kind: Kind, mut object: Value) {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = self.version.to_string().into();
+        let object = serde_json::from_value(object).unwrap();
+        self.world.take(world::Change::Object(kind, Box::new(Event::Apply(object))));
+    }
+
+    fn delete(&mut self, key: &Key) {
+        self.world.removed(key);
+    }
+
+    fn live(&self, kind: Kind, name: &str) -> Value {
+        serde_json::to_value(self.world.object(&key(kind, name)).unwrap()).unwrap()
+    }
+
+    fn edit(&mut self, kind: Kind, name: &str, edit: impl FnOnce(&mut Value)) {
+        let mut object = self.live(kind, name);
+        edit(&mut object);
+        self.put(kind, object);
+    }
+
+    fn plan(&self) -> Plan {
+        plan(Situation {
+            settings: &self.settings,
+            world: &self.world,
+            attempts: &self.attempts,
+            now: self.now,
+            gossip_key: "remembered",
+        })
+    }
+
+    /// What is to be changed, stage by stage.
+    fn changes(&self) -> Vec<Vec<String>> {
+        let verb = |change: &Change| match change {
+            Change::Create(key, _) => format!("create {} {}", key.kind, key.name),
+            Change::Apply(key, _, None) => format!("apply {} {}", key.kind, key.name),
+            Change::Apply(key, _, Some(difference)) => {
+                format!("repair {} {}: {}", key.kind, key.name, difference.field)
+            }
+            Change::Delete(key, _) => format!("delete {} {}", key.kind, key.name),
+        };
+        self.plan().stages.iter().map(|stage| stage.iter().map(verb).collect()).collect()
+    }
+
+    /// Carries plans out until nothing is left to do.
+    fn settle(&mut self) {
+        for _ in 0..10 {
+            let Plan { stages, reports, .. } = self.plan();
+            if stages.is_empty() {
+                for report in &reports {
+                    let mut object =
+                        self.world.object(&report.key).map(serde_json::to_value).unwrap().unwrap();
+                    object["status"] = report.status.clone();
+                    self.put(report.key.kind, object);
+                }
+                if reports.is_empty() {
+                    return;
+                }
+            }
+            for change in stages.iter().flatten() {
+                match change {
+                    Change::Create(key, object) => self.put(key.kind, stored(object, "Update")),
+                    Change::Apply(key, object, _) => self.put(key.kind, stored(object, "Apply")),
+                    Change::Delete(key, _) => self.delete(key),
+                }
+            }
+        }
+        panic!("there is no end to it: {:?}", self.plan());
+    }
+
+    fn condition(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        condition: &str,
+    ) -> (String, String, String) {
+        let key = Key { kind, namespace: namespace.to_owned(), name: name.to_owned() };
+        let object = self.world.object(&key).unwrap();
+        let conditions = object.data["status"]["conditions"].as_array().unwrap();
+        let found = conditions.iter().find(|found| found["type"] == condition).unwrap();
+        let text = |field: &str| found[field].as_str().unwrap().to_owned();
+        (text("status"), text("reason"), text("message"))
+    }
+
+    fn degraded(&self) -> (String, String, String) {
+        self.condition(Kind::MetalLb, NAMESPACE, "metallb", "Degraded")
+    }
+}
+
+fn key(kind: Kind, name: &str) -> Key {
+    Key { kind, namespace: NAMESPACE.to_owned(), name: name.to_owned() }
+}
+
+fn metallb(spec: &str) -> Value {
+    let spec: Value = serde_saphyr::from_str(spec).unwrap();
+    json!({"apiVersion": "metallb.io/v1beta1", "kind": "MetalLB", "spec": spec,
+           "metadata": {"name": "metallb", "namespace": NAMESPACE, "uid": "uid-metallb", "generation": 1}})
+}
+
+fn address_pool(name: &str, spec: &str) -> Value {
+    let spec: Value = serde_saphyr::from_str(spec).unwrap();
+    json!({"apiVersion": "metallb.io/v1beta1", "kind": "AddressPool", "spec": spec,
+           "metadata": {"name": name, "namespace": NAMESPACE, "uid": format!("uid-{name}"), "generation": 1,
+                        "creationTimestamp": "2029-01-01T00:00:00Z"}})
+}
+
+/// An object as the API server stores it after a write by the operator.
+fn stored(object: &Value, operation: &str) -> Value {
+    let mut stored = object.clone();
+    let metadata = stored["metadata"].as_object_mut().unwrap();
+    metadata.insert("uid".to_owned(), format!("uid-{}", metadata["name"].as_str().unwrap()).into());
+    metadata.insert(
+        "managedFields".to_owned(),
+        json!([{"manager": FIELD_MANAGER, "operation": operation, "fieldsV1": fields(object)}]),
+    );
+    stored
+}
+
+/// Every field is owned; lists are atomic.
+fn fields(object: &Value) -> Value {
+    let Some(object) = object.as_object() else { return json!({}) };
+    let below: Map<_, _> = object.iter().map(|(key, value)| (format!("f:{key}"), fields(value))).collect();
+    Value::Object(below)
+        .as_object()
+        .map(|all| {
+            let identity = ["f:apiVersion", "f:kind", "f:name", "f:namespace", "f:resourceVersion"];
+            all.iter()
+                .filter(|(key, _)| !identity.contains(&key.as_str()))
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect()
+        })
+        .map(Value::Object)
+        .unwrap_or_default()
+}
+
+#[test]
+fn nothing_is_decided_on_half_a_picture() {
+    let mut bench = Bench::unseen();
+    bench.put(Kind::MetalLb, metallb("{}"));
+    assert_eq!(bench.plan(), Plan::default());
+    let source = world::Source::Objects(Kind::Secret);
+    bench.world.take(world::Change::Fault(source, "cannot watch Secret objects: forbidden".to_owned()));
+    let plan = bench.plan();
+    assert_eq!(plan.stages, Vec::<Vec<Change>>::new());
+    let conditions = &plan.reports[0].status["conditions"];
+    assert_eq!(conditions[3]["reason"], "WatchFailed");
+    assert_eq!(conditions[3]["message"], "cannot watch Secret objects: forbidden");
+}
+
+#[test]
+fn a_resource_becomes_objects_and_then_there_is_nothing_to_do() {
+    let mut bench = Bench::new();
+    bench.put(Kind::MetalLb, metallb("{}"));
+    assert_eq!(
+        bench.changes(),
+        [
+            ["create Secret metallb-memberlist", "apply ConfigMap metallb-excludel2"],
+            ["apply Deployment controller", "apply DaemonSet speaker"],
+        ]
+    );
+    bench.settle();
+    assert_eq!(bench.plan(), Plan::default());
+    assert_eq!(bench.degraded().0, "False");
+}
+
+#[test]
+fn what_is_changed_or_deleted_is_repaired() {
+    let mut bench = Bench::installed();
+    bench.edit(Kind::DaemonSet, "speaker", |object| {
+        object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(0);
+    });
+    bench.edit(Kind::Deployment, "controller", |object| object["spec"]["replicas"] = json!(0));
+    bench.edit(Kind::ConfigMap, "metallb-excludel2", |object| object["metadata"]["labels"] = json!({}));
+    assert_eq!(
+        bench.changes(),
+        [
+            vec!["repair ConfigMap metallb-excludel2: metadata.labels.app"],
+            vec![
+                "repair Deployment controller: spec.replicas",
+                "repair DaemonSet speaker: spec.template.spec.terminationGracePeriodSeconds"
+            ],
+        ]
+    );
+    bench.settle();
+    bench.delete(&key(Kind::DaemonSet, "speaker"));
+    assert_eq!(bench.changes(), [["apply DaemonSet speaker"]]);
+}
+
+#[test]
+fn the_key_of_the_gossip_is_never_overwritten() {
+    let mut bench = Bench::installed();
+    assert_eq!(bench.live(Kind::Secret, "metallb-memberlist")["data"]["secretkey"], "cmVtZW1iZXJlZA==");
+    bench.edit(Kind::Secret, "metallb-memberlist", |secret| secret["data"]["secretkey"] = json!("bWluZQ=="));
+    bench.settle();
+    assert_eq!(bench.live(Kind::Secret, "metallb-memberlist")["data"]["secretkey"], "bWluZQ==");
+
+    let mut bench = Bench::new();
+    let theirs = json!({"apiVersion": "v1", "kind": "Secret", "data": {"secretkey": "b2xk"},
+                        "metadata": {"name": "metallb-memberlist", "namespace": NAMESPACE}});
+    bench.put(Kind::Secret, theirs);
+    bench.put(Kind::MetalLb, metallb("{}"));
+    let plan = bench.plan();
+    let Change::Apply(_, secret, _) = &plan.stages[0][0] else { panic!("{plan:?}") };
+    assert_eq!(secret["data"], json!({"secretkey": "b2xk"}));
+    assert_eq!(secret["metadata"]["resourceVersion"], "101", "only if it is still what was seen");
+}
+
+#[test]
+fn a_spec_with_problems_changes_nothing_and_is_told() {
+    let mut bench = Bench::installed();
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["spec"] = json!({"logLevel": "debug", "bgpBackend": "bird"});
+        object["metadata"]["generation"] = json!(2);
+    });
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    bench.settle();
+    let (status, reason, message) = bench.degraded();
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "InvalidSpec"));
+    assert!(message.starts_with("spec.bgpBackend: \"bird\" is not one of"), "{message}");
+}
+
+#[test]
+fn ip_failover_stops_a_first_installation_only() {
+    let keepalived = || {
+        let text = "{metadata: {name: ha, namespace: ns, resourceVersion: '1'}, spec: {template: {metadata: {labels: \
+                    {ipfailover: x}}, spec: {hostNetwork: true}}}}";
+        let event = Event::Apply(serde_saphyr::from_str(text).unwrap());
+        world::Change::Workload(WorkloadKind::DaemonSet, Box::new(event))
+    };
+    let mut bench = Bench::new();
+    bench.put(Kind::MetalLb, metallb("{}"));
+    bench.world.take(keepalived());
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    bench.settle();
+    assert_eq!(bench.degraded().1, "IPFailoverPresent");
+    bench.world.take(world::Change::Workload(WorkloadKind::DaemonSet, Box::new(Event::Init)));
+    bench.world.take(world::Change::Workload(WorkloadKind::DaemonSet, Box::new(Event::InitDone)));
+    assert_eq!(bench.changes().len(), 2, "it is gone");
+
+    let mut bench = Bench::installed();
+    bench.world.take(keepalived());
+    bench.delete(&key(Kind::Deployment, "controller"));
+    assert_eq!(bench.changes(), [["apply Deployment controller"]], "what runs is kept running");
+}
+
+#[test]
+fn what_somebody_else_installed_is_taken_over_only_when_told() {
+    let theirs = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 3},
+                        "metadata": {"name": "controller", "namespace": NAMESPACE, "labels": {"app": "metallb"}}});
+    let mut bench = Bench::new();
+    bench.put(Kind::Deployment, theirs);
+    bench.put(Kind::MetalLb, metallb("{}"));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    bench.settle();
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "ForeignLoadBalancer");
+    assert!(message.contains("Deployment metallb-system/controller"), "{message}");
+    assert_eq!(bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "Available").1, "NotInstalled");
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["metadata"]["annotations"] = json!({ADOPT: "true"});
+    });
+    assert!(bench.changes()[1][0].starts_with("repair Deployment controller"), "{:?}", bench.changes());
+}
+
+#[test]
+fn what_is_no_longer_part_of_it_is_removed_and_nothing_else() {
+    let mut bench = Bench::installed();
+    let config_map = |name: &str, labels: Value, owner: &str| {
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": NAMESPACE, "uid": "u",
+               "labels": labels, "ownerReferences": [{"apiVersion": "v1", "kind": "X", "name": "x", "uid": owner}]}})
+    };
+    let mine = json!({MANAGED_BY.0: MANAGED_BY.1});
+    bench.put(Kind::ConfigMap, config_map("old", mine.clone(), "uid-metallb"));
+    bench.put(Kind::ConfigMap, config_map("of-another-resource", mine, "uid-other"));
+    bench.put(Kind::ConfigMap, config_map("not-labelled", json!({}), "uid-metallb"));
+    assert_eq!(bench.changes(), [["delete ConfigMap old"]]);
+}
+
+#[test]
+fn a_resource_that_is_being_deleted_is_left_alone() {
+    let mut bench = Bench::installed();
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["metadata"]["deletionTimestamp"] = json!("2030-01-01T00:00:00Z");
+    });
+    bench.delete(&key(Kind::DaemonSet, "speaker"));
+    assert_eq!(bench.plan(), Plan::default());
+}
+
+#[test]
+fn a_resource_of_another_name_or_namespace_is_told_and_harms_nothing() {
+    let mut bench = Bench::installed();
+    for (name, namespace) in [("second", NAMESPACE), ("metallb", "default")] {
+        let mut other = metallb("{logLevel: debug}");
+        other["metadata"]["name"] = json!(name);
+        other["metadata"]["namespace"] = json!(namespace);
+        bench.put(Kind::MetalLb, other);
+    }
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    bench.settle();
+    for (name, namespace) in [("second", NAMESPACE), ("metallb", "default")] {
+        let (status, reason, message) = bench.condition(Kind::MetalLb, namespace, name, "Degraded");
+        assert_eq!((status.as_str(), reason.as_str()), ("True", "IncorrectMetalLBResourceName"));
+        assert!(message.contains("\"metallb\" in namespace \"metallb-system\""), "{message}");
+    }
+    assert_eq!(bench.degraded().0, "False");
+}
+
+#[test]
+fn a_pool_is_served_and_a_change_of_protocol_removes_before_it_creates() {
+    let mut bench = Bench::new();
+    bench.put(Kind::AddressPool, address_pool("p", "{protocol: layer2, addresses: [192.0.2.0/28]}"));
+    assert_eq!(bench.changes(), [["apply IPAddressPool p", "apply L2Advertisement p"]]);
+    bench.settle();
+    let ready = bench.condition(Kind::AddressPool, NAMESPACE, "p", "Ready");
+    assert_eq!(ready.2, "served as IPAddressPool p, L2Advertisement p");
+    bench.edit(Kind::AddressPool, "p", |object| object["spec"]["protocol"] = json!("bgp"));
+    assert_eq!(bench.changes(), [["delete L2Advertisement p"], ["apply BGPAdvertisement p"]]);
+    bench.settle();
+    assert_eq!(bench.plan(), Plan::default());
+}
+
+#[test]
+fn a_pool_that_is_not_valid_keeps_what_it_was_and_one_of_somebody_else_is_kept_too() {
+    let mut bench = Bench::new();
+    bench.put(Kind::AddressPool, address_pool("p", "{protocol: layer2, addresses: [192.0.2.0/28]}"));
+    bench.settle();
+    bench.edit(Kind::AddressPool, "p", |object| object["spec"]["addresses"] = json!(["192.0.2.300/28"]));
+    let theirs = json!({"apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement", "spec": {},
+                        "metadata": {"name": "q", "namespace": NAMESPACE}});
+    bench.put(Kind::L2Advertisement, theirs);
+    bench.put(Kind::AddressPool, address_pool("q", "{protocol: layer2, addresses: [198.51.100.0/28]}"));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    bench.settle();
+    let (status, reason, message) = bench.condition(Kind::AddressPool, NAMESPACE, "p", "Ready");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "Invalid"));
+    assert!(message.starts_with("spec.addresses[0]: "), "{message}");
+    assert_eq!(
+        bench.condition(Kind::AddressPool, NAMESPACE, "q", "Ready").2,
+        "not served: L2Advertisement q exists and does not belong to this pool. Remove one of the two"
+    );
+}
+
+#[test]
+fn a_write_that_failed_waits_its_time_and_is_told() {
+    let mut bench = Bench::installed();
+    bench.edit(Kind::Deployment, "controller", |object| object["spec"]["replicas"] = json!(0));
+    let plan = bench.plan();
+    let change = &plan.stages[0][0];
+    bench.attempts.failed(
+        change.key(),
+        change.wanted(),
+        "Deployment controller: forbidden".to_owned(),
+        bench.now,
+    );
+    let plan = bench.plan();
+    assert_eq!(plan.stages, Vec::<Vec<Change>>::new());
+    assert_eq!(plan.wake, Some("2030-01-01T00:00:00.5Z".parse().unwrap()));
+    assert_eq!(plan.reports[0].status["conditions"][3]["reason"], "ApplyFailed");
+    let warning = &plan.reports[0].events[0];
+    assert_eq!((warning.warning, warning.message.as_str()), (true, "Deployment controller: forbidden"));
+    bench.now = "2030-01-01T00:00:01Z".parse().unwrap();
+    assert_eq!(bench.changes(), [["repair Deployment controller: spec.replicas"]]);
+}
