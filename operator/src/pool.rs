@@ -129,7 +129,7 @@ fn derive(address_pool: &AddressPool, pools: &[IPAddressPool]) -> Derived {
     let before = pools.iter().find(|pool| pool.name_any() == name);
     metadata.creation_timestamp = match before {
         Some(before) => before.metadata.creation_timestamp.clone(),
-        None => address_pool.metadata.creation_timestamp.clone().map(after_all_that_exist),
+        None => address_pool.metadata.creation_timestamp.as_ref().map(after_all_that_exist),
     };
     let pool = IPAddressPool {
         metadata,
@@ -171,7 +171,7 @@ fn derive(address_pool: &AddressPool, pools: &[IPAddressPool]) -> Derived {
 
 /// What is yet to be created comes after everything that exists, in the order in which it was asked for: the same
 /// order as when it has been created.
-fn after_all_that_exist(asked_for: Time) -> Time {
+fn after_all_that_exist(asked_for: &Time) -> Time {
     let millennium = SignedDuration::from_hours(24 * 365 * 1000);
     Time(asked_for.0.checked_add(millennium).unwrap_or(Timestamp::MAX))
 }
