@@ -150,3 +150,11 @@ dist: ## Write dist/install.yaml, the whole installation in one file
 	@mkdir -p dist
 	@{ echo "# Written by \`make dist\` from config/default. Apply it with: kubectl apply --server-side -f install.yaml"; \
 	  $(KUBECTL) kustomize config/default; } > dist/install.yaml
+
+.PHONY: bundle
+bundle: ## Write the OLM bundle (bundle/) and catalog (olm/) from config/
+	@$(KUBECTL) kustomize config/manifests | cargo run -q -p metallb-api --bin bundlegen -- .
+
+.PHONY: packaged
+packaged: dist bundle ## Fail when dist/, bundle/ or olm/ is not what config/ says
+	@git diff --exit-code --stat -- dist bundle olm || { echo "commit what \`make dist bundle\` wrote" >&2; exit 1; }

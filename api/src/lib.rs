@@ -3,10 +3,12 @@
 //! One kind a file. Field names, types, defaults and printer columns are those of upstream MetalLB and of its operator,
 //! so that their YAML applies unchanged; docs/compatibility.md lists what is added. The types accept whatever the
 //! schemas accept: what a value means, and whether it makes sense, is for the readers to judge, so that one bad object
-//! never makes a list unreadable. The binary `crdgen` writes the CustomResourceDefinitions that [`crd::all`] makes.
+//! never makes a list unreadable. The binary `crdgen` writes the CustomResourceDefinitions that [`crd::all`] makes, and
+//! `bundlegen` the OLM bundle and catalog that [`bundle::files`] makes.
 
 pub mod address_pool;
 pub mod bgp_peer;
+pub mod bundle;
 pub mod conditions;
 pub mod crd;
 pub mod names;

@@ -1,0 +1,91 @@
+//! Rules for the file-based catalog.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{Bundle, Rule, text};
+use crate::bundle::csv::provided;
+use crate::bundle::objects::{items, name};
+
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        name: "catalog",
+        source: "docs: file-based catalogs, OLM-defined schemas; registry: alpha/model/model.go, Validate",
+        check: catalog,
+    },
+    Rule {
+        name: "catalog-bundle",
+        source: "docs: file-based catalogs, properties; registry: alpha/property/property.go",
+        check: catalog_bundle,
+    },
+];
+
+fn blobs<'a>(bundle: &'a Bundle, schema: &'a str) -> impl Iterator<Item = &'a Value> {
+    bundle.catalog.iter().filter(move |blob| blob["schema"] == schema)
+}
+
+fn catalog(bundle: &Bundle) -> Vec<String> {
+    let mut broken = Vec::new();
+    let packages: Vec<&Value> = blobs(bundle, "olm.package").collect();
+    let [package] = packages.as_slice() else {
+        return vec![format!("there are {} blobs of schema olm.package", packages.len())];
+    };
+    if package["name"] != bundle.package() {
+        broken.push(format!("package {}: the bundle is of package {}", package["name"], bundle.package()));
+    }
+    if !blobs(bundle, "olm.channel").any(|channel| channel["name"] == package["defaultChannel"]) {
+        broken.push(format!("package {}: no default channel {}", package["name"], package["defaultChannel"]));
+    }
+    let csv = name(bundle.csv());
+    for channel in blobs(bundle, "olm.channel") {
+        let entries: BTreeSet<&str> = items(&channel["entries"]).map(|entry| text(&entry["name"])).collect();
+        let replaced: BTreeSet<&str> =
+            items(&channel["entries"]).filter_map(|entry| entry["replaces"].as_str()).collect();
+        let heads: Vec<&&str> = entries.difference(&replaced).collect();
+        if heads.len() != 1 {
+            broken.push(format!("channel {}: has the heads {heads:?}, and must have one", channel["name"]));
+        }
+        if let Some(missing) = replaced.difference(&entries).next() {
+            broken.push(format!("channel {}: replaces {missing}, which is not in it", channel["name"]));
+        }
+    }
+    let channels = text(&bundle.annotations["operators.operatorframework.io.bundle.channels.v1"]);
+    for channel in channels.split(',') {
+        let listed = blobs(bundle, "olm.channel")
+            .filter(|blob| blob["name"] == channel)
+            .any(|blob| items(&blob["entries"]).any(|entry| entry["name"] == csv));
+        if !listed {
+            broken.push(format!("channel {channel}: {csv} is not in it, but annotated so"));
+        }
+    }
+    broken
+}
+
+fn catalog_bundle(bundle: &Bundle) -> Vec<String> {
+    let csv = bundle.csv();
+    let Some(blob) = blobs(bundle, "olm.bundle").find(|blob| blob["name"] == name(csv)) else {
+        return vec![format!("no blob of schema olm.bundle is called {}", name(csv))];
+    };
+    let values = |of: &str| {
+        let properties = items(&blob["properties"]).filter(move |property| property["type"] == of);
+        properties.map(|property| property["value"].clone()).collect::<Vec<_>>()
+    };
+    let mut broken = Vec::new();
+    let package = serde_json::json!({ "packageName": bundle.package(), "version": csv["spec"]["version"] });
+    if values("olm.package") != [package.clone()] {
+        broken.push(format!("{}: property olm.package must be {package}", name(csv)));
+    }
+    if values("olm.gvk") != provided(csv).collect::<Vec<_>>() {
+        broken.push(format!("{}: properties olm.gvk are not those of the owned kinds", name(csv)));
+    }
+    if text(&blob["image"]).is_empty() {
+        broken.push(format!("{}: image must be set", name(csv)));
+    }
+    let listed =
+        |image: &Value| items(&blob["relatedImages"]).any(|listed| listed["image"] == image["image"]);
+    for image in items(&csv["spec"]["relatedImages"]).filter(|image| !listed(image)) {
+        broken.push(format!("{}: relatedImages: {} is missing", name(csv), image["image"]));
+    }
+    broken
+}
