@@ -96,7 +96,7 @@ fn normalise(schema: &mut JSONSchemaProps) {
         // The text is a page long and would be repeated for each list of resources.
         schema.description = None;
         schema.any_of = Some(vec![of("integer"), of("string")]);
-        schema.pattern = Some(QUANTITY.into());
+        schema.pattern.get_or_insert_with(|| QUANTITY.into());
     }
     for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
         normalise(property);

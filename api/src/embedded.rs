@@ -4,7 +4,7 @@
 //! The markers decide how server-side apply merges the fields, so they are the same as on the built-in kinds:
 //! <https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy>.
 
-use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, SecretReference};
+use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, ResourceRequirements, SecretReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use schemars::transform::{Transform, transform_subschemas};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -71,6 +71,19 @@ pub(crate) fn resources(generator: &mut SchemaGenerator) -> Schema {
         claims.insert(LIST_MAP_KEYS.into(), json!(["name"]));
     }
     schema
+}
+
+/// Names of objects in the same namespace.
+pub(crate) fn local_references(generator: &mut SchemaGenerator) -> Schema {
+    let mut reference = generator.subschema_for::<LocalObjectReference>();
+    reference.insert(MAP_TYPE.into(), json!("atomic"));
+    reference.remove("required");
+    json_schema!({ "type": "array", "items": reference })
+}
+
+/// A number of pods, or a percentage of them.
+pub(crate) fn number_or_percentage(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "x-kubernetes-int-or-string": true, "pattern": "^[0-9]+%?$" })
 }
 
 /// An integer without a format: the API server takes it for 64 bits wide.

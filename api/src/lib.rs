@@ -40,7 +40,12 @@ pub use kube::Resource;
 
 pub use ip_address_pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector};
-pub use metallb::{FrrK8sConfig, LogLevel, MetalLB, MetalLBSpec, MetalLBStatus, WorkloadConfig};
+pub use metallb::{
+    Approval, Component, ConflictPolicy, ConflictProbe, ControllerConfig, Detection, DrainPolicy, Failback,
+    Fencing, FrrK8sConfig, Gratuitous, IpFailoverPolicy, Layer2, LogLevel, ManagementState, MetalLB,
+    MetalLBSpec, MetalLBStatus, Monitoring, Monitors, NetworkPolicies, OnFailure, PoolEditPolicy,
+    SpeakerConfig, UpgradePolicy, WireCheck, WorkloadConfig,
+};
 
 /// Default of `autoAssign`.
 fn yes() -> bool {

@@ -1,14 +1,25 @@
 //! MetalLB: the one resource by which MetalLB is installed and configured.
 
+mod layer2;
+mod network;
+mod policy;
+
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::optional_spec::optional_spec;
+
+pub use layer2::{
+    ConflictPolicy, ConflictProbe, Detection, DrainPolicy, Failback, Fencing, Gratuitous, Layer2, WireCheck,
+};
+pub use network::{Monitoring, Monitors, NetworkPolicies};
+pub use policy::{Approval, IpFailoverPolicy, ManagementState, OnFailure, PoolEditPolicy, UpgradePolicy};
 
 /// How MetalLB is to run.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +35,7 @@ use crate::optional_spec::optional_spec;
     printcolumn = r#"{"name":"Available","type":"string","description":"Available condition status","jsonPath":".status.conditions[?(@.type=='Available')].status"}"#,
     printcolumn = r#"{"name":"Degraded","type":"string","description":"Degraded condition status","jsonPath":".status.conditions[?(@.type=='Degraded')].status"}"#,
     printcolumn = r#"{"name":"Progressing","type":"string","description":"Progressing condition status","jsonPath":".status.conditions[?(@.type=='Progressing')].status"}"#,
+    printcolumn = r#"{"name":"Version","type":"string","description":"Version that runs","jsonPath":".status.version"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase", remote = "Self")]
@@ -54,16 +66,48 @@ pub struct MetalLBSpec {
     pub load_balancer_class: Option<String>,
     /// Further settings of the controller's pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub controller_config: Option<WorkloadConfig>,
+    pub controller_config: Option<ControllerConfig>,
     /// Further settings of the speakers' pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub speaker_config: Option<WorkloadConfig>,
+    pub speaker_config: Option<SpeakerConfig>,
     /// Which program speaks BGP: `native`, `frr`, `frr-k8s` or `frr-k8s-external`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bgp_backend: Option<String>,
     /// Settings for frr-k8s.
     #[serde(default, rename = "frrk8sConfig", skip_serializing_if = "Option::is_none")]
     pub frrk8s_config: Option<FrrK8sConfig>,
+    /// Whether the operator looks after MetalLB; `Managed` when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub management_state: Option<ManagementState>,
+    /// What happens beside IP failover (keepalived); `Block` when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip_failover_policy: Option<IpFailoverPolicy>,
+    /// What happens to a Service's address when its pool is edited so that it no longer holds the address;
+    /// `Reference` when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_edit_policy: Option<PoolEditPolicy>,
+    /// How a new version is rolled out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade_policy: Option<UpgradePolicy>,
+    /// Secrets in the operator's namespace with which images are pulled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::embedded::local_references")]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// Announces also from nodes with label `node.kubernetes.io/exclude-from-external-load-balancers`.
+    #[serde(default, rename = "ignoreExcludeLB", skip_serializing_if = "Option::is_none")]
+    pub ignore_exclude_lb: Option<bool>,
+    /// Interfaces that never announce, as regular expressions of their names; replaces the default list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded_interfaces: Option<Vec<String>>,
+    /// Objects of the Prometheus Operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitoring: Option<Monitoring>,
+    /// NetworkPolicies of MetalLB's own pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policies: Option<NetworkPolicies>,
+    /// Settings of the announcements by ARP and NDP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer2: Option<Layer2>,
 }
 
 optional_spec!(MetalLBSpec);
@@ -89,6 +133,36 @@ pub struct WorkloadConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::embedded::resources")]
     pub resources: Option<ResourceRequirements>,
+}
+
+/// Settings of the controller.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ControllerConfig {
+    /// Its pods.
+    #[serde(flatten)]
+    pub pod: WorkloadConfig,
+    /// How many controllers run, one of which is at work; 1 when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10))]
+    pub replicas: Option<i32>,
+}
+
+/// Settings of the speakers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpeakerConfig {
+    /// Their pods.
+    #[serde(flatten)]
+    pub pod: WorkloadConfig,
+    /// How many speakers, as a number or a percentage, may be replaced at a time; 1 when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::embedded::number_or_percentage")]
+    pub max_unavailable: Option<IntOrString>,
+    /// Whether the speakers listen on TCP port 179, for BGPPeers that are `passive`. It adds the capability
+    /// NET_BIND_SERVICE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bgp_listen: Option<bool>,
 }
 
 /// Settings for frr-k8s.
@@ -146,4 +220,31 @@ pub struct MetalLBStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::embedded::conditions")]
     pub conditions: Vec<Condition>,
+    /// The programs, and how they fare.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<Component>,
+    /// Version that runs everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// A program, and how it fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Component {
+    /// `controller` or `speaker`.
+    pub name: String,
+    /// The image that its pods are to run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// The version that all its pods run; none while they are being replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Pods that should be ready.
+    pub wanted: i32,
+    /// Of them, those that are.
+    pub ready: i32,
+    /// What there is to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }

@@ -96,7 +96,7 @@ fn versions_and_columns_are_those_that_users_know() {
                 Node Selectors:string=.spec.nodeSelectors"
             ),
             "MetalLB.v1beta1 stored Available:string=@Available, Degraded:string=@Degraded, \
-                Progressing:string=@Progressing, Age:date=.metadata.creationTimestamp"
+                Progressing:string=@Progressing, Version:string=.status.version, Age:date=.metadata.creationTimestamp"
                 .into(),
             format!("ServiceBGPStatus.v1beta1 stored Node:string=.status.node, {of_service}"),
             format!("ServiceL2Status.v1beta1 stored Allocated Node:string=.status.node, {of_service}"),
@@ -186,6 +186,8 @@ fn nothing_is_required_but_what_upstream_requires() {
         ("IPAddressPool.v1beta1", json!(["spec"])),
         ("IPAddressPool.v1beta1.spec", json!(["addresses"])),
         ("IPAddressPool.v1beta1.status", counters),
+        // Written by the operator alone.
+        ("MetalLB.v1beta1.status.components", json!(["name", "ready", "wanted"])),
     ];
     assert_eq!(required, want.into_iter().map(|(path, fields)| (path.to_owned(), fields)).collect());
 }

@@ -136,7 +136,7 @@ fn quantities_may_be_numbers() {
         "spec": { "speakerConfig": { "resources": { "limits": { "cpu": 1, "memory": "64Mi" } } } },
     });
     let read: MetalLB = serde_json::from_value(object).unwrap();
-    let limits = read.spec.speaker_config.unwrap().resources.unwrap().limits.unwrap();
+    let limits = read.spec.speaker_config.unwrap().pod.resources.unwrap().limits.unwrap();
     let quantities: Vec<_> =
         limits.iter().map(|(name, quantity)| (name.as_str(), quantity.0.as_str())).collect();
     assert_eq!(quantities, [("cpu", "1"), ("memory", "64Mi")]);

@@ -128,13 +128,13 @@ pub fn parse(resource: &MetalLB) -> Result<Install, Vec<Problem>> {
         controller: workload(
             ("spec.controllerNodeSelector", &spec.controller_node_selector),
             ("spec.controllerTolerations", &spec.controller_tolerations),
-            ("spec.controllerConfig", spec.controller_config.as_ref()),
+            ("spec.controllerConfig", spec.controller_config.as_ref().map(|config| &config.pod)),
             &mut problems,
         ),
         speaker: workload(
             ("spec.nodeSelector", &spec.node_selector),
             ("spec.speakerTolerations", &spec.speaker_tolerations),
-            ("spec.speakerConfig", spec.speaker_config.as_ref()),
+            ("spec.speakerConfig", spec.speaker_config.as_ref().map(|config| &config.pod)),
             &mut problems,
         ),
     };
