@@ -30,8 +30,9 @@ use tokio_util::sync::CancellationToken;
 
 use pools::{Counters, Pools};
 pub use settings::Settings;
-use watch::Change;
 use write::Writer;
+
+use crate::watch::Change;
 
 /// Name of the Lease.
 const LEASE: &str = "metallb-controller";

@@ -140,7 +140,7 @@ fn the_owner_follows_from_the_facts() {
         (
             "excluded by label, whatever its value",
             |world| {
-                of(world, "node2").labels.extend(labels(&[(metallb_api::names::EXCLUDE_LB_LABEL, "false")]))
+                of(world, "node2").labels.extend(labels(&[(metallb_api::names::EXCLUDE_LB_LABEL, "false")]));
             },
             Ok("node1"),
         ),

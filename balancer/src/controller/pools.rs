@@ -10,7 +10,7 @@ use metallb_core::{
 };
 use serde_json::{Value, json};
 
-use super::watch::Change;
+use crate::watch::Change;
 
 /// The status of a pool is written at most this often.
 const PACE: Duration = Duration::from_millis(500);

@@ -5,10 +5,12 @@
 
 use std::ffi::OsString;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use metallb_api::names::{METRICS_PORT, PROBES_PORT};
 use metallb_core::allocator::PoolEditPolicy;
 use metallb_runtime::logs::LogLevel;
+
+use crate::arguments::sort_out;
 
 /// Where the kubelet puts the name of the pod's own namespace.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -59,7 +61,7 @@ impl Settings {
     /// Reads the arguments, the first of which is the program's name. Ends the program where one of its own flags has
     /// a value that cannot be read, or when help is asked for.
     pub fn from_args(args: impl IntoIterator<Item = OsString>) -> Self {
-        let (known, unused) = sort_out(args);
+        let (known, unused) = sort_out(&Self::command(), args);
         Self { unused, ..Self::parse_from(known) }
     }
 
@@ -91,41 +93,6 @@ impl Settings {
     pub fn class(&self) -> Option<String> {
         Some(self.lb_class.clone()).filter(|class| !class.is_empty())
     }
-}
-
-/// Parts the arguments that this program knows from others, and spells `-flag` as `--flag`, both of which Go takes.
-fn sort_out(args: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, Vec<String>) {
-    use clap::CommandFactory;
-    let command = Settings::command();
-    let is_known = |name: &str| {
-        matches!(name, "help" | "version")
-            || command.get_arguments().any(|argument| argument.get_long() == Some(name))
-    };
-    let mut args = args.into_iter().peekable();
-    let mut known: Vec<OsString> = args.next().into_iter().collect();
-    let mut unused = Vec::new();
-    while let Some(argument) = args.next() {
-        let text = argument.to_string_lossy().into_owned();
-        let Some(flag) = text.strip_prefix("--").or_else(|| text.strip_prefix('-')) else {
-            unused.push(text);
-            continue;
-        };
-        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
-        let name = if name == "h" { "help" } else { name };
-        let takes_next = value.is_none() && !matches!(name, "help" | "version");
-        let next =
-            takes_next.then(|| args.next_if(|next| !next.to_string_lossy().starts_with('-'))).flatten();
-        if is_known(name) {
-            known.push(match value {
-                Some(value) => format!("--{name}={value}").into(),
-                None => format!("--{name}").into(),
-            });
-            known.extend(next);
-        } else {
-            unused.push(text.clone());
-        }
-    }
-    (known, unused)
 }
 
 #[cfg(test)]

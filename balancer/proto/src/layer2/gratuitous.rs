@@ -16,7 +16,7 @@ pub struct Settings {
     pub interval: Duration,
     /// Time between two repetitions for as long as an address is announced; `None` for no repetition.
     pub repeat: Option<Duration>,
-    /// Rounds a second on one interface, first rounds aside; at least 1.
+    /// Rounds a second, first rounds aside; at least 1.
     pub rate: u32,
 }
 
@@ -27,22 +27,13 @@ impl Default for Settings {
     }
 }
 
-/// One address on one interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Spot {
-    /// Index of the interface.
-    pub interface: u32,
-    /// The address announced.
-    pub address: IpAddr,
-}
-
-/// What is still to be announced, and when.
+/// What is still to be announced on one interface, and when.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     settings: Settings,
-    pending: BTreeMap<Spot, Pending>,
-    /// When each interface may send its next paced round.
-    free: BTreeMap<u32, Instant>,
+    pending: BTreeMap<IpAddr, Pending>,
+    /// When the next paced round may be sent.
+    free: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,64 +48,63 @@ struct Pending {
 impl Schedule {
     /// An empty schedule.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, pending: BTreeMap::new(), free: BTreeMap::new() }
+        Self { settings, pending: BTreeMap::new(), free: None }
     }
 
     /// Begins the burst for an address that was taken over, or whose interface came back.
-    pub fn start(&mut self, now: Instant, spot: Spot) {
+    pub fn start(&mut self, now: Instant, address: IpAddr) {
         if self.settings.count > 0 {
-            self.pending.insert(spot, Pending { due: now, left: self.settings.count, first: true });
+            self.pending.insert(address, Pending { due: now, left: self.settings.count, first: true });
         }
     }
 
-    /// Ends every announcement of an address on an interface.
-    pub fn stop(&mut self, spot: Spot) {
-        self.pending.remove(&spot);
+    /// Ends every announcement of an address.
+    pub fn stop(&mut self, address: IpAddr) {
+        self.pending.remove(&address);
     }
 
     /// When [`Schedule::due`] has something next; `None` when nothing is left to send.
     pub fn deadline(&self) -> Option<Instant> {
-        self.pending.iter().map(|(spot, pending)| self.earliest(*spot, pending)).min()
+        self.pending.values().map(|pending| self.earliest(pending)).min()
     }
 
-    /// The spots to announce now, each with one round of frames.
-    pub fn due(&mut self, now: Instant) -> Vec<Spot> {
+    /// The addresses to announce now, each with one round of frames.
+    pub fn due(&mut self, now: Instant) -> Vec<IpAddr> {
         let pause = Duration::from_secs(1) / self.settings.rate.max(1);
-        let mut due: Vec<(Instant, Spot)> = self
+        let mut due: Vec<(Instant, IpAddr)> = self
             .pending
             .iter()
             .filter(|(_, pending)| pending.due <= now)
-            .map(|(spot, pending)| (pending.due, *spot))
+            .map(|(address, pending)| (pending.due, *address))
             .collect();
         // The longest waiting first, so that no address starves behind the pace.
         due.sort_unstable();
         let mut send = vec![];
-        for (_, spot) in due {
-            let Some(pending) = self.pending.get_mut(&spot) else { continue };
+        for (_, address) in due {
+            let Some(pending) = self.pending.get_mut(&address) else { continue };
             if !pending.first {
-                let free = self.free.entry(spot.interface).or_insert(now);
-                if *free > now {
+                if self.free.is_some_and(|free| free > now) {
                     continue;
                 }
-                *free = now + pause;
+                self.free = Some(now + pause);
             }
-            send.push(spot);
+            send.push(address);
             pending.first = false;
             pending.left = pending.left.saturating_sub(1);
             match (pending.left, self.settings.repeat) {
                 (1.., _) => pending.due = now + self.settings.interval,
                 (0, Some(repeat)) => pending.due = now + repeat,
                 (0, None) => {
-                    self.pending.remove(&spot);
+                    self.pending.remove(&address);
                 }
             }
         }
         send
     }
 
-    fn earliest(&self, spot: Spot, pending: &Pending) -> Instant {
-        match self.free.get(&spot.interface) {
-            Some(free) if !pending.first => pending.due.max(*free),
+    fn earliest(&self, pending: &Pending) -> Instant {
+        match self.free {
+            Some(free) if !pending.first => pending.due.max(free),
             _ => pending.due,
         }
     }

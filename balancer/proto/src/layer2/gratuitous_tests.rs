@@ -7,16 +7,16 @@ fn origin() -> Instant {
     Instant::now()
 }
 
-fn spot(last: u8) -> Spot {
-    Spot { interface: 2, address: IpAddr::from([172, 22, 0, last]) }
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([172, 22, 0, last])
 }
 
 /// Runs the clock from deadline to deadline and tells, in milliseconds, when each address was announced.
 fn run(schedule: &mut Schedule, origin: Instant, until: Duration) -> Vec<(u128, u8)> {
     let mut sent = vec![];
     while let Some(deadline) = schedule.deadline().filter(|deadline| *deadline <= origin + until) {
-        for spot in schedule.due(deadline) {
-            let IpAddr::V4(address) = spot.address else { panic!("no IPv6 address was scheduled") };
+        for address in schedule.due(deadline) {
+            let IpAddr::V4(address) = address else { panic!("no IPv6 address was scheduled") };
             sent.push(((deadline - origin).as_millis(), address.octets()[3]));
         }
     }
@@ -26,7 +26,7 @@ fn run(schedule: &mut Schedule, origin: Instant, until: Duration) -> Vec<(u128, 
 #[test]
 fn a_take_over_is_announced_at_once_and_then_every_interval() {
     let (origin, mut schedule) = (origin(), Schedule::new(Settings::default()));
-    schedule.start(origin, spot(1));
+    schedule.start(origin, address(1));
     let sent = run(&mut schedule, origin, Duration::from_secs(3600));
     assert_eq!(sent, vec![(0, 1), (1100, 1), (2200, 1), (3300, 1), (4400, 1)]);
     assert_eq!(schedule.deadline(), None);
@@ -37,38 +37,27 @@ fn first_rounds_wait_for_nothing_and_later_rounds_keep_the_pace() {
     let settings = Settings { count: 2, rate: 10, ..Settings::default() };
     let (origin, mut schedule) = (origin(), Schedule::new(settings));
     for last in 1..=4 {
-        schedule.start(origin, spot(last));
+        schedule.start(origin, address(last));
     }
     let sent = run(&mut schedule, origin, Duration::from_secs(3600));
     assert_eq!(sent, vec![(0, 1), (0, 2), (0, 3), (0, 4), (1100, 1), (1200, 2), (1300, 3), (1400, 4)],);
 }
 
 #[test]
-fn interfaces_are_paced_each_for_itself() {
-    let settings = Settings { count: 2, rate: 1, ..Settings::default() };
-    let (origin, mut schedule) = (origin(), Schedule::new(settings));
-    let elsewhere = Spot { interface: 3, ..spot(1) };
-    schedule.start(origin, spot(1));
-    schedule.start(origin, elsewhere);
-    assert_eq!(schedule.due(origin), vec![spot(1), elsewhere]);
-    assert_eq!(schedule.due(origin + Duration::from_millis(1100)), vec![spot(1), elsewhere]);
-}
-
-#[test]
 fn repetition_goes_on_until_the_address_is_given_up() {
     let settings = Settings { count: 1, repeat: Some(Duration::from_secs(60)), ..Settings::default() };
     let (origin, mut schedule) = (origin(), Schedule::new(settings));
-    schedule.start(origin, spot(1));
+    schedule.start(origin, address(1));
     let sent = run(&mut schedule, origin, Duration::from_secs(150));
     assert_eq!(sent, vec![(0, 1), (60_000, 1), (120_000, 1)]);
-    schedule.stop(spot(1));
+    schedule.stop(address(1));
     assert_eq!(schedule.deadline(), None);
 }
 
 #[test]
 fn a_count_of_zero_turns_announcements_off() {
     let (origin, mut schedule) = (origin(), Schedule::new(Settings { count: 0, ..Settings::default() }));
-    schedule.start(origin, spot(1));
+    schedule.start(origin, address(1));
     assert_eq!((schedule.deadline(), schedule.due(origin)), (None, vec![]));
 }
 
@@ -78,13 +67,13 @@ fn a_thousand_addresses_share_the_pace_fairly() {
     let (origin, mut schedule) = (origin(), Schedule::new(settings));
     for number in 0..1000_u32 {
         let address = IpAddr::from((0xac16_0000_u32 + number).to_be_bytes());
-        schedule.start(origin, Spot { interface: 2, address });
+        schedule.start(origin, address);
     }
     assert_eq!(schedule.due(origin).len(), 1000);
     let mut second = BTreeMap::new();
     while let Some(deadline) = schedule.deadline() {
-        for spot in schedule.due(deadline) {
-            *second.entry(spot).or_insert(0) += 1;
+        for address in schedule.due(deadline) {
+            *second.entry(address).or_insert(0) += 1;
         }
         assert!(
             deadline <= origin + Duration::from_millis(1100 + 1000 * 100),

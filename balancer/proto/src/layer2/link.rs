@@ -84,7 +84,8 @@ impl Exclude {
         RegexSet::new(patterns).map(Self)
     }
 
-    fn matches(&self, name: &str) -> bool {
+    /// Whether an interface of this name never announces.
+    pub fn matches(&self, name: &str) -> bool {
         self.0.is_match(name)
     }
 }

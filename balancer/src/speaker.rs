@@ -1,0 +1,253 @@
+//! The speaker: announces the addresses of Services from this node.
+//!
+//! Decisions are `metallb_core::plan`'s and `metallb_proto`'s; here are the tasks around them, each the one owner of its
+//! state: the observer (API server in, plan out), the membership (UDP), the links (netlink), layer 2 (packet sockets)
+//! and the reporter (API server out). What answers the network runs on a thread of its own, so that a large list from
+//! the API server delays no answer and no heartbeat.
+
+mod announcer;
+mod facts;
+mod gossip;
+mod layer2;
+mod links;
+mod metrics;
+mod observer;
+mod packet;
+mod report;
+mod settings;
+mod sys;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use kube::Client;
+use metallb_core::plan::Plan;
+use metallb_proto::layer2::link::Exclude;
+use metallb_proto::membership::{self, Roster, Seed};
+use metallb_runtime::{logs, probes, shutdown};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use metrics::Metrics;
+use report::Announced;
+pub use settings::Settings;
+
+/// Messages that wait between two tasks.
+const BACKLOG: usize = 256;
+
+/// Runs until the program is asked to end.
+///
+/// # Errors
+/// When a setting cannot be used, a socket cannot be opened, or one of the tasks broke off.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    logs::init(settings.log_level);
+    settings.log_unused();
+    let cancel = shutdown::token()?;
+    let client = Client::try_default().await.context("no access to a cluster")?;
+    let metrics = Metrics::default();
+    let wires = Wires::new();
+    let network = Network::of(&settings, &wires, metrics.clone())?;
+
+    let mut tasks = JoinSet::new();
+    let readiness = probes::Readiness::new();
+    let probes_at = SocketAddr::from(([127, 0, 0, 1], settings.health_probe_port));
+    tasks.spawn(probes::serve(probes_at, readiness.clone(), cancel.clone()));
+    if settings.port > 0 {
+        let endpoint = metallb_runtime::metrics::Endpoint {
+            address: SocketAddr::from(([0, 0, 0, 0], settings.port)),
+            certificates: Some(PathBuf::from(&settings.metrics_cert_dir))
+                .filter(|path| !path.as_os_str().is_empty()),
+        };
+        let registry = metrics.registry();
+        tasks.spawn(metallb_runtime::metrics::serve(endpoint, registry, client.clone(), cancel.clone()));
+    }
+    tasks.spawn(observer::run(
+        client.clone(),
+        observing(&settings)?,
+        wires.observer(metrics.clone()),
+        cancel.clone(),
+    ));
+    tasks.spawn(report::run(client, reporting(&settings), wires.announced.subscribe(), cancel.clone()));
+    tasks.spawn(ready_when_announcing(wires.announced.subscribe(), readiness));
+    let network = network.start(cancel.clone())?;
+    tasks.spawn(async move { network.await.context("the network thread broke off")? });
+
+    while let Some(ended) = tasks.join_next().await {
+        let cancelled = cancel.is_cancelled();
+        cancel.cancel();
+        ended.context("a task broke off")??;
+        anyhow::ensure!(cancelled, "a task ended early");
+    }
+    Ok(())
+}
+
+fn observing(settings: &Settings) -> anyhow::Result<observer::Settings> {
+    Ok(observer::Settings {
+        namespace: settings.namespace.clone(),
+        node: settings.node_name.clone(),
+        class: settings.class(),
+        speakers: settings.gossip()?.map(|(_, labels)| labels),
+        port: settings.ml_bindport,
+        ignore_exclude_label: settings.ignore_exclude_lb,
+    })
+}
+
+fn reporting(settings: &Settings) -> report::Settings {
+    report::Settings {
+        namespace: settings.namespace.clone(),
+        pod: settings.pod_name.clone(),
+        node: settings.node_name.clone(),
+    }
+}
+
+/// Ready once the first plan was made: from then on this speaker stands in for its node.
+async fn ready_when_announcing(
+    mut announced: watch::Receiver<Option<Arc<Announced>>>,
+    readiness: probes::Readiness,
+) -> anyhow::Result<()> {
+    announced.wait_for(Option::is_some).await.context("the plans ended")?;
+    readiness.set(true);
+    // The end of the plans is the end of the program.
+    while announced.changed().await.is_ok() {}
+    Ok(())
+}
+
+/// The connections between the tasks of both threads.
+struct Wires {
+    roster: watch::Sender<Option<Roster>>,
+    seeds: watch::Sender<Option<Vec<Seed>>>,
+    plan: watch::Sender<Arc<Plan>>,
+    announced: watch::Sender<Option<Arc<Announced>>>,
+}
+
+impl Wires {
+    fn new() -> Self {
+        Self {
+            roster: watch::Sender::new(None),
+            seeds: watch::Sender::new(None),
+            plan: watch::Sender::default(),
+            announced: watch::Sender::new(None),
+        }
+    }
+
+    fn observer(&self, metrics: Metrics) -> observer::Ports {
+        observer::Ports {
+            roster: self.roster.subscribe(),
+            seeds: self.seeds.clone(),
+            plan: self.plan.clone(),
+            announced: self.announced.clone(),
+            metrics,
+        }
+    }
+}
+
+/// What runs on the network thread.
+struct Network {
+    exclude: Exclude,
+    gratuitous: metallb_proto::layer2::gratuitous::Settings,
+    membership: Option<membership::Settings>,
+    plan: watch::Receiver<Arc<Plan>>,
+    seeds: watch::Receiver<Option<Vec<Seed>>>,
+    roster: watch::Sender<Option<Roster>>,
+    metrics: Metrics,
+}
+
+impl Network {
+    fn of(settings: &Settings, wires: &Wires, metrics: Metrics) -> anyhow::Result<Self> {
+        let membership = match settings.gossip()? {
+            None => None,
+            Some((address, _)) => Some(membership::Settings {
+                node: settings.node_name.clone(),
+                address,
+                epoch: epoch(),
+                secret: settings.secret()?,
+                seed: rand::random(),
+                timing: settings.timing(),
+            }),
+        };
+        Ok(Self {
+            exclude: links::read_exclude(&settings.exclude_interfaces)?,
+            gratuitous: settings.gratuitous(),
+            membership,
+            plan: wires.plan.subscribe(),
+            seeds: wires.seeds.subscribe(),
+            roster: wires.roster.clone(),
+            metrics,
+        })
+    }
+
+    /// Starts the thread; the result tells how it ended.
+    fn start(
+        self,
+        cancel: CancellationToken,
+    ) -> anyhow::Result<
+        impl Future<Output = Result<anyhow::Result<()>, tokio::sync::oneshot::error::RecvError>>,
+    > {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (done, ended) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().name("network".to_owned()).spawn(move || {
+            let result = runtime.block_on(self.run(cancel));
+            // Nobody listens when the program ends already.
+            let _ = done.send(result);
+        })?;
+        Ok(ended)
+    }
+
+    async fn run(self, cancel: CancellationToken) -> anyhow::Result<()> {
+        let (ask, asked) = mpsc::channel::<IpAddr>(BACKLOG);
+        let (answer, answered) = mpsc::channel::<IpAddr>(BACKLOG);
+        let links = watch::Sender::default();
+        let layer2 =
+            layer2::Ports { links: links.subscribe(), plan: self.plan, questions: asked, hosts: answer };
+        let mut tasks = JoinSet::new();
+        let stop = cancel.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => Ok(()),
+                ended = links::follow(self.exclude, links) => ended,
+            }
+        });
+        tasks.spawn(layer2::run(self.gratuitous, layer2, self.metrics.layer2.clone(), cancel.clone()));
+        match self.membership {
+            Some(settings) => {
+                let ports =
+                    gossip::Ports { seeds: self.seeds, hosts: answered, questions: ask, roster: self.roster };
+                tasks.spawn(gossip::run(settings, ports, self.metrics, cancel.clone()));
+            }
+            None => {
+                let stop = cancel.clone();
+                tasks.spawn(async move {
+                    stop.cancelled().await;
+                    // Held until the end: layer 2 takes its end for the end of the membership.
+                    drop((ask, answered));
+                    Ok(())
+                });
+            }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            let cancelled = cancel.is_cancelled();
+            cancel.cancel();
+            ended.context("a task broke off")??;
+            anyhow::ensure!(cancelled, "a task ended early");
+        }
+        Ok(())
+    }
+}
+
+/// Microseconds since 1970: grows from one start of the program to the next, or the membership sorts it out.
+fn epoch() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Sleeps until `deadline`, or for ever.
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

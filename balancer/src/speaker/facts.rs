@@ -1,0 +1,132 @@
+//! What is kept of each object of the cluster: no more than a plan needs.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use metallb_api::names::{ANNOTATION_ALLOW_SHARED_IP, OLD_ANNOTATION_PREFIX};
+use metallb_core::plan;
+use metallb_core::service::ServiceKey;
+use metallb_proto::membership::Seed;
+
+/// Label of an EndpointSlice with the name of its Service.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// A Service, with what is needed to write about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServiceFacts {
+    pub(super) key: ServiceKey,
+    pub(super) uid: String,
+    /// `None` when it is not for this load balancer to announce, or has no address.
+    pub(super) service: Option<plan::Service>,
+}
+
+/// One EndpointSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SliceFacts {
+    /// Namespace and name of the slice.
+    pub(super) key: ServiceKey,
+    /// The Service that it belongs to.
+    pub(super) service: ServiceKey,
+    pub(super) endpoints: plan::Endpoints,
+}
+
+/// Reduces a Service. `class` is the `loadBalancerClass` that is served; `None` serves those without one.
+pub(super) fn service(object: &Service, class: Option<&str>) -> ServiceFacts {
+    let metadata = &object.metadata;
+    let spec = object.spec.as_ref();
+    let wanted = spec.is_some_and(|spec| {
+        spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.as_deref() == class
+    });
+    let addresses = addresses(object);
+    let annotations = metadata.annotations.as_ref();
+    let shared = annotations.is_some_and(|annotations| {
+        let old = ANNOTATION_ALLOW_SHARED_IP.replacen("metallb.io/", OLD_ANNOTATION_PREFIX, 1);
+        annotations.contains_key(ANNOTATION_ALLOW_SHARED_IP) || annotations.contains_key(&old)
+    });
+    let policy = spec.and_then(|spec| spec.external_traffic_policy.as_deref());
+    ServiceFacts {
+        key: key(metadata.namespace.as_deref(), metadata.name.as_deref()),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        service: (wanted && !addresses.is_empty()).then(|| plan::Service {
+            addresses,
+            labels: metadata.labels.clone().unwrap_or_default(),
+            local: policy == Some("Local"),
+            shared,
+            endpoints: plan::Endpoints::default(),
+        }),
+    }
+}
+
+fn addresses(object: &Service) -> Vec<IpAddr> {
+    let ingress = object
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref())
+        .and_then(|balancer| balancer.ingress.as_ref());
+    ingress.into_iter().flatten().filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect()
+}
+
+/// Reduces an EndpointSlice.
+pub(super) fn slice(object: &EndpointSlice) -> SliceFacts {
+    let metadata = &object.metadata;
+    let namespace = metadata.namespace.as_deref();
+    let service = metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
+    let serving: Vec<&Endpoint> = object.endpoints.iter().filter(|endpoint| serves(endpoint)).collect();
+    let nodes: BTreeSet<String> = serving.iter().filter_map(|endpoint| endpoint.node_name.clone()).collect();
+    SliceFacts {
+        key: key(namespace, metadata.name.as_deref()),
+        service: key(namespace, service.map(String::as_str)),
+        endpoints: plan::Endpoints { any: !serving.is_empty(), nodes },
+    }
+}
+
+/// Whether an endpoint takes traffic: it is ready, or it terminates and still serves.
+fn serves(endpoint: &Endpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    let ready = conditions.and_then(|conditions| conditions.ready).unwrap_or(true);
+    ready || conditions.and_then(|conditions| conditions.serving).unwrap_or(false)
+}
+
+/// Reduces a Node to its name and what a plan needs.
+pub(super) fn node(object: &Node) -> (String, plan::Node) {
+    let conditions = object.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let network_unavailable = conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "NetworkUnavailable" && condition.status == "True");
+    let facts = plan::Node {
+        labels: object.metadata.labels.clone().unwrap_or_default(),
+        network_unavailable,
+        interfaces: None,
+    };
+    (object.metadata.name.clone().unwrap_or_default(), facts)
+}
+
+/// Reduces the pod of a speaker: its own name, and the seed that it is. `None` for a pod that has no address, or has
+/// ended.
+pub(super) fn speaker(object: &Pod, port: u16) -> (String, Option<Seed>) {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let seed = || {
+        let status = object.status.as_ref()?;
+        let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let address = status.pod_ip.as_ref().filter(|_| !ended)?.parse().ok()?;
+        let node = object.spec.as_ref()?.node_name.clone()?;
+        let ready = status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+        Some(Seed { node, address: SocketAddr::new(address, port), ready })
+    };
+    (name, seed())
+}
+
+fn key(namespace: Option<&str>, name: Option<&str>) -> ServiceKey {
+    ServiceKey::new(namespace.unwrap_or_default(), name.unwrap_or_default())
+}
+
+#[cfg(test)]
+#[path = "facts_tests.rs"]
+mod tests;

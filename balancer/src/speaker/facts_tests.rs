@@ -1,0 +1,133 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+fn load_balancer() -> Value {
+    json!({
+        "metadata": {"name": "web", "namespace": "shop", "uid": "u1", "labels": {"app": "web"}},
+        "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "172.22.0.100"}, {"hostname": "x"}, {"ip": "fd00:22::100"}]}},
+    })
+}
+
+fn announced() -> plan::Service {
+    plan::Service {
+        addresses: vec!["172.22.0.100".parse().unwrap(), "fd00:22::100".parse().unwrap()],
+        labels: [("app".to_owned(), "web".to_owned())].into(),
+        local: true,
+        shared: false,
+        endpoints: plan::Endpoints::default(),
+    }
+}
+
+#[test]
+fn a_service_is_reduced_to_what_a_plan_needs() {
+    type Change = fn(&mut Value);
+    let cases: &[(&str, Change, Option<&str>, Option<plan::Service>)] = &[
+        ("as it is", |_| {}, None, Some(announced())),
+        ("no load balancer", |service| service["spec"]["type"] = json!("ClusterIP"), None, None),
+        ("no address", |service| service["status"] = json!({}), None, None),
+        ("another class", |service| service["spec"]["loadBalancerClass"] = json!("x/y"), None, None),
+        (
+            "our class",
+            |service| service["spec"]["loadBalancerClass"] = json!("x/y"),
+            Some("x/y"),
+            Some(announced()),
+        ),
+        ("no class, and one is served", |_| {}, Some("x/y"), None),
+        (
+            "shares",
+            |service| service["metadata"]["annotations"] = json!({"metallb.io/allow-shared-ip": ""}),
+            None,
+            Some(plan::Service { shared: true, ..announced() }),
+        ),
+        (
+            "shares, by the old key",
+            |service| {
+                service["metadata"]["annotations"] = json!({"metallb.universe.tf/allow-shared-ip": "k"});
+            },
+            None,
+            Some(plan::Service { shared: true, ..announced() }),
+        ),
+        (
+            "policy Cluster",
+            |service| service["spec"]["externalTrafficPolicy"] = json!("Cluster"),
+            None,
+            Some(plan::Service { local: false, ..announced() }),
+        ),
+    ];
+    for (name, change, class, want) in cases {
+        let mut object = load_balancer();
+        change(&mut object);
+        let want =
+            ServiceFacts { key: ServiceKey::new("shop", "web"), uid: "u1".into(), service: want.clone() };
+        assert_eq!(service(&parse(object), *class), want, "{name}");
+    }
+}
+
+#[test]
+fn endpoints_serve_when_ready_or_still_serving() {
+    let endpoint = |conditions: Value, node: &str| json!({"addresses": ["10.0.0.1"], "conditions": conditions, "nodeName": node});
+    let object = json!({
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "addressType": "IPv4",
+        "endpoints": [
+            endpoint(json!({}), "unknown-is-ready"),
+            endpoint(json!({"ready": true}), "ready"),
+            endpoint(json!({"ready": false, "serving": true, "terminating": true}), "terminating"),
+            endpoint(json!({"ready": false, "serving": false}), "not-ready"),
+            endpoint(json!({"ready": false}), "not-ready-either"),
+            {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
+        ],
+    });
+    let nodes = ["unknown-is-ready", "ready", "terminating"].map(str::to_owned).into();
+    let want = SliceFacts {
+        key: ServiceKey::new("shop", "web-1"),
+        service: ServiceKey::new("shop", "web"),
+        endpoints: plan::Endpoints { any: true, nodes },
+    };
+    assert_eq!(slice(&parse(object)), want);
+    let empty = slice(&parse(json!({"metadata": {}, "addressType": "IPv4", "endpoints": []})));
+    assert_eq!(empty.endpoints, plan::Endpoints::default());
+}
+
+#[test]
+fn a_node_is_its_labels_and_its_network() {
+    let object = |status: &str| {
+        json!({
+            "metadata": {"name": "node1", "labels": {"zone": "a"}},
+            "status": {"conditions": [{"type": "NetworkUnavailable", "status": status}, {"type": "Ready", "status": "False"}]},
+        })
+    };
+    for (status, network_unavailable) in [("True", true), ("False", false), ("Unknown", false)] {
+        let labels = [("zone".to_owned(), "a".to_owned())].into();
+        let want = plan::Node { labels, network_unavailable, interfaces: None };
+        assert_eq!(node(&parse(object(status))), ("node1".to_owned(), want));
+    }
+}
+
+#[test]
+fn a_speaker_is_a_seed_while_it_runs() {
+    let object = |status: Value| {
+        parse::<Pod>(
+            json!({"metadata": {"name": "speaker-x"}, "spec": {"nodeName": "node1", "containers": []}, "status": status}),
+        )
+    };
+    let seed =
+        |ready| Some(Seed { node: "node1".into(), address: "172.22.0.11:7946".parse().unwrap(), ready });
+    for (status, want) in [
+        (
+            json!({"phase": "Running", "podIP": "172.22.0.11", "conditions": [{"type": "Ready", "status": "True"}]}),
+            seed(true),
+        ),
+        (json!({"phase": "Running", "podIP": "172.22.0.11"}), seed(false)),
+        (json!({"phase": "Pending"}), None),
+        (json!({"phase": "Failed", "podIP": "172.22.0.11"}), None),
+    ] {
+        assert_eq!(speaker(&object(status), 7946), ("speaker-x".to_owned(), want));
+    }
+}

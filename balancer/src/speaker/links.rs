@@ -1,0 +1,115 @@
+//! The node's links and addresses, as the kernel tells them: one list at start, then every change.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use futures::{StreamExt, TryStreamExt};
+use metallb_proto::layer2::link::{Exclude, Interface, Links};
+use netlink_packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::{Handle, MulticastGroup};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+/// Interfaces that may announce, by index.
+pub(super) type Interfaces = BTreeMap<u32, Interface>;
+
+/// What is published about the links.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    /// All links.
+    pub(super) links: Links,
+    /// Those that may announce.
+    pub(super) eligible: Interfaces,
+}
+
+/// Follows the links until the netlink socket breaks.
+///
+/// # Errors
+/// When the kernel does not answer, or the connection to it ends.
+pub(super) async fn follow(exclude: Exclude, publish: watch::Sender<Snapshot>) -> anyhow::Result<()> {
+    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let (connection, handle, mut messages) =
+        rtnetlink::new_multicast_connection(&groups).context("netlink socket")?;
+    let _connection = tokio::spawn(connection);
+    let mut links = list(&handle).await?;
+    loop {
+        let eligible = links.eligible(&exclude);
+        publish.send_if_modified(|snapshot| {
+            let changed = snapshot.links != links;
+            if changed {
+                *snapshot = Snapshot { links: links.clone(), eligible };
+            }
+            changed
+        });
+        let (message, _) = messages.next().await.context("the netlink socket was closed")?;
+        match message.payload {
+            NetlinkPayload::InnerMessage(message) => {
+                links.apply(&message);
+            }
+            // The kernel dropped messages: nothing is known for sure any more.
+            NetlinkPayload::Overrun(_) => links = list(&handle).await?,
+            _ => {}
+        }
+    }
+}
+
+async fn list(handle: &Handle) -> anyhow::Result<Links> {
+    let mut links = Links::default();
+    let mut found = handle.link().get().execute();
+    while let Some(link) = found.try_next().await.context("list of links")? {
+        links.apply(&RouteNetlinkMessage::NewLink(link));
+    }
+    let mut found = handle.address().get().execute();
+    while let Some(address) = found.try_next().await.context("list of addresses")? {
+        links.apply(&RouteNetlinkMessage::NewAddress(address));
+    }
+    Ok(links)
+}
+
+/// The file that ConfigMap `metallb-excludel2` becomes.
+#[derive(Debug, Default, Deserialize)]
+struct ExcludeFile {
+    /// Regular expressions of interface names.
+    #[serde(default, rename = "announcedInterfacesToExclude")]
+    interfaces: Vec<String>,
+}
+
+/// Reads the names of interfaces that never announce. A file that is missing excludes nothing.
+///
+/// # Errors
+/// When the file is no YAML or holds something that is no regular expression, naming it.
+pub(super) fn read_exclude(path: &str) -> anyhow::Result<Exclude> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).context(path.to_owned()),
+    };
+    let file: ExcludeFile = if text.trim().is_empty() {
+        ExcludeFile::default()
+    } else {
+        serde_saphyr::from_str(&text).with_context(|| path.to_owned())?
+    };
+    Exclude::new(&file.interfaces).with_context(|| format!("{path}: announcedInterfacesToExclude"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_of_the_config_map_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("excludel2.yaml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read_exclude(path.to_str().unwrap()).map_err(|error| format!("{error:#}"))
+        };
+        let exclude = read("announcedInterfacesToExclude: [\"^docker.*\", \"^lo$\"]\n").unwrap();
+        assert!(exclude.matches("docker0") && exclude.matches("lo") && !exclude.matches("eth0"));
+        assert!(!read("").unwrap().matches("docker0"));
+        assert!(!read_exclude("/nowhere/excludel2.yaml").unwrap().matches("docker0"));
+        let refused = read("announcedInterfacesToExclude: ['(']\n").unwrap_err();
+        assert!(refused.contains("excludel2.yaml: announcedInterfacesToExclude"), "{refused}");
+    }
+}

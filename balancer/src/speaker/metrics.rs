@@ -1,0 +1,142 @@
+//! Metrics of the speaker, with MetalLB's names.
+//!
+//! OpenMetrics puts `_total` behind the name of every counter. Those that MetalLB names without it are gauges here, so
+//! that dashboards and alerts find them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use metallb_core::service::ServiceKey;
+use metallb_proto::layer2::frame::Rejected;
+use metallb_proto::membership::{Counters, Roster};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// All metrics of the speaker.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Metrics {
+    pub(super) layer2: Layer2Metrics,
+    announced: Family<Announced, Gauge>,
+    members: Gauge,
+    unheard: Gauge,
+    gossip_sent: Counter,
+    gossip_received: Counter,
+    gossip_dropped: Family<Reason, Counter>,
+}
+
+/// Frames on layer 2.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Layer2Metrics {
+    requests: Family<Address, Gauge>,
+    responses: Family<Address, Gauge>,
+    gratuitous: Family<Address, Gauge>,
+    rejected: Family<Reason, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Address {
+    ip: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Announced {
+    service: String,
+    protocol: &'static str,
+    node: String,
+    ip: String,
+}
+
+impl Metrics {
+    /// A registry that shows these metrics.
+    pub(super) fn registry(&self) -> Arc<Registry> {
+        let mut registry = Registry::default();
+        registry.register(
+            "metallb_speaker_announced",
+            "Services announced from this node",
+            self.announced.clone(),
+        );
+        let gossip = registry.sub_registry_with_prefix("metallb_speaker_gossip");
+        gossip.register("members", "Nodes with a living speaker, this one included", self.members.clone());
+        gossip.register("unheard", "Nodes whose ready speaker was never heard", self.unheard.clone());
+        gossip.register("datagrams_sent", "Datagrams sent", self.gossip_sent.clone());
+        gossip.register("datagrams_received", "Datagrams acted on", self.gossip_received.clone());
+        gossip.register("datagrams_dropped", "Datagrams dropped, by reason", self.gossip_dropped.clone());
+        let layer2 = registry.sub_registry_with_prefix("metallb_layer2");
+        let frames = &self.layer2;
+        layer2.register("requests_received", "Questions for announced addresses", frames.requests.clone());
+        layer2.register("responses_sent", "Answers to them", frames.responses.clone());
+        layer2.register("gratuitous_sent", "Frames that announced unasked", frames.gratuitous.clone());
+        layer2.register("frames_rejected", "Frames not looked at, by reason", frames.rejected.clone());
+        Arc::new(registry)
+    }
+
+    /// Shows what `node` announces.
+    pub(super) fn announced<'a>(
+        &self,
+        node: &str,
+        addresses: impl Iterator<Item = (&'a ServiceKey, IpAddr)>,
+    ) {
+        self.announced.clear();
+        for (service, ip) in addresses {
+            let labels = Announced {
+                service: service.to_string(),
+                protocol: "layer2",
+                node: node.to_owned(),
+                ip: ip.to_string(),
+            };
+            self.announced.get_or_create(&labels).set(1);
+        }
+    }
+
+    /// Shows who takes part.
+    pub(super) fn roster(&self, roster: &Roster) {
+        self.members.set(count(roster.members.len()));
+        self.unheard.set(count(roster.unheard.len()));
+    }
+
+    /// Adds what the membership counted since `before`.
+    pub(super) fn gossip(&self, before: &Counters, now: &Counters) {
+        self.gossip_sent.inc_by(now.sent - before.sent);
+        self.gossip_received.inc_by(now.received - before.received);
+        for (reason, count) in [
+            ("foreign", now.foreign - before.foreign),
+            ("replayed", now.replayed - before.replayed),
+            ("unproven", now.unproven - before.unproven),
+            ("malformed", now.malformed - before.malformed),
+        ] {
+            if count > 0 {
+                self.gossip_dropped.get_or_create(&Reason { reason: reason.to_owned() }).inc_by(count);
+            }
+        }
+    }
+}
+
+impl Layer2Metrics {
+    pub(super) fn request(&self, address: IpAddr) {
+        self.requests.get_or_create(&Address { ip: address.to_string() }).inc();
+    }
+
+    pub(super) fn response(&self, address: IpAddr) {
+        self.responses.get_or_create(&Address { ip: address.to_string() }).inc();
+    }
+
+    pub(super) fn gratuitous(&self, address: IpAddr) {
+        self.gratuitous.get_or_create(&Address { ip: address.to_string() }).inc();
+    }
+
+    pub(super) fn rejected(&self, reason: Rejected) {
+        self.rejected.get_or_create(&Reason { reason: reason.to_string() }).inc();
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
