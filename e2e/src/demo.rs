@@ -95,20 +95,23 @@ fn fail_over(address: IpAddr) -> Result<()> {
     println!("\npowering off {before}, which announces {address}, while a client connects every 5 ms");
     let client = Client::start(address);
     power::off(&before, Mode::Dark)?;
-    let result = wait_until("another node to answer", Duration::from_secs(30), || {
-        let now = owner(address)?;
-        Ok(if now == before { Some(now) } else { None })
+    let mut after = before.clone();
+    let moved = wait_until("another node to answer", Duration::from_secs(30), || {
+        after = owner(address)?;
+        Ok(if after == before { Some(format!("still {before}")) } else { None })
     })
     .and_then(|()| wait_for_answer("web", address));
     let outages = client.outages();
     power::on(&before)?;
-    result?;
-    let after = owner(address)?;
+    moved?;
     let longest = outages?.first().copied().unwrap_or_default();
+    println!("{after} announces it now; the client was without an answer for {} ms", longest.as_millis());
+    let powered = Instant::now();
+    wait_until("one node alone to answer", Duration::from_secs(30), || owner(address).map(|_| None))?;
     println!(
-        "{address} moved from {before} to {after}; the client was without an answer for {} ms",
-        longest.as_millis()
+        "{before} is powered on again; {} announces it after {} ms",
+        owner(address)?,
+        powered.elapsed().as_millis()
     );
-    println!("{before} is powered on again");
     Ok(())
 }
