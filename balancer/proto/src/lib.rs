@@ -12,5 +12,6 @@
     )
 )]
 
+pub mod bgp;
 pub mod layer2;
 pub mod membership;

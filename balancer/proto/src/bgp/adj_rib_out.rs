@@ -1,0 +1,191 @@
+//! Adj-RIB-Out: what the router holds of us, and how that becomes what is wanted (RFC 4271 §9.2).
+//!
+//! Only differences are sent. Withdrawals come first and never wait; a prefix that changes again and again is
+//! announced at growing intervals, since routers shut out routes that flap (RFC 2439).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::route::{Attributes, Family, Routes};
+use super::update::{Encoder, is_announceable};
+
+/// Wait after the second announcement of a prefix; it doubles from one to the next.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait between two announcements of a prefix.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A prefix that was left alone for so long is as good as new.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// Routes sent over one connection.
+#[derive(Debug, Default)]
+pub(super) struct AdjRibOut {
+    /// What the router holds; `None` for attributes that have to be sent again.
+    held: BTreeMap<IpNet, Option<Arc<Attributes>>>,
+    pace: BTreeMap<IpNet, Pace>,
+    /// When the first of the announcements that wait may go.
+    due: Option<Instant>,
+    /// Families whose End-of-RIB was sent.
+    ended: BTreeSet<Family>,
+    /// Families to mark as complete once they are, in answer to a route refresh (RFC 7313).
+    refreshing: BTreeSet<Family>,
+}
+
+/// Announcements of one prefix.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    last: Instant,
+    /// How long the next one has to wait after the last.
+    wait: Duration,
+}
+
+/// Messages of one round.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// Whole messages, in order.
+    pub(super) messages: Vec<Vec<u8>>,
+    /// Families of which everything that may go now has gone, after a refresh.
+    pub(super) refreshed: Vec<Family>,
+    /// Whether something is left that did not fit into the budget.
+    pub(super) unfinished: bool,
+}
+
+impl AdjRibOut {
+    /// Number of prefixes that the router holds.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// When an announcement that waits may go.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Sends all routes of a family again, as the router asked.
+    pub(super) fn refresh(&mut self, family: Family) {
+        self.resend(|prefix| Family::of(prefix) == family);
+        self.refreshing.insert(family);
+    }
+
+    /// Sends all routes again, since the way in which they are written changed.
+    pub(super) fn rewrite(&mut self) {
+        self.resend(|_| true);
+    }
+
+    fn resend(&mut self, concerns: impl Fn(&IpNet) -> bool) {
+        for (prefix, attributes) in &mut self.held {
+            if concerns(prefix) {
+                *attributes = None;
+                self.pace.remove(prefix);
+            }
+        }
+    }
+
+    /// Messages towards what is wanted, of about `budget` octets at most.
+    pub(super) fn round(
+        &mut self,
+        now: Instant,
+        wanted: &Routes,
+        encoder: &Encoder<'_>,
+        budget: usize,
+    ) -> Round {
+        let mut round = Round::default();
+        let mut room = budget;
+        self.due = None;
+        self.pace.retain(|_, pace| now.saturating_duration_since(pace.last) < QUIET);
+        self.withdraw(wanted, encoder, &mut round, &mut room);
+        self.announce(now, wanted, encoder, &mut round, &mut room);
+        if !round.unfinished {
+            for family in &encoder.agreed.families {
+                if self.ended.insert(*family) {
+                    round.messages.push(Encoder::end_of_rib(*family));
+                }
+            }
+            round.refreshed = std::mem::take(&mut self.refreshing).into_iter().collect();
+        }
+        round
+    }
+
+    fn withdraw(&mut self, wanted: &Routes, encoder: &Encoder<'_>, round: &mut Round, room: &mut usize) {
+        let mut gone: BTreeMap<Family, Vec<IpNet>> = BTreeMap::new();
+        for prefix in self.held.keys().filter(|prefix| !wanted.contains_key(*prefix)) {
+            gone.entry(Family::of(prefix)).or_default().push(*prefix);
+        }
+        for (family, prefixes) in gone {
+            for chunk in prefixes.chunks(CHUNK) {
+                if !spend(encoder.withdraw(family, chunk), round, room) {
+                    return;
+                }
+                for prefix in chunk {
+                    self.held.remove(prefix);
+                }
+            }
+        }
+    }
+
+    fn announce(
+        &mut self,
+        now: Instant,
+        wanted: &Routes,
+        encoder: &Encoder<'_>,
+        round: &mut Round,
+        room: &mut usize,
+    ) {
+        let families: Vec<Family> =
+            Family::ALL.into_iter().filter(|family| encoder.can_announce(*family)).collect();
+        let mut groups: BTreeMap<(Family, &Arc<Attributes>), Vec<IpNet>> = BTreeMap::new();
+        for (prefix, attributes) in wanted {
+            let family = Family::of(prefix);
+            let is_held = matches!(self.held.get(prefix), Some(Some(held)) if held == attributes);
+            if is_held || !families.contains(&family) || !is_announceable(prefix) {
+                continue;
+            }
+            if let Some(wait_until) = self.pace.get(prefix).map(|pace| pace.last + pace.wait)
+                && wait_until > now
+            {
+                self.due = Some(self.due.map_or(wait_until, |due| due.min(wait_until)));
+                continue;
+            }
+            groups.entry((family, attributes)).or_default().push(*prefix);
+        }
+        for ((family, attributes), prefixes) in groups {
+            for chunk in prefixes.chunks(CHUNK) {
+                let messages = encoder.announce(family, attributes, chunk);
+                let sent = !messages.is_empty();
+                if !spend(messages, round, room) {
+                    return;
+                }
+                for prefix in chunk.iter().filter(|_| sent) {
+                    self.held.insert(*prefix, Some(Arc::clone(attributes)));
+                    let wait = match self.pace.get(prefix) {
+                        None => Duration::ZERO,
+                        Some(pace) if pace.wait.is_zero() => FIRST_WAIT,
+                        Some(pace) => (pace.wait * 2).min(LONGEST_WAIT),
+                    };
+                    self.pace.insert(*prefix, Pace { last: now, wait });
+                }
+            }
+        }
+    }
+}
+
+/// Prefixes that are written before the budget is looked at again; they fill a few extended messages.
+const CHUNK: usize = 16_384;
+
+/// Adds messages, unless the budget was used up before.
+fn spend(messages: Vec<Vec<u8>>, round: &mut Round, room: &mut usize) -> bool {
+    if *room == 0 {
+        round.unfinished = true;
+        return false;
+    }
+    let size = messages.iter().map(Vec::len).sum();
+    *room = room.saturating_sub(size);
+    round.messages.extend(messages);
+    true
+}
+
+#[cfg(test)]
+#[path = "adj_rib_out_tests.rs"]
+mod tests;

@@ -1,0 +1,433 @@
+//! The session with one router: attempts to connect, collisions, and how it ends (RFC 4271 §6.8, §8).
+//!
+//! Each connection has its own states, as the RFC wants it; the session is established when one of them is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::connection::{Connection, Context, Step, jitter};
+use super::event::{Action, Counters, Down, Event, Report, Side, State, Stop};
+use super::notification::{self, Notification};
+use super::open::Agreed;
+use super::route::{NextHops, Routes};
+use super::settings::Settings;
+
+/// How long an attempt to connect may take.
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// The longest wait between attempts, unless a time is configured.
+const LONGEST_RETRY: u64 = 30;
+/// A session that stood for so long ended for a new reason: attempts begin with the shortest wait again.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// The session with one router.
+#[derive(Debug)]
+pub struct Session {
+    settings: Settings,
+    rng: StdRng,
+    dial: Dial,
+    outgoing: Option<Connection>,
+    incoming: Option<Connection>,
+    wanted: Option<Arc<Routes>>,
+    /// Attempts in a row that led nowhere.
+    failures: u32,
+    /// Whether the next OPEN has the R bit.
+    restarting: bool,
+    phase: Phase,
+    counters: Counters,
+}
+
+/// Attempts to connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dial {
+    Off,
+    /// The next one begins then.
+    At(Instant),
+    /// One is under way, until then.
+    Until(Instant),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    New,
+    Running,
+    /// The router was asked to prefer other paths.
+    Draining {
+        until: Instant,
+        text: String,
+    },
+    Stopped,
+}
+
+impl Session {
+    /// A session that has not begun.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            rng: StdRng::seed_from_u64(settings.seed),
+            restarting: settings.graceful_restart.is_some_and(|restart| restart.restarting),
+            settings,
+            dial: Dial::Off,
+            outgoing: None,
+            incoming: None,
+            wanted: None,
+            failures: 0,
+            phase: Phase::New,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Handles an event. Actions are to be carried out in their order.
+    pub fn handle(&mut self, now: Instant, event: Event<'_>) -> Vec<Action> {
+        let mut out = Vec::new();
+        let before = self.state();
+        let had_stopped = self.phase == Phase::Stopped;
+        match event {
+            Event::Start => self.start(now, &mut out),
+            Event::Connected { side, next_hops } => self.connected(now, side, next_hops, &mut out),
+            Event::Received { side, bytes } => self.received(now, side, bytes, &mut out),
+            Event::Flushed(side) => {
+                if let Some(connection) = self.slot(side) {
+                    connection.flushed();
+                }
+            }
+            Event::Closed { side, reason } => self.closed(now, side, reason, &mut out),
+            Event::Routes(routes) => self.want(routes),
+            Event::BfdDown => self.bfd_down(now, &mut out),
+            Event::Stop(stop) => self.stop(now, stop, &mut out),
+            Event::Timeout => self.timeout(now, &mut out),
+        }
+        self.pump(now, &mut out);
+        let after = self.state();
+        if before != after {
+            out.push(Action::Report(Report::State(after)));
+        }
+        if self.phase == Phase::Stopped && !had_stopped {
+            out.push(Action::Report(Report::Stopped));
+        }
+        out
+    }
+
+    /// When [`Event::Timeout`] is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let dial = match self.dial {
+            Dial::Off => None,
+            Dial::At(at) | Dial::Until(at) => Some(at),
+        };
+        let drain = match self.phase {
+            Phase::Draining { until, .. } => Some(until),
+            _ => None,
+        };
+        let connections = [&self.outgoing, &self.incoming].map(|slot| slot.as_ref()?.deadline());
+        [dial, drain].into_iter().chain(connections).flatten().min()
+    }
+
+    /// The state (RFC 4271 §8.2.2).
+    #[must_use]
+    pub fn state(&self) -> State {
+        let connections = [&self.outgoing, &self.incoming].into_iter().flatten().map(Connection::state);
+        let waiting = match (&self.phase, self.dial) {
+            (Phase::New | Phase::Stopped, _) => State::Idle,
+            (_, Dial::Until(_)) => State::Connect,
+            (_, Dial::Off | Dial::At(_)) => State::Active,
+        };
+        connections.max().map_or(waiting, |state| state.max(waiting))
+    }
+
+    /// What the two ends agreed on, while the session stands.
+    #[must_use]
+    pub fn agreed(&self) -> Option<&Agreed> {
+        self.standing().and_then(|connection| connection.agreed.as_ref())
+    }
+
+    /// Number of prefixes that the router holds.
+    #[must_use]
+    pub fn advertised(&self) -> usize {
+        self.standing().map_or(0, Connection::advertised)
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn standing(&self) -> Option<&Connection> {
+        [&self.outgoing, &self.incoming]
+            .into_iter()
+            .flatten()
+            .find(|connection| connection.established.is_some())
+    }
+
+    fn slot(&mut self, side: Side) -> &mut Option<Connection> {
+        match side {
+            Side::Outgoing => &mut self.outgoing,
+            Side::Incoming => &mut self.incoming,
+        }
+    }
+
+    /// Lets `work` handle something on a connection, if there is one.
+    fn with<T>(
+        &mut self,
+        now: Instant,
+        side: Side,
+        out: &mut Vec<Action>,
+        work: impl FnOnce(&mut Connection, &mut Context<'_>) -> T,
+    ) -> Option<T> {
+        let Self { settings, rng, counters, outgoing, incoming, .. } = self;
+        let slot = match side {
+            Side::Outgoing => outgoing,
+            Side::Incoming => incoming,
+        };
+        let mut context = Context { now, side, settings, rng, counters, out };
+        slot.as_mut().map(|connection| work(connection, &mut context))
+    }
+
+    fn want(&mut self, routes: Arc<Routes>) {
+        self.wanted = Some(routes);
+        for connection in [&mut self.outgoing, &mut self.incoming].into_iter().flatten() {
+            connection.look_again();
+        }
+    }
+
+    fn start(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.phase == Phase::New {
+            self.phase = Phase::Running;
+            if !self.settings.passive {
+                self.connect(now, out);
+            }
+        }
+    }
+
+    fn connect(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.dial = Dial::Until(now + CONNECT_WAIT);
+        out.push(Action::Connect);
+    }
+
+    fn connected(&mut self, now: Instant, side: Side, next_hops: NextHops, out: &mut Vec<Action>) {
+        if side == Side::Outgoing && !matches!(self.dial, Dial::Until(_)) {
+            return out.push(Action::Close(side));
+        }
+        if side == Side::Outgoing {
+            self.dial = Dial::Off;
+        }
+        if self.phase != Phase::Running {
+            return out.push(Action::Close(side));
+        }
+        if self.slot(side).is_some() {
+            // The router opens a second connection only when it has lost the first.
+            self.slot(side).take();
+            out.push(Action::Report(Report::Down(Down::Replaced)));
+        }
+        let restarting = self.restarting;
+        let Self { settings, rng, counters, .. } = self;
+        let mut context = Context { now, side, settings, rng, counters, out };
+        let connection = Connection::begin(&mut context, next_hops, restarting);
+        *self.slot(side) = Some(connection);
+    }
+
+    fn received(&mut self, now: Instant, side: Side, bytes: &[u8], out: &mut Vec<Action>) {
+        if let Some(connection) = self.slot(side) {
+            connection.push(bytes);
+        }
+        // A connection that loses against another is gone, and the rest of its bytes with it.
+        while let Some(step) = self.with(now, side, out, Connection::step) {
+            match step {
+                Ok(Step::Wait) => return,
+                Ok(Step::Continue) => {}
+                Ok(Step::Opened) => self.collide(now, side, out),
+                Ok(Step::Established) => self.established(now, side, out),
+                Err(down) => self.end(now, side, down, out),
+            }
+        }
+    }
+
+    /// RFC 4271 §6.8: of two connections, the one that the end with the higher identifier opened stays.
+    fn collide(&mut self, now: Instant, side: Side, out: &mut Vec<Action>) {
+        let other = side.other();
+        let Some(rival) = self.slot(other).as_ref() else { return };
+        let rival_state = rival.state();
+        let Some(agreed) = self.slot(side).as_ref().and_then(|connection| connection.agreed.clone()) else {
+            return;
+        };
+        let loser = match rival_state {
+            // RFC 4724 §5: with graceful restart, the new connection means that the router was started anew.
+            State::Established if agreed.graceful_restart.is_some() && side == Side::Incoming => {
+                return self.end(now, other, Down::Replaced, out);
+            }
+            State::Established => side,
+            State::OpenConfirm => {
+                let own = (self.settings.router_id, self.settings.local_asn);
+                // RFC 6286 §2.3: equal identifiers are told apart by the AS number.
+                if own > (agreed.remote_id, agreed.remote_asn) { Side::Incoming } else { Side::Outgoing }
+            }
+            _ => return,
+        };
+        self.end(now, loser, Down::Sent(Notification::cease(notification::COLLISION)), out);
+    }
+
+    fn established(&mut self, now: Instant, side: Side, out: &mut Vec<Action>) {
+        let other = side.other();
+        if self.slot(other).is_some() {
+            self.end(now, other, Down::Sent(Notification::cease(notification::COLLISION)), out);
+        }
+        if let (Side::Incoming, Dial::Until(_)) = (side, self.dial) {
+            out.push(Action::Close(Side::Outgoing));
+        }
+        self.dial = Dial::Off;
+        self.restarting = false;
+        self.counters.established += 1;
+        if let Some(agreed) = self.agreed() {
+            out.push(Action::Report(Report::Established(agreed.clone())));
+        }
+    }
+
+    fn closed(&mut self, now: Instant, side: Side, reason: &str, out: &mut Vec<Action>) {
+        let down = Down::Closed(reason.to_owned());
+        if self.slot(side).is_some() {
+            self.forget(now, side, down, out);
+        } else if side == Side::Outgoing && matches!(self.dial, Dial::Until(_)) {
+            self.dial = Dial::Off;
+            self.failures = self.failures.saturating_add(1);
+            out.push(Action::Report(Report::Down(down)));
+            self.retry(now);
+        }
+    }
+
+    /// Ends a connection from this side.
+    fn end(&mut self, now: Instant, side: Side, down: Down, out: &mut Vec<Action>) {
+        if self.with(now, side, out, |connection, context| connection.end(context, &down)).is_some() {
+            out.push(Action::Close(side));
+            self.forget(now, side, down, out);
+        }
+    }
+
+    /// Takes note that a connection is gone.
+    fn forget(&mut self, now: Instant, side: Side, down: Down, out: &mut Vec<Action>) {
+        let stood = self.slot(side).take().and_then(|connection| connection.established);
+        if stood.is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
+            self.failures = 0;
+        } else {
+            self.failures = self.failures.saturating_add(1);
+        }
+        out.push(Action::Report(Report::Down(down)));
+        if matches!(self.phase, Phase::Draining { .. }) {
+            self.phase = Phase::Stopped;
+        }
+        self.retry(now);
+    }
+
+    /// Plans the next attempt, unless another connection stands or is on its way.
+    fn retry(&mut self, now: Instant) {
+        let is_wanted = self.phase == Phase::Running && !self.settings.passive;
+        if is_wanted && self.outgoing.is_none() && self.standing().is_none() && self.dial == Dial::Off {
+            let doubled = 1_u64.checked_shl(self.failures.saturating_sub(1)).unwrap_or(LONGEST_RETRY);
+            let growing = Duration::from_secs(doubled.clamp(1, LONGEST_RETRY));
+            let time = self.settings.connect_retry.unwrap_or(growing);
+            self.dial = Dial::At(now + jitter(&mut self.rng, time));
+        }
+    }
+
+    fn bfd_down(&mut self, now: Instant, out: &mut Vec<Action>) {
+        for side in Side::ALL {
+            let Some(connection) = self.slot(side).as_ref() else { continue };
+            if connection.established.is_some() {
+                // The path is broken, so nothing is to be kept (RFC 9384 §3, RFC 8538 §3.1).
+                let notification = connection.hard(Notification::cease(notification::BFD_DOWN));
+                self.end(now, side, Down::Sent(notification), out);
+            }
+        }
+    }
+
+    fn stop(&mut self, now: Instant, stop: Stop, out: &mut Vec<Action>) {
+        let standing = Side::ALL
+            .into_iter()
+            .find(|side| self.slot(*side).as_ref().is_some_and(|c| c.established.is_some()));
+        let keeps_routes = self.agreed().is_some_and(|agreed| agreed.graceful_restart.is_some());
+        let is_draining = matches!(self.phase, Phase::Draining { .. });
+        match (stop, standing) {
+            (Stop::Restart { .. }, Some(side)) if keeps_routes && !is_draining => {
+                self.phase = Phase::Stopped;
+                self.end(now, side, Down::Restart, out);
+                self.shut(now, &Notification::shutdown(""), out);
+            }
+            (Stop::Leave { text } | Stop::Restart { text }, Some(side))
+                if !is_draining && !self.settings.drain.is_zero() && self.advertised() > 0 =>
+            {
+                if let Some(connection) = self.slot(side) {
+                    connection.rewrite();
+                }
+                self.phase = Phase::Draining { until: now + self.settings.drain, text };
+            }
+            (Stop::Leave { text } | Stop::Restart { text }, _) => self.leave(now, &text, out),
+            (Stop::Reset, _) => self.shut(now, &Notification::cease(notification::CONFIGURATION_CHANGE), out),
+        }
+    }
+
+    /// Withdraws everything and ends every connection.
+    fn leave(&mut self, now: Instant, text: &str, out: &mut Vec<Action>) {
+        for side in Side::ALL {
+            self.with(now, side, out, |connection, context| {
+                connection.withdraw_all(context);
+            });
+        }
+        self.shut(now, &Notification::shutdown(text), out);
+    }
+
+    fn shut(&mut self, now: Instant, notification: &Notification, out: &mut Vec<Action>) {
+        self.phase = Phase::Stopped;
+        if let Dial::Until(_) = self.dial {
+            out.push(Action::Close(Side::Outgoing));
+        }
+        self.dial = Dial::Off;
+        let is_reset = notification.subcode == notification::CONFIGURATION_CHANGE;
+        for side in Side::ALL {
+            let Some(connection) = self.slot(side).as_ref() else { continue };
+            let notification =
+                if is_reset { notification.clone() } else { connection.hard(notification.clone()) };
+            self.end(now, side, Down::Sent(notification), out);
+        }
+    }
+
+    fn timeout(&mut self, now: Instant, out: &mut Vec<Action>) {
+        match self.dial {
+            Dial::At(at) if at <= now => self.connect(now, out),
+            Dial::Until(until) if until <= now => {
+                self.dial = Dial::Off;
+                self.failures = self.failures.saturating_add(1);
+                out.push(Action::Close(Side::Outgoing));
+                out.push(Action::Report(Report::Down(Down::ConnectTimeout)));
+                self.retry(now);
+            }
+            _ => {}
+        }
+        for side in Side::ALL {
+            if let Some(Err(down)) = self.with(now, side, out, Connection::timeout) {
+                self.end(now, side, down, out);
+            }
+        }
+        if let Phase::Draining { until, text } = &self.phase
+            && *until <= now
+        {
+            let text = text.clone();
+            self.leave(now, &text, out);
+        }
+    }
+
+    fn pump(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Some(wanted) = self.wanted.clone() else { return };
+        let graceful_shutdown = matches!(self.phase, Phase::Draining { .. });
+        for side in Side::ALL {
+            self.with(now, side, out, |connection, context| {
+                connection.pump(context, &wanted, graceful_shutdown);
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

@@ -1,0 +1,637 @@
+//! Two sessions joined under a virtual clock, and single events where the other end misbehaves.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+
+use super::super::frame::{Kind, encode};
+use super::super::route::{Attributes, Community, Family};
+use super::super::settings::{Asn, GracefulRestart, RemoteAsn, RouterId};
+use super::super::{open, received};
+use super::*;
+
+#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+fn origin() -> Instant {
+    Instant::now()
+}
+
+fn settings(asn: u32, remote: u32, id: u8) -> Settings {
+    Settings {
+        local_asn: Asn(asn),
+        remote_asn: RemoteAsn::Exactly(Asn(remote)),
+        router_id: RouterId(Ipv4Addr::new(192, 0, 2, id)),
+        hold_time: Duration::from_secs(90),
+        keepalive: None,
+        connect_retry: None,
+        families: BTreeSet::from(Family::ALL),
+        extended_next_hop: false,
+        graceful_restart: None,
+        passive: false,
+        max_prefixes: None,
+        drain: Duration::from_secs(5),
+        seed: id.into(),
+    }
+}
+
+fn restartable(settings: Settings, restarting: bool) -> Settings {
+    let restart = GracefulRestart { time: Duration::from_secs(120), restarting, preserved: true };
+    Settings { graceful_restart: Some(restart), ..settings }
+}
+
+fn next_hops(id: u8) -> NextHops {
+    NextHops {
+        v4: Some(Ipv4Addr::new(192, 0, 2, id)),
+        v6: Some(format!("2001:db8::{id}").parse().unwrap()),
+        link_local: None,
+    }
+}
+
+fn routes(prefixes: &[&str]) -> Arc<Routes> {
+    Arc::new(prefixes.iter().map(|prefix| (prefix.parse().unwrap(), Arc::default())).collect())
+}
+
+/// Two sessions, one the router of the other, and the network between them.
+struct Link {
+    now: Instant,
+    ends: [Session; 2],
+    reports: [Vec<Report>; 2],
+    /// Whether an end lets the other connect.
+    listens: [bool; 2],
+    /// Whether the network swallows everything.
+    cut: bool,
+    /// (receiver, event) in flight.
+    queue: VecDeque<(usize, Flight)>,
+    /// Bytes sent by each end.
+    sent: [Vec<u8>; 2],
+}
+
+enum Flight {
+    Connected(Side),
+    Bytes(Side, Vec<u8>),
+    Closed(Side, &'static str),
+    Flushed(Side),
+}
+
+impl Link {
+    fn new(a: Settings, b: Settings) -> Self {
+        Self {
+            now: origin(),
+            ends: [Session::new(a), Session::new(b)],
+            reports: [vec![], vec![]],
+            listens: [true, true],
+            cut: false,
+            queue: VecDeque::new(),
+            sent: [vec![], vec![]],
+        }
+    }
+
+    /// Ends of which only the first connects.
+    fn one_way(a: Settings, b: Settings) -> Self {
+        let mut link = Self::new(a, Settings { passive: true, ..b });
+        link.start();
+        link
+    }
+
+    fn start(&mut self) {
+        self.event(0, Event::Start);
+        self.event(1, Event::Start);
+        self.settle();
+    }
+
+    fn event(&mut self, end: usize, event: Event<'_>) {
+        for action in self.ends[end].handle(self.now, event) {
+            let other = 1 - end;
+            match action {
+                Action::Connect if self.cut => {}
+                Action::Connect if self.listens[other] => {
+                    self.queue.push_back((end, Flight::Connected(Side::Outgoing)));
+                    self.queue.push_back((other, Flight::Connected(Side::Incoming)));
+                }
+                Action::Connect => self.queue.push_back((end, Flight::Closed(Side::Outgoing, "refused"))),
+                Action::Send { side, bytes } => {
+                    self.sent[end].extend(&bytes);
+                    self.queue.push_back((end, Flight::Flushed(side)));
+                    if !self.cut {
+                        self.queue.push_back((other, Flight::Bytes(side.other(), bytes)));
+                    }
+                }
+                Action::Close(side) if !self.cut => {
+                    self.queue.push_back((other, Flight::Closed(side.other(), "closed by the other end")));
+                }
+                Action::Close(_) => {}
+                Action::Report(report) => self.reports[end].push(report),
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        while let Some((end, flight)) = self.queue.pop_front() {
+            match flight {
+                Flight::Connected(side) => {
+                    self.event(
+                        end,
+                        Event::Connected { side, next_hops: next_hops(u8::try_from(end).unwrap() + 1) },
+                    );
+                }
+                Flight::Bytes(side, bytes) => self.event(end, Event::Received { side, bytes: &bytes }),
+                Flight::Closed(side, reason) => self.event(end, Event::Closed { side, reason }),
+                Flight::Flushed(side) => self.event(end, Event::Flushed(side)),
+            }
+        }
+    }
+
+    fn tell(&mut self, end: usize, event: Event<'_>) {
+        self.event(end, event);
+        self.settle();
+    }
+
+    /// Lets time pass, stopping at every deadline.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let next = (0..2).filter_map(|end| Some((self.ends[end].deadline()?, end))).min();
+            let Some((at, who)) = next.filter(|(at, _)| *at <= end) else { break };
+            self.now = self.now.max(at);
+            self.tell(who, Event::Timeout);
+        }
+        self.now = end;
+    }
+
+    fn states(&self) -> [State; 2] {
+        [self.ends[0].state(), self.ends[1].state()]
+    }
+
+    fn downs(&mut self, end: usize) -> Vec<Down> {
+        let reports = std::mem::take(&mut self.reports[end]);
+        reports
+            .into_iter()
+            .filter_map(|report| if let Report::Down(down) = report { Some(down) } else { None })
+            .collect()
+    }
+
+    /// Messages that an end sent since the last call, by type and body.
+    fn messages(&mut self, end: usize) -> Vec<(u8, Vec<u8>)> {
+        let bytes = std::mem::take(&mut self.sent[end]);
+        let mut rest = bytes.as_slice();
+        let mut messages = vec![];
+        while !rest.is_empty() {
+            let length = usize::from(u16::from_be_bytes([rest[16], rest[17]]));
+            messages.push((rest[18], rest[19..length].to_vec()));
+            rest = &rest[length..];
+        }
+        messages
+    }
+
+    /// What an end announced and withdrew since the last call, in messages.
+    fn updates(&mut self, end: usize) -> Vec<(Vec<String>, Vec<String>)> {
+        let agreed = self.ends[end].agreed().cloned().unwrap();
+        let words = |prefixes: Vec<ipnet::IpNet>| prefixes.iter().map(ToString::to_string).collect();
+        let updates = self.messages(end).into_iter().filter(|(kind, _)| *kind == 2);
+        let read = updates.map(|(_, body)| received::read(&agreed, &body).unwrap());
+        read.map(|update| (words(update.announced), words(update.withdrawn))).collect()
+    }
+}
+
+const NONE: [&str; 0] = [];
+
+fn update(announced: &[&str], withdrawn: &[&str]) -> (Vec<String>, Vec<String>) {
+    let words = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    (words(announced), words(withdrawn))
+}
+
+#[test]
+fn a_session_comes_up_and_stays_up() {
+    let mut link = Link::one_way(settings(64512, 64513, 1), settings(64513, 64512, 2));
+    assert_eq!(link.states(), [State::Established; 2]);
+    let states = |link: &Link, end: usize| -> Vec<State> {
+        let states = link.reports[end].iter();
+        states
+            .filter_map(|report| if let Report::State(state) = report { Some(*state) } else { None })
+            .collect()
+    };
+    assert_eq!(states(&link, 0), [State::Connect, State::OpenSent, State::OpenConfirm, State::Established]);
+    assert_eq!(states(&link, 1), [State::Active, State::OpenSent, State::OpenConfirm, State::Established]);
+    let agreed = link.ends[0].agreed().unwrap();
+    assert_eq!(
+        (agreed.remote_asn, agreed.internal, agreed.keepalive),
+        (Asn(64513), false, Duration::from_secs(30))
+    );
+    link.reports = [vec![], vec![]];
+    link.run(Duration::from_secs(3600));
+    assert_eq!((link.states(), &link.reports), ([State::Established; 2], &[vec![], vec![]]));
+    // Keepalives every 22.5 to 30 s.
+    let sent = link.ends[0].counters().keepalives_sent;
+    assert!((120..=162).contains(&sent), "{sent}");
+}
+
+#[test]
+fn of_two_connections_the_one_from_the_higher_identifier_stays() {
+    for (ids, winner) in [([1, 2], 1), ([2, 1], 0)] {
+        let mut link = Link::new(settings(64512, 64513, ids[0]), settings(64513, 64512, ids[1]));
+        link.start();
+        assert_eq!(link.states(), [State::Established; 2]);
+        assert!(link.ends[winner].outgoing.is_some() && link.ends[winner].incoming.is_none());
+        assert!(link.ends[1 - winner].incoming.is_some() && link.ends[1 - winner].outgoing.is_none());
+        link.run(Duration::from_secs(600));
+        assert_eq!(link.ends.each_ref().map(|end| end.counters().established), [1, 1]);
+    }
+}
+
+#[test]
+fn routes_are_sent_once_and_then_only_what_changed() {
+    let mut link = Link::one_way(settings(64512, 64512, 1), settings(64512, 64512, 2));
+    assert_eq!(link.updates(0), [], "nothing before the routes are known, and no End-of-RIB");
+    link.tell(0, Event::Routes(routes(&["198.51.100.1/32", "198.51.100.2/32", "2001:db8:1::1/128"])));
+    assert_eq!(
+        link.updates(0),
+        [
+            update(&["198.51.100.1/32", "198.51.100.2/32"], &NONE),
+            update(&["2001:db8:1::1/128"], &NONE),
+            update(&NONE, &NONE),
+            update(&NONE, &NONE),
+        ]
+    );
+    link.tell(0, Event::Routes(routes(&["198.51.100.2/32", "198.51.100.3/32", "2001:db8:1::1/128"])));
+    assert_eq!(link.updates(0), [update(&NONE, &["198.51.100.1/32"]), update(&["198.51.100.3/32"], &NONE)]);
+    link.tell(0, Event::Routes(routes(&["198.51.100.2/32", "198.51.100.3/32", "2001:db8:1::1/128"])));
+    assert_eq!((link.updates(0), link.ends[0].advertised()), (vec![], 3));
+    assert_eq!(link.ends[1].counters().routes_received, 4);
+}
+
+#[test]
+fn a_silent_router_is_given_up_after_the_hold_time() {
+    let mut link = Link::one_way(settings(64512, 64513, 1), settings(64513, 64512, 2));
+    link.downs(0);
+    link.cut = true;
+    link.run(Duration::from_secs(59));
+    assert_eq!(link.states()[0], State::Established);
+    link.run(Duration::from_secs(32));
+    assert_eq!(link.downs(0)[0], Down::Sent(Notification::new(notification::HOLD_TIMER, 0, [])));
+    link.cut = false;
+    link.run(Duration::from_secs(60));
+    assert_eq!(link.states(), [State::Established; 2]);
+}
+
+#[test]
+fn without_a_hold_time_silence_is_borne() {
+    let forever = |settings: Settings| Settings { hold_time: Duration::ZERO, ..settings };
+    let mut link = Link::one_way(forever(settings(64512, 64513, 1)), settings(64513, 64512, 2));
+    link.sent = [vec![], vec![]];
+    link.cut = true;
+    link.run(Duration::from_secs(86_400));
+    assert_eq!(link.states(), [State::Established; 2]);
+    assert_eq!([link.messages(0), link.messages(1)], [vec![], vec![]]);
+}
+
+#[test]
+fn attempts_grow_apart_up_to_half_a_minute_and_are_jittered() {
+    let mut link = Link::new(settings(64512, 64513, 1), settings(64513, 64512, 2));
+    link.listens = [false, false];
+    link.event(0, Event::Start);
+    link.settle();
+    let mut waits = vec![];
+    for _ in 0..8 {
+        let due = link.ends[0].deadline().unwrap();
+        waits.push(due - link.now);
+        link.now = due;
+        link.tell(0, Event::Timeout);
+    }
+    for (wait, longest) in waits.iter().zip([1, 2, 4, 8, 16, 30, 30, 30]) {
+        let longest = Duration::from_secs(longest);
+        assert!((longest.mul_f64(0.75)..=longest).contains(wait), "{wait:?} of {longest:?}");
+    }
+    assert!(waits[5] != waits[6] && waits[6] != waits[7], "{waits:?}");
+}
+
+#[test]
+fn a_configured_retry_time_does_not_grow() {
+    let every = Duration::from_secs(7);
+    let mut link = Link::new(
+        Settings { connect_retry: Some(every), ..settings(64512, 64513, 1) },
+        settings(64513, 64512, 2),
+    );
+    link.listens = [false, false];
+    link.event(0, Event::Start);
+    link.settle();
+    for _ in 0..5 {
+        let due = link.ends[0].deadline().unwrap();
+        assert!((every.mul_f64(0.75)..=every).contains(&(due - link.now)));
+        link.now = due;
+        link.tell(0, Event::Timeout);
+    }
+}
+
+#[test]
+fn a_router_that_does_not_answer_is_tried_again() {
+    let mut session = Session::new(settings(64512, 64513, 1));
+    let now = origin();
+    assert_eq!(
+        session.handle(now, Event::Start),
+        [Action::Connect, Action::Report(Report::State(State::Connect))]
+    );
+    let at = session.deadline().unwrap();
+    assert_eq!(at - now, Duration::from_secs(10));
+    assert_eq!(
+        session.handle(at, Event::Timeout),
+        [
+            Action::Close(Side::Outgoing),
+            Action::Report(Report::Down(Down::ConnectTimeout)),
+            Action::Report(Report::State(State::Active))
+        ]
+    );
+    let at = session.deadline().unwrap();
+    assert_eq!(
+        session.handle(at, Event::Timeout),
+        [Action::Connect, Action::Report(Report::State(State::Connect))]
+    );
+}
+
+/// A session that stands, without a router behind it.
+fn standing(settings: Settings) -> (Session, Instant) {
+    let now = origin();
+    let mut session = Session::new(settings.clone());
+    session.handle(now, Event::Start);
+    session.handle(now, Event::Connected { side: Side::Outgoing, next_hops: next_hops(1) });
+    let RemoteAsn::Exactly(remote) = settings.remote_asn else { panic!("no number") };
+    let router = Settings { local_asn: remote, router_id: RouterId(Ipv4Addr::new(192, 0, 2, 9)), ..settings };
+    for bytes in [encode(Kind::Open, &open::encode(&router, false)), encode(Kind::Keepalive, &[])] {
+        session.handle(now, Event::Received { side: Side::Outgoing, bytes: &bytes });
+    }
+    assert_eq!(session.state(), State::Established);
+    session.handle(now, Event::Flushed(Side::Outgoing));
+    (session, now)
+}
+
+fn notice(notification: &Notification) -> Action {
+    Action::Send { side: Side::Outgoing, bytes: encode(Kind::Notification, &notification.encode()) }
+}
+
+#[test]
+fn every_fault_of_the_router_has_its_notification() {
+    for (bytes, want) in [
+        (vec![0; 19], Notification::new(1, 1, [])),
+        (encode(Kind::Open, &[4; 10]), Notification::new(5, 3, [])),
+        (encode(Kind::Update, &[0, 9, 0, 0]), Notification::new(3, 1, [])),
+        (encode(Kind::Update, &[0, 1, 33, 0, 0]), Notification::new(3, 10, [])),
+    ] {
+        let (mut session, now) = standing(settings(64512, 64513, 1));
+        assert_eq!(
+            session.handle(now, Event::Received { side: Side::Outgoing, bytes: &bytes }),
+            [
+                notice(&want),
+                Action::Close(Side::Outgoing),
+                Action::Report(Report::Down(Down::Sent(want))),
+                Action::Report(Report::State(State::Active)),
+            ]
+        );
+    }
+}
+
+#[test]
+fn messages_out_of_place_are_told_by_state() {
+    let now = origin();
+    for (first, second, want) in [
+        (None, Kind::Keepalive, Notification::new(5, 1, [])),
+        (None, Kind::Update, Notification::new(5, 1, [])),
+        (Some(()), Kind::Update, Notification::new(5, 2, [])),
+    ] {
+        let mut session = Session::new(settings(64512, 64513, 1));
+        session.handle(now, Event::Start);
+        session.handle(now, Event::Connected { side: Side::Outgoing, next_hops: next_hops(1) });
+        if first.is_some() {
+            let bytes = encode(Kind::Open, &open::encode(&settings(64513, 64512, 2), false));
+            session.handle(now, Event::Received { side: Side::Outgoing, bytes: &bytes });
+        }
+        let body = if second == Kind::Update { vec![0; 4] } else { vec![] };
+        let bytes = encode(second, &body);
+        let actions = session.handle(now, Event::Received { side: Side::Outgoing, bytes: &bytes });
+        assert_eq!(actions[0], notice(&want), "{second:?}");
+    }
+}
+
+#[test]
+fn the_router_s_own_word_is_reported() {
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    let bye = Notification::shutdown("maintenance until noon");
+    let bytes = encode(Kind::Notification, &bye.encode());
+    assert_eq!(
+        session.handle(now, Event::Received { side: Side::Outgoing, bytes: &bytes }),
+        [
+            Action::Close(Side::Outgoing),
+            Action::Report(Report::Down(Down::Received(bye))),
+            Action::Report(Report::State(State::Active)),
+        ]
+    );
+}
+
+#[test]
+fn without_graceful_restart_the_router_is_asked_before_the_routes_go() {
+    let mut link = Link::one_way(settings(64512, 64512, 1), settings(64512, 64512, 2));
+    link.tell(0, Event::Routes(routes(&["198.51.100.1/32"])));
+    link.messages(0);
+    link.tell(0, Event::Stop(Stop::Restart { text: "rollout".into() }));
+    let encoder_says = link.messages(0);
+    assert_eq!(encoder_says.len(), 1);
+    let mut attributes = Attributes::default();
+    attributes.communities.insert(Community::GRACEFUL_SHUTDOWN);
+    attributes.local_pref = Some(0);
+    let agreed = link.ends[0].agreed().unwrap().clone();
+    let encoder = super::super::update::Encoder {
+        settings: &settings(64512, 64512, 1),
+        agreed: &agreed,
+        next_hops: &next_hops(1),
+        graceful_shutdown: false,
+    };
+    let want = encoder.announce(Family::Ipv4, &attributes, &["198.51.100.1/32".parse().unwrap()]);
+    assert_eq!(encoder_says, [(2, want[0][19..].to_vec())]);
+    link.run(Duration::from_millis(4999));
+    assert_eq!(link.messages(0), []);
+    assert_eq!(link.states(), [State::Established; 2]);
+    link.downs(0);
+    link.run(Duration::from_millis(2));
+    let goodbye = Notification::shutdown("rollout");
+    assert_eq!(link.messages(0), [(2, vec![0, 5, 32, 198, 51, 100, 1, 0, 0]), (3, goodbye.encode())]);
+    assert_eq!(
+        link.reports[0],
+        [Report::Down(Down::Sent(goodbye.clone())), Report::State(State::Idle), Report::Stopped]
+    );
+    assert!(link.downs(1).contains(&Down::Received(goodbye)));
+    link.run(Duration::from_secs(600));
+    assert_eq!(link.states(), [State::Idle, State::Active]);
+}
+
+#[test]
+fn with_graceful_restart_a_rollout_is_silent_and_a_return_says_so() {
+    let mut link = Link::one_way(
+        restartable(settings(64512, 64513, 1), false),
+        restartable(settings(64513, 64512, 2), false),
+    );
+    link.tell(0, Event::Routes(routes(&["198.51.100.1/32"])));
+    link.messages(0);
+    link.downs(1);
+    link.tell(0, Event::Stop(Stop::Restart { text: "rollout".into() }));
+    assert_eq!(link.messages(0), [], "no UPDATE and no NOTIFICATION");
+    assert_eq!(link.downs(1), [Down::Closed("closed by the other end".into())]);
+    assert_eq!(link.states(), [State::Idle, State::Active]);
+
+    link.ends[0] = Session::new(restartable(settings(64512, 64513, 1), true));
+    link.event(0, Event::Start);
+    link.settle();
+    let restart = link.ends[1].agreed().unwrap().graceful_restart.clone().unwrap();
+    assert_eq!(
+        (restart.restarting, restart.families),
+        (true, BTreeMap::from([(Family::Ipv4, true), (Family::Ipv6, true)]))
+    );
+    link.messages(0);
+    link.tell(0, Event::Routes(routes(&["198.51.100.1/32"])));
+    assert_eq!(
+        link.updates(0),
+        [update(&["198.51.100.1/32"], &NONE), update(&NONE, &NONE), update(&NONE, &NONE)]
+    );
+}
+
+#[test]
+fn a_node_that_leaves_resets_hard_so_that_nothing_is_kept() {
+    let mut link = Link::one_way(
+        restartable(settings(64512, 64513, 1), false),
+        restartable(settings(64513, 64512, 2), false),
+    );
+    link.tell(0, Event::Routes(routes(&["198.51.100.1/32"])));
+    link.tell(0, Event::Stop(Stop::Leave { text: "drained".into() }));
+    assert_eq!(link.states(), [State::Established; 2]);
+    link.messages(0);
+    // The second request does not wait.
+    link.tell(0, Event::Stop(Stop::Leave { text: "drained".into() }));
+    assert_eq!(link.messages(0).last().unwrap(), &(3, Notification::shutdown("drained").hard().encode()));
+    assert_eq!(link.states()[0], State::Idle);
+}
+
+#[test]
+fn a_change_of_settings_lets_a_restarting_router_keep_its_routes() {
+    let mut link = Link::one_way(
+        restartable(settings(64512, 64513, 1), false),
+        restartable(settings(64513, 64512, 2), false),
+    );
+    link.messages(0);
+    link.tell(0, Event::Stop(Stop::Reset));
+    assert_eq!(link.messages(0), [(3, vec![6, 6])]);
+    assert_eq!(link.reports[0].last(), Some(&Report::Stopped));
+}
+
+#[test]
+fn a_session_that_never_began_stops_at_once() {
+    let mut session = Session::new(settings(64512, 64513, 1));
+    let now = origin();
+    assert_eq!(
+        session.handle(now, Event::Stop(Stop::Leave { text: String::new() })),
+        [Action::Report(Report::Stopped)]
+    );
+    assert_eq!(session.handle(now, Event::Stop(Stop::Reset)), []);
+    assert_eq!((session.handle(now, Event::Start), session.deadline()), (vec![], None));
+}
+
+#[test]
+fn bfd_ends_the_session_at_once_and_keeps_nothing() {
+    for (restart, want) in [
+        (false, Notification::cease(notification::BFD_DOWN)),
+        (true, Notification::cease(notification::BFD_DOWN).hard()),
+    ] {
+        let plain = settings(64512, 64513, 1);
+        let (mut session, now) = standing(if restart { restartable(plain, false) } else { plain });
+        assert_eq!(
+            session.handle(now, Event::BfdDown),
+            [
+                notice(&want),
+                Action::Close(Side::Outgoing),
+                Action::Report(Report::Down(Down::Sent(want))),
+                Action::Report(Report::State(State::Active)),
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_router_that_comes_back_without_a_word_replaces_its_connection() {
+    let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    session.handle(now, Event::Connected { side: Side::Incoming, next_hops: next_hops(1) });
+    let router = restartable(settings(64513, 64512, 9), true);
+    let bytes = encode(Kind::Open, &open::encode(&router, true));
+    let actions = session.handle(now, Event::Received { side: Side::Incoming, bytes: &bytes });
+    assert!(actions.contains(&Action::Close(Side::Outgoing)), "{actions:?}");
+    assert!(actions.contains(&Action::Report(Report::Down(Down::Replaced))));
+    session.handle(now, Event::Received { side: Side::Incoming, bytes: &encode(Kind::Keepalive, &[]) });
+    assert_eq!(session.state(), State::Established);
+}
+
+#[test]
+fn without_graceful_restart_a_second_connection_is_refused() {
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    session.handle(now, Event::Connected { side: Side::Incoming, next_hops: next_hops(1) });
+    let bytes = encode(Kind::Open, &open::encode(&settings(64513, 64512, 9), false));
+    let actions = session.handle(now, Event::Received { side: Side::Incoming, bytes: &bytes });
+    let refusal = Notification::cease(notification::COLLISION).encode();
+    let refusal = Action::Send { side: Side::Incoming, bytes: encode(Kind::Notification, &refusal) };
+    assert!(actions.contains(&refusal) && actions.contains(&Action::Close(Side::Incoming)), "{actions:?}");
+    assert_eq!(session.state(), State::Established);
+}
+
+#[test]
+fn a_route_refresh_is_answered_between_its_markers() {
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    session.handle(now, Event::Routes(routes(&["198.51.100.1/32", "2001:db8:1::1/128"])));
+    let ask = encode(Kind::RouteRefresh, &[0, 2, 0, 1]);
+    let actions = session.handle(now, Event::Received { side: Side::Outgoing, bytes: &ask });
+    let sent: Vec<(u8, usize)> = actions
+        .iter()
+        .map(|action| if let Action::Send { bytes, .. } = action { (bytes[18], bytes.len()) } else { (0, 0) })
+        .collect();
+    assert_eq!(sent.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [5, 2, 5]);
+    for (at, subtype) in [(0, 1), (2, 2)] {
+        let want = encode(Kind::RouteRefresh, &[0, 2, subtype, 1]);
+        assert_eq!(actions[at], Action::Send { side: Side::Outgoing, bytes: want });
+    }
+    // A family that was not agreed on, and markers of the router's own, ask for nothing.
+    for body in [[0, 25, 0, 70], [0, 2, 1, 1], [0, 2, 2, 1]] {
+        let bytes = encode(Kind::RouteRefresh, &body);
+        assert_eq!(session.handle(now, Event::Received { side: Side::Outgoing, bytes: &bytes }), []);
+    }
+}
+
+#[test]
+fn a_router_that_takes_nothing_is_given_up() {
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    session.handle(now, Event::Routes(routes(&["198.51.100.1/32"])));
+    let mut at = now;
+    let keepalive = encode(Kind::Keepalive, &[]);
+    let end = loop {
+        at += Duration::from_secs(10);
+        session.handle(at, Event::Received { side: Side::Outgoing, bytes: &keepalive });
+        let actions = session.handle(at, Event::Timeout);
+        if actions.contains(&Action::Close(Side::Outgoing)) {
+            break actions;
+        }
+    };
+    assert_eq!(at - now, Duration::from_secs(480));
+    assert_eq!(end[0], notice(&Notification::new(notification::SEND_HOLD_TIMER, 0, [])));
+}
+
+#[test]
+fn too_many_prefixes_end_the_session_and_the_same_one_twice_does_not() {
+    let (mut session, now) = standing(Settings { max_prefixes: Some(2), ..settings(64512, 64513, 1) });
+    let announce = |last: u8| {
+        let attributes = [64, 1, 1, 0, 64, 2, 6, 2, 1, 0, 0, 252, 1, 64, 3, 4, 192, 0, 2, 9];
+        let body = [&[0, 0, 0, 20][..], &attributes, &[32, 203, 0, 113, last]].concat();
+        encode(Kind::Update, &body)
+    };
+    for last in [1, 1, 2, 2, 1] {
+        assert_eq!(session.handle(now, Event::Received { side: Side::Outgoing, bytes: &announce(last) }), []);
+    }
+    let actions = session.handle(now, Event::Received { side: Side::Outgoing, bytes: &announce(3) });
+    assert_eq!(actions[0], notice(&Notification::cease(notification::MAXIMUM_PREFIXES)));
+}
+
+#[test]
+fn a_wrong_as_number_is_refused_by_both() {
+    let mut link = Link::one_way(settings(64512, 64999, 1), settings(64513, 64512, 2));
+    assert_eq!(link.downs(0), [Down::Sent(Notification::new(2, 2, []))]);
+    assert_eq!(link.downs(1), [Down::Received(Notification::new(2, 2, []))]);
+}
