@@ -1,0 +1,94 @@
+//! The controller that is measured: any program, as a process of its own.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::{Pid, SysconfVar, sysconf},
+};
+
+/// A running controller.
+pub(crate) struct Subject(Child);
+
+/// What a process has used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// Seconds of CPU, user and system.
+    pub(crate) cpu: f64,
+    /// Largest resident set, in KiB.
+    pub(crate) peak_rss: u64,
+    /// Resident set now, in KiB.
+    pub(crate) rss: u64,
+}
+
+impl Subject {
+    /// Starts `command`, a program and its arguments separated by blanks.
+    pub(crate) fn start(command: &str, kubeconfig: &Path, log: &Path) -> Result<Self> {
+        let mut words = command.split_whitespace();
+        let program = words.next().context("no controller is named")?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let child = Command::new(program)
+            .args(words)
+            .env("KUBECONFIG", kubeconfig)
+            .env("METALLB_NAMESPACE", crate::NAMESPACE)
+            .env("METALLB_POD_NAME", "controller-bench")
+            .env("METALLB_DEPLOYMENT", "controller")
+            .env("METALLB_ML_SECRET_NAME", "metallb-memberlist")
+            .env("METALLB_BGP_TYPE", "native")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot run {program}"))?;
+        Ok(Self(child))
+    }
+
+    /// What it has used so far.
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        let pid = self.0.id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the controller has ended")?;
+        // The name in brackets may hold blanks; the fields are counted from behind it (proc(5)).
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks =
+            |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+        let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let size = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+        };
+        Ok(Usage {
+            cpu: (ticks(11) + ticks(12)) / per_second as f64,
+            peak_rss: size("VmHWM:"),
+            rss: size("VmRSS:"),
+        })
+    }
+
+    /// Asks it to end, and ends it when it does not within ten seconds.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.0.id())?), Signal::SIGTERM)?;
+        for _ in 0..1000 {
+            if self.0.try_wait()?.is_some() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        // Only when a measurement broke off; it may be gone already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
