@@ -93,10 +93,12 @@ fn normalise(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     if schema.x_kubernetes_int_or_string == Some(true) {
         let of = |kind: &str| JSONSchemaProps { type_: Some(kind.into()), ..Default::default() };
-        // The text is a page long and would be repeated for each list of resources.
-        schema.description = None;
         schema.any_of = Some(vec![of("integer"), of("string")]);
-        schema.pattern.get_or_insert_with(|| QUANTITY.into());
+        if schema.pattern.is_none() {
+            // The text is a page long and would be repeated for each list of resources.
+            schema.description = None;
+            schema.pattern = Some(QUANTITY.into());
+        }
     }
     for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
         normalise(property);
