@@ -1,18 +1,20 @@
 //! What is told in the cluster about this node's announcements: ServiceL2Status objects, and an Event for each change
 //! of owner.
 //!
-//! Level-triggered: what is there is compared with what is announced, so that a speaker that restarts writes nothing
-//! when nothing has changed.
+//! Level-triggered: what is there, by a watch, is compared with what is announced, so that an object that is deleted
+//! comes back, and nothing is written when nothing has changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use metallb_api::names::{
     L2_STATUS_GENERATE_NAME, LABEL_STATUS_NODE, LABEL_STATUS_SERVICE_NAME, LABEL_STATUS_SERVICE_NAMESPACE,
@@ -25,6 +27,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::facts::ServiceFacts;
+use crate::watch::{Change, changes};
 
 /// Who writes, in Events and in the record of who wrote which field.
 const COMPONENT: &str = "metallb-speaker";
@@ -97,27 +100,36 @@ pub(super) async fn run(
     mut announced: watch::Receiver<Option<Arc<Announced>>>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut reporter = Reporter { client, settings, owner: None, written: None };
+    let mut reporter = Reporter { client, settings, owner: None, objects: None };
+    let mut changes = std::pin::pin!(reporter.changes());
     let mut pause = RETRY;
     loop {
         let wanted = announced.borrow_and_update().clone();
-        let retry = match &wanted {
-            None => None,
-            Some(wanted) => match reporter.report(wanted).await {
-                Ok(()) => {
-                    pause = RETRY;
-                    None
+        let mut retry = None;
+        if let (Some(wanted), Some(_)) = (&wanted, &reporter.objects) {
+            // A report that hangs while the plan changes speaks of the past: a node that was cut off must not write,
+            // once it is back, what it believed meanwhile.
+            let result = tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                changed = announced.changed() => {
+                    changed.context("the plans ended")?;
+                    continue;
                 }
+                result = reporter.report(wanted) => result,
+            };
+            match result {
+                Ok(()) => pause = RETRY,
                 Err(error) => {
                     tracing::warn!(error = format!("{error:#}"), "status of announcements not written");
                     pause = (pause * 2).min(RETRY_LIMIT);
-                    Some(pause)
+                    retry = Some(pause);
                 }
-            },
-        };
+            }
+        }
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             changed = announced.changed() => changed.context("the plans ended")?,
+            change = changes.next() => reporter.learn(change.context("the watch of status objects ended")?),
             () = sleep(retry) => {}
         }
     }
@@ -135,81 +147,115 @@ struct Reporter {
     settings: Settings,
     /// This pod, once it was read.
     owner: Option<OwnerReference>,
-    /// This node's status objects as they are, by Service, with their names; `None` until they were read.
-    written: Option<BTreeMap<ServiceKey, Written>>,
+    /// The status objects that speak of this node, by name; `None` until they were listed.
+    objects: Option<BTreeMap<String, Object>>,
 }
 
-struct Written {
+/// A status object as it is in the cluster.
+#[derive(Clone, Debug)]
+struct Object {
     name: String,
-    interfaces: Vec<InterfaceInfo>,
+    key: ServiceKey,
+    owner: Option<String>,
+    status: Option<ServiceL2StatusStatus>,
+}
+
+impl Object {
+    fn of(object: ServiceL2Status) -> Self {
+        let label = |name: &str| object.labels().get(name).cloned().unwrap_or_default();
+        Self {
+            name: object.name_any(),
+            key: ServiceKey::new(&label(LABEL_STATUS_SERVICE_NAMESPACE), &label(LABEL_STATUS_SERVICE_NAME)),
+            owner: object.owner_references().first().map(|owner| owner.uid.clone()),
+            status: object.status,
+        }
+    }
 }
 
 impl Reporter {
-    async fn report(&mut self, wanted: &Announced) -> anyhow::Result<()> {
-        if self.written.is_none() {
-            self.written = Some(self.read().await?);
-        }
-        let gone: Vec<ServiceKey> = self
-            .written
-            .iter()
-            .flatten()
-            .map(|(key, _)| key.clone())
-            .filter(|key| !wanted.0.contains_key(key))
-            .collect();
-        for key in gone {
-            self.remove(&key).await?;
-        }
-        for (key, announcement) in &wanted.0 {
-            let former = self.written.as_ref().and_then(|written| written.get(key));
-            match former.map(|former| former.interfaces == announcement.interfaces) {
-                Some(true) => {}
-                Some(false) => self.update(key, announcement).await?,
-                None => self.take_over(key, announcement).await?,
-            }
-        }
-        Ok(())
-    }
-
     fn api(&self) -> Api<ServiceL2Status> {
         Api::namespaced(self.client.clone(), &self.settings.namespace)
     }
 
-    /// The status objects that speak of this node.
-    async fn read(&self) -> anyhow::Result<BTreeMap<ServiceKey, Written>> {
+    fn changes(&self) -> impl Stream<Item = Change<Object>> + use<> {
         let labels = format!("{LABEL_STATUS_NODE}={}", self.settings.node);
-        let objects = in_time(self.api().list(&ListParams::default().labels(&labels))).await?;
-        let mut written = BTreeMap::new();
-        for object in objects {
-            let name = object.name_any();
-            let status = object.status.unwrap_or_default();
-            let key = ServiceKey::new(
-                &status.service_namespace.unwrap_or_default(),
-                &status.service_name.unwrap_or_default(),
-            );
-            if written.contains_key(&key) || key.name().is_empty() {
-                in_time(delete(&self.api(), &name)).await?;
-            } else {
-                written.insert(key, Written { name, interfaces: status.interfaces });
-            }
-        }
-        Ok(written)
+        let events = watcher(self.api(), watcher::Config::default().labels(&labels));
+        changes("ServiceL2Status", events, Object::of)
     }
 
-    async fn remove(&mut self, key: &ServiceKey) -> anyhow::Result<()> {
-        let name =
-            self.written.as_ref().and_then(|written| written.get(key)).map(|written| written.name.clone());
-        if let Some(name) = name {
-            in_time(delete(&self.api(), &name)).await?;
+    fn learn(&mut self, change: Change<Object>) {
+        match change {
+            Change::All(all) => {
+                self.objects = Some(all.into_iter().map(|object| (object.name.clone(), object)).collect());
+            }
+            Change::Set(object) => {
+                let objects = self.objects.get_or_insert_default();
+                // The echo of a creation says less than the status that was written after it.
+                let is_echo = object.status.is_none()
+                    && objects.get(&object.name).is_some_and(|known| known.status.is_some());
+                if !is_echo {
+                    objects.insert(object.name.clone(), object);
+                }
+            }
+            Change::Gone(object) => {
+                self.objects.get_or_insert_default().remove(&object.name);
+            }
         }
-        if let Some(written) = &mut self.written {
-            written.remove(key);
+    }
+
+    async fn report(&mut self, wanted: &Announced) -> anyhow::Result<()> {
+        let mut mine = BTreeMap::new();
+        let mut superfluous = Vec::new();
+        for object in self.objects.iter().flat_map(BTreeMap::values) {
+            if !wanted.0.contains_key(&object.key)
+                || mine.insert(object.key.clone(), object.clone()).is_some()
+            {
+                superfluous.push(object.name.clone());
+            }
+        }
+        for name in superfluous {
+            in_time(delete(&self.api(), &name)).await?;
+            self.objects.get_or_insert_default().remove(&name);
+        }
+        let owner = self.owner().await?;
+        for (key, announcement) in &wanted.0 {
+            let Some(object) = mine.get(key) else {
+                self.take_over(key, announcement, &owner).await?;
+                continue;
+            };
+            if object.owner.as_ref() != Some(&owner.uid) {
+                self.own(&object.name, &owner).await?;
+            }
+            if object.status.as_ref() != Some(&self.status(key, announcement)) {
+                self.update(&object.name, key, announcement).await?;
+            }
         }
         Ok(())
     }
 
+    fn status(&self, key: &ServiceKey, announcement: &Announcement) -> ServiceL2StatusStatus {
+        ServiceL2StatusStatus {
+            node: Some(self.settings.node.clone()),
+            service_name: Some(key.name().to_owned()),
+            service_namespace: Some(key.namespace().to_owned()),
+            interfaces: announcement.interfaces.clone(),
+        }
+    }
+
+    /// Makes this pod the owner of an object that the node's former speaker wrote: with that pod it would go.
+    async fn own(&mut self, name: &str, owner: &OwnerReference) -> anyhow::Result<()> {
+        let patch = Patch::Merge(json!({"metadata": {"ownerReferences": [owner]}}));
+        self.learn_written(in_time(self.api().patch(name, &parameters(), &patch)).await?);
+        Ok(())
+    }
+
     /// Writes that this node announces a Service now, in place of whoever did before, and tells it as an Event.
-    async fn take_over(&mut self, key: &ServiceKey, announcement: &Announcement) -> anyhow::Result<()> {
-        let owner = self.owner().await?;
+    async fn take_over(
+        &mut self,
+        key: &ServiceKey,
+        announcement: &Announcement,
+        owner: &OwnerReference,
+    ) -> anyhow::Result<()> {
         let api = self.api();
         let labels = [
             (LABEL_STATUS_NODE, self.settings.node.as_str()),
@@ -226,7 +272,7 @@ impl Reporter {
             metadata: ObjectMeta {
                 generate_name: Some(L2_STATUS_GENERATE_NAME.to_owned()),
                 labels: Some(labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into()),
-                owner_references: Some(vec![owner]),
+                owner_references: Some(vec![owner.clone()]),
                 ..ObjectMeta::default()
             },
             spec: ServiceL2StatusSpec::default(),
@@ -234,8 +280,8 @@ impl Reporter {
         };
         let created = in_time(api.create(&PostParams::default(), &object)).await?;
         let name = created.name_any();
-        self.written.get_or_insert_default().insert(key.clone(), Written { name, interfaces: vec![] });
-        self.update(key, announcement).await?;
+        self.learn_written(created);
+        self.update(&name, key, announcement).await?;
         for other in others {
             if other.labels().get(LABEL_STATUS_NODE) != Some(&self.settings.node) {
                 in_time(delete(&api, &other.name_any())).await?;
@@ -244,28 +290,22 @@ impl Reporter {
         self.tell(key, announcement).await
     }
 
-    async fn update(&mut self, key: &ServiceKey, announcement: &Announcement) -> anyhow::Result<()> {
-        let api = self.api();
-        let Some(written) = self.written.as_mut().and_then(|written| written.get_mut(key)) else {
-            return Ok(());
-        };
-        let status = ServiceL2StatusStatus {
-            node: Some(self.settings.node.clone()),
-            service_name: Some(key.name().to_owned()),
-            service_namespace: Some(key.namespace().to_owned()),
-            interfaces: announcement.interfaces.clone(),
-        };
-        let params = PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() };
+    async fn update(
+        &mut self,
+        name: &str,
+        key: &ServiceKey,
+        announcement: &Announcement,
+    ) -> anyhow::Result<()> {
+        let mut status = json!(self.status(key, announcement));
+        // An empty list is written too: a merge would keep the former one.
+        status["interfaces"] = json!(announcement.interfaces);
         let patch = Patch::Merge(json!({ "status": status }));
-        match in_time(api.patch_status(&written.name, &params, &patch)).await {
-            Ok(_) => written.interfaces.clone_from(&announcement.interfaces),
-            Err(error) => {
-                // Somebody deleted it, or it never came to be: everything is read again.
-                self.written = None;
-                return Err(error);
-            }
-        }
+        self.learn_written(in_time(self.api().patch_status(name, &parameters(), &patch)).await?);
         Ok(())
+    }
+
+    fn learn_written(&mut self, object: ServiceL2Status) {
+        self.learn(Change::Set(Object::of(object)));
     }
 
     async fn tell(&self, key: &ServiceKey, announcement: &Announcement) -> anyhow::Result<()> {
@@ -294,6 +334,10 @@ impl Reporter {
         self.owner = Some(owner.clone());
         Ok(owner)
     }
+}
+
+fn parameters() -> PatchParams {
+    PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() }
 }
 
 async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
