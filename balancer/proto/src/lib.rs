@@ -12,6 +12,7 @@
     )
 )]
 
+pub mod bfd;
 pub mod bgp;
 pub mod layer2;
 pub mod membership;

@@ -1,0 +1,292 @@
+//! Two sessions joined under a virtual clock, with a delay between them.
+
+use std::collections::VecDeque;
+
+use super::*;
+
+#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+fn origin() -> Instant {
+    Instant::now()
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+fn timers(interval: u32, detect_multiplier: u8) -> Timers {
+    Timers { transmit_interval: MS * interval, receive_interval: MS * interval, detect_multiplier }
+}
+
+fn settings(discriminator: u32, timers: Timers) -> Settings {
+    Settings { timers, passive: false, reach: Reach::SingleHop, discriminator, seed: discriminator.into() }
+}
+
+struct Link {
+    now: Instant,
+    ends: [Session; 2],
+    /// (arrival, receiver, datagram)
+    flying: VecDeque<(Instant, usize, Vec<u8>)>,
+    changes: [Vec<(State, State, Diagnostic)>; 2],
+    /// When each end sent.
+    sent: [Vec<Instant>; 2],
+    stopped: [bool; 2],
+    /// Whether datagrams of each end get lost.
+    lost: [bool; 2],
+}
+
+impl Link {
+    fn new(a: Settings, b: Settings) -> Self {
+        let mut link = Self {
+            now: origin(),
+            ends: [Session::new(a), Session::new(b)],
+            flying: VecDeque::new(),
+            changes: [vec![], vec![]],
+            sent: [vec![], vec![]],
+            stopped: [false; 2],
+            lost: [false; 2],
+        };
+        link.tell(0, Event::Start);
+        link.tell(1, Event::Start);
+        link
+    }
+
+    fn tell(&mut self, end: usize, event: Event<'_>) {
+        for action in self.ends[end].handle(self.now, event).unwrap() {
+            match action {
+                Action::Send(bytes) => {
+                    self.sent[end].push(self.now);
+                    if !self.lost[end] {
+                        self.flying.push_back((self.now + MS, 1 - end, bytes));
+                    }
+                }
+                Action::Changed(change) => {
+                    self.changes[end].push((change.from, change.to, change.diagnostic));
+                }
+                Action::Stopped => self.stopped[end] = true,
+            }
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let arrival = self.flying.front().map(|(at, ..)| *at);
+            let timeout = (0..2).filter_map(|end| Some((self.ends[end].deadline()?, end))).min();
+            let at = [arrival, timeout.map(|(at, _)| at)].into_iter().flatten().min();
+            let Some(at) = at.filter(|at| *at <= end) else { break };
+            self.now = self.now.max(at);
+            if arrival == Some(at) {
+                let (_, to, bytes) = self.flying.pop_front().unwrap();
+                self.tell(to, Event::Datagram { bytes: &bytes, ttl: 255 });
+            } else if let Some((_, who)) = timeout {
+                self.tell(who, Event::Timeout);
+            }
+        }
+        self.now = end;
+    }
+
+    fn states(&self) -> [State; 2] {
+        [self.ends[0].state(), self.ends[1].state()]
+    }
+
+    /// Shortest and longest time between packets of an end since the last call.
+    fn pace(&mut self, end: usize) -> (Duration, Duration) {
+        let sent = std::mem::take(&mut self.sent[end]);
+        let gaps: Vec<Duration> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        (*gaps.iter().min().unwrap(), *gaps.iter().max().unwrap())
+    }
+}
+
+#[test]
+fn a_session_comes_up_slowly_and_then_keeps_the_slower_pace_of_the_two() {
+    let mut link = Link::new(settings(1, timers(10, 3)), settings(2, timers(50, 5)));
+    link.run(Duration::from_secs(2));
+    assert_eq!(link.states(), [State::Up; 2]);
+    let up = |end: usize, link: &Link| link.changes[end].last().copied().map(|(_, to, why)| (to, why));
+    assert_eq!([up(0, &link), up(1, &link)], [Some((State::Up, Diagnostic::NONE)); 2]);
+    assert_eq!(link.ends.each_ref().map(Session::detection_time), [Some(MS * 250), Some(MS * 150)]);
+    assert_eq!(link.ends.each_ref().map(Session::transmit_interval), [MS * 50; 2]);
+    link.sent = [vec![], vec![]];
+    link.run(Duration::from_secs(60));
+    for end in 0..2 {
+        let (least, most) = link.pace(end);
+        assert!(least >= MS.mul_f64(37.5) && most <= MS * 50, "{least:?} to {most:?}");
+    }
+    assert_eq!(link.states(), [State::Up; 2]);
+}
+
+#[test]
+fn before_it_is_up_an_end_sends_once_a_second_at_most() {
+    let mut session = Session::new(settings(1, timers(10, 3)));
+    let mut now = origin();
+    session.handle(now, Event::Start).unwrap();
+    for _ in 0..100 {
+        let due = session.deadline().unwrap();
+        assert!((MS * 750..=MS * 1000).contains(&(due - now)), "{:?}", due - now);
+        now = due;
+        assert_eq!(session.handle(now, Event::Timeout).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_broken_path_is_told_within_the_detection_time() {
+    let mut link = Link::new(settings(1, timers(10, 3)), settings(2, timers(10, 3)));
+    link.run(Duration::from_secs(3));
+    link.changes = [vec![], vec![]];
+    link.lost = [true, true];
+    link.run(MS * 31);
+    let failed = (State::Up, State::Down, Diagnostic::TIME_EXPIRED);
+    assert_eq!(link.changes, [vec![failed], vec![failed]]);
+    link.lost = [false, false];
+    link.run(Duration::from_secs(3));
+    assert_eq!(link.states(), [State::Up; 2]);
+}
+
+#[test]
+fn a_path_that_breaks_in_one_direction_is_told_at_both_ends() {
+    let mut link = Link::new(settings(1, timers(10, 3)), settings(2, timers(10, 3)));
+    link.run(Duration::from_secs(3));
+    link.changes = [vec![], vec![]];
+    link.lost = [true, false];
+    link.run(MS * 35);
+    assert_eq!(link.changes[1], [(State::Up, State::Down, Diagnostic::TIME_EXPIRED)]);
+    assert_eq!(link.changes[0][0], (State::Up, State::Down, Diagnostic::NEIGHBOR_DOWN));
+}
+
+#[test]
+fn an_end_that_is_shut_says_so_and_that_is_no_failure() {
+    let mut link = Link::new(settings(1, timers(10, 3)), settings(2, timers(10, 3)));
+    link.run(Duration::from_secs(3));
+    let now = link.now;
+    let shut = link.ends[0].handle(now, Event::Shut).unwrap();
+    let Action::Send(bytes) = &shut[1] else { panic!("{shut:?}") };
+    let heard = link.ends[1].handle(now, Event::Datagram { bytes, ttl: 255 }).unwrap();
+    let Action::Changed(change) = heard[0] else { panic!("{heard:?}") };
+    assert_eq!(
+        change,
+        Change {
+            from: State::Up,
+            to: State::Down,
+            remote: State::AdminDown,
+            diagnostic: Diagnostic::NEIGHBOR_DOWN
+        }
+    );
+    assert!(!change.is_failure());
+    assert!(Change { remote: State::Up, ..change }.is_failure());
+    link.run(Duration::from_secs(10));
+    assert!(link.stopped[0]);
+    assert_eq!((link.ends[0].deadline(), link.states()), (None, [State::AdminDown, State::Down]));
+}
+
+#[test]
+fn a_passive_end_waits_for_the_first_word() {
+    let passive = Settings { passive: true, ..settings(1, timers(10, 3)) };
+    let mut alone = Link::new(passive, Settings { passive: true, ..settings(2, timers(10, 3)) });
+    alone.run(Duration::from_secs(60));
+    assert_eq!((alone.sent.clone(), alone.states()), ([vec![], vec![]], [State::Down; 2]));
+    let mut link = Link::new(passive, settings(2, timers(10, 3)));
+    link.run(Duration::from_secs(3));
+    assert_eq!(link.states(), [State::Up; 2]);
+    // Once the other end is gone, the passive one falls silent again.
+    link.lost = [true, true];
+    link.run(Duration::from_secs(3));
+    link.sent = [vec![], vec![]];
+    link.run(Duration::from_secs(60));
+    assert_eq!(link.sent[0], []);
+}
+
+#[test]
+fn timers_change_under_a_session_that_stays_up() {
+    let mut link = Link::new(settings(1, timers(10, 3)), settings(2, timers(10, 3)));
+    link.run(Duration::from_secs(3));
+    link.changes = [vec![], vec![]];
+    for interval in [200, 10, 1000, 300] {
+        link.tell(0, Event::Configure(timers(interval, 3)));
+        link.run(Duration::from_secs(5));
+        assert_eq!(link.ends[0].transmit_interval(), MS * interval);
+        assert_eq!(link.ends.each_ref().map(Session::detection_time), [Some(MS * interval * 3); 2]);
+    }
+    assert_eq!(link.changes, [vec![], vec![]]);
+}
+
+#[test]
+fn a_slower_pace_waits_until_the_other_end_knows() {
+    let mut link = Link::new(settings(1, timers(10, 3)), settings(2, timers(10, 3)));
+    link.run(Duration::from_secs(3));
+    link.lost[1] = true;
+    link.tell(0, Event::Configure(timers(1000, 3)));
+    assert_eq!(link.ends[0].transmit_interval(), MS * 10);
+}
+
+#[test]
+fn a_poll_is_answered_at_once() {
+    let (mut session, now) = (Session::new(settings(1, timers(10, 3))), origin());
+    session.handle(now, Event::Start).unwrap();
+    let poll = Packet {
+        diagnostic: Diagnostic::NONE,
+        state: State::Down,
+        poll: true,
+        is_final: false,
+        control_plane_independent: false,
+        demand: false,
+        detect_multiplier: 3,
+        my_discriminator: 9,
+        your_discriminator: 0,
+        desired_min_tx: MS * 1000,
+        required_min_rx: MS * 300,
+        required_min_echo_rx: Duration::ZERO,
+    };
+    let actions = session.handle(now, Event::Datagram { bytes: &poll.encode(), ttl: 255 }).unwrap();
+    let answer = Packet {
+        state: State::Init,
+        poll: false,
+        is_final: true,
+        my_discriminator: 1,
+        your_discriminator: 9,
+        required_min_rx: MS * 10,
+        ..poll
+    };
+    assert_eq!(
+        actions,
+        [
+            Action::Changed(Change {
+                from: State::Down,
+                to: State::Init,
+                remote: State::Down,
+                diagnostic: Diagnostic::NONE
+            }),
+            Action::Send(answer.encode().to_vec())
+        ]
+    );
+}
+
+#[test]
+fn strangers_are_not_listened_to() {
+    let (mut session, now) = (Session::new(settings(1, timers(10, 3))), origin());
+    session.handle(now, Event::Start).unwrap();
+    let packet = Packet {
+        diagnostic: Diagnostic::NONE,
+        state: State::Down,
+        poll: false,
+        is_final: false,
+        control_plane_independent: false,
+        demand: false,
+        detect_multiplier: 3,
+        my_discriminator: 9,
+        your_discriminator: 2,
+        desired_min_tx: MS * 1000,
+        required_min_rx: MS * 300,
+        required_min_echo_rx: Duration::ZERO,
+    };
+    let mut hear =
+        |packet: &Packet, ttl| session.handle(now, Event::Datagram { bytes: &packet.encode(), ttl });
+    assert_eq!(hear(&packet, 255), Err(Discarded::YourDiscriminator(2)));
+    assert_eq!(hear(&Packet { your_discriminator: 0, ..packet }, 254), Err(Discarded::Ttl(254)));
+    assert_eq!(session.state(), State::Down);
+
+    let reach = Reach::Multihop { minimum_ttl: 250 };
+    let mut session = Session::new(Settings { reach, ..settings(1, timers(10, 3)) });
+    session.handle(now, Event::Start).unwrap();
+    let known = Packet { your_discriminator: 1, ..packet }.encode();
+    for (ttl, dropped) in [(249, Some(Discarded::Ttl(249))), (250, None)] {
+        assert_eq!(session.handle(now, Event::Datagram { bytes: &known, ttl }).err(), dropped);
+    }
+}
