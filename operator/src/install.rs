@@ -3,14 +3,22 @@
 //! Pure. The API server would refuse most of what is refused here too, but one object at a time and only when it is
 //! applied; here every problem is named before anything is changed.
 
+mod options;
 mod pod;
 mod quantity;
 mod syntax;
 
 use std::{collections::BTreeMap, fmt};
 
-use k8s_openapi::api::core::v1::{Affinity, ResourceRequirements, Toleration};
-use metallb_api::{LogLevel, MetalLB, WorkloadConfig};
+use k8s_openapi::{
+    api::core::v1::{Affinity, ResourceRequirements, Toleration},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use metallb_api::{LogLevel, MetalLB, PoolEditPolicy, WorkloadConfig};
+
+pub use options::{Network, Upgrade, Watched};
+
+use crate::settings::Defaults;
 
 /// Annotation by which an administrator accepts that BGP sessions which others rely on end.
 pub const ACCEPT_BGP_LOSS: &str = "metallb.io/accept-bgp-loss";
@@ -26,8 +34,30 @@ pub struct Install {
     pub bgp_backend: BgpBackend,
     /// The controller's pod.
     pub controller: Workload,
+    /// How many controllers run, one of which is at work.
+    pub replicas: i32,
+    /// What happens to an address that its pool loses.
+    pub pool_edit_policy: Option<PoolEditPolicy>,
     /// The speakers' pods.
     pub speaker: Workload,
+    /// How many speakers may be replaced at a time.
+    pub max_unavailable: IntOrString,
+    /// Whether the speakers listen for BGP.
+    pub bgp_listen: bool,
+    /// Whether nodes announce that are labelled to take no load-balancer traffic.
+    pub ignore_exclude_lb: bool,
+    /// Patterns of interfaces that never announce; `None` for the default list.
+    pub excluded_interfaces: Option<Vec<String>>,
+    /// Flags of the speaker for layer 2.
+    pub layer2: Vec<String>,
+    /// Names of Secrets with which images are pulled.
+    pub image_pull_secrets: Vec<String>,
+    /// What the pods may reach; `None` for no NetworkPolicies.
+    pub network: Option<Network>,
+    /// Objects of the Prometheus Operator.
+    pub monitoring: Watched,
+    /// How a new version is rolled out.
+    pub upgrade: Upgrade,
 }
 
 /// Values of `spec.bgpBackend`. All of them are served by the speaker itself.
@@ -114,13 +144,17 @@ impl Problems {
     }
 }
 
-/// Reads `resource`.
+/// Reads `resource`. What it leaves open is as in `defaults`.
 ///
 /// # Errors
 /// Every problem of its spec.
-pub fn parse(resource: &MetalLB) -> Result<Install, Vec<Problem>> {
+pub fn parse(resource: &MetalLB, defaults: Defaults) -> Result<Install, Vec<Problem>> {
     let mut problems = Problems::default();
     let spec = &resource.spec;
+    let replicas = spec.controller_config.as_ref().and_then(|config| config.replicas).unwrap_or(1);
+    if !(1..=10).contains(&replicas) {
+        problems.add("spec.controllerConfig.replicas", format!("{replicas} is not between 1 and 10"));
+    }
     let install = Install {
         log_level: spec.log_level.unwrap_or(LogLevel::Info),
         load_balancer_class: load_balancer_class(spec.load_balancer_class.as_deref(), &mut problems),
@@ -137,6 +171,17 @@ pub fn parse(resource: &MetalLB) -> Result<Install, Vec<Problem>> {
             ("spec.speakerConfig", spec.speaker_config.as_ref().map(|config| &config.pod)),
             &mut problems,
         ),
+        replicas,
+        pool_edit_policy: spec.pool_edit_policy,
+        max_unavailable: options::max_unavailable(spec.speaker_config.as_ref(), &mut problems),
+        bgp_listen: spec.speaker_config.as_ref().and_then(|config| config.bgp_listen).unwrap_or(false),
+        ignore_exclude_lb: spec.ignore_exclude_lb.unwrap_or(false),
+        excluded_interfaces: options::excluded_interfaces(spec, &mut problems),
+        layer2: options::layer2(spec.layer2.as_ref(), &mut problems),
+        image_pull_secrets: options::image_pull_secrets(spec, &mut problems),
+        network: options::network(spec.network_policies.as_ref(), defaults.network_policies, &mut problems),
+        monitoring: options::monitoring(spec.monitoring.as_ref(), defaults.monitors),
+        upgrade: options::upgrade(spec.upgrade_policy.as_ref(), &mut problems),
     };
     if problems.0.is_empty() { Ok(install) } else { Err(problems.0) }
 }
@@ -219,145 +264,4 @@ fn workload(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse_yaml(yaml: &str) -> Result<Install, Vec<String>> {
-        let resource: MetalLB = serde_saphyr::from_str(yaml).unwrap();
-        parse(&resource).map_err(|problems| problems.iter().map(Problem::to_string).collect())
-    }
-
-    const EMPTY: &str =
-        "{apiVersion: metallb.io/v1beta1, kind: MetalLB, metadata: {name: metallb}, spec: {}}";
-
-    fn with_spec(spec: &str) -> Result<Install, Vec<String>> {
-        parse_yaml(&EMPTY.replace("spec: {}", &format!("spec: {{{spec}}}")))
-    }
-
-    #[test]
-    fn an_empty_spec_is_an_installation() {
-        let want = Install {
-            log_level: LogLevel::Info,
-            load_balancer_class: None,
-            bgp_backend: BgpBackend::Native,
-            controller: Workload::default(),
-            speaker: Workload::default(),
-        };
-        assert_eq!(parse_yaml(EMPTY), Ok(want.clone()));
-        let without_words =
-            "bgpBackend: '', loadBalancerClass: '', image: gone, speakerConfig: {priorityClassName: ''}";
-        assert_eq!(with_spec(without_words), Ok(want));
-    }
-
-    #[test]
-    fn every_problem_of_a_spec_is_named() {
-        let problems = with_spec(
-            "nodeSelector: {'a b': c, d: 'e f'}, \
-             speakerTolerations: [{key: a, operator: Exist}, {effect: NoExecutes, operator: Exists}], \
-             controllerTolerations: [{key: a, operator: Exists, value: b, tolerationSeconds: 0}, {value: c}], \
-             bgpBackend: bird, loadBalancerClass: 'a//b', \
-             frrk8sConfig: {alwaysBlock: [' 192.0.2.0/24 ', 192.0.2.1], namespace: \"a\\nhostPID: true\"}, \
-             speakerConfig: {runtimeClassName: \"a\\nb\", annotations: {'': x}}",
-        );
-        assert_eq!(
-            problems,
-            Err([
-                "spec.loadBalancerClass: \"a//b\" must consist of letters, digits, '-', '_' and '.', and begin and \
-                 end with a letter or digit",
-                "spec.frrk8sConfig.alwaysBlock[1]: \"192.0.2.1\" is not a CIDR prefix such as 192.0.2.0/24",
-                "spec.frrk8sConfig.namespace: \"a\\nhostPID: true\" must consist of lower case letters, digits, '-' \
-                 and '.', and begin and end each part with a letter or digit",
-                "spec.bgpBackend: \"bird\" is not one of native, frr, frr-k8s, frr-k8s-external",
-                "spec.controllerTolerations[0].value: must be empty with operator Exists",
-                "spec.controllerTolerations[0].effect: must be NoExecute where tolerationSeconds is set",
-                "spec.controllerTolerations[1].operator: must be Exists where key is empty",
-                "spec.nodeSelector: \"a b\" must consist of letters, digits, '-', '_' and '.', and begin and end \
-                 with a letter or digit",
-                "spec.nodeSelector[d]: \"e f\" must consist of letters, digits, '-', '_' and '.', and begin and end \
-                 with a letter or digit",
-                "spec.speakerTolerations[0].operator: \"Exist\" is not one of Equal, Exists",
-                "spec.speakerTolerations[1].effect: \"NoExecutes\" is not one of NoSchedule, PreferNoSchedule, \
-                 NoExecute",
-                "spec.speakerConfig.runtimeClassName: \"a\\nb\" must consist of lower case letters, digits, '-' and \
-                 '.', and begin and end each part with a letter or digit",
-                "spec.speakerConfig.annotations: \"\" must consist of letters, digits, '-', '_' and '.', and begin \
-                 and end with a letter or digit",
-            ]
-            .map(str::to_owned)
-            .to_vec())
-        );
-    }
-
-    #[test]
-    fn bgp_that_others_use_is_given_up_only_by_annotation() {
-        let external = "bgpBackend: frr-k8s-external";
-        let problems = with_spec(external).unwrap_err();
-        assert_eq!(problems.len(), 1);
-        assert!(problems[0].starts_with("spec.bgpBackend: with frr-k8s-external"), "{problems:?}");
-        let annotated = EMPTY
-            .replace("name: metallb", "name: metallb, annotations: {metallb.io/accept-bgp-loss: 'true'}")
-            .replace("spec: {}", &format!("spec: {{{external}}}"));
-        assert_eq!(parse_yaml(&annotated).map(|install| install.bgp_backend), Ok(BgpBackend::FrrK8sExternal));
-    }
-
-    #[test]
-    fn affinity_is_judged_whole() {
-        let problems = with_spec(
-            "speakerConfig: {affinity: {\
-               nodeAffinity: {\
-                 requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: []}, \
-                 preferredDuringSchedulingIgnoredDuringExecution: [\
-                   {weight: 0, preference: {matchExpressions: [{key: a, operator: Near}]}}]}, \
-               podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [\
-                   {topologyKey: '', labelSelector: {matchExpressions: [{key: a, operator: In}]}}]}, \
-               podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [\
-                   {weight: 101, podAffinityTerm: {topologyKey: kubernetes.io/hostname}}]}}}",
-        );
-        let at = "spec.speakerConfig.affinity";
-        assert_eq!(
-            problems,
-            Err([
-                ".nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms: must not be empty",
-                ".nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: 0 is not between 1 and 100",
-                ".nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].preference.matchExpressions[0]\
-                 .operator: \"Near\" is not one of In, NotIn, Exists, DoesNotExist, Gt, Lt",
-                ".podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: must not be empty",
-                ".podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].labelSelector.matchExpressions[0]\
-                 .values: must not be empty with operator In",
-                ".podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: 101 is not between 1 \
-                 and 100",
-            ]
-            .map(|problem| format!("{at}{problem}"))
-            .to_vec())
-        );
-    }
-
-    #[test]
-    fn resources_take_their_canonical_form() {
-        let install = with_spec(
-            "speakerConfig: {resources: {requests: {cpu: 0.5, memory: 1024Mi}, limits: {cpu: '1'}}}",
-        )
-        .unwrap();
-        let resources = serde_json::to_value(install.speaker.resources).unwrap();
-        assert_eq!(
-            resources,
-            serde_json::json!({"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "1"}})
-        );
-        assert_eq!(
-            with_spec(
-                "controllerConfig: {resources: {claims: [{name: gpu}], requests: {cpu: -1, memory: 2Gi, 'a b': 1}, \
-                 limits: {memory: 1Gi, cpu: lots}}}"
-            ),
-            Err([
-                "claims: the pod has no resource claims to name",
-                "limits[cpu]: \"lots\" is not a quantity such as 250m or 64Mi",
-                "requests[a b]: \"a b\" must consist of letters, digits, '-', '_' and '.', and begin and end with a \
-                 letter or digit",
-                "requests[cpu]: -1 is less than nothing",
-                "requests[memory]: 2Gi is more than the limit of 1Gi",
-            ]
-            .map(|problem| format!("spec.controllerConfig.resources.{problem}"))
-            .to_vec())
-        );
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use metallb_api::names;
+use metallb_api::{Monitors, names};
 
 /// What the operator was told by its Deployment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,23 @@ pub struct Settings {
     pub version: String,
     /// Ports of the operands.
     pub ports: Ports,
+    /// What a MetalLB resource leaves open.
+    pub defaults: Defaults,
+}
+
+/// What is done where a MetalLB resource says nothing about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defaults {
+    /// Whether there are NetworkPolicies.
+    pub network_policies: bool,
+    /// How metrics are found.
+    pub monitors: Monitors,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { network_policies: true, monitors: Monitors::None }
+    }
 }
 
 /// Ports that the operands open on the pod or, for the speaker, on the node.
@@ -78,6 +95,10 @@ impl Settings {
             ("OPERAND_LIVENESS_PORT", ports.probes),
             ("MEMBER_LIST_BIND_PORT", ports.memberlist),
         ]);
+        let defaults = Defaults {
+            network_policies: !environment.flag("DISABLE_NETWORK_POLICIES"),
+            monitors: environment.monitors(),
+        };
         let settings = Self {
             namespace: environment.required("OPERATOR_NAMESPACE"),
             pod_name: environment.required("POD_NAME"),
@@ -85,6 +106,7 @@ impl Settings {
             speaker_image: environment.image("SPEAKER_IMAGE"),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ports,
+            defaults,
         };
         if environment.problems.is_empty() { Ok(settings) } else { Err(Problems(environment.problems)) }
     }
@@ -129,6 +151,34 @@ impl<L: Fn(&str) -> Option<String>> Environment<L> {
         }
     }
 
+    /// Whether a variable is true; it is not when it is not set.
+    fn flag(&mut self, variable: &'static str) -> bool {
+        let value = (self.lookup)(variable).unwrap_or_default();
+        match value.to_ascii_lowercase().as_str() {
+            "true" | "1" => true,
+            "false" | "0" | "" => false,
+            _ => {
+                self.problem(variable, format!("{value:?} is neither true nor false"));
+                false
+            }
+        }
+    }
+
+    fn monitors(&mut self) -> Monitors {
+        match (self.flag("DEPLOY_SERVICEMONITORS"), self.flag("DEPLOY_PODMONITORS")) {
+            (true, true) => {
+                self.problem(
+                    "DEPLOY_PODMONITORS",
+                    "excludes DEPLOY_SERVICEMONITORS: metrics would be read twice",
+                );
+                Monitors::None
+            }
+            (true, false) => Monitors::ServiceMonitor,
+            (false, true) => Monitors::PodMonitor,
+            (false, false) => Monitors::None,
+        }
+    }
+
     fn distinct<const N: usize>(&mut self, ports: [(&'static str, u16); N]) {
         let mut taken = BTreeMap::new();
         for (variable, port) in ports {
@@ -167,6 +217,7 @@ mod tests {
                 speaker_image: "localhost/metallb/speaker:0.1.0".to_owned(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 ports: Ports { metrics: 9120, probes: 17472, memberlist: 7946 },
+                defaults: Defaults { network_policies: true, monitors: Monitors::None },
             })
         );
     }
@@ -179,12 +230,17 @@ mod tests {
             ("METRICS_PORT", "65536"),
             ("OPERAND_LIVENESS_PORT", "7946"),
             ("MEMBER_LIST_BIND_PORT", ""),
+            ("DISABLE_NETWORK_POLICIES", "yes please"),
+            ("DEPLOY_SERVICEMONITORS", "true"),
+            ("DEPLOY_PODMONITORS", "True"),
         ];
         assert_eq!(
             read(&wrong),
             Err("the environment is not usable: \
                  METRICS_PORT: \"65536\" is not a port: it must be 1 to 65535; \
                  MEMBER_LIST_BIND_PORT: port 7946 is that of OPERAND_LIVENESS_PORT too; \
+                 DISABLE_NETWORK_POLICIES: \"yes please\" is neither true nor false; \
+                 DEPLOY_PODMONITORS: excludes DEPLOY_SERVICEMONITORS: metrics would be read twice; \
                  POD_NAME: is not set; \
                  CONTROLLER_IMAGE: \"two words\" is not an image: it holds white space; \
                  SPEAKER_IMAGE: is not set"

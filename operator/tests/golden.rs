@@ -29,8 +29,8 @@ fn settings() -> Settings {
 fn check(variant: &str, spec: &str) {
     let head = "apiVersion: metallb.io/v1beta1\nkind: MetalLB\nmetadata: {name: metallb}\nspec:\n";
     let resource: MetalLB = serde_saphyr::from_str(&format!("{head}{spec}")).unwrap();
-    let install = install::parse(&resource).unwrap();
     let settings = settings();
+    let install = install::parse(&resource, settings.defaults).unwrap();
     let owner = OwnerReference {
         api_version: "metallb.io/v1beta1".to_owned(),
         kind: "MetalLB".to_owned(),

@@ -51,7 +51,7 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
         return;
     }
     observe(situation, resource, &mut seen, plan);
-    match parse(resource) {
+    match parse(situation, resource) {
         Err(problems) => seen.refusal = Some(Refusal::Invalid(problems)),
         Ok((owner, install)) => {
             seen.bgp_backend = install.bgp_backend;
@@ -63,11 +63,11 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
     }
 }
 
-fn parse(resource: &DynamicObject) -> Result<(MetalLB, Install), Vec<Problem>> {
+fn parse(situation: Situation<'_>, resource: &DynamicObject) -> Result<(MetalLB, Install), Vec<Problem>> {
     let owner: MetalLB = resource.clone().try_parse().map_err(|error| {
         vec![Problem { field: "spec".to_owned(), message: format!("cannot be read: {error}") }]
     })?;
-    let install = install::parse(&owner)?;
+    let install = install::parse(&owner, situation.settings.defaults)?;
     Ok((owner, install))
 }
 

@@ -6,11 +6,14 @@ use thiserror::Error;
 
 /// Why a text is no duration that can be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(super) enum DurationError {
+pub enum DurationError {
+    /// Not of Go's form.
     #[error("{0:?} is not a duration: write for example 90s or 1m30s")]
     Form(String),
+    /// Below zero.
     #[error("{0:?} is negative")]
     Negative(String),
+    /// Beyond what Go can hold.
     #[error("{0:?} is too long")]
     TooLong(String),
 }
@@ -19,7 +22,7 @@ pub(super) enum DurationError {
 ///
 /// # Errors
 /// When the text is not of Go's form, below zero, or beyond Go's 2^63-1 nanoseconds.
-pub(super) fn parse(text: &str) -> Result<Duration, DurationError> {
+pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let form = || DurationError::Form(text.to_owned());
     let too_long = || DurationError::TooLong(text.to_owned());
     let (negative, mut rest) = match text.strip_prefix('-') {

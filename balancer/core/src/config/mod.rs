@@ -7,7 +7,7 @@
 mod bfd;
 mod bgp;
 mod community;
-mod duration;
+pub mod duration;
 mod l2;
 mod peer;
 mod pool;
