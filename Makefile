@@ -156,5 +156,14 @@ bundle: ## Write the OLM bundle (bundle/) and catalog (olm/) from config/
 	@$(KUBECTL) kustomize config/manifests | cargo run -q -p metallb-api --bin bundlegen -- .
 
 .PHONY: packaged
-packaged: dist bundle ## Fail when dist/, bundle/ or olm/ is not what config/ says
-	@git diff --exit-code --stat -- dist bundle olm || { echo "commit what \`make dist bundle\` wrote" >&2; exit 1; }
+packaged: dist bundle chart ## Fail when dist/, bundle/, olm/ or the chart is not what config/ says
+	@git diff --exit-code --stat -- dist bundle olm config/chart || \
+	  { echo "commit what \`make dist bundle chart\` wrote" >&2; exit 1; }
+
+.PHONY: chart
+chart: ## Write the generated parts of the Helm chart in config/chart
+	@$(KUBECTL) kustomize config/default | cargo run -q -p metallb-api --bin chartgen -- config/chart
+
+.PHONY: e2e-packages
+e2e-packages: ## Show that install.yaml, the bundle and the chart are accepted by the cluster that is up
+	cargo test -q -p metallb-e2e --test packages -- --test-threads=1

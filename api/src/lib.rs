@@ -4,11 +4,12 @@
 //! so that their YAML applies unchanged; docs/compatibility.md lists what is added. The types accept whatever the
 //! schemas accept: what a value means, and whether it makes sense, is for the readers to judge, so that one bad object
 //! never makes a list unreadable. The binary `crdgen` writes the CustomResourceDefinitions that [`crd::all`] makes, and
-//! `bundlegen` the OLM bundle and catalog that [`bundle::files`] makes.
+//! `bundlegen` the OLM bundle and catalog that [`bundle::files`] makes, `chartgen` what [`chart::files`] makes.
 
 pub mod address_pool;
 pub mod bgp_peer;
 pub mod bundle;
+pub mod chart;
 pub mod conditions;
 pub mod crd;
 pub mod names;

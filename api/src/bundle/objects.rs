@@ -158,7 +158,7 @@ pub fn items(value: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// Removes the namespace: OLM puts objects into the one where the operator is installed.
-pub(super) fn drop_namespace(object: &mut Value) {
+pub(crate) fn drop_namespace(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("namespace");
     }

@@ -1,0 +1,208 @@
+//! The parts of the Helm chart that follow from config/: definitions, rights, and the operator's Deployment with the
+//! chart's values in it. The rest of config/chart is written by hand.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use serde_json::{Value, json};
+
+use crate::bundle::objects::{drop_namespace, id, items, kind, read, write};
+use crate::crd;
+
+/// Stands for `{{ .Release.Namespace }}` until the YAML is written.
+const NAMESPACE: &str = "TEMPLATE_NAMESPACE";
+
+/// Fields of the operator's pod that a value replaces: field, value, and what holds when config/ has none.
+const POD_FIELDS: [(&str, &str, &str); 5] = [
+    ("affinity", ".Values.operator.affinity", "{}"),
+    ("imagePullSecrets", ".Values.imagePullSecrets", "[]"),
+    ("nodeSelector", ".Values.operator.nodeSelector", "{}"),
+    ("priorityClassName", ".Values.operator.priorityClassName", "\"\""),
+    ("tolerations", ".Values.operator.tolerations", "[]"),
+];
+
+const HEADER: &str = "{{- /* Written by `make chart` from config/. */ -}}\n";
+
+/// The files by their paths from config/chart, from what `kubectl kustomize config/default` renders.
+///
+/// # Errors
+/// When the YAML cannot be read, holds a kind that the chart does not know, or has no Deployment as expected.
+pub fn files(rendered: &str) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+    let mut rights = Vec::new();
+    let mut operator = Vec::new();
+    for mut object in read(rendered)? {
+        match kind(&object) {
+            // Helm makes the namespace, and takes the definitions from a folder of their own.
+            "Namespace" | "CustomResourceDefinition" => {}
+            "ServiceAccount" | "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding" => {
+                place(&mut object);
+                rights.push(write(&object)?);
+            }
+            "Deployment" => {
+                place(&mut object);
+                operator.push(deployment(&mut object)?);
+            }
+            "ConfigMap"
+            | "NetworkPolicy"
+            | "Service"
+            | "MutatingWebhookConfiguration"
+            | "ValidatingWebhookConfiguration" => {
+                place(&mut object);
+                operator.push(write(&object)?);
+            }
+            _ => return Err(format!("{}: the chart does not know this kind", id(&object)).into()),
+        }
+    }
+    let mut files = BTreeMap::new();
+    for (name, documents) in [("rights", rights), ("operator", operator)] {
+        let text = documents.join("---\n").replace(NAMESPACE, "{{ .Release.Namespace }}");
+        files.insert(format!("templates/{name}.yaml"), format!("{HEADER}{text}"));
+    }
+    for (name, text) in crd::files()? {
+        if name != "kustomization.yaml" {
+            files.insert(format!("crds/{name}"), text);
+        }
+    }
+    Ok(files)
+}
+
+/// Puts the object, and the accounts and Services that it names, into the namespace of the release.
+fn place(object: &mut Value) {
+    let is_namespaced = object["metadata"]["namespace"].is_string();
+    drop_namespace(object);
+    if is_namespaced {
+        object["metadata"]["namespace"] = json!(NAMESPACE);
+    }
+    for subject in object.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
+        subject["namespace"] = json!(NAMESPACE);
+    }
+    for webhook in object.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(service) = webhook.pointer_mut("/clientConfig/service") {
+            service["namespace"] = json!(NAMESPACE);
+        }
+    }
+}
+
+/// The Deployment with the chart's values in it.
+fn deployment(object: &mut Value) -> Result<String, Box<dyn Error>> {
+    let of = id(object);
+    let mut templates: Vec<(String, String)> = Vec::new();
+    let mut hold = |name: &str, template: String| {
+        let token = format!("TEMPLATE_{name}");
+        templates.push((token.clone(), template));
+        json!(token)
+    };
+    let pod = object.pointer_mut("/spec/template/spec").ok_or_else(|| format!("{of}: has no pod"))?;
+    for (field, value, otherwise) in POD_FIELDS {
+        let default = pod.get(field).map_or_else(|| otherwise.to_owned(), ToString::to_string);
+        pod[field] = hold(&field.to_uppercase(), or_default(value, &default));
+    }
+    let container = pod.pointer_mut("/containers/0").ok_or_else(|| format!("{of}: has no container"))?;
+    container["image"] = hold("IMAGE_OF_OPERATOR", image("operator"));
+    let default = container["resources"].to_string();
+    container["resources"] = hold("RESOURCES", or_default(".Values.operator.resources", &default));
+    container["imagePullPolicy"] =
+        hold("PULL_POLICY", "{{ .Values.operator.image.pullPolicy | default \"IfNotPresent\" }}".to_owned());
+    for variable in container.get_mut("env").and_then(Value::as_array_mut).into_iter().flatten() {
+        let operand = variable["name"].as_str().and_then(|name| name.strip_suffix("_IMAGE"));
+        if let Some(operand) = operand.map(str::to_lowercase) {
+            variable["value"] = hold(&format!("IMAGE_OF_{}", operand.to_uppercase()), image(&operand));
+        }
+    }
+    let mut levels = 0;
+    for argument in container.get_mut("args").and_then(Value::as_array_mut).into_iter().flatten() {
+        if argument.as_str().is_some_and(|argument| argument.starts_with("--log-level=")) {
+            *argument = hold("LOG_LEVEL", "--log-level={{ .Values.operator.logLevel }}".to_owned());
+            levels += 1;
+        }
+    }
+    if levels != 1 || items(&object["spec"]["template"]["spec"]["containers"]).count() != 1 {
+        return Err(format!("{of}: needs one container, with the argument --log-level").into());
+    }
+    let text = write(object)?;
+    // Longer tokens first: one may begin like another.
+    templates.sort_by_key(|(token, _)| std::cmp::Reverse(token.len()));
+    Ok(templates.iter().fold(text, |text, (token, template)| text.replace(token, template)))
+}
+
+/// The value, or the JSON `default` when it is empty.
+fn or_default(value: &str, default: &str) -> String {
+    format!("{{{{ with {value} }}}}{{{{ toJson . }}}}{{{{ else }}}}{default}{{{{ end }}}}")
+}
+
+fn image(component: &str) -> String {
+    format!("{{{{ include \"metallb.image\" (list $ \"{component}\") }}}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_replace_what_config_says() {
+        let rendered = "\
+{apiVersion: v1, kind: Namespace, metadata: {name: metallb-system}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: speaker, namespace: metallb-system}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: manager, namespace: metallb-system}
+spec:
+  template:
+    spec:
+      nodeSelector: {kubernetes.io/os: linux}
+      containers:
+      - args: [--log-level=info]
+        env: [{name: SPEAKER_IMAGE, value: localhost/metallb/speaker:0.1.0}]
+        image: localhost/metallb/operator:0.1.0
+        resources: {requests: {cpu: 50m}}
+";
+        let files = files(rendered).unwrap();
+        assert_eq!(
+            files["templates/rights.yaml"],
+            "{{- /* Written by `make chart` from config/. */ -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: speaker
+  namespace: {{ .Release.Namespace }}
+"
+        );
+        assert_eq!(
+            files["templates/operator.yaml"],
+            r#"{{- /* Written by `make chart` from config/. */ -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: manager
+  namespace: {{ .Release.Namespace }}
+spec:
+  template:
+    spec:
+      affinity: {{ with .Values.operator.affinity }}{{ toJson . }}{{ else }}{}{{ end }}
+      containers:
+      - args:
+        - --log-level={{ .Values.operator.logLevel }}
+        env:
+        - name: SPEAKER_IMAGE
+          value: {{ include "metallb.image" (list $ "speaker") }}
+        image: {{ include "metallb.image" (list $ "operator") }}
+        imagePullPolicy: {{ .Values.operator.image.pullPolicy | default "IfNotPresent" }}
+        resources: {{ with .Values.operator.resources }}{{ toJson . }}{{ else }}{"requests":{"cpu":"50m"}}{{ end }}
+      imagePullSecrets: {{ with .Values.imagePullSecrets }}{{ toJson . }}{{ else }}[]{{ end }}
+      nodeSelector: {{ with .Values.operator.nodeSelector }}{{ toJson . }}{{ else }}{"kubernetes.io/os":"linux"}{{ end }}
+      priorityClassName: {{ with .Values.operator.priorityClassName }}{{ toJson . }}{{ else }}""{{ end }}
+      tolerations: {{ with .Values.operator.tolerations }}{{ toJson . }}{{ else }}[]{{ end }}
+"#
+        );
+        let definitions = files.keys().filter(|path| path.starts_with("crds/metallb.io_")).count();
+        assert_eq!(definitions, crd::all().unwrap().len());
+    }
+
+    #[test]
+    fn what_the_chart_does_not_know_is_refused() {
+        let problem = files("{kind: Job, metadata: {name: a}}").map_err(|error| error.to_string());
+        assert_eq!(problem, Err("Job a: the chart does not know this kind".to_owned()));
+    }
+}
