@@ -1,7 +1,7 @@
 //! The API server's audit log: who wrote what.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{BufRead, BufReader, Seek, SeekFrom},
 };
@@ -47,4 +47,30 @@ pub fn writes_since(mark: Mark, account: &str) -> Result<BTreeMap<String, usize>
         *writes.entry(what).or_default() += 1;
     }
     Ok(writes)
+}
+
+/// Calls since `mark` that an account of the installation was refused for want of rights: `account verb resource`.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn refused_since(mark: Mark) -> Result<BTreeSet<String>> {
+    let mut file = File::open(audit_log())?;
+    file.seek(SeekFrom::Start(mark.0))?;
+    let prefix = format!("system:serviceaccount:{}:", crate::deploy::NAMESPACE);
+    let mut refused = BTreeSet::new();
+    for line in BufReader::new(file).lines() {
+        // The last line may be written at this moment.
+        let Ok(entry) = serde_json::from_str::<Value>(&line?) else { continue };
+        let account = entry["user"]["username"].as_str().and_then(|user| user.strip_prefix(&prefix));
+        let Some(account) = account.filter(|_| entry["responseStatus"]["code"] == 403) else { continue };
+        let object = &entry["objectRef"];
+        let part = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+        let verb = entry["verb"].as_str().unwrap_or_default();
+        let mut resource = part("resource");
+        if object["subresource"].is_string() {
+            resource = format!("{resource}/{}", part("subresource"));
+        }
+        refused.insert(format!("{account} {verb} {resource} in {:?}", part("namespace")));
+    }
+    Ok(refused)
 }

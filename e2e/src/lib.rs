@@ -11,6 +11,7 @@ pub mod deps;
 pub mod exec;
 pub mod layout;
 pub mod observe;
+pub mod olm;
 pub mod outage;
 pub mod power;
 pub mod tools;

@@ -131,3 +131,13 @@ pub fn build() -> Result<Vec<(&'static str, PathBuf)>> {
     }
     Ok(programs)
 }
+
+/// Helm, built when the cache does not hold it: only the tests of the chart need it.
+///
+/// # Errors
+/// As [`build`].
+pub fn helm() -> Result<PathBuf> {
+    let ldflags = "-s -w".to_owned();
+    let module = Module { folder: "helm", tags: "", ldflags, rename: None, programs: &["helm"] };
+    Ok(module.build()?.join("helm"))
+}

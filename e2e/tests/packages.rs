@@ -1,0 +1,190 @@
+//! What is published is accepted by a real API server: install.yaml, the bundle's examples and the Helm chart. Nothing
+//! is stored but a namespace of each test's own. Needs the definitions in the cluster (`make deploy`).
+
+use std::{fs, io::Write as _, process::Command};
+
+use metallb_api::bundle::objects::{kind, name, read};
+use metallb_e2e::{
+    cluster::{checkout, kubectl},
+    deploy::NAMESPACE,
+    exec::output,
+    tools,
+};
+use serde_json::{Value, json};
+
+/// A namespace that goes with the test.
+struct Scratch(&'static str);
+
+impl Scratch {
+    fn new(name: &'static str) -> Self {
+        output(kubectl().args(["create", "namespace", name])).unwrap();
+        Self(name)
+    }
+
+    /// Asks the API server what it would do with `yaml`, put into this namespace; the lines of its answer.
+    fn dry_run(&self, yaml: &str) -> Vec<String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(yaml.replace(NAMESPACE, self.0).as_bytes()).unwrap();
+        let answer = output(kubectl().args(["apply", "--dry-run=server", "-f"]).arg(file.path())).unwrap();
+        answer.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let deleted = output(kubectl().args(["delete", "namespace", self.0]));
+        if !std::thread::panicking() {
+            deleted.unwrap();
+        }
+    }
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(checkout().join(path)).unwrap()
+}
+
+fn all_are_accepted(answer: &[String], objects: usize) {
+    let refused: Vec<_> = answer.iter().filter(|line| !line.ends_with("(server dry run)")).collect();
+    assert_eq!((answer.len(), refused), (objects, Vec::new()), "{answer:#?}");
+}
+
+#[test]
+fn install_yaml_is_accepted() {
+    let scratch = Scratch::new("packages-install");
+    let yaml = text("dist/install.yaml");
+    all_are_accepted(&scratch.dry_run(&yaml), read(&yaml).unwrap().len());
+}
+
+#[test]
+fn the_examples_of_the_bundle_apply_as_they_are() {
+    let scratch = Scratch::new("packages-examples");
+    let csv =
+        read(&text("bundle/manifests/metallb-operator-rs.clusterserviceversion.yaml")).unwrap().remove(0);
+    let examples = csv["metadata"]["annotations"]["alm-examples"].as_str().unwrap();
+    let count = serde_json::from_str::<Vec<Value>>(examples).unwrap().len();
+    let list = format!("{{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": {examples}}}");
+    all_are_accepted(&scratch.dry_run(&list), count);
+}
+
+/// `helm template` with `values` as YAML.
+fn template(values: &str, namespace: &str) -> anyhow::Result<String> {
+    let mut file = tempfile::NamedTempFile::new()?;
+    file.write_all(values.as_bytes())?;
+    let mut helm = Command::new(tools::helm()?);
+    helm.args(["template", "metallb", "--namespace", namespace, "--values"]).arg(file.path());
+    output(helm.arg(checkout().join("config/chart")))
+}
+
+/// Images of the operator's Deployment, and the spec of the MetalLB resource, if any.
+fn outline(rendered: &str) -> (Vec<String>, Option<Value>) {
+    let objects = read(rendered).unwrap();
+    let deployment = objects.iter().find(|object| kind(object) == "Deployment").unwrap();
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let variables = container["env"].as_array().unwrap().iter();
+    let operands = variables.filter(|variable| variable["name"].as_str().unwrap().ends_with("_IMAGE"));
+    let images = [&container["image"]].into_iter().chain(operands.map(|variable| &variable["value"]));
+    let metallb = objects.iter().find(|object| kind(object) == "MetalLB");
+    (
+        images.map(|image| image.as_str().unwrap().to_owned()).collect(),
+        metallb.map(|object| {
+            assert_eq!(name(object), "metallb");
+            object["spec"].clone()
+        }),
+    )
+}
+
+#[test]
+fn the_chart_takes_the_values_that_users_of_metallb_have() {
+    let scratch = Scratch::new("packages-chart");
+    let version = env!("CARGO_PKG_VERSION");
+    let own = |component: &str| format!("localhost/metallb/{component}:{version}");
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let cases = [
+        ("{}".to_owned(), [own("operator"), own("controller"), own("speaker")], Some(json!({}))),
+        // What is set in a private network: images, and an image of FRR that means nothing here.
+        (
+            "controller: {image: {repository: registry.example:5000/metallb/controller, tag: v1}}\n\
+             speaker: {image: {repository: registry.example:5000/metallb/speaker}, frr: {image: {repository: frr}}}\n\
+             imagePullSecrets: [{name: registry}]"
+                .to_owned(),
+            [
+                own("operator"),
+                "registry.example:5000/metallb/controller:v1".to_owned(),
+                format!("registry.example:5000/metallb/speaker:{version}"),
+            ],
+            Some(json!({ "imagePullSecrets": [{ "name": "registry" }] })),
+        ),
+        (
+            "speaker: {ignoreExcludeLB: true}\nnetworkpolicies: {enabled: false, apiPort: 8443}\n\
+             prometheus: {podMonitor: {enabled: true}, prometheusRule: {enabled: false}, metricsPort: 9120}"
+                .to_owned(),
+            [own("operator"), own("controller"), own("speaker")],
+            Some(json!({
+                "ignoreExcludeLB": true,
+                "networkPolicies": { "enabled": false, "apiPort": 8443 },
+                "monitoring": { "monitors": "PodMonitor", "alerts": false },
+            })),
+        ),
+        (
+            format!(
+                "loadBalancerClass: example.com/metallb\n\
+                 controller: {{logLevel: warn, nodeSelector: {{infra: \"true\"}}, podAnnotations: {{a: b}}}}\n\
+                 speaker: {{logLevel: debug, tolerations: [{{operator: Exists}}], priorityClassName: high,\n\
+                 \x20 resources: {{limits: {{memory: 1Gi}}}}, image: {{digest: \"{digest}\"}}}}\n\
+                 metallb: {{spec: {{logLevel: error}}}}"
+            ),
+            [own("operator"), own("controller"), format!("localhost/metallb/speaker@{digest}")],
+            Some(json!({
+                "loadBalancerClass": "example.com/metallb",
+                "logLevel": "error",
+                "controllerNodeSelector": { "infra": "true" },
+                "controllerConfig": { "annotations": { "a": "b" } },
+                "speakerTolerations": [{ "operator": "Exists" }],
+                "speakerConfig": { "priorityClassName": "high", "resources": { "limits": { "memory": "1Gi" } } },
+            })),
+        ),
+        (
+            "metallb: {create: false}".to_owned(),
+            [own("operator"), own("controller"), own("speaker")],
+            None,
+        ),
+    ];
+    for (values, images, spec) in cases {
+        let rendered = template(&values, scratch.0).unwrap();
+        assert_eq!(outline(&rendered), (images.to_vec(), spec), "{values}");
+        all_are_accepted(&scratch.dry_run(&rendered), read(&rendered).unwrap().len());
+    }
+}
+
+#[test]
+fn values_without_meaning_are_listed() {
+    let mut helm = Command::new(tools::helm().unwrap());
+    helm.env("KUBECONFIG", "/dev/null").args([
+        "install",
+        "metallb",
+        "--dry-run=client",
+        "--namespace",
+        "packages",
+    ]);
+    helm.args([
+        "--set",
+        "speaker.frr.enabled=true,rbac.create=true,prometheus.metricsPort=7472,speaker.logLevel=warn",
+    ]);
+    let said = output(helm.arg(checkout().join("config/chart"))).unwrap();
+    let notes = said.split("\nNOTES:\n").nth(1).unwrap();
+    let listed: Vec<&str> = notes.lines().filter_map(|line| line.strip_prefix("- ")).collect();
+    assert_eq!(listed, ["rbac", "prometheus.metricsPort", "speaker.frr"], "{notes}");
+}
+
+#[test]
+fn the_chart_refuses_values_that_cannot_be_meant() {
+    for (values, want) in [
+        ("metallb: {create: maybe}", "/metallb/create': got string, want boolean"),
+        ("speaker: {logLevel: loud}", "/speaker/logLevel': value must be one of"),
+        ("controller: {image: {digest: abc}}", "/controller/image/digest': 'abc' does not match pattern"),
+        ("imagePullSecrets: [registry]", "/imagePullSecrets/0': got string, want object"),
+    ] {
+        let error = format!("{:#}", template(values, "packages").unwrap_err());
+        assert!(error.contains(want), "{values}: {error}");
+    }
+}
