@@ -4,6 +4,7 @@
 //! and the writes. Only the holder of the Lease watches and writes: a list that is made after the Lease was taken
 //! shows all that the holder before it has written.
 
+mod events;
 mod pools;
 mod settings;
 mod watch;
@@ -11,7 +12,7 @@ mod write;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use k8s_openapi::api::core::v1::Service;
 use kube::{Api, Client};
@@ -28,6 +29,7 @@ use metallb_runtime::{
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use events::Events;
 use pools::{Counters, Pools};
 pub use settings::Settings;
 use write::Writer;
@@ -67,12 +69,18 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             None => return Ok(()),
         },
     };
-    let controller = Controller::new(client, &settings, leadership.clone(), readiness);
+    let (events, writing_events) = Events::new(client.clone(), leadership.clone());
+    let writing_events = tokio::spawn(writing_events);
+    let writer = Writer::new(client, &settings.namespace(), settings.class(), leadership.clone(), events);
+    let controller = Controller::new(writer, &settings, leadership.clone(), readiness);
     let result = tokio::select! {
         ended = tasks.join_next() => ended_early(ended),
-        () = leadership.lost() => Err(anyhow::anyhow!("Lease {LEASE} is lost: another controller may write now")),
+        () = leadership.lost() => Err(anyhow!("Lease {LEASE} is lost: another controller may write now")),
         result = controller.serve(&cancel) => result,
     };
+    if tokio::time::timeout(DRAIN, writing_events).await.is_err() {
+        tracing::warn!("ending with events unwritten");
+    }
     leadership.release().await;
     cancel.cancel();
     result
@@ -132,7 +140,7 @@ struct Seen {
 
 impl Controller {
     fn new(
-        client: Client,
+        writer: Writer,
         settings: &Settings,
         leadership: Leadership,
         readiness: probes::Readiness,
@@ -142,7 +150,7 @@ impl Controller {
             pools: Pools::default(),
             early: None,
             seen: Seen::default(),
-            writer: Writer::new(client, &settings.namespace(), settings.class(), leadership.clone()),
+            writer,
             writes: JoinSet::new(),
             pool_writes: JoinSet::new(),
             leadership,

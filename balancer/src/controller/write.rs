@@ -1,36 +1,30 @@
-//! The writes: the status of a Service with its Events, and the status of pools.
+//! The writes: the status of a Service, and the status of pools.
 //!
 //! Each write is sent only while the Lease is held, and given no more time than is left of it.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::{
-    api::core::v1::{Event, EventSource, ObjectReference, Service},
-    apimachinery::pkg::apis::meta::v1::Time,
-    jiff::Timestamp,
-};
+use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client,
-    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams},
 };
 use metallb_api::{IPAddressPool, names::ANNOTATION_ALLOCATED_FROM_POOL};
 use metallb_core::{
     assigner::{Outcome, Write},
     claim::{ADDRESS_ASSIGNED, ServiceFacts},
     decision::Decision,
-    report::{Mark, Notice, Report, Tell},
+    report::{Mark, Report, Tell},
 };
 use metallb_runtime::lease::Leadership;
 use serde_json::{Value, json};
 
-use super::pools::Counters;
+use super::{events::Events, pools::Counters};
 
 /// The longest time that one write may take.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Who writes, in Events and in the record of who wrote which field.
-const COMPONENT: &str = "metallb-controller";
-/// The longest message of an Event that the API server takes, in characters.
-const EVENT_MESSAGE: usize = 1024;
+pub(super) const COMPONENT: &str = "metallb-controller";
 
 /// Sends writes to the API server.
 #[derive(Clone)]
@@ -39,6 +33,7 @@ pub(super) struct Writer {
     namespace: String,
     class: Option<String>,
     leadership: Leadership,
+    events: Events,
 }
 
 impl Writer {
@@ -48,8 +43,9 @@ impl Writer {
         namespace: &str,
         class: Option<String>,
         leadership: Leadership,
+        events: Events,
     ) -> Self {
-        Self { client, namespace: namespace.to_owned(), class, leadership }
+        Self { client, namespace: namespace.to_owned(), class, leadership, events }
     }
 
     pub(super) fn client(&self) -> Client {
@@ -60,14 +56,12 @@ impl Writer {
         &self.namespace
     }
 
-    /// Writes what was decided about one Service, then its Events.
+    /// Writes what was decided about one Service.
     pub(super) async fn write(self, write: Write) -> (Write, Outcome) {
         let outcome = self.write_status(&write).await;
         if let Outcome::Written(facts) = &outcome {
             log(&write);
-            for notice in &write.report.events {
-                self.publish(facts, notice).await;
-            }
+            self.events.tell(facts, &write.report.events);
         }
         (write, outcome)
     }
@@ -95,15 +89,6 @@ impl Writer {
 
     fn facts(&self, service: &Service) -> ServiceFacts {
         ServiceFacts::of(service, self.class.as_deref())
-    }
-
-    /// An Event is a courtesy: when it cannot be written that is logged, and nothing else waits for it.
-    async fn publish(&self, facts: &ServiceFacts, notice: &Notice) {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), facts.key.namespace());
-        let event = event(facts, notice, Timestamp::now());
-        if let Err(error) = self.in_time(api.create(&PostParams::default(), &event)).await {
-            tracing::warn!(service = %facts.key, reason = notice.reason, %error, "event not written");
-        }
     }
 
     /// Writes the counters of pools; returns what was written.
@@ -201,34 +186,4 @@ fn status_patch(facts: &ServiceFacts, report: &Report, now: Timestamp) -> Value 
         }
     }
     json!({ "metadata": metadata, "status": status })
-}
-
-fn event(facts: &ServiceFacts, notice: &Notice, now: Timestamp) -> Event {
-    let (namespace, name) = (facts.key.namespace().to_owned(), facts.key.name().to_owned());
-    Event {
-        metadata: ObjectMeta {
-            // The name of a Service has at most 63 characters, so this is always a valid name.
-            name: Some(format!("{name}.{:x}", now.as_nanosecond())),
-            namespace: Some(namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        involved_object: ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            namespace: Some(namespace),
-            name: Some(name),
-            uid: Some(facts.uid.clone()),
-            resource_version: Some(facts.resource_version.clone()),
-            ..ObjectReference::default()
-        },
-        type_: Some(if notice.warning { "Warning" } else { "Normal" }.to_owned()),
-        reason: Some(notice.reason.to_owned()),
-        message: Some(notice.message.chars().take(EVENT_MESSAGE).collect()),
-        source: Some(EventSource { component: Some(COMPONENT.to_owned()), host: None }),
-        reporting_component: Some(COMPONENT.to_owned()),
-        count: Some(1),
-        first_timestamp: Some(Time(now)),
-        last_timestamp: Some(Time(now)),
-        ..Event::default()
-    }
 }

@@ -1,0 +1,119 @@
+//! Events about Services, written one behind the other while addresses are given.
+//!
+//! An Event is a courtesy: no Service waits for one, and one that cannot be written is logged and forgotten. A status
+//! therefore always goes first.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::{
+    api::core::v1::{Event, EventSource, ObjectReference},
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use metallb_core::{claim::ServiceFacts, report::Notice, service::ServiceKey};
+use metallb_runtime::lease::Leadership;
+use tokio::sync::mpsc;
+
+use super::write::COMPONENT;
+
+/// Events that may wait; more are dropped.
+const BACKLOG: usize = 100_000;
+/// Events that are written at one time: few, so that the API server has time for addresses.
+const PARALLEL: usize = 4;
+/// The longest time that one may take.
+const LIMIT: Duration = Duration::from_secs(5);
+/// The longest message of an Event, in characters, as client-go cuts it.
+const MESSAGE: usize = 1024;
+
+/// Takes Events to be written.
+#[derive(Clone)]
+pub(super) struct Events(mpsc::Sender<Told>);
+
+/// An Event, and what it is about.
+struct Told {
+    key: ServiceKey,
+    uid: String,
+    resource_version: String,
+    notice: Notice,
+    at: Timestamp,
+}
+
+impl Events {
+    /// What takes Events, and the work of writing them, which ends when the last clone of the first is gone.
+    pub(super) fn new(client: Client, leadership: Leadership) -> (Self, impl Future<Output = ()>) {
+        let (sender, receiver) = mpsc::channel(BACKLOG);
+        let waiting = futures::stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Told>| {
+            Some((receiver.recv().await?, receiver))
+        });
+        let work = waiting.for_each_concurrent(PARALLEL, move |told| {
+            let (client, leadership) = (client.clone(), leadership.clone());
+            async move { told.write(client, &leadership).await }
+        });
+        (Self(sender), work)
+    }
+
+    /// Has these written about the Service.
+    pub(super) fn tell(&self, facts: &ServiceFacts, notices: &[Notice]) {
+        for notice in notices {
+            let told = Told {
+                key: facts.key.clone(),
+                uid: facts.uid.clone(),
+                resource_version: facts.resource_version.clone(),
+                notice: notice.clone(),
+                at: Timestamp::now(),
+            };
+            if self.0.try_send(told).is_err() {
+                tracing::warn!(service = %facts.key, reason = notice.reason, "too many events wait: one dropped");
+            }
+        }
+    }
+}
+
+impl Told {
+    async fn write(self, client: Client, leadership: &Leadership) {
+        let remaining = leadership.remaining().min(LIMIT);
+        let api: Api<Event> = Api::namespaced(client, self.key.namespace());
+        let (params, event) = (PostParams::default(), self.event());
+        let error = match tokio::time::timeout(remaining, api.create(&params, &event)).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the API server does not answer".to_owned(),
+        };
+        tracing::warn!(service = %self.key, reason = self.notice.reason, error, "event not written");
+    }
+
+    fn event(&self) -> Event {
+        let (namespace, name) = (self.key.namespace().to_owned(), self.key.name().to_owned());
+        Event {
+            metadata: ObjectMeta {
+                // The name of a Service has at most 63 characters, so this is always a valid name.
+                name: Some(format!("{name}.{:x}", self.at.as_nanosecond())),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Service".to_owned()),
+                namespace: Some(namespace),
+                name: Some(name),
+                uid: Some(self.uid.clone()),
+                resource_version: Some(self.resource_version.clone()),
+                ..ObjectReference::default()
+            },
+            type_: Some(if self.notice.warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(self.notice.reason.to_owned()),
+            message: Some(self.notice.message.chars().take(MESSAGE).collect()),
+            source: Some(EventSource { component: Some(COMPONENT.to_owned()), host: None }),
+            reporting_component: Some(COMPONENT.to_owned()),
+            count: Some(1),
+            first_timestamp: Some(Time(self.at)),
+            last_timestamp: Some(Time(self.at)),
+            ..Event::default()
+        }
+    }
+}
