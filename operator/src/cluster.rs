@@ -63,6 +63,7 @@ pub fn watch(client: &Client, settings: &Settings) -> impl Stream<Item = world::
         if let Some(name) = kind.only() {
             config = config.fields(&format!("metadata.name={name}"));
         }
+        config.label_selector = kind.labels().map(str::to_owned);
         let typed = move |object: &mut DynamicObject| set_type(object, &resource);
         streams.push(source(Source::Objects(kind), api, config, typed, move |event| {
             world::Change::Object(kind, Box::new(event))

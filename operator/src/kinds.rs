@@ -4,9 +4,10 @@ use std::fmt;
 
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
-    core::v1::{ConfigMap, Secret},
+    core::v1::{ConfigMap, Secret, Service},
+    networking::v1::NetworkPolicy,
 };
-use kube::core::ApiResource;
+use kube::core::{ApiResource, GroupVersionKind};
 use metallb_api::{
     BGPAdvertisement, IPAddressPool, L2Advertisement, MetalLB, address_pool::v1beta1::AddressPool, names,
 };
@@ -32,11 +33,21 @@ pub enum Kind {
     Deployment,
     /// The speakers.
     DaemonSet,
+    /// What the pods may reach.
+    NetworkPolicy,
+    /// Where metrics are found.
+    Service,
+    /// Tells Prometheus about a Service.
+    ServiceMonitor,
+    /// Tells Prometheus about pods.
+    PodMonitor,
+    /// Alerts.
+    PrometheusRule,
 }
 
 impl Kind {
     /// All kinds, in the order in which objects of one installation are needed.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 14] = [
         Self::MetalLb,
         Self::AddressPool,
         Self::IpAddressPool,
@@ -46,6 +57,11 @@ impl Kind {
         Self::ConfigMap,
         Self::Deployment,
         Self::DaemonSet,
+        Self::NetworkPolicy,
+        Self::Service,
+        Self::ServiceMonitor,
+        Self::PodMonitor,
+        Self::PrometheusRule,
     ];
 
     /// Group, version and plural.
@@ -61,6 +77,11 @@ impl Kind {
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
             Self::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
+            Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
+            Self::Service => ApiResource::erase::<Service>(&()),
+            Self::ServiceMonitor => monitoring("ServiceMonitor"),
+            Self::PodMonitor => monitoring("PodMonitor"),
+            Self::PrometheusRule => monitoring("PrometheusRule"),
         }
     }
 
@@ -70,11 +91,28 @@ impl Kind {
         self == Self::MetalLb
     }
 
+    /// Whether a cluster need not know the kind.
+    #[must_use]
+    pub fn optional(self) -> bool {
+        matches!(self, Self::ServiceMonitor | Self::PodMonitor | Self::PrometheusRule)
+    }
+
+    /// Label selector of the objects that are read: namespaces hold many Services, of which few matter.
+    #[must_use]
+    pub fn labels(self) -> Option<&'static str> {
+        (self == Self::Service).then_some("app=metallb")
+    }
+
     /// The one object that is read, where the operator may not see the others.
     #[must_use]
     pub fn only(self) -> Option<&'static str> {
         (self == Self::Secret).then_some(names::MEMBERLIST_SECRET)
     }
+}
+
+/// A kind of the Prometheus Operator.
+fn monitoring(kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("monitoring.coreos.com", "v1", kind))
 }
 
 impl fmt::Display for Kind {
@@ -89,6 +127,11 @@ impl fmt::Display for Kind {
             Self::ConfigMap => "ConfigMap",
             Self::Deployment => "Deployment",
             Self::DaemonSet => "DaemonSet",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Service => "Service",
+            Self::ServiceMonitor => "ServiceMonitor",
+            Self::PodMonitor => "PodMonitor",
+            Self::PrometheusRule => "PrometheusRule",
         })
     }
 }

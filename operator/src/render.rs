@@ -5,6 +5,8 @@
 
 mod configuration;
 mod controller;
+mod monitoring;
+mod network;
 mod speaker;
 
 use std::collections::BTreeMap;
@@ -13,8 +15,10 @@ use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment},
         core::v1::{
-            ConfigMap, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector, Probe, Secret,
+            ConfigMap, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, LocalObjectReference,
+            ObjectFieldSelector, Probe, Secret, Service,
         },
+        networking::v1::NetworkPolicy,
     },
     apimachinery::pkg::{
         apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference},
@@ -23,10 +27,11 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt};
 use metallb_api::names;
+use serde_json::Value;
 
 pub use configuration::DEFAULT_EXCLUDED_INTERFACES;
 
-use crate::{install::Install, settings::Settings};
+use crate::{install::Install, kinds::Kind, settings::Settings};
 
 /// Label by which the operator knows what it applied, and its value.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "metallb-operator");
@@ -42,6 +47,12 @@ pub struct Objects {
     pub controller: Deployment,
     /// Announces them.
     pub speaker: DaemonSet,
+    /// What the controller may reach.
+    pub network_policy: Option<NetworkPolicy>,
+    /// Where the metrics are found.
+    pub monitor_services: Vec<Service>,
+    /// ServiceMonitors, PodMonitors and PrometheusRules, by kind: they have no Rust type.
+    pub monitors: Vec<(Kind, Value)>,
 }
 
 /// What does not come from the spec of the MetalLB resource.
@@ -60,9 +71,12 @@ pub struct Context<'a> {
 pub fn objects(install: &Install, context: Context<'_>) -> Objects {
     Objects {
         memberlist: configuration::memberlist(context),
-        exclude_l2: configuration::exclude_l2(context),
+        exclude_l2: configuration::exclude_l2(install, context),
         controller: controller::deployment(install, context),
         speaker: speaker::daemon_set(install, context),
+        network_policy: install.network.map(|network| network::policy(network, context)),
+        monitor_services: monitoring::services(install.monitoring, context),
+        monitors: monitoring::monitors(install.monitoring, context),
     }
 }
 
@@ -125,6 +139,12 @@ fn node_selector(chosen: &BTreeMap<String, String>) -> BTreeMap<String, String> 
     let mut selector = strings([("kubernetes.io/os", "linux")]);
     selector.extend(chosen.clone());
     selector
+}
+
+fn image_pull_secrets(install: &Install) -> Option<Vec<LocalObjectReference>> {
+    let reference = |name: &String| LocalObjectReference { name: name.clone() };
+    let references: Vec<_> = install.image_pull_secrets.iter().map(reference).collect();
+    (!references.is_empty()).then_some(references)
 }
 
 fn variable(name: &str, value: &str) -> EnvVar {

@@ -42,13 +42,16 @@ fn check(variant: &str, spec: &str) {
     let memberlist = BTreeMap::from([("secretkey".to_owned(), b"not random".to_vec())]);
     let context = Context { settings: &settings, owner: &owner, memberlist: &memberlist };
     let objects = render::objects(&install, context);
-    let rendered = [
+    let mut rendered = vec![
         yaml(&objects.memberlist),
         yaml(&objects.exclude_l2),
         yaml(&objects.controller),
         yaml(&objects.speaker),
-    ]
-    .join("---\n");
+    ];
+    rendered.extend(objects.network_policy.iter().map(yaml));
+    rendered.extend(objects.monitor_services.iter().map(yaml));
+    rendered.extend(objects.monitors.iter().map(|(_, object)| yaml(object)));
+    let rendered = rendered.join("---\n");
 
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{variant}.yaml"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -87,6 +90,7 @@ fn every_field() {
   controllerTolerations:
   - {key: infra, value: "yes", effect: NoSchedule}
   controllerConfig:
+    replicas: 2
     priorityClassName: "123"
     runtimeClassName: "true"
     annotations: {example.com/note: "a: b\n# c"}
@@ -105,6 +109,23 @@ fn every_field() {
           nodeSelectorTerms:
           - matchExpressions: [{key: edge, operator: Exists}]
     resources: {limits: {cpu: 1500m}}
+    maxUnavailable: 10%
+    bgpListen: true
+  imagePullSecrets: [{name: registry}]
+  ignoreExcludeLB: true
+  excludedInterfaces: ["^lo$", 'a"b\\d']
+  poolEditPolicy: KeepInUse
+  networkPolicies: {apiPort: 443, dns: false}
+  layer2: {detection: Tolerant, arpRateLimit: 20}
+  monitoring: {monitors: ServiceMonitor}
 "#,
+    );
+}
+
+#[test]
+fn pod_monitors_without_policies() {
+    check(
+        "pod-monitors",
+        "  monitoring: {monitors: PodMonitor, alerts: false}\n  networkPolicies: {enabled: false}\n  excludedInterfaces: []\n",
     );
 }

@@ -27,13 +27,30 @@ use crate::{
 
 /// Kinds of which objects are removed when they are no longer part of an installation. The memberlist Secret always
 /// is.
-const PRUNED: [Kind; 3] = [Kind::ConfigMap, Kind::Deployment, Kind::DaemonSet];
+const PRUNED: [Kind; 8] = [
+    Kind::ConfigMap,
+    Kind::Deployment,
+    Kind::DaemonSet,
+    Kind::NetworkPolicy,
+    Kind::Service,
+    Kind::ServiceMonitor,
+    Kind::PodMonitor,
+    Kind::PrometheusRule,
+];
+
+/// Kinds without which nothing can be decided.
+const NEEDED: [Kind; 7] = [
+    Kind::MetalLb,
+    Kind::Secret,
+    Kind::ConfigMap,
+    Kind::Deployment,
+    Kind::DaemonSet,
+    Kind::NetworkPolicy,
+    Kind::Service,
+];
 
 pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mut Plan) {
-    let mut sources: Vec<Source> =
-        [Kind::MetalLb, Kind::Secret, Kind::ConfigMap, Kind::Deployment, Kind::DaemonSet]
-            .map(Source::Objects)
-            .to_vec();
+    let mut sources: Vec<Source> = NEEDED.map(Source::Objects).to_vec();
     sources.extend(WorkloadKind::ALL.map(Source::Workloads));
     let watched = [Source::Pods, Source::Nodes, Source::Objects(Kind::IpAddressPool)];
     let mut seen = Observation {
@@ -92,10 +109,18 @@ fn converge(
     }
     let context = render::Context { settings: situation.settings, owner: &reference, memberlist: &data };
     let objects = render::objects(install, context);
-    let stages = [
-        vec![wanted(Kind::Secret, &objects.memberlist), wanted(Kind::ConfigMap, &objects.exclude_l2)],
-        vec![wanted(Kind::Deployment, &objects.controller), wanted(Kind::DaemonSet, &objects.speaker)],
-    ];
+    let mut first =
+        vec![wanted(Kind::Secret, &objects.memberlist), wanted(Kind::ConfigMap, &objects.exclude_l2)];
+    first.extend(objects.network_policy.iter().map(|policy| wanted(Kind::NetworkPolicy, policy)));
+    let workloads =
+        vec![wanted(Kind::Deployment, &objects.controller), wanted(Kind::DaemonSet, &objects.speaker)];
+    let mut last: Vec<_> =
+        objects.monitor_services.iter().map(|service| wanted(Kind::Service, service)).collect();
+    // What nobody would read is not made.
+    let read =
+        objects.monitors.into_iter().filter(|(kind, _)| situation.world.complete(Source::Objects(*kind)));
+    last.extend(read.map(|(kind, object)| (key_of(kind, &object), object)));
+    let stages = [first, workloads, last];
 
     let foreign: Vec<_> = stages
         .iter()
@@ -150,6 +175,11 @@ fn admit(situation: Situation<'_>, change: &Change, seen: &mut Observation, plan
 fn wanted<K: Resource<DynamicType = ()> + Serialize>(kind: Kind, object: &K) -> (Key, Value) {
     let key = Key { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
     (key, serde_json::to_value(object).unwrap_or_default())
+}
+
+fn key_of(kind: Kind, object: &Value) -> Key {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    Key { kind, namespace: text("namespace"), name: text("name") }
 }
 
 fn operand(situation: Situation<'_>, kind: Kind, name: &str) -> Key {

@@ -222,8 +222,12 @@ fn a_resource_becomes_objects_and_then_there_is_nothing_to_do() {
     assert_eq!(
         bench.changes(),
         [
-            ["create Secret metallb-memberlist", "apply ConfigMap metallb-excludel2"],
-            ["apply Deployment controller", "apply DaemonSet speaker"],
+            vec![
+                "create Secret metallb-memberlist",
+                "apply ConfigMap metallb-excludel2",
+                "apply NetworkPolicy controller"
+            ],
+            vec!["apply Deployment controller", "apply DaemonSet speaker"],
         ]
     );
     bench.settle();

@@ -9,6 +9,7 @@ use k8s_openapi::{
 use metallb_api::names;
 
 use super::{Context, metadata};
+use crate::install::Install;
 
 /// Interfaces of container networks, on which no client is found.
 pub const DEFAULT_EXCLUDED_INTERFACES: [&str; 14] = [
@@ -38,9 +39,17 @@ pub(super) fn memberlist(context: Context<'_>) -> Secret {
     }
 }
 
-pub(super) fn exclude_l2(context: Context<'_>) -> ConfigMap {
+pub(super) fn exclude_l2(install: &Install, context: Context<'_>) -> ConfigMap {
     let mut text = "announcedInterfacesToExclude:\n".to_owned();
-    for pattern in DEFAULT_EXCLUDED_INTERFACES {
+    let chosen = install.excluded_interfaces.as_ref();
+    let patterns: Vec<&str> = match chosen {
+        Some(patterns) => patterns.iter().map(String::as_str).collect(),
+        None => DEFAULT_EXCLUDED_INTERFACES.to_vec(),
+    };
+    if patterns.is_empty() {
+        text = "announcedInterfacesToExclude: []\n".to_owned();
+    }
+    for pattern in patterns {
         // JSON strings are YAML strings, whatever the pattern holds.
         text.push_str(&format!("- {}\n", serde_json::Value::from(pattern)));
     }

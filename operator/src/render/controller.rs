@@ -11,10 +11,10 @@ use kube::core::ObjectMeta;
 use metallb_api::names;
 
 use super::{
-    Context, common_args, field_variable, label_selector, liveness, metadata, node_selector, pod_labels,
-    port, readiness, variable,
+    Context, common_args, field_variable, image_pull_secrets, label_selector, liveness, metadata,
+    node_selector, pod_labels, port, readiness, variable,
 };
-use crate::install::Install;
+use crate::{install::Install, settings::Settings};
 
 /// User and group `nobody`.
 const NOBODY: i64 = 65534;
@@ -39,6 +39,7 @@ pub(super) fn deployment(install: &Install, context: Context<'_>) -> Deployment 
             }),
             ..PodSecurityContext::default()
         }),
+        image_pull_secrets: image_pull_secrets(install),
         containers: vec![container(install, context)],
         ..PodSpec::default()
     };
@@ -46,7 +47,7 @@ pub(super) fn deployment(install: &Install, context: Context<'_>) -> Deployment 
     Deployment {
         metadata: metadata(names::CONTROLLER, Some(names::CONTROLLER), context),
         spec: Some(DeploymentSpec {
-            replicas: Some(1),
+            replicas: Some(install.replicas),
             revision_history_limit: Some(3),
             selector: label_selector(names::CONTROLLER),
             template: PodTemplateSpec {
@@ -63,13 +64,19 @@ pub(super) fn deployment(install: &Install, context: Context<'_>) -> Deployment 
     }
 }
 
+fn args(install: &Install, settings: &Settings) -> Vec<String> {
+    let mut args = common_args(install, settings);
+    args.extend(install.pool_edit_policy.map(|policy| format!("--pool-edit-policy={}", policy.as_str())));
+    args
+}
+
 fn container(install: &Install, context: Context<'_>) -> Container {
     let settings = context.settings;
     Container {
         name: names::CONTROLLER.to_owned(),
         image: Some(settings.controller_image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
-        args: Some(common_args(install, settings)),
+        args: Some(args(install, settings)),
         env: Some(vec![
             field_variable("METALLB_NAMESPACE", "metadata.namespace"),
             field_variable("METALLB_POD_NAME", "metadata.name"),

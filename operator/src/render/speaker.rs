@@ -1,7 +1,7 @@
 //! DaemonSet `speaker`.
 
 use k8s_openapi::api::{
-    apps::v1::{DaemonSet, DaemonSetSpec},
+    apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet},
     core::v1::{
         Capabilities, ConfigMapVolumeSource, Container, EnvVar, PodSpec, PodTemplateSpec, SeccompProfile,
         SecretVolumeSource, SecurityContext, Toleration, Volume, VolumeMount,
@@ -11,15 +11,17 @@ use kube::core::ObjectMeta;
 use metallb_api::names;
 
 use super::{
-    Context, common_args, field_variable, label_selector, liveness, metadata, node_selector, pod_labels,
-    port, readiness, variable,
+    Context, common_args, field_variable, image_pull_secrets, label_selector, liveness, metadata,
+    node_selector, pod_labels, port, readiness, variable,
 };
-use crate::install::Install;
+use crate::{install::Install, settings::Settings};
 
 /// The speaker's probes are not open to the network.
 const LOOPBACK: Option<&str> = Some("127.0.0.1");
 /// Time in which a leaving speaker hands its addresses over.
 const GRACE_SECONDS: i64 = 15;
+/// Annotation of the pods with the patterns that an administrator chose, so that a change of them restarts the pods.
+const EXCLUDED_INTERFACES: &str = "metallb.io/excluded-interfaces";
 /// Read by the owner only.
 const PRIVATE: i32 = 0o400;
 
@@ -39,6 +41,7 @@ pub(super) fn daemon_set(install: &Install, context: Context<'_>) -> DaemonSet {
         affinity: workload.affinity.clone(),
         priority_class_name: workload.priority_class_name.clone(),
         runtime_class_name: workload.runtime_class_name.clone(),
+        image_pull_secrets: image_pull_secrets(install),
         containers: vec![container(install, context)],
         volumes: Some(vec![
             Volume {
@@ -62,7 +65,12 @@ pub(super) fn daemon_set(install: &Install, context: Context<'_>) -> DaemonSet {
         ]),
         ..PodSpec::default()
     };
-    let annotations = (!workload.annotations.is_empty()).then(|| workload.annotations.clone());
+    let mut annotations = workload.annotations.clone();
+    if let Some(patterns) = &install.excluded_interfaces {
+        // The list is read at the start.
+        annotations.insert(EXCLUDED_INTERFACES.to_owned(), patterns.join(" "));
+    }
+    let annotations = (!annotations.is_empty()).then_some(annotations);
     DaemonSet {
         metadata: metadata(names::SPEAKER, Some(names::SPEAKER), context),
         spec: Some(DaemonSetSpec {
@@ -75,6 +83,13 @@ pub(super) fn daemon_set(install: &Install, context: Context<'_>) -> DaemonSet {
                 }),
                 spec: Some(pod),
             },
+            update_strategy: Some(DaemonSetUpdateStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDaemonSet {
+                    max_unavailable: Some(install.max_unavailable.clone()),
+                    ..RollingUpdateDaemonSet::default()
+                }),
+            }),
             ..DaemonSetSpec::default()
         }),
         status: None,
@@ -90,13 +105,29 @@ fn control_plane(key: &str) -> Toleration {
     }
 }
 
+fn args(install: &Install, settings: &Settings) -> Vec<String> {
+    let mut args = common_args(install, settings);
+    args.extend(install.ignore_exclude_lb.then(|| "--ignore-exclude-lb".to_owned()));
+    args.extend(install.bgp_listen.then(|| "--bgp-listen".to_owned()));
+    args.extend(install.layer2.clone());
+    args
+}
+
+/// What the speaker may do on its node.
+fn capabilities(install: &Install) -> Vec<String> {
+    let mut add = vec!["NET_RAW".to_owned()];
+    // Port 179 is below 1024.
+    add.extend(install.bgp_listen.then(|| "NET_BIND_SERVICE".to_owned()));
+    add
+}
+
 fn container(install: &Install, context: Context<'_>) -> Container {
     let settings = context.settings;
     Container {
         name: names::SPEAKER.to_owned(),
         image: Some(settings.speaker_image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
-        args: Some(common_args(install, settings)),
+        args: Some(args(install, settings)),
         env: Some(environment(settings.ports.memberlist)),
         ports: Some(vec![
             port("metricshttps", settings.ports.metrics, "TCP"),
@@ -112,7 +143,7 @@ fn container(install: &Install, context: Context<'_>) -> Container {
             read_only_root_filesystem: Some(true),
             capabilities: Some(Capabilities {
                 drop: Some(vec!["ALL".to_owned()]),
-                add: Some(vec!["NET_RAW".to_owned()]),
+                add: Some(capabilities(install)),
             }),
             seccomp_profile: Some(SeccompProfile {
                 type_: "RuntimeDefault".to_owned(),

@@ -1,0 +1,162 @@
+//! Objects of the Prometheus Operator, and the Services that ServiceMonitors need.
+
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort, ServiceSpec},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use metallb_api::{Monitors, names};
+use serde_json::{Value, json};
+
+use super::{Context, metadata, selector};
+use crate::{install::Watched, kinds::Kind};
+
+const COMPONENTS: [&str; 2] = [names::CONTROLLER, names::SPEAKER];
+/// Secret with the token by which PodMonitors read the metrics: config/monitoring makes it.
+const TOKEN_SECRET: &str = "metallb-metrics-token";
+
+fn service_name(component: &str) -> String {
+    format!("{component}-monitor-service")
+}
+
+pub(super) fn services(watched: Watched, context: Context<'_>) -> Vec<Service> {
+    if watched.monitors != Monitors::ServiceMonitor {
+        return Vec::new();
+    }
+    COMPONENTS.iter().map(|component| service(component, context)).collect()
+}
+
+/// A headless Service: every pod is asked.
+fn service(component: &str, context: Context<'_>) -> Service {
+    let name = service_name(component);
+    let mut metadata = metadata(&name, Some(component), context);
+    metadata.labels.get_or_insert_default().insert("name".to_owned(), name);
+    Service {
+        metadata,
+        spec: Some(ServiceSpec {
+            cluster_ip: Some("None".to_owned()),
+            selector: Some(selector(component)),
+            ports: Some(vec![ServicePort {
+                name: Some("metricshttps".to_owned()),
+                port: i32::from(context.settings.ports.metrics),
+                protocol: Some("TCP".to_owned()),
+                target_port: Some(IntOrString::String("metricshttps".to_owned())),
+                ..ServicePort::default()
+            }]),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}
+
+pub(super) fn monitors(watched: Watched, context: Context<'_>) -> Vec<(Kind, Value)> {
+    let mut objects = Vec::new();
+    for component in COMPONENTS {
+        match watched.monitors {
+            Monitors::None => {}
+            Monitors::ServiceMonitor => objects.push(service_monitor(component, context)),
+            Monitors::PodMonitor => objects.push(pod_monitor(component, context)),
+        }
+    }
+    if watched.alerts {
+        objects.push(alerts(context));
+    }
+    objects
+}
+
+fn object(
+    kind: Kind,
+    name: &str,
+    component: Option<&str>,
+    spec: &Value,
+    context: Context<'_>,
+) -> (Kind, Value) {
+    let resource = kind.api_resource();
+    let metadata = metadata(name, component, context);
+    (
+        kind,
+        json!({"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "spec": spec}),
+    )
+}
+
+fn service_monitor(component: &str, context: Context<'_>) -> (Kind, Value) {
+    let spec = json!({
+        "jobLabel": "app.kubernetes.io/component",
+        "namespaceSelector": {"matchNames": [context.settings.namespace]},
+        "selector": {"matchLabels": {"name": service_name(component)}},
+        "endpoints": [{
+            "port": "metricshttps",
+            "scheme": "https",
+            "honorLabels": true,
+            "bearerTokenFile": "/var/run/secrets/kubernetes.io/serviceaccount/token",
+            // The certificate is self-signed; who asks is checked by the token.
+            "tlsConfig": {"insecureSkipVerify": true},
+        }],
+    });
+    object(Kind::ServiceMonitor, &format!("{component}-monitor"), Some(component), &spec, context)
+}
+
+fn pod_monitor(component: &str, context: Context<'_>) -> (Kind, Value) {
+    let spec = json!({
+        "jobLabel": "app.kubernetes.io/component",
+        "namespaceSelector": {"matchNames": [context.settings.namespace]},
+        "selector": {"matchLabels": selector(component)},
+        "podMetricsEndpoints": [{
+            "port": "metricshttps",
+            "scheme": "https",
+            "honorLabels": true,
+            "authorization": {"type": "Bearer", "credentials": {"name": TOKEN_SECRET, "key": "token"}},
+            "tlsConfig": {"insecureSkipVerify": true},
+        }],
+    });
+    object(Kind::PodMonitor, component, Some(component), &spec, context)
+}
+
+/// Alerts on what needs an administrator. Each metric is one that MetalLB has too.
+fn alerts(context: Context<'_>) -> (Kind, Value) {
+    let alert = |name: &str, expression: &str, wait: &str, severity: &str, summary: &str| {
+        json!({"alert": name, "expr": expression, "for": wait, "labels": {"severity": severity},
+               "annotations": {"summary": summary}})
+    };
+    let in_use = "metallb_allocator_addresses_in_use_total";
+    let total = "metallb_allocator_addresses_total";
+    let pool = "pool {{ $labels.pool }}";
+    let rules = [
+        alert(
+            "MetalLBStaleConfig",
+            "metallb_k8s_client_config_stale_bool == 1",
+            "1m",
+            "warning",
+            "{{ $labels.pod }} runs on an older configuration, since the newest is not valid",
+        ),
+        alert(
+            "MetalLBConfigNotLoaded",
+            "metallb_k8s_client_config_loaded_bool == 0",
+            "1m",
+            "warning",
+            "{{ $labels.pod }} has no configuration",
+        ),
+        alert(
+            "MetalLBAddressPoolExhausted",
+            &format!("{in_use} >= on(pool) {total}"),
+            "1m",
+            "critical",
+            &format!("{pool} has no address left"),
+        ),
+        alert(
+            "MetalLBAddressPoolUsage85Percent",
+            &format!("({in_use} / on(pool) {total}) * 100 > 85"),
+            "1m",
+            "warning",
+            &format!("{pool} is used by more than 85 %"),
+        ),
+        alert(
+            "MetalLBBGPSessionDown",
+            "metallb_bgp_session_up == 0",
+            "5m",
+            "critical",
+            "{{ $labels.pod }} has no BGP session with {{ $labels.peer }}",
+        ),
+    ];
+    let spec = json!({"groups": [{"name": "metallb.rules", "rules": rules}]});
+    object(Kind::PrometheusRule, "metallb-alerts", None, &spec, context)
+}
