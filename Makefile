@@ -167,3 +167,9 @@ chart: ## Write the generated parts of the Helm chart in config/chart
 .PHONY: e2e-packages
 e2e-packages: ## Show that install.yaml, the bundle and the chart are accepted by the cluster that is up
 	cargo test -q -p metallb-e2e --test packages -- --test-threads=1
+
+.PHONY: e2e-installers
+e2e-installers: images ## Install by install.yaml, by OLM's rules and by Helm, one after another, on the cluster that is up
+	@$(E2E) deploy
+	cargo test -q -p metallb-e2e --test installers -- --test-threads=1
+	@$(E2E) deploy

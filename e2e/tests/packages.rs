@@ -8,7 +8,7 @@ use metallb_e2e::{
     cluster::{checkout, kubectl},
     deploy::NAMESPACE,
     exec::output,
-    tools,
+    olm, tools,
 };
 use serde_json::{Value, json};
 
@@ -64,6 +64,55 @@ fn the_examples_of_the_bundle_apply_as_they_are() {
     let count = serde_json::from_str::<Vec<Value>>(examples).unwrap().len();
     let list = format!("{{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": {examples}}}");
     all_are_accepted(&scratch.dry_run(&list), count);
+}
+
+/// Whether `account` of `namespace` may do `what`, as the words of `kubectl auth can-i`.
+fn can(account: &str, namespace: &str, what: &str) -> bool {
+    let user = format!("--as=system:serviceaccount:{namespace}:{account}");
+    let mut question = kubectl();
+    question.args(["auth", "can-i", &user]).args(what.split_whitespace());
+    // No is an exit status of 1.
+    String::from_utf8(question.output().unwrap().stdout).unwrap().trim() == "yes"
+}
+
+#[test]
+fn rights_by_olm_end_at_the_namespace() {
+    let scratch = Scratch::new("packages-olm");
+    let objects = olm::objects(&checkout().join("bundle"), NAMESPACE).unwrap();
+    let list =
+        |objects: &[Value]| json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string();
+    all_are_accepted(&scratch.dry_run(&list(&objects)), objects.len());
+
+    // The operator itself is left out: it would take the MetalLB resource of the cluster's own one for a stray.
+    let rights: Vec<Value> = objects
+        .into_iter()
+        .filter(|object| !["Deployment", "CustomResourceDefinition"].contains(&kind(object)))
+        .collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), list(&rights).replace(NAMESPACE, scratch.0)).unwrap();
+    output(kubectl().args(["apply", "-f"]).arg(file.path())).unwrap();
+    let own = format!("-n {}", scratch.0);
+    let questions = [
+        ("manager-account", format!("patch deployments.apps {own}"), true),
+        ("manager-account", "patch deployments.apps -n default".to_owned(), false),
+        ("manager-account", format!("list secrets/metallb-memberlist {own}"), true),
+        ("manager-account", format!("list secrets {own}"), false),
+        ("manager-account", "list metallbs.metallb.io -A".to_owned(), true),
+        ("controller", "list services -A".to_owned(), true),
+        ("controller", "patch services -A --subresource=status".to_owned(), true),
+        ("controller", format!("list ipaddresspools.metallb.io {own}"), true),
+        ("controller", "list ipaddresspools.metallb.io -n default".to_owned(), false),
+        ("speaker", "list endpointslices.discovery.k8s.io -A".to_owned(), true),
+        ("speaker", format!("create servicel2statuses.metallb.io {own}"), true),
+        ("speaker", "list pods -n default".to_owned(), false),
+        ("speaker", format!("get secrets {own}"), false),
+    ];
+    let answers: Vec<_> = questions
+        .iter()
+        .map(|(account, what, _)| (*account, what.clone(), can(account, scratch.0, what)))
+        .collect();
+    output(kubectl().args(["delete", "clusterroles,clusterrolebindings", "-l", olm::MANAGED])).unwrap();
+    assert_eq!(answers, questions);
 }
 
 /// `helm template` with `values` as YAML.
