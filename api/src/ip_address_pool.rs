@@ -1,6 +1,6 @@
 //! IPAddressPool: addresses that Services may be given, and by which Services.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,11 +36,21 @@ pub struct IPAddressPoolSpec {
     /// Limits the pool to some namespaces or Services, and ranks it among the pools that fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_allocation: Option<ServiceAllocation>,
+    /// How long an address that is released rests before another Service may have it, such as `30s` or `5m`. A Service
+    /// that is created again under the same name gets its resting address back. No rest when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooldown: Option<String>,
 }
 
 impl Default for IPAddressPoolSpec {
     fn default() -> Self {
-        Self { addresses: Vec::new(), auto_assign: true, avoid_buggy_ips: false, service_allocation: None }
+        Self {
+            addresses: Vec::new(),
+            auto_assign: true,
+            avoid_buggy_ips: false,
+            service_allocation: None,
+            cooldown: None,
+        }
     }
 }
 
@@ -66,7 +76,7 @@ pub struct ServiceAllocation {
 }
 
 /// How many addresses of the pool are used and free. Numbers beyond 2^63-1 are shown as 2^63-1.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct IPAddressPoolStatus {
     /// IPv4 addresses that Services hold.
     #[serde(rename = "assignedIPv4")]
@@ -80,4 +90,37 @@ pub struct IPAddressPoolStatus {
     /// IPv6 addresses that are free.
     #[serde(rename = "availableIPv6")]
     pub available_ipv6: i64,
+    /// Services that hold addresses of the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<i64>,
+    /// All addresses of the pool, used or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<PoolCapacity>,
+    /// Released addresses that no other Service may have yet; not all of them when they are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resting: Vec<RestingAddress>,
+    /// Whether the pool is served, and why not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::embedded::conditions_by_type")]
+    pub conditions: Vec<Condition>,
+}
+
+/// Numbers of addresses, exact in decimal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolCapacity {
+    /// IPv4 addresses.
+    pub ipv4: String,
+    /// IPv6 addresses.
+    pub ipv6: String,
+}
+
+/// A released address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RestingAddress {
+    /// The address.
+    pub address: String,
+    /// The Service that held it, as `namespace/name`.
+    pub service: String,
+    /// When it may be given to another.
+    pub until: Time,
 }

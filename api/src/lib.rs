@@ -39,7 +39,9 @@ pub use service_l2_status::{InterfaceInfo, ServiceL2Status, ServiceL2StatusSpec,
 /// The trait by which code that is generic over kinds knows their names and metadata.
 pub use kube::Resource;
 
-pub use ip_address_pool::{IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, ServiceAllocation};
+pub use ip_address_pool::{
+    IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, PoolCapacity, RestingAddress, ServiceAllocation,
+};
 pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector};
 pub use metallb::{
     Approval, Component, ConflictPolicy, ConflictProbe, ControllerConfig, Detection, DrainPolicy, Failback,

@@ -138,6 +138,7 @@ fn derive(address_pool: &AddressPool, pools: &[IPAddressPool]) -> Derived {
             auto_assign: spec.auto_assign,
             avoid_buggy_ips: false,
             service_allocation: None,
+            cooldown: None,
         },
         status: None,
     };

@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use metallb_api as api;
 
 use super::by_age;
-use super::problem::{Findings, Problem};
+use super::{
+    duration,
+    problem::{Findings, Problem},
+};
 use crate::range::AddressRange;
 use crate::selector::{AnyOf, Labels};
 
@@ -24,6 +28,8 @@ pub struct Pool {
     pub avoid_buggy_ips: bool,
     /// Limits to some Services; `None` when the pool is for all.
     pub service_allocation: Option<ServiceAllocation>,
+    /// How long a released address rests before another Service may have it.
+    pub cooldown: Duration,
     /// Labels of the IPAddressPool, by which advertisements select it.
     pub labels: Labels,
 }
@@ -139,6 +145,12 @@ fn parse(object: &api::IPAddressPool, taken: &Taken, findings: &mut Findings) ->
             .service_allocation
             .as_ref()
             .map(|allocation| parse_allocation(allocation, findings)),
+        cooldown: spec.cooldown.as_ref().map_or(Duration::ZERO, |text| {
+            duration::parse(text).unwrap_or_else(|error| {
+                findings.add("spec.cooldown", error);
+                Duration::ZERO
+            })
+        }),
         labels: object.metadata.labels.clone().unwrap_or_default(),
     };
     (pool, own)

@@ -30,6 +30,7 @@ fn parsed_pool(name: &str, ranges: &[&str]) -> Pool {
         auto_assign: true,
         avoid_buggy_ips: false,
         service_allocation: None,
+        cooldown: std::time::Duration::ZERO,
         labels: Labels::new(),
     }
 }
