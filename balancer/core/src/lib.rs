@@ -23,6 +23,7 @@ pub mod range;
 pub mod refusal;
 pub mod report;
 pub mod request;
+pub mod routes;
 pub mod selector;
 pub mod served;
 pub mod service;

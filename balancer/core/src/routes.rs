@@ -1,0 +1,306 @@
+//! Routes that one node announces by BGP, to each of its peers, computed whole from a snapshot of the cluster.
+//!
+//! Advertisements that speak of one prefix to one peer are merged: communities add up, and a LOCAL_PREF counts from the
+//! one that sets it. Where two set different ones, the first by name counts, and the other is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use metallb_api::names::EXCLUDE_LB_LABEL;
+
+use crate::config::{BgpAdvertisement, Cause, Community, Config, Endpoint, Peer, Pool, Problem};
+use crate::plan::{Node, Service, World};
+use crate::range::Family;
+use crate::service::ServiceKey;
+
+/// Attributes of a route, as advertisements set them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attributes {
+    /// LOCAL_PREF (RFC 4271 §5.1.5).
+    pub local_pref: Option<u32>,
+    /// Communities of all kinds.
+    pub communities: BTreeSet<Community>,
+}
+
+/// Routes by prefix.
+pub type Routes = BTreeMap<IpNet, Attributes>;
+
+/// What one node announces by BGP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// By name, the peers of this node and what they are told. Peers that are told the same share it.
+    pub peers: BTreeMap<String, Arc<Routes>>,
+    /// By Service, the names of the peers that are told, or why none is.
+    pub services: BTreeMap<ServiceKey, Result<BTreeSet<String>, Reason>>,
+    /// What advertisements and peers contradict each other in, as this node sees it.
+    pub problems: Vec<Problem>,
+}
+
+/// Why a Service is not announced from a node. Named as in MetalLB's logs where it has a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// No pool holds all of its addresses.
+    IpNotAllowed,
+    /// The network of the node is not available.
+    NodeNetworkUnavailable,
+    /// The node is excluded from load balancing by its label.
+    NodeLabeledExcludeBalancers,
+    /// No endpoint serves.
+    NoEndpoints,
+    /// `externalTrafficPolicy: Local`, and no endpoint on this node serves.
+    NoLocalEndpoints,
+    /// No BGPAdvertisement of this node is about its pool and labels.
+    NoMatchingAdvertisement,
+    /// No BGPPeer of this node is told of its advertisements and takes its family.
+    NoMatchingPeer,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::IpNotAllowed => "ipNotAllowed",
+            Self::NodeNetworkUnavailable => "nodeNetworkUnavailable",
+            Self::NodeLabeledExcludeBalancers => "nodeLabeledExcludeBalancers",
+            Self::NoEndpoints => "noEndpoints",
+            Self::NoLocalEndpoints => "noLocalEndpoints",
+            Self::NoMatchingAdvertisement => "noMatchingAdvertisement",
+            Self::NoMatchingPeer => "noMatchingPeer",
+        })
+    }
+}
+
+/// Families whose routes a peer is told: that of its address, or both where it asks for both or has no address.
+#[must_use]
+pub fn families(peer: &Peer) -> BTreeSet<Family> {
+    match peer.endpoint {
+        Endpoint::Address(address) if !peer.dual_stack => BTreeSet::from([Family::of(address)]),
+        _ => BTreeSet::from([Family::V4, Family::V6]),
+    }
+}
+
+/// Plans for the node `me`.
+#[must_use]
+pub fn plan(world: &World, me: &str) -> Plan {
+    let Some(node) = world.nodes.get(me) else { return Plan::default() };
+    let mut problems = unresolved_peers(&world.config);
+    let peers = peers(&world.config, node, &mut problems);
+    let advertisements: Vec<&BgpAdvertisement> =
+        world.config.bgp_advertisements.values().filter(|ad| ad.nodes.matches(&node.labels)).collect();
+    let mut services = BTreeMap::new();
+    let mut eligible = Vec::new();
+    for (key, service) in &world.services {
+        match Eligible::of(world, (me, node), key, service, &advertisements) {
+            Ok(found) => eligible.push(found),
+            Err(reason) => {
+                services.insert(key.clone(), Err(reason));
+            }
+        }
+    }
+    let mut told: BTreeMap<&ServiceKey, BTreeSet<String>> = BTreeMap::new();
+    let mut routes = BTreeMap::new();
+    let mut conflicts = BTreeMap::new();
+    for (audience, names) in audiences(&peers, &advertisements) {
+        let table = Table::of(&audience, &advertisements, &eligible);
+        for key in &table.services {
+            told.entry(key).or_default().extend(names.iter().map(|name| (*name).to_owned()));
+        }
+        conflicts.extend(table.conflicts);
+        let shared = Arc::new(table.routes);
+        routes.extend(names.into_iter().map(|name| (name.to_owned(), Arc::clone(&shared))));
+    }
+    for found in &eligible {
+        let verdict = told.remove(found.key).ok_or(Reason::NoMatchingPeer);
+        services.insert(found.key.clone(), verdict);
+    }
+    problems.extend(conflicts.into_values());
+    Plan { peers: routes, services, problems }
+}
+
+/// Peers that advertisements name and that are not served.
+fn unresolved_peers(config: &Config) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for advertisement in config.bgp_advertisements.values() {
+        for peer in advertisement.peers.iter().filter(|peer| !config.peers.contains_key(*peer)) {
+            problems.push(Problem {
+                kind: "BGPAdvertisement".to_owned(),
+                name: advertisement.name.clone(),
+                field: "spec.peers".to_owned(),
+                message: format!("no usable BGPPeer {peer:?}"),
+                cause: Cause::Unresolved,
+            });
+        }
+    }
+    problems
+}
+
+/// The peers of a node. A router has one session with a node: of two peers with one address, the first by name counts.
+fn peers<'a>(config: &'a Config, node: &Node, problems: &mut Vec<Problem>) -> Vec<&'a Peer> {
+    let mut taken: BTreeMap<_, &str> = BTreeMap::new();
+    let mut peers = Vec::new();
+    for peer in config.peers.values().filter(|peer| peer.nodes.matches(&node.labels)) {
+        let (field, place) = match &peer.endpoint {
+            Endpoint::Address(address) => ("spec.peerAddress", (Some(*address), None)),
+            Endpoint::Interface(interface) => ("spec.interface", (None, Some(interface))),
+        };
+        let former = taken.entry((place, peer.port, &peer.vrf)).or_insert(&peer.name);
+        if *former == peer.name {
+            peers.push(peer);
+            continue;
+        }
+        problems.push(Problem {
+            kind: "BGPPeer".to_owned(),
+            name: peer.name.clone(),
+            field: field.to_owned(),
+            message: format!("BGPPeer {former:?} has the same router, on a node that both select"),
+            cause: Cause::Invalid,
+        });
+    }
+    peers
+}
+
+/// What makes one peer's routes differ from another's: families, and indices of advertisements.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Audience {
+    families: BTreeSet<Family>,
+    advertisements: Vec<usize>,
+}
+
+/// The peers by audience, so that routes are worked out once for all that are told the same.
+fn audiences<'a>(
+    peers: &[&'a Peer],
+    advertisements: &[&BgpAdvertisement],
+) -> BTreeMap<Audience, Vec<&'a str>> {
+    let mut audiences: BTreeMap<Audience, Vec<&str>> = BTreeMap::new();
+    for peer in peers {
+        let concerns = |ad: &BgpAdvertisement| ad.peers.is_empty() || ad.peers.contains(&peer.name);
+        let concerned = advertisements.iter().enumerate().filter(|(_, ad)| concerns(ad));
+        let advertisements = concerned.map(|(index, _)| index).collect();
+        audiences.entry(Audience { families: families(peer), advertisements }).or_default().push(&peer.name);
+    }
+    audiences
+}
+
+/// A Service that this node may announce.
+struct Eligible<'a> {
+    key: &'a ServiceKey,
+    service: &'a Service,
+    /// Indices of the advertisements that are about it.
+    advertisements: BTreeSet<usize>,
+}
+
+impl<'a> Eligible<'a> {
+    fn of(
+        world: &World,
+        (me, node): (&str, &Node),
+        key: &'a ServiceKey,
+        service: &'a Service,
+        advertisements: &[&BgpAdvertisement],
+    ) -> Result<Self, Reason> {
+        let pool = world.config.pools.values().find(|pool| holds(pool, &service.addresses));
+        let pool = pool.ok_or(Reason::IpNotAllowed)?;
+        if node.network_unavailable {
+            return Err(Reason::NodeNetworkUnavailable);
+        }
+        if !world.ignore_exclude_label && node.labels.contains_key(EXCLUDE_LB_LABEL) {
+            return Err(Reason::NodeLabeledExcludeBalancers);
+        }
+        if !service.endpoints.any {
+            return Err(Reason::NoEndpoints);
+        }
+        if service.local && !service.endpoints.nodes.contains(me) {
+            return Err(Reason::NoLocalEndpoints);
+        }
+        let concerns =
+            |ad: &BgpAdvertisement| ad.pools.contains(&pool.name) && ad.services.matches(&service.labels);
+        let concerned = advertisements.iter().enumerate().filter(|(_, ad)| concerns(ad));
+        let advertisements: BTreeSet<usize> = concerned.map(|(index, _)| index).collect();
+        if advertisements.is_empty() {
+            return Err(Reason::NoMatchingAdvertisement);
+        }
+        Ok(Self { key, service, advertisements })
+    }
+}
+
+fn holds(pool: &Pool, addresses: &[IpAddr]) -> bool {
+    let within = |address: &IpAddr| pool.ranges.iter().any(|range| range.contains(*address));
+    !addresses.is_empty() && addresses.iter().all(within)
+}
+
+/// The routes of one audience.
+#[derive(Default)]
+struct Table<'a> {
+    routes: Routes,
+    services: BTreeSet<&'a ServiceKey>,
+    /// By the advertisement that does not get its way, and the one that does.
+    conflicts: BTreeMap<(String, String), Problem>,
+}
+
+impl<'a> Table<'a> {
+    fn of(audience: &Audience, advertisements: &[&BgpAdvertisement], eligible: &[Eligible<'a>]) -> Self {
+        let mut table = Self::default();
+        // By prefix, which advertisements went into its route, and which of them set its LOCAL_PREF.
+        let mut merged: BTreeMap<IpNet, (BTreeSet<usize>, Option<&str>)> = BTreeMap::new();
+        for index in &audience.advertisements {
+            let Some(advertisement) = advertisements.get(*index) else { continue };
+            for found in eligible.iter().filter(|found| found.advertisements.contains(index)) {
+                let addresses = found.service.addresses.iter();
+                for address in addresses.filter(|address| audience.families.contains(&Family::of(**address)))
+                {
+                    let Some(prefix) = aggregate(advertisement, *address) else { continue };
+                    table.services.insert(found.key);
+                    let (sources, preferred_by) = merged.entry(prefix).or_default();
+                    if sources.insert(*index) {
+                        table.merge(prefix, advertisement, preferred_by);
+                    }
+                }
+            }
+        }
+        table
+    }
+
+    fn merge<'b>(
+        &mut self,
+        prefix: IpNet,
+        advertisement: &'b BgpAdvertisement,
+        preferred_by: &mut Option<&'b str>,
+    ) {
+        let attributes = self.routes.entry(prefix).or_default();
+        attributes.communities.extend(&advertisement.communities);
+        let Some(wanted) = advertisement.local_pref else { return };
+        match (attributes.local_pref, *preferred_by) {
+            (Some(chosen), Some(other)) if chosen != wanted => {
+                let name = &advertisement.name;
+                self.conflicts.entry((name.clone(), other.to_owned())).or_insert_with(|| Problem {
+                    kind: "BGPAdvertisement".to_owned(),
+                    name: name.clone(),
+                    field: "spec.localPref".to_owned(),
+                    message: format!(
+                        "{wanted} is not used for {prefix}: BGPAdvertisement {other:?} sets {chosen}"
+                    ),
+                    cause: Cause::Invalid,
+                });
+            }
+            (Some(_), _) => {}
+            (None, _) => {
+                attributes.local_pref = Some(wanted);
+                *preferred_by = Some(&advertisement.name);
+            }
+        }
+    }
+}
+
+/// The prefix by which an address is announced.
+fn aggregate(advertisement: &BgpAdvertisement, address: IpAddr) -> Option<IpNet> {
+    let length = match Family::of(address) {
+        Family::V4 => advertisement.aggregation_length,
+        Family::V6 => advertisement.aggregation_length_v6,
+    };
+    IpNet::new(address, length).ok().map(|prefix| prefix.trunc())
+}
+
+#[cfg(test)]
+#[path = "routes_tests.rs"]
+mod tests;

@@ -1,0 +1,281 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use metallb_api::{IPAddressPool, IPAddressPoolSpec};
+
+use super::*;
+use crate::config::{Objects, Password, RemoteAsn, parse};
+use crate::plan::Endpoints;
+use crate::selector::{AnyOf, Labels, Selector};
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+}
+
+fn any_of(key: &str, value: &str) -> AnyOf {
+    let match_labels = Some(labels(&[(key, value)]));
+    let selector = LabelSelector { match_labels, match_expressions: None };
+    AnyOf([Selector::parse(&selector).unwrap()].into())
+}
+
+fn names(texts: &[&str]) -> BTreeSet<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn pool(name: &str, ranges: &[&str]) -> (String, Pool) {
+    let addresses = ranges.iter().map(|range| (*range).to_owned()).collect();
+    let spec = IPAddressPoolSpec { addresses, ..IPAddressPoolSpec::default() };
+    let object = IPAddressPool::new(name, spec);
+    let (config, problems) = parse(&Objects { pools: vec![&object], ..Objects::default() });
+    assert_eq!(problems, []);
+    config.pools.into_iter().next().unwrap()
+}
+
+fn peer(name: &str, address: &str) -> Peer {
+    Peer {
+        name: name.into(),
+        my_asn: 64512,
+        local_asn: None,
+        remote_asn: RemoteAsn::Number(64513),
+        endpoint: Endpoint::Address(address.parse().unwrap()),
+        port: 179,
+        source: None,
+        timers: None,
+        connect_time: None,
+        router_id: None,
+        nodes: AnyOf::default(),
+        password: Some(Password::Plain("x".into())),
+        bfd_profile: None,
+        graceful_restart: false,
+        ebgp_multi_hop: false,
+        vrf: None,
+        dual_stack: false,
+    }
+}
+
+fn advertisement(name: &str) -> BgpAdvertisement {
+    BgpAdvertisement {
+        name: name.into(),
+        pools: names(&["pool"]),
+        nodes: AnyOf::default(),
+        services: AnyOf::default(),
+        peers: BTreeSet::new(),
+        aggregation_length: 32,
+        aggregation_length_v6: 128,
+        local_pref: None,
+        communities: BTreeSet::new(),
+    }
+}
+
+fn service(addresses: &[&str]) -> Service {
+    Service {
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        endpoints: Endpoints { any: true, nodes: names(&["node1"]) },
+        ..Service::default()
+    }
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("default", name)
+}
+
+/// Two nodes, two routers, and a Service of both families that is announced everywhere.
+fn world() -> World {
+    let node = |name: &str| (name.to_owned(), Node { labels: labels(&[("name", name)]), ..Node::default() });
+    let mut world = World {
+        services: [(key("web"), service(&["198.51.100.9", "2001:db8::9"]))].into(),
+        nodes: [node("node1"), node("node2")].into(),
+        ..World::default()
+    };
+    world.config.pools = [pool("pool", &["198.51.100.0/24", "2001:db8::/64"])].into();
+    add_peer(&mut world, peer("one", "192.0.2.1"));
+    add_peer(&mut world, peer("two", "192.0.2.2"));
+    advertise(&mut world, advertisement("all"));
+    world
+}
+
+fn add_peer(world: &mut World, peer: Peer) {
+    world.config.peers.insert(peer.name.clone(), peer);
+}
+
+fn advertise(world: &mut World, advertisement: BgpAdvertisement) {
+    world.config.bgp_advertisements.insert(advertisement.name.clone(), advertisement);
+}
+
+/// Prefixes by peer.
+fn prefixes(plan: &Plan) -> Vec<(&str, Vec<String>)> {
+    let words = |routes: &Routes| routes.keys().map(ToString::to_string).collect();
+    plan.peers.iter().map(|(name, routes)| (name.as_str(), words(routes))).collect()
+}
+
+fn words(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+#[test]
+fn every_peer_is_told_what_its_family_is_about() {
+    let mut world = world();
+    add_peer(&mut world, peer("six", "2001:db8:ffff::1"));
+    add_peer(&mut world, Peer { dual_stack: true, ..peer("both", "192.0.2.3") });
+    let unnumbered = Endpoint::Interface("eth1".into());
+    add_peer(&mut world, Peer { endpoint: unnumbered, ..peer("link", "192.0.2.4") });
+    let plan = plan(&world, "node1");
+    let (v4, v6) = ("198.51.100.9/32", "2001:db8::9/128");
+    assert_eq!(
+        prefixes(&plan),
+        [
+            ("both", words(&[v4, v6])),
+            ("link", words(&[v4, v6])),
+            ("one", words(&[v4])),
+            ("six", words(&[v6])),
+            ("two", words(&[v4])),
+        ]
+    );
+    assert!(Arc::ptr_eq(&plan.peers["one"], &plan.peers["two"]));
+    assert_eq!(plan.services, [(key("web"), Ok(names(&["both", "link", "one", "six", "two"])))].into());
+    assert_eq!(plan.problems, []);
+}
+
+#[test]
+fn advertisements_choose_pools_peers_nodes_and_services() {
+    let mut world = world();
+    world.config.bgp_advertisements.clear();
+    world.config.pools.extend([pool("other", &["203.0.113.0/24"])]);
+    world.services.insert(key("api"), service(&["203.0.113.1"]));
+    let gold = Service { labels: labels(&[("tier", "gold")]), ..service(&["198.51.100.10"]) };
+    world.services.insert(key("gold"), gold);
+    advertise(&mut world, BgpAdvertisement { peers: names(&["one"]), ..advertisement("to-one") });
+    advertise(&mut world, BgpAdvertisement { nodes: any_of("name", "node2"), ..advertisement("from-two") });
+    advertise(&mut world, BgpAdvertisement { pools: names(&["other"]), ..advertisement("other") });
+    let services = any_of("tier", "gold");
+    advertise(&mut world, BgpAdvertisement { services, ..advertisement("gold") });
+    let (web, gold, api) = ("198.51.100.9/32", "198.51.100.10/32", "203.0.113.1/32");
+    assert_eq!(
+        prefixes(&plan(&world, "node1")),
+        [("one", words(&[web, gold, api])), ("two", words(&[gold, api]))]
+    );
+    assert_eq!(
+        prefixes(&plan(&world, "node2")),
+        [("one", words(&[web, gold, api])), ("two", words(&[web, gold, api]))]
+    );
+    assert_eq!(plan(&world, "node1").services[&key("web")], Ok(names(&["one"])));
+}
+
+#[test]
+fn addresses_of_one_aggregate_make_one_route() {
+    let mut world = world();
+    world.services.insert(key("api"), service(&["198.51.100.10"]));
+    let wide = BgpAdvertisement { aggregation_length: 28, aggregation_length_v6: 64, ..advertisement("all") };
+    advertise(&mut world, wide);
+    add_peer(&mut world, Peer { dual_stack: true, ..peer("one", "192.0.2.1") });
+    assert_eq!(
+        prefixes(&plan(&world, "node1")),
+        [("one", words(&["198.51.100.0/28", "2001:db8::/64"])), ("two", words(&["198.51.100.0/28"]))]
+    );
+}
+
+#[test]
+fn a_node_announces_what_it_can_serve() {
+    let none = Endpoints::default();
+    let elsewhere = Endpoints { any: true, nodes: names(&["node2"]) };
+    let web = service(&["198.51.100.9"]);
+    for (service, want) in [
+        (Service { endpoints: none.clone(), ..web.clone() }, Err(Reason::NoEndpoints)),
+        (Service { endpoints: none, local: true, ..web.clone() }, Err(Reason::NoEndpoints)),
+        (Service { endpoints: elsewhere.clone(), ..web.clone() }, Ok(names(&["one", "two"]))),
+        (Service { endpoints: elsewhere, local: true, ..web.clone() }, Err(Reason::NoLocalEndpoints)),
+        (Service { local: true, ..web.clone() }, Ok(names(&["one", "two"]))),
+        (Service { addresses: vec![], ..web }, Err(Reason::IpNotAllowed)),
+        (super::tests::service(&["203.0.113.1"]), Err(Reason::IpNotAllowed)),
+        (super::tests::service(&["2001:db8::1"]), Err(Reason::NoMatchingPeer)),
+    ] {
+        let mut world = world();
+        world.services = [(key("web"), service.clone())].into();
+        let told = plan(&world, "node1");
+        assert_eq!(told.services[&key("web")], want, "{service:?}");
+        let count = usize::from(want.is_ok());
+        assert!(told.peers.values().all(|routes| routes.len() == count), "{service:?}");
+    }
+}
+
+#[test]
+fn a_node_that_is_left_out_keeps_its_peers_and_tells_them_nothing() {
+    let silent = vec![("one", vec![]), ("two", vec![])];
+    let mut excluded = world();
+    excluded.nodes.get_mut("node1").unwrap().labels = labels(&[(EXCLUDE_LB_LABEL, "")]);
+    let told = plan(&excluded, "node1");
+    assert_eq!(told.services[&key("web")], Err(Reason::NodeLabeledExcludeBalancers));
+    assert_eq!(prefixes(&told), silent);
+    excluded.ignore_exclude_label = true;
+    assert_eq!(plan(&excluded, "node1").services[&key("web")], Ok(names(&["one", "two"])));
+
+    let mut unavailable = world();
+    unavailable.nodes.get_mut("node1").unwrap().network_unavailable = true;
+    let told = plan(&unavailable, "node1");
+    assert_eq!(told.services[&key("web")], Err(Reason::NodeNetworkUnavailable));
+    assert_eq!(prefixes(&told), silent);
+
+    let mut unmatched = world();
+    unmatched.config.bgp_advertisements.clear();
+    assert_eq!(plan(&unmatched, "node1").services[&key("web")], Err(Reason::NoMatchingAdvertisement));
+    assert_eq!(plan(&world(), "stranger"), Plan::default());
+}
+
+#[test]
+fn advertisements_of_one_prefix_add_up_and_contradictions_are_told() {
+    let mut world = world();
+    world.services.insert(key("api"), service(&["198.51.100.10"]));
+    let (low, high, large) =
+        (Community::Standard(1, 2), Community::Standard(9, 9), Community::Large(1, 2, 3));
+    let communities = BTreeSet::from([low, large]);
+    advertise(&mut world, BgpAdvertisement { communities, ..advertisement("all") });
+    let communities = BTreeSet::from([high]);
+    advertise(&mut world, BgpAdvertisement { local_pref: Some(200), communities, ..advertisement("b") });
+    advertise(&mut world, BgpAdvertisement { local_pref: Some(200), ..advertisement("c") });
+    let peers = names(&["one"]);
+    advertise(&mut world, BgpAdvertisement { local_pref: Some(300), peers, ..advertisement("d") });
+    let told = plan(&world, "node1");
+    let merged = Attributes { local_pref: Some(200), communities: BTreeSet::from([low, high, large]) };
+    for peer in ["one", "two"] {
+        let got: Vec<&Attributes> = told.peers[peer].values().collect();
+        assert_eq!(got, [&merged, &merged], "{peer}");
+    }
+    let problems: Vec<String> = told.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            "BGPAdvertisement \"d\": spec.localPref: 300 is not used for 198.51.100.10/32: BGPAdvertisement \"b\" sets 200"
+        ]
+    );
+}
+
+#[test]
+fn a_router_has_one_session_with_a_node() {
+    let mut world = world();
+    add_peer(&mut world, peer("again", "192.0.2.1"));
+    add_peer(&mut world, Peer { port: 1790, ..peer("port", "192.0.2.1") });
+    add_peer(&mut world, Peer { vrf: Some("red".into()), ..peer("vrf", "192.0.2.1") });
+    add_peer(&mut world, Peer { nodes: any_of("name", "node2"), ..peer("far", "192.0.2.2") });
+    let told = plan(&world, "node1");
+    assert_eq!(told.peers.keys().collect::<Vec<_>>(), ["again", "port", "two", "vrf"]);
+    let problems: Vec<String> = told.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            "BGPPeer \"one\": spec.peerAddress: BGPPeer \"again\" has the same router, on a node that both select"
+        ]
+    );
+    let told = plan(&world, "node2");
+    assert_eq!(told.peers.keys().collect::<Vec<_>>(), ["again", "far", "port", "vrf"]);
+}
+
+#[test]
+fn a_peer_that_does_not_exist_is_told() {
+    let mut world = world();
+    advertise(&mut world, BgpAdvertisement { peers: names(&["one", "none"]), ..advertisement("all") });
+    let told = plan(&world, "node1");
+    let problems: Vec<_> = told.problems.iter().map(|problem| (problem.to_string(), problem.cause)).collect();
+    assert_eq!(
+        problems,
+        [("BGPAdvertisement \"all\": spec.peers: no usable BGPPeer \"none\"".to_owned(), Cause::Unresolved)]
+    );
+    assert_eq!(prefixes(&told), [("one", words(&["198.51.100.9/32"])), ("two", vec![])]);
+}
