@@ -101,20 +101,20 @@ fn source<K>(
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    let events = watcher(api, config).backoff(Pauses::default());
+    let events = watcher(api, config).backoff(Pauses::of(source));
     let changes = events.filter_map(move |event| {
         let change = match event {
             Ok(event) => Some(change(event.modify(trim.clone()))),
-            Err(error) => fault(source, &error).map(|message| world::Change::Fault(source, message)),
+            Err(error) => fault(source, &error),
         };
         std::future::ready(change)
     });
     changes.boxed()
 }
 
-/// What is worth telling an administrator: that the API server refuses. That it does not answer passes, and could
-/// not be told anyway.
-fn fault(source: Source, error: &watcher::Error) -> Option<String> {
+/// What is worth knowing: that the API server refuses, or does not know the kind. That it does not answer passes,
+/// and could not be told anyway.
+fn fault(source: Source, error: &watcher::Error) -> Option<world::Change> {
     tracing::debug!(%source, %error, "watch interrupted");
     let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
@@ -123,11 +123,14 @@ fn fault(source: Source, error: &watcher::Error) -> Option<String> {
         | watcher::Error::WatchError(status) => status,
         _ => return None,
     };
-    if !matches!(status.code, 401 | 403 | 404) {
-        return None;
+    match status.code {
+        404 if source.optional() => Some(world::Change::Absent(source)),
+        401 | 403 | 404 => {
+            tracing::warn!(%source, message = status.message, code = status.code, "watch refused");
+            Some(world::Change::Fault(source, format!("cannot watch {source}: {}", status.message)))
+        }
+        _ => None,
     }
-    tracing::warn!(%source, message = status.message, code = status.code, "watch refused");
-    Some(format!("cannot watch {source}: {}", status.message))
 }
 
 /// Items of a list do not say what they are.
@@ -155,17 +158,23 @@ fn trim_node(node: &mut Node) {
 }
 
 /// Pauses between attempts of a watch: short at first, so that a restart of the API server is hardly noticed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pauses {
     attempts: u32,
     last: Option<Instant>,
+    longest: Duration,
 }
 
 impl Pauses {
     const FIRST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(5);
     /// A watch that has worked for this long starts afresh.
-    const CALM: Duration = Duration::from_secs(30);
+    const CALM: Duration = Duration::from_secs(60);
+
+    /// A kind that the cluster need not know is asked for again less often.
+    fn of(source: Source) -> Self {
+        let longest = Duration::from_secs(if source.optional() { 15 } else { 5 });
+        Self { attempts: 0, last: None, longest }
+    }
 }
 
 impl Iterator for Pauses {
@@ -176,7 +185,7 @@ impl Iterator for Pauses {
             self.attempts = 0;
         }
         self.last = Some(Instant::now());
-        let pause = Self::FIRST.saturating_mul(2_u32.saturating_pow(self.attempts)).min(Self::LONGEST);
+        let pause = Self::FIRST.saturating_mul(2_u32.saturating_pow(self.attempts)).min(self.longest);
         self.attempts = self.attempts.saturating_add(1);
         Some(pause.mul_f64(rand::rng().random_range(0.5..1.0)))
     }

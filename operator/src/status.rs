@@ -5,12 +5,12 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use metallb_api::{
-    conditions::{AVAILABLE, DEGRADED, PROGRESSING, READY, Report, UPGRADEABLE},
+    conditions::{AVAILABLE, DEGRADED, IP_FAILOVER_ABSENT, PROGRESSING, READY, Report, UPGRADEABLE},
     names,
 };
 
 use crate::{
-    gate::Finding,
+    gate::{Finding, Severity},
     health::{Cause, Health},
     install::{BgpBackend, Problem},
 };
@@ -46,11 +46,13 @@ pub enum Reason {
     PodNotReady,
     Invalid,
     Conflict,
+    IpFailoverAbsent,
+    NotLookedFor,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Available,
         Self::Upgradeable,
         Self::Progressing,
@@ -78,6 +80,8 @@ impl Reason {
         Self::PodNotReady,
         Self::Invalid,
         Self::Conflict,
+        Self::IpFailoverAbsent,
+        Self::NotLookedFor,
     ];
 
     /// As it stands in a condition.
@@ -111,6 +115,8 @@ impl Reason {
             Self::PodNotReady => "PodNotReady",
             Self::Invalid => "Invalid",
             Self::Conflict => "Conflict",
+            Self::IpFailoverAbsent => "IPFailoverAbsent",
+            Self::NotLookedFor => "NotLookedFor",
         }
     }
 }
@@ -156,10 +162,21 @@ pub struct Observation {
     pub contested: Vec<String>,
     /// Watches that do not work.
     pub faults: Vec<String>,
+    /// What was found of IP failover; `None` when it is not looked for.
+    pub ip_failover: Option<IpFailover>,
     /// Whether there is a pool to take addresses from.
     pub has_pool: bool,
     /// Who was asked to speak BGP.
     pub bgp_backend: BgpBackend,
+}
+
+/// What was found of IP failover.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IpFailover {
+    /// Workloads that are, or may be, IP failover.
+    pub findings: Vec<Finding>,
+    /// Addresses of pools that they serve, for people.
+    pub overlaps: Vec<String>,
 }
 
 fn report(kind: &'static str, status: bool, reason: Reason, message: impl Into<String>) -> Report {
@@ -190,7 +207,29 @@ pub fn conditions(seen: &Observation, before: &[Condition], generation: Option<i
     } else {
         report(UPGRADEABLE, true, Reason::Upgradeable, "")
     };
-    vec![available, upgradeable, progressing, degraded(seen)]
+    vec![available, upgradeable, progressing, degraded(seen), ip_failover_absent(seen)]
+}
+
+fn ip_failover_absent(seen: &Observation) -> Report {
+    let Some(found) = &seen.ip_failover else {
+        return report(IP_FAILOVER_ABSENT, true, Reason::NotLookedFor, "spec.ipFailoverPolicy is Ignore");
+    };
+    if found.findings.is_empty() {
+        return report(IP_FAILOVER_ABSENT, true, Reason::IpFailoverAbsent, "");
+    }
+    let list: Vec<_> = found
+        .findings
+        .iter()
+        .map(|finding| match finding.severity {
+            Severity::Block => finding.to_string(),
+            Severity::Warn => format!("{finding}, which is not active now"),
+        })
+        .collect();
+    let mut message = format!("IP failover is there: {}", list.join(", "));
+    if seen.controller.is_some() || seen.speaker.is_some() {
+        message.push_str("; what is installed goes on running beside it");
+    }
+    report(IP_FAILOVER_ABSENT, false, Reason::IpFailoverPresent, message)
 }
 
 fn available(seen: &Observation) -> Report {
@@ -301,6 +340,10 @@ fn degraded(seen: &Observation) -> Report {
         )),
         None => {}
     }
+    let overlaps = seen.ip_failover.iter().flat_map(|found| &found.overlaps);
+    causes.extend(
+        overlaps.map(|overlap| (Reason::IpFailoverPresent, format!("two claim one address: {overlap}"))),
+    );
     causes.extend(seen.faults.iter().map(|fault| (Reason::WatchFailed, fault.clone())));
     causes.extend(seen.failures.iter().map(|failure| (Reason::ApplyFailed, failure.clone())));
     causes.extend(seen.contested.iter().map(|field| (Reason::Contested, field.clone())));

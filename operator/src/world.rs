@@ -29,6 +29,8 @@ pub enum Change {
     Workload(WorkloadKind, Box<Event<Marked>>),
     /// The watch does not work.
     Fault(Source, String),
+    /// The cluster does not know the kind.
+    Absent(Source),
 }
 
 /// What is watched.
@@ -42,6 +44,18 @@ pub enum Source {
     Nodes,
     /// Workloads that may be IP failover.
     Workloads(WorkloadKind),
+}
+
+impl Source {
+    /// Whether a cluster need not know the kind.
+    #[must_use]
+    pub fn optional(self) -> bool {
+        match self {
+            Self::Objects(kind) => kind.optional(),
+            Self::Workloads(kind) => kind.optional(),
+            Self::Pods | Self::Nodes => false,
+        }
+    }
 }
 
 impl fmt::Display for Source {
@@ -86,7 +100,18 @@ impl World {
                 let store = self.findings.entry(kind).or_default();
                 store.take(*event, |marked| marked.finding(kind)) | worked
             }
+            Change::Absent(source) => self.forget(source),
             Change::Fault(source, message) => self.faults.insert(source, message.clone()) != Some(message),
+        }
+    }
+
+    /// Forgets all of a kind that the cluster no longer knows. Whether there was anything.
+    fn forget(&mut self, source: Source) -> bool {
+        self.faults.remove(&source);
+        match source {
+            Source::Objects(kind) => self.objects.remove(&kind).is_some_and(|store| store.complete),
+            Source::Workloads(kind) => self.findings.remove(&kind).is_some_and(|store| store.complete),
+            Source::Pods | Source::Nodes => false,
         }
     }
 
@@ -277,6 +302,18 @@ mod tests {
         assert!(take(&mut world, Event::InitDone));
         assert_eq!(seen(&world), [("b".to_owned(), 1)]);
         assert!(world.complete(Source::Objects(Kind::ConfigMap)));
+    }
+
+    #[test]
+    fn of_a_kind_that_is_gone_nothing_is_left() {
+        let mut world = World::default();
+        take(&mut world, Event::Init);
+        take(&mut world, Event::InitApply(object("a", 1)));
+        take(&mut world, Event::InitDone);
+        let source = Source::Objects(Kind::ConfigMap);
+        assert!(world.take(Change::Absent(source)));
+        assert!(!world.take(Change::Absent(source)));
+        assert_eq!((seen(&world), world.complete(source)), (Vec::new(), false));
     }
 
     #[test]

@@ -10,7 +10,8 @@ use k8s_openapi::{
     },
 };
 use kube::{Resource, ResourceExt, core::DynamicObject};
-use metallb_api::{MetalLB, names};
+use metallb_api::{IPAddressPool, IpFailoverPolicy, MetalLB, conditions::AVAILABLE, names};
+use metallb_core::config;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -21,7 +22,7 @@ use crate::{
     install::{self, Install, Problem},
     kinds::{Key, Kind},
     render::{self, MANAGED_BY, owner_reference},
-    status::{Observation, Refusal},
+    status::{IpFailover, Observation, Reason, Refusal},
     world::Source,
 };
 
@@ -51,11 +52,12 @@ const NEEDED: [Kind; 7] = [
 
 pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mut Plan) {
     let mut sources: Vec<Source> = NEEDED.map(Source::Objects).to_vec();
-    sources.extend(WorkloadKind::ALL.map(Source::Workloads));
+    sources.extend(WorkloadKind::ALL.map(Source::Workloads).iter().filter(|source| !source.optional()));
     let watched = [Source::Pods, Source::Nodes, Source::Objects(Kind::IpAddressPool)];
     let mut seen = Observation {
         faults: situation.faults(&[sources.as_slice(), &watched].concat()),
         has_pool: situation.world.objects(Kind::IpAddressPool).next().is_some(),
+        ip_failover: ip_failover(situation, resource),
         contested: situation.attempts.quarrels(situation.now).collect(),
         ..Observation::default()
     };
@@ -68,6 +70,11 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
         return;
     }
     observe(situation, resource, &mut seen, plan);
+    if let Some(found) =
+        seen.ip_failover.as_mut().filter(|_| seen.controller.is_none() && seen.speaker.is_none())
+    {
+        found.overlaps.clear();
+    }
     match parse(situation, resource) {
         Err(problems) => seen.refusal = Some(Refusal::Invalid(problems)),
         Ok((owner, install)) => {
@@ -95,11 +102,14 @@ fn converge(
     seen: &mut Observation,
     plan: &mut Plan,
 ) {
-    let installed = seen.controller.is_some() || seen.speaker.is_some();
-    let blocking = blocking(situation);
-    if !installed && !blocking.is_empty() {
-        seen.refusal = Some(Refusal::IpFailover(blocking));
-        return;
+    if let Some(found) = &seen.ip_failover {
+        let active: Vec<Finding> =
+            found.findings.iter().filter(|finding| finding.severity == Severity::Block).cloned().collect();
+        let blocks = owner.spec.ip_failover_policy.unwrap_or_default() == IpFailoverPolicy::Block;
+        if blocks && !active.is_empty() && !is_installed(owner, seen) {
+            seen.refusal = Some(Refusal::IpFailover(active));
+            return;
+        }
     }
     let reference = owner_reference(owner);
     let mut data = memberlist(situation);
@@ -194,10 +204,35 @@ fn memberlist(situation: Situation<'_>) -> BTreeMap<String, Vec<u8>> {
     data.into_iter().map(|(key, ByteString(value))| (key, value)).collect()
 }
 
-fn blocking(situation: Situation<'_>) -> Vec<Finding> {
-    let findings = situation.world.findings().filter(|finding| finding.severity == Severity::Block);
-    let findings: BTreeSet<Finding> = findings.cloned().collect();
-    findings.into_iter().collect()
+/// What was found of IP failover, unless it is not to be looked for. Whether it holds addresses of the pools matters
+/// to what is installed.
+fn ip_failover(situation: Situation<'_>, resource: &DynamicObject) -> Option<IpFailover> {
+    let policy = &resource.data["spec"]["ipFailoverPolicy"];
+    if policy == "Ignore" {
+        return None;
+    }
+    let findings: BTreeSet<Finding> = situation.world.findings().cloned().collect();
+    if findings.is_empty() {
+        return Some(IpFailover::default());
+    }
+    let pools: Vec<IPAddressPool> = situation
+        .world
+        .objects(Kind::IpAddressPool)
+        .filter_map(|object| object.clone().try_parse().ok())
+        .collect();
+    let objects = config::Objects { pools: pools.iter().collect(), ..config::Objects::default() };
+    let (config, _) = config::parse(&objects);
+    let active = findings.iter().filter(|finding| finding.severity == Severity::Block);
+    let overlaps = active.flat_map(|finding| finding.overlaps(config.pools.values())).collect();
+    Some(IpFailover { findings: findings.into_iter().collect(), overlaps })
+}
+
+/// Whether there is something to keep: IP failover that comes later never takes the load balancer away.
+fn is_installed(owner: &MetalLB, seen: &Observation) -> bool {
+    let conditions = owner.status.iter().flat_map(|status| &status.conditions);
+    let mut available = conditions.filter(|condition| condition.type_ == AVAILABLE);
+    let was = available.any(|condition| condition.reason != Reason::NotInstalled.as_str());
+    was || seen.controller.is_some() || seen.speaker.is_some()
 }
 
 fn is_foreign(situation: Situation<'_>, key: &Key, owner: &MetalLB) -> bool {

@@ -5,7 +5,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use kube::{Resource, ResourceExt, core::DynamicObject};
-use metallb_api::conditions::{self, AVAILABLE, DEGRADED, READY, Report};
+use metallb_api::conditions::{self, AVAILABLE, DEGRADED, IP_FAILOVER_ABSENT, READY, Report};
 use serde_json::{Value, json};
 
 use super::{Plan, Situation};
@@ -112,6 +112,7 @@ fn event(before: &[Condition], report: &Report) -> Option<EventNote> {
         (READY, _, false) if !same_reason && report.reason != Reason::Applying.as_str() => {
             (true, report.reason)
         }
+        (IP_FAILOVER_ABSENT, _, false) if !same_reason => (true, report.reason),
         (DEGRADED, false, true) => (true, report.reason),
         (DEGRADED, true, true) if !same_reason => (true, report.reason),
         (DEGRADED, true, false) => (false, "Recovered"),

@@ -311,8 +311,27 @@ fn ip_failover_stops_a_first_installation_only() {
 
     let mut bench = Bench::installed();
     bench.world.take(keepalived());
-    bench.delete(&key(Kind::Deployment, "controller"));
-    assert_eq!(bench.changes(), [["apply Deployment controller"]], "what runs is kept running");
+    for (kind, name) in [(Kind::Deployment, "controller"), (Kind::DaemonSet, "speaker")] {
+        bench.delete(&key(kind, name));
+    }
+    assert_eq!(
+        bench.changes(),
+        [["apply Deployment controller", "apply DaemonSet speaker"]],
+        "what was installed is kept"
+    );
+    bench.settle();
+    assert_eq!(bench.degraded().0, "False");
+    assert_eq!(bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "IPFailoverAbsent").0, "False");
+
+    for policy in ["Warn", "Ignore"] {
+        let mut bench = Bench::new();
+        bench.world.take(keepalived());
+        bench.put(Kind::MetalLb, metallb(&format!("{{ipFailoverPolicy: {policy}}}")));
+        assert_eq!(bench.changes().len(), 2, "{policy}");
+        bench.settle();
+        let absent = bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "IPFailoverAbsent");
+        assert_eq!(absent.0, if policy == "Warn" { "False" } else { "True" });
+    }
 }
 
 #[test]

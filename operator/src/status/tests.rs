@@ -7,7 +7,14 @@ fn health(ready: usize, wanted: usize) -> Option<Health> {
 }
 
 fn serving() -> Observation {
-    Observation { controller: health(1, 1), speaker: health(3, 3), has_pool: true, ..Observation::default() }
+    let ip_failover = Some(IpFailover::default());
+    Observation {
+        controller: health(1, 1),
+        speaker: health(3, 3),
+        has_pool: true,
+        ip_failover,
+        ..Observation::default()
+    }
 }
 
 /// Type, status, reason and message of each condition.
@@ -47,6 +54,7 @@ fn a_load_balancer_that_works_says_so_and_nothing_else() {
             condition("Upgradeable", true, "Upgradeable", ""),
             condition("Progressing", false, "Progressing", ""),
             condition("Degraded", false, "Degraded", ""),
+            condition("IPFailoverAbsent", true, "IPFailoverAbsent", ""),
         ]
     );
 }
@@ -117,15 +125,10 @@ fn a_refusal_leaves_what_runs_available_and_says_what_to_do() {
         condition("Degraded", true, "InvalidSpec", "spec.bgpBackend: no; spec.bgpBackend: no")
     );
 
-    let finding = Finding {
-        kind: "DaemonSet",
-        namespace: "ns".to_owned(),
-        name: "ha".to_owned(),
-        evidence: vec!["label ipfailover".to_owned()],
-        severity: Severity::Block,
-        virtual_ips: Vec::new(),
-    };
-    let seen = Observation { refusal: Some(Refusal::IpFailover(vec![finding])), ..Observation::default() };
+    let finding = finding(Severity::Block);
+    let ip_failover = Some(IpFailover { findings: vec![finding.clone()], overlaps: Vec::new() });
+    let refusal = Some(Refusal::IpFailover(vec![finding]));
+    let seen = Observation { refusal, ip_failover, ..Observation::default() };
     assert_eq!(
         told(&seen),
         [
@@ -143,6 +146,12 @@ fn a_refusal_leaves_what_runs_available_and_says_what_to_do() {
                 "IPFailoverPresent",
                 "nothing is installed beside IP failover, which claims addresses on the same network: remove \
                  DaemonSet ns/ha (label ipfailover)"
+            ),
+            condition(
+                "IPFailoverAbsent",
+                false,
+                "IPFailoverPresent",
+                "IP failover is there: DaemonSet ns/ha (label ipfailover)"
             ),
         ]
     );
@@ -187,4 +196,51 @@ fn a_resource_without_effect_says_which_one_has() {
         )
     );
     assert!(!told[0].1);
+}
+
+fn finding(severity: Severity) -> Finding {
+    Finding {
+        kind: "DaemonSet",
+        namespace: "ns".to_owned(),
+        name: "ha".to_owned(),
+        evidence: vec!["label ipfailover".to_owned()],
+        severity,
+        virtual_ips: Vec::new(),
+    }
+}
+
+#[test]
+fn beside_ip_failover_what_runs_is_degraded_only_when_two_claim_one_address() {
+    let mut found = IpFailover { findings: vec![finding(Severity::Warn)], overlaps: Vec::new() };
+    let beside = told(&Observation { ip_failover: Some(found.clone()), ..serving() });
+    assert_eq!(
+        beside[3..],
+        [
+            condition("Degraded", false, "Degraded", ""),
+            condition(
+                "IPFailoverAbsent",
+                false,
+                "IPFailoverPresent",
+                "IP failover is there: DaemonSet ns/ha (label ipfailover), which is not active now; what is installed \
+                 goes on running beside it"
+            ),
+        ]
+    );
+    found.overlaps = vec!["192.0.2.1 of x meets 192.0.2.0/24 of IPAddressPool p".to_owned()];
+    let meets = told(&Observation { ip_failover: Some(found), ..serving() });
+    assert_eq!(
+        meets[3],
+        condition(
+            "Degraded",
+            true,
+            "IPFailoverPresent",
+            "two claim one address: 192.0.2.1 of x meets 192.0.2.0/24 of IPAddressPool p"
+        )
+    );
+    assert!(meets[1].1, "it does not touch Upgradeable");
+    let ignored = told(&Observation { ip_failover: None, ..serving() });
+    assert_eq!(
+        ignored[4],
+        condition("IPFailoverAbsent", true, "NotLookedFor", "spec.ipFailoverPolicy is Ignore")
+    );
 }
