@@ -8,9 +8,9 @@
 mod announcer;
 mod facts;
 mod gossip;
-mod layer2;
-mod links;
-mod metrics;
+pub mod layer2;
+pub mod links;
+pub mod metrics;
 mod observer;
 mod packet;
 mod report;

@@ -26,20 +26,22 @@ const BACKLOG: usize = 256;
 const REOPEN: Duration = Duration::from_secs(1);
 
 /// What connects layer 2 to the rest of the speaker.
-pub(super) struct Ports {
-    pub(super) links: watch::Receiver<Snapshot>,
-    pub(super) plan: watch::Receiver<Arc<Plan>>,
+pub struct Ports {
+    /// The links of the node.
+    pub links: watch::Receiver<Snapshot>,
+    /// What to announce.
+    pub plan: watch::Receiver<Arc<Plan>>,
     /// Hosts to be asked for their own address.
-    pub(super) questions: mpsc::Receiver<IpAddr>,
+    pub questions: mpsc::Receiver<IpAddr>,
     /// Hosts that answered.
-    pub(super) hosts: mpsc::Sender<IpAddr>,
+    pub hosts: mpsc::Sender<IpAddr>,
 }
 
 /// Announces what the plan says until `cancel`.
 ///
 /// # Errors
 /// When one of the tasks that it depends on ended.
-pub(super) async fn run(
+pub async fn run(
     settings: Settings,
     mut ports: Ports,
     metrics: Layer2Metrics,

@@ -12,22 +12,22 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 /// Interfaces that may announce, by index.
-pub(super) type Interfaces = BTreeMap<u32, Interface>;
+pub type Interfaces = BTreeMap<u32, Interface>;
 
 /// What is published about the links.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Snapshot {
+pub struct Snapshot {
     /// All links.
-    pub(super) links: Links,
+    pub links: Links,
     /// Those that may announce.
-    pub(super) eligible: Interfaces,
+    pub eligible: Interfaces,
 }
 
 /// Follows the links until the netlink socket breaks.
 ///
 /// # Errors
 /// When the kernel does not answer, or the connection to it ends.
-pub(super) async fn follow(exclude: Exclude, publish: watch::Sender<Snapshot>) -> anyhow::Result<()> {
+pub async fn follow(exclude: Exclude, publish: watch::Sender<Snapshot>) -> anyhow::Result<()> {
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
     let (connection, handle, mut messages) =
         rtnetlink::new_multicast_connection(&groups).context("netlink socket")?;
@@ -79,7 +79,7 @@ struct ExcludeFile {
 ///
 /// # Errors
 /// When the file is no YAML or holds something that is no regular expression, naming it.
-pub(super) fn read_exclude(path: &str) -> anyhow::Result<Exclude> {
+pub fn read_exclude(path: &str) -> anyhow::Result<Exclude> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),

@@ -29,7 +29,7 @@ pub(super) struct Metrics {
 
 /// Frames on layer 2.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Layer2Metrics {
+pub struct Layer2Metrics {
     requests: Family<Address, Gauge>,
     responses: Family<Address, Gauge>,
     gratuitous: Family<Address, Gauge>,

@@ -3,7 +3,7 @@
 //! A program looks an address up by binary search over ranges. It is exact while the ranges fit into the
 //! instruction limit; else neighbouring ranges are joined across the smallest gaps, and the exact lookup of the
 //! responder decides. Offsets are those of an Ethernet frame as a raw packet socket sees it; a VLAN tag has then
-//! been taken off by the kernel and is asked for through the ancillary area (`linux/filter.h`).
+//! been taken off by the kernel, and traces of it are looked for in the ancillary area (`linux/filter.h`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -33,7 +33,11 @@ const JUMP_GREATER: u16 = 0x25;
 const JUMP_GREATER_EQUAL: u16 = 0x35;
 const RETURN: u16 = 0x06;
 
-/// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`, as the kernel reads it: minus 0x1000, plus 48.
+/// `SKF_AD_OFF + SKF_AD_PKTTYPE`: whom the kernel takes a frame to be for. The offset counts from minus 0x1000.
+const PACKET_TYPE: u32 = 0xffff_f000 + 4;
+/// `PACKET_OTHERHOST`: for another host, or on a VLAN that this host has no interface for.
+const OTHER_HOST: u32 = 3;
+/// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`: whether a tag was taken off that the kernel still remembers.
 const VLAN_TAG_PRESENT: u32 = 0xffff_f000 + 48;
 /// How much of an accepted frame is handed on: all of it.
 const WHOLE_FRAME: u32 = 0x0004_0000;
@@ -96,9 +100,13 @@ pub fn ndp(addresses: &BTreeSet<Ipv6Addr>, limit: usize) -> Vec<Instruction> {
     }
 }
 
-/// Passes what belongs to the EtherType and drops tagged frames; the rest of a program follows.
+/// Passes what belongs to the EtherType and drops tagged frames; the rest of a program follows. On a VLAN without an
+/// interface the kernel has forgotten the tag by the time the program runs, and left a frame for another host.
 fn prologue(ethertype: u32) -> Vec<Instruction> {
     vec![
+        load(LOAD_WORD, PACKET_TYPE),
+        jump(JUMP_EQUAL, OTHER_HOST, 0, 1),
+        give(0),
         load(LOAD_WORD, VLAN_TAG_PRESENT),
         jump(JUMP_EQUAL, 0, 1, 0),
         give(0),

@@ -1,0 +1,290 @@
+//! Layer 2 on real sockets: a speaker and a client, each in a network namespace of its own, joined by a veth pair.
+//!
+//! ```text
+//!   client ns                speaker ns
+//!   va 172.22.0.9/24  ------ vb 172.22.0.11/24
+//!      fd00:22::9/64            fd00:22::11/64, link-local
+//! ```
+//! Needs root: network namespaces and packet sockets. The client is the kernel, arping and ndisc6.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use metallb_balancer::speaker::layer2::{self, Ports};
+use metallb_balancer::speaker::links;
+use metallb_balancer::speaker::metrics::Layer2Metrics;
+use metallb_core::plan::{Interfaces, Plan};
+use metallb_proto::layer2::gratuitous::Settings;
+use metallb_proto::layer2::link::Exclude;
+use nix::sched::{CloneFlags, unshare};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+const SPEAKER_MAC: &str = "02:00:00:00:00:01";
+const V4: &str = "172.22.0.101";
+const V6: &str = "fd00:22::101";
+/// Longest wait for anything here.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The two namespaces. The thread that made it is in the client's.
+struct Segment {
+    speaker: Option<JoinHandle<()>>,
+    speaker_thread: i32,
+    plan: watch::Sender<Arc<Plan>>,
+    cancel: CancellationToken,
+    questions: mpsc::Sender<IpAddr>,
+    hosts: mpsc::Receiver<IpAddr>,
+}
+
+impl Segment {
+    fn new() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "these tests make network namespaces: run them as root");
+        unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+        let (tell, told) = std::sync::mpsc::channel();
+        let plan = watch::Sender::<Arc<Plan>>::default();
+        let cancel = CancellationToken::new();
+        let (questions, asked) = mpsc::channel(8);
+        let (answer, hosts) = mpsc::channel(8);
+        let (go, ready) = std::sync::mpsc::channel::<()>();
+        let (plans, stop) = (plan.subscribe(), cancel.clone());
+        let speaker = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
+            tell.send(nix::unistd::gettid().as_raw()).unwrap();
+            ready.recv().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let links = watch::Sender::default();
+                let ports = Ports { links: links.subscribe(), plan: plans, questions: asked, hosts: answer };
+                let exclude = Exclude::new(["^lo$", "^hidden"]).unwrap();
+                tokio::select! {
+                    ended = links::follow(exclude, links) => panic!("the links ended: {ended:?}"),
+                    ended = layer2::run(Settings::default(), ports, Layer2Metrics::default(), stop) => {
+                        ended.unwrap();
+                    }
+                }
+            });
+        });
+        let speaker_thread = told.recv().unwrap();
+        let segment = Self { speaker: Some(speaker), speaker_thread, plan, cancel, questions, hosts };
+        let peer = format!("link add va type veth peer name vb address {SPEAKER_MAC} netns {speaker_thread}");
+        ip(&peer);
+        ip("link set va up");
+        ip("addr add 172.22.0.9/24 dev va");
+        ip("addr add fd00:22::9/64 dev va nodad");
+        segment.on_speaker("ip link set vb up");
+        segment.on_speaker("ip addr add 172.22.0.11/24 dev vb");
+        segment.on_speaker("ip addr add fd00:22::11/64 dev vb nodad");
+        until("vb has a link-local address", || {
+            let shown = segment.on_speaker("ip -6 addr show dev vb scope link");
+            shown.contains("fe80") && !shown.contains("tentative")
+        });
+        go.send(()).unwrap();
+        segment
+    }
+
+    fn announce(&self, addresses: &[&str]) {
+        self.announce_on(addresses, &Interfaces::All);
+    }
+
+    fn announce_on(&self, addresses: &[&str], interfaces: &Interfaces) {
+        let announcements: BTreeMap<IpAddr, Interfaces> =
+            addresses.iter().map(|address| (address.parse().unwrap(), interfaces.clone())).collect();
+        self.plan.send_replace(Arc::new(Plan { announcements, services: BTreeMap::new() }));
+    }
+
+    fn on_speaker(&self, command: &str) -> String {
+        let namespace = format!("--net=/proc/{}/ns/net", self.speaker_thread);
+        run("nsenter", std::iter::once(namespace.as_str()).chain(command.split_whitespace())).1
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        if let Some(speaker) = self.speaker.take() {
+            let _ = speaker.join();
+        }
+    }
+}
+
+fn run<'a>(program: &str, arguments: impl Iterator<Item = &'a str>) -> (bool, String) {
+    let output =
+        Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn ip(arguments: &str) -> String {
+    let (good, output) = run("ip", arguments.split_whitespace());
+    assert!(good, "ip {arguments}: {output}");
+    output
+}
+
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// One ARP question; who answers.
+fn arping(address: &str) -> Option<String> {
+    let (_, output) = run("arping", ["-c", "1", "-r", "-W", "0.3", "-i", "va", address].into_iter());
+    output.lines().next().map(str::to_owned)
+}
+
+/// One Neighbor Solicitation; who answers.
+fn ndisc6(address: &str) -> Option<String> {
+    let (_, output) = run("ndisc6", ["-q", "-1", "-r", "1", "-w", "300", address, "va"].into_iter());
+    output.lines().next().map(|mac| mac.to_lowercase())
+}
+
+fn is_speaker(answer: &Option<String>) -> bool {
+    answer.as_deref() == Some(SPEAKER_MAC)
+}
+
+#[test]
+fn announced_addresses_are_answered_and_no_others() {
+    let segment = Segment::new();
+    segment.announce(&[V4, V6]);
+    until("ARP is answered", || is_speaker(&arping(V4)));
+    until("NDP is answered", || is_speaker(&ndisc6(V6)));
+    assert_eq!((arping("172.22.0.102"), ndisc6("fd00:22::102")), (None, None));
+
+    segment.announce(&[]);
+    until("ARP is silent", || arping(V4).is_none());
+    until("NDP is silent", || ndisc6(V6).is_none());
+}
+
+#[test]
+fn the_kernel_of_a_client_resolves_probes_and_detects_duplicates() {
+    let segment = Segment::new();
+    segment.announce(&[V4, V6]);
+    until("ARP is answered", || is_speaker(&arping(V4)));
+    until("NDP is answered", || is_speaker(&ndisc6(V6)));
+
+    // Nobody answers the echo: the address is on no interface. What counts is the neighbour that it left behind.
+    let neighbour = |address: &str| ip(&format!("neigh show {address} dev va"));
+    for address in [V4, V6] {
+        run("ping", ["-c", "1", "-W", "0.2", address].into_iter());
+        until("the kernel resolved it", || neighbour(address).contains(SPEAKER_MAC));
+    }
+    // A stale neighbour is probed by unicast before it is used again (RFC 4861 §7.3.3).
+    ip(&format!("neigh replace {V6} dev va lladdr {SPEAKER_MAC} nud probe"));
+    until("the unicast probe is answered", || neighbour(V6).contains("REACHABLE"));
+
+    ip(&format!("addr add {V6}/64 dev va"));
+    until("the duplicate is detected", || ip("-6 addr show dev va").contains("dadfailed"));
+}
+
+#[test]
+fn a_take_over_corrects_the_caches_of_neighbours() {
+    let segment = Segment::new();
+    for address in [V4, V6] {
+        ip(&format!("neigh replace {address} dev va lladdr 02:00:00:00:00:77 nud stale"));
+    }
+    segment.announce(&[V4, V6]);
+    for address in [V4, V6] {
+        until("the neighbour moved", || ip(&format!("neigh show {address} dev va")).contains(SPEAKER_MAC));
+    }
+}
+
+#[test]
+fn a_link_that_comes_back_announces_again_and_joins_its_groups() {
+    let segment = Segment::new();
+    segment.announce(&[V4, V6]);
+    let joined = || segment.on_speaker("ip maddr show dev vb").contains("ff02::1:ff00:101");
+    until("the group is joined", joined);
+    segment.on_speaker("ip link set vb down");
+    ip(&format!("neigh replace {V4} dev va lladdr 02:00:00:00:00:77 nud stale"));
+    segment.on_speaker("ip link set vb up");
+    until("ARP is answered", || is_speaker(&arping(V4)));
+    until("NDP is answered", || is_speaker(&ndisc6(V6)));
+    until("the group is joined again", joined);
+    until("the neighbour is told", || ip(&format!("neigh show {V4} dev va")).contains(SPEAKER_MAC));
+
+    segment.announce(&[V4]);
+    until("the group is left", || !joined());
+}
+
+#[test]
+fn interfaces_come_and_go_and_are_chosen_by_name() {
+    let segment = Segment::new();
+    let only = |name: &str| Interfaces::Named(BTreeSet::from([name.to_owned()]));
+    segment.announce_on(&[V4], &only("other"));
+    segment.on_speaker("ip link add other type bridge");
+    segment.on_speaker("ip link set other up");
+    assert_eq!(arping(V4), None);
+
+    // vb becomes a port: the bridge speaks in its place, with the address of its port.
+    segment.on_speaker("ip link set vb master other");
+    until("the bridge answers", || is_speaker(&arping(V4)));
+    segment.on_speaker("ip link set vb nomaster");
+    until("nobody answers", || arping(V4).is_none());
+    segment.on_speaker("ip link del other");
+    segment.announce_on(&[V4], &only("vb"));
+    until("vb answers", || is_speaker(&arping(V4)));
+
+    segment.on_speaker("ip link set vb down");
+    segment.on_speaker("ip link set vb name hidden0");
+    segment.on_speaker("ip link set hidden0 up");
+    segment.announce(&[V4]);
+    until("an excluded name is silent", || arping(V4).is_none());
+}
+
+#[test]
+fn a_host_is_asked_for_its_own_address_at_link_level() {
+    let mut segment = Segment::new();
+    segment.announce(&[V4]);
+    until("ARP is answered", || is_speaker(&arping(V4)));
+    for host in ["172.22.0.9", "fd00:22::9"] {
+        let host: IpAddr = host.parse().unwrap();
+        until("the host answers", || {
+            segment.questions.blocking_send(host).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            std::iter::from_fn(|| segment.hosts.try_recv().ok()).any(|answered| answered == host)
+        });
+    }
+    segment.questions.blocking_send("172.22.0.10".parse().unwrap()).unwrap();
+    until("other claims are told", || segment.hosts.try_recv().is_err());
+}
+
+#[test]
+fn tagged_frames_are_not_answered() {
+    let segment = Segment::new();
+    segment.announce(&[V4]);
+    until("ARP is answered", || is_speaker(&arping(V4)));
+    // Captured, since arping sees tagged answers only, and told apart by who asks.
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    let mut capture = Command::new("tcpdump")
+        .args(["-n", "--immediate-mode", "-U", "-i", "va", "-Q", "in", "-w", &path, "arp[6:2] = 2"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let answered = |asker: u8| {
+        let filter = format!("arp[24:4] = 0xac1600{asker:02x}");
+        run("tcpdump", ["-n", "-r", &path, &filter].into_iter()).1.contains("Reply")
+    };
+    let ask = |asker: u8, more: &[&str]| {
+        let source = format!("172.22.0.{asker}");
+        let arguments = ["-c", "1", "-r", "-W", "0.1", "-S", &source, "-i", "va", V4];
+        run("arping", arguments.into_iter().chain(more.iter().copied()));
+    };
+    until("the capture runs", || {
+        ask(70, &[]);
+        answered(70)
+    });
+    for _ in 0..5 {
+        ask(71, &["-V", "10"]);
+    }
+    ask(72, &[]);
+    until("the last question is answered", || answered(72));
+    assert!(!answered(71));
+    capture.kill().unwrap();
+    capture.wait().unwrap();
+}
