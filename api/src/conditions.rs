@@ -13,6 +13,10 @@ pub const UPGRADEABLE: &str = "Upgradeable";
 pub const PROGRESSING: &str = "Progressing";
 /// Something needs an administrator.
 pub const DEGRADED: &str = "Degraded";
+/// No IP failover (keepalived) was found in the cluster.
+pub const IP_FAILOVER_ABSENT: &str = "IPFailoverAbsent";
+/// Nothing was found in the cluster that stands in the way of the load balancer.
+pub const COMPATIBLE: &str = "Compatible";
 /// Condition type of an AddressPool: it was accepted and is served.
 pub const READY: &str = "Ready";
 
