@@ -10,7 +10,11 @@ mod settings;
 mod watch;
 mod write;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context, anyhow, bail};
 use futures::{FutureExt, StreamExt, stream::BoxStream};
@@ -127,8 +131,32 @@ struct Controller {
     pool_writes: JoinSet<BTreeMap<String, Counters>>,
     leadership: Leadership,
     readiness: probes::Readiness,
-    started: Instant,
+    clock: Clock,
     class: Option<String>,
+}
+
+/// Time since 1970 that never goes back: the wall clock is read once, so that an address that rests does so for its
+/// time whatever is done to that clock.
+#[derive(Clone, Copy)]
+struct Clock {
+    epoch: Duration,
+    started: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        // A clock that stands before 1970 is as good as one that stands at 1970.
+        let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { epoch, started: Instant::now() }
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch + self.started.elapsed()
+    }
+
+    fn at(&self, time: Duration) -> Instant {
+        self.started + time.saturating_sub(self.epoch)
+    }
 }
 
 /// Which lists are complete.
@@ -155,13 +183,13 @@ impl Controller {
             pool_writes: JoinSet::new(),
             leadership,
             readiness,
-            started: Instant::now(),
+            clock: Clock::start(),
             class: settings.class(),
         }
     }
 
     fn now(&self) -> Duration {
-        self.started.elapsed()
+        self.clock.now()
     }
 
     fn inputs(&self) -> BoxStream<'static, Vec<Input>> {
@@ -184,7 +212,7 @@ impl Controller {
             self.start_writes();
             self.start_pool_writes();
             let deadline = [self.assigner.deadline(), self.pools.deadline()].into_iter().flatten().min();
-            let wake = self.started + deadline.unwrap_or(Duration::from_secs(3600));
+            let wake = self.clock.at(deadline.unwrap_or(self.now() + Duration::from_secs(3600)));
             tokio::select! {
                 () = cancel.cancelled() => break,
                 batch = inputs.next() => match batch {
@@ -236,6 +264,7 @@ impl Controller {
 
     fn take_services(&mut self, change: Change<ServiceFacts>) {
         let ready = self.seen.pools && self.seen.namespaces;
+        let now = self.now();
         match change {
             Change::All(all) if ready => self.load(all),
             Change::All(all) => self.early = Some(all),
@@ -244,18 +273,18 @@ impl Controller {
                     early.retain(|known| known.key != facts.key);
                     early.push(facts);
                 }
-                None => self.assigner.apply(facts),
+                None => self.assigner.apply(facts, now),
             },
             Change::Gone(facts) => match &mut self.early {
                 Some(early) => early.retain(|known| known.key != facts.key),
-                None => self.assigner.delete(&facts.key),
+                None => self.assigner.delete(&facts.key, now),
             },
         }
     }
 
     fn load(&mut self, services: Vec<ServiceFacts>) {
-        let listed = services.len();
-        for (service, conflict) in self.assigner.load(services) {
+        let (listed, now) = (services.len(), self.now());
+        for (service, conflict) in self.assigner.load(services, now) {
             tracing::warn!(%service, error = %conflict, "address of another service not adopted");
         }
         if !self.readiness.get() {

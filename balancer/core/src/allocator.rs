@@ -9,6 +9,7 @@
 
 mod choose;
 mod ledger;
+mod resting;
 mod revise;
 mod slots;
 
@@ -19,6 +20,7 @@ use std::{
 };
 
 pub use ledger::{Conflict, Counters, Holding, Ledger, PoolSpec};
+pub use resting::Rest;
 pub use slots::PerFamily;
 
 use crate::{
@@ -82,8 +84,11 @@ impl Allocator {
             held.map(|(service, _)| service.clone()).collect()
         };
         let before = homeless(&self.ledger);
-        let spec =
-            |pool: &Pool| PoolSpec { ranges: pool.ranges.clone(), avoid_buggy_ips: pool.avoid_buggy_ips };
+        let spec = |pool: &Pool| PoolSpec {
+            ranges: pool.ranges.clone(),
+            avoid_buggy_ips: pool.avoid_buggy_ips,
+            cooldown: pool.cooldown,
+        };
         self.ledger.set_pools(pools.iter().map(|(name, pool)| (name.clone(), spec(pool))).collect());
         let after = homeless(&self.ledger);
         self.lost.retain(|service, _| after.contains(service));
@@ -134,14 +139,24 @@ impl Allocator {
         &self.ledger
     }
 
-    /// When the next address that left its pool is overdue.
+    /// When time alone changes something next: a grace or a rest ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
         let waiting = self.lost.values().filter_map(|lost| match lost {
             Lost::Until(then) => Some(*then),
             Lost::Overdue => None,
         });
-        waiting.min()
+        waiting.chain(self.ledger.deadline()).min()
+    }
+
+    /// Lets an address rest, as was noted before the program started.
+    pub fn rest(&mut self, address: IpAddr, rest: Rest) {
+        self.ledger.rest(address, rest);
+    }
+
+    /// Frees the addresses whose rest is over at `now`, and tells whether there were any.
+    pub fn wake(&mut self, now: Duration) -> bool {
+        self.ledger.wake(now)
     }
 
     /// Notes that it is `now`; returns the Services whose address has become overdue by that.
@@ -242,23 +257,21 @@ impl Allocator {
                 self.ledger.leave(&facts.key);
                 self.lost.remove(&facts.key);
             }
-            (Decision::Leave, Claim::OtherClass) => {
-                self.forget(&facts.key);
-            }
             _ => {}
         }
         Ok(())
     }
 
-    /// The status of the Service shows what was decided: what it gave up is free. Returns what that is.
-    pub fn settle(&mut self, service: &ServiceKey) -> Vec<IpAddr> {
-        self.ledger.settle(service)
+    /// At `now` the status of the Service shows what was decided: what it gave up is free, or rests. Returns what
+    /// that is.
+    pub fn settle(&mut self, service: &ServiceKey, now: Duration) -> Vec<IpAddr> {
+        self.ledger.settle(service, now)
     }
 
-    /// The Service is gone: what it held is free. Returns what that is.
-    pub fn forget(&mut self, service: &ServiceKey) -> Vec<IpAddr> {
+    /// The Service is gone at `now`: what it held is free, or rests. Returns what that is.
+    pub fn forget(&mut self, service: &ServiceKey, now: Duration) -> Vec<IpAddr> {
         self.lost.remove(service);
-        self.ledger.release(service)
+        self.ledger.release(service, now)
     }
 }
 

@@ -1,5 +1,5 @@
 //! The order in which Services are decided about, and what is done when a write fails: the controller without its
-//! sockets.
+//! sockets. Time is counted from 1970 and never goes back.
 //!
 //! Expected flow: [`Assigner::set_pools`] and [`Assigner::set_namespaces`], then [`Assigner::load`] with every Service
 //! there is, which adopts what they hold; from then on changes, and [`Assigner::next`] whenever something can be
@@ -10,11 +10,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
 use crate::{
-    allocator::{Allocator, Conflict, PoolEditPolicy},
+    allocator::{Allocator, Conflict, PoolEditPolicy, Rest},
     claim::{Claim, ServiceFacts},
     config::Pool,
     decision::{Concern, Decision},
@@ -96,7 +97,7 @@ impl Assigner {
         &self.services
     }
 
-    /// Replaces the pools at `now`, a clock that does not go back.
+    /// Replaces the pools at `now`.
     pub fn set_pools(&mut self, pools: BTreeMap<String, Pool>, now: Duration) {
         if *self.allocator.pools() != pools {
             self.allocator.set_pools(pools, now);
@@ -122,13 +123,20 @@ impl Assigner {
         self.queue.extend(self.services.values().map(|facts| (facts.created, facts.key.clone())));
     }
 
+    /// Lets addresses rest that were noted before the program started; those that a Service holds do not.
+    pub fn rest(&mut self, resting: impl IntoIterator<Item = (IpAddr, Rest)>) {
+        for (address, rest) in resting {
+            self.allocator.rest(address, rest);
+        }
+    }
+
     /// Takes the complete list of Services. At the first time every address that they show as given by this load
     /// balancer is adopted, the oldest Service first; the Services that show an address of another are returned.
-    pub fn load(&mut self, services: Vec<ServiceFacts>) -> Vec<(ServiceKey, Conflict)> {
+    pub fn load(&mut self, services: Vec<ServiceFacts>, now: Duration) -> Vec<(ServiceKey, Conflict)> {
         let listed: BTreeSet<_> = services.iter().map(|facts| facts.key.clone()).collect();
         let gone: Vec<_> = self.services.keys().filter(|key| !listed.contains(*key)).cloned().collect();
         for key in gone {
-            self.delete(&key);
+            self.delete(&key, now);
         }
         let mut conflicts = Vec::new();
         if !self.loaded {
@@ -142,13 +150,13 @@ impl Assigner {
             }
         }
         for facts in services {
-            self.apply(facts);
+            self.apply(facts, now);
         }
         conflicts
     }
 
     /// Takes a new version of a Service. One that is older than what is known is ignored.
-    pub fn apply(&mut self, facts: ServiceFacts) {
+    pub fn apply(&mut self, facts: ServiceFacts, now: Duration) {
         let known = self.services.get(&facts.key);
         if known.is_some_and(|known| is_older(&facts.resource_version, &known.resource_version)) {
             return;
@@ -161,7 +169,7 @@ impl Assigner {
             Claim::OtherClass => false,
         };
         if !ours {
-            self.delete(&facts.key);
+            self.delete(&facts.key, now);
             return;
         }
         match known {
@@ -185,11 +193,11 @@ impl Assigner {
         self.services.insert(facts.key.clone(), facts);
     }
 
-    /// The Service is gone.
-    pub fn delete(&mut self, key: &ServiceKey) {
+    /// The Service is gone at `now`.
+    pub fn delete(&mut self, key: &ServiceKey, now: Duration) {
         self.drop_progress(key);
         self.services.remove(key);
-        self.released |= !self.allocator.forget(key).is_empty();
+        self.released |= !self.allocator.forget(key, now).is_empty();
     }
 
     fn drop_progress(&mut self, key: &ServiceKey) {
@@ -208,6 +216,7 @@ impl Assigner {
             return None;
         }
         self.queue_due(now);
+        self.released |= self.allocator.wake(now);
         loop {
             if std::mem::take(&mut self.released) {
                 self.queue.extend(self.waiting.iter().cloned());
@@ -218,7 +227,7 @@ impl Assigner {
                 // Decided about again when that is over.
                 continue;
             }
-            if let Some(write) = self.decide(&key) {
+            if let Some(write) = self.decide(&key, now) {
                 return Some(write);
             }
         }
@@ -235,7 +244,7 @@ impl Assigner {
         self.queue.extend(known);
     }
 
-    fn decide(&mut self, key: &ServiceKey) -> Option<Write> {
+    fn decide(&mut self, key: &ServiceKey, now: Duration) -> Option<Write> {
         let facts = self.services.get(key)?;
         let mut decision = self.allocator.decide(facts);
         // The ledger holds it already, but the Service was never told: tell it as what it is.
@@ -262,16 +271,16 @@ impl Assigner {
                 Some(Write { facts: facts.clone(), decision, report })
             }
             None => {
-                self.settle(key);
+                self.settle(key, now);
                 None
             }
         }
     }
 
-    fn settle(&mut self, key: &ServiceKey) {
+    fn settle(&mut self, key: &ServiceKey, now: Duration) {
         self.unwritten.remove(key);
         self.retries.remove(key);
-        self.released |= !self.allocator.settle(key).is_empty();
+        self.released |= !self.allocator.settle(key, now).is_empty();
     }
 
     /// A write has come back at `now`.
@@ -282,17 +291,17 @@ impl Assigner {
         match outcome {
             Outcome::Written(facts) => {
                 if same_object {
-                    self.settle(&key);
-                    self.apply(*facts);
+                    self.settle(&key, now);
+                    self.apply(*facts, now);
                 }
             }
             Outcome::Stale(facts) => {
                 self.unwritten.insert(key.clone(), write.decision);
                 if self.services.contains_key(&key) {
-                    self.apply(*facts);
+                    self.apply(*facts, now);
                 }
             }
-            Outcome::Gone if same_object => self.delete(&key),
+            Outcome::Gone if same_object => self.delete(&key, now),
             Outcome::Gone => {}
             Outcome::Failed => {
                 self.unwritten.insert(key.clone(), write.decision);

@@ -109,6 +109,7 @@ impl Refusal {
             Self::UnknownPool(_) => "UnknownPool",
             Self::PoolNotForService(_) => "PoolNotForService",
             Self::PoolExhausted { .. } | Self::Exhausted(_) => "NoAvailableIPs",
+            Self::InUse(Conflict::Resting { .. }) => "AddressResting",
             Self::InUse(_) => "AddressInUse",
         }
     }

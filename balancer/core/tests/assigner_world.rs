@@ -39,7 +39,7 @@ enum Fate {
     Late,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     /// A Service of this number is created, or changed to ask for something else.
     Ask {
@@ -75,6 +75,7 @@ fn pools(variant: u8) -> BTreeMap<String, Pool> {
             "b": { "addresses": ["192.0.2.4/30", "2001:db8::/126"], "autoAssign": false },
         }),
         2 => json!({ "renamed": { "addresses": ["192.0.2.0/29", "2001:db8::/125"] } }),
+        3 => json!({ "a": { "addresses": ["192.0.2.0/31", "2001:db8::/127"], "cooldown": "8s" } }),
         _ => json!({}),
     };
     let pools: Vec<IPAddressPool> = specs
@@ -118,7 +119,7 @@ impl Server {
         );
         // The terms on which a Service shares never change, so that they tell at any time who may share with whom.
         let mut annotations = json!({});
-        if number % 3 != 0 {
+        if !number.is_multiple_of(3) {
             annotations["metallb.io/allow-shared-ip"] = json!(format!("key{}", number % 2));
         }
         let mut cluster_ips = json!(["10.96.0.1"]);
@@ -265,15 +266,15 @@ impl World {
         self.assigner.set_pools(pools(self.variant), self.now);
         self.assigner.set_namespaces(BTreeMap::new());
         let all = self.server.services.values().map(|service| ServiceFacts::of(service, None)).collect();
-        let conflicts = self.assigner.load(all);
+        let conflicts = self.assigner.load(all, self.now);
         assert_eq!(conflicts, [], "two Services showed one address");
     }
 
     fn hear(&mut self) {
         while let Some((key, service)) = self.server.news.pop_front() {
             match service {
-                Some(service) => self.assigner.apply(ServiceFacts::of(&service, None)),
-                None => self.assigner.delete(&key),
+                Some(service) => self.assigner.apply(ServiceFacts::of(&service, None), self.now),
+                None => self.assigner.delete(&key, self.now),
             }
         }
     }
@@ -344,7 +345,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0u8..9, 0u8..8).prop_map(|(service, wish)| Step::Ask { service, wish }),
         1 => (0u8..9).prop_map(Step::Delete),
         1 => (0u8..9).prop_map(Step::Retire),
-        1 => (0u8..4).prop_map(Step::Pools),
+        1 => (0u8..5).prop_map(Step::Pools),
         6 => Just(Step::Hear),
         12 => fate.prop_map(Step::Write),
         3 => Just(Step::Arrive),

@@ -1,11 +1,12 @@
 //! What happens to a Service, case by case: the decision as a whole value.
+#![expect(clippy::needless_pass_by_value, reason = "JSON literals are handed over where they are written")]
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use k8s_openapi::api::core::v1::Service;
 use metallb_api::IPAddressPool;
 use metallb_core::{
-    allocator::{Allocator, Conflict, GRACE, PoolEditPolicy},
+    allocator::{Allocator, Conflict, GRACE, PoolEditPolicy, Rest},
     claim::ServiceFacts,
     config::Pool,
     decision::{Change, Concern, Decision, Loss},
@@ -84,7 +85,7 @@ fn allocator(specs: Value) -> Allocator {
 fn serve_one(allocator: &mut Allocator, facts: &ServiceFacts) -> Decision {
     let decision = allocator.decide(facts);
     allocator.commit(facts, &decision).unwrap();
-    allocator.settle(&facts.key);
+    allocator.settle(&facts.key, Duration::ZERO);
     decision
 }
 
@@ -475,7 +476,7 @@ fn a_full_pool_says_so_and_a_released_address_is_given_out_again() {
     let full = none_of(&[("four", Why::Lacks(Lack::NoneFree(Family::V4)))]);
     assert_eq!(serve_one(&mut allocator, &waiting), Decision::Refuse(full.clone()));
     assert_eq!(full.to_string(), "no available IPs: pool \"four\": all its IPv4 addresses are taken");
-    allocator.forget(&ServiceKey::new("ns", "a"));
+    allocator.forget(&ServiceKey::new("ns", "a"), Duration::ZERO);
     assert_eq!(serve_one(&mut allocator, &waiting), given(&["192.0.2.0"], "four", Change::New));
 }
 
@@ -489,7 +490,7 @@ fn what_is_given_up_is_free_only_when_the_status_says_so() {
     allocator.commit(&moved, &decision).unwrap();
     let full = Decision::Refuse(none_of(&[("four", Why::Lacks(Lack::NoneFree(Family::V4)))]));
     assert_eq!(allocator.decide(&service("b", json!({}))), full);
-    assert_eq!(allocator.settle(&moved.key), ips(&["192.0.2.0"]));
+    assert_eq!(allocator.settle(&moved.key, Duration::ZERO), ips(&["192.0.2.0"]));
     assert_eq!(allocator.decide(&service("b", json!({}))), given(&["192.0.2.0"], "four", Change::New));
 }
 
@@ -633,4 +634,42 @@ fn pools_are_tried_by_priority_then_by_name() {
     let full = Why::Lacks(Lack::NoneFree(Family::V4));
     let tried = ["e-first", "c-second", "d-second", "b-last", "a-general"].map(|pool| (pool, full));
     assert_eq!(serve_one(&mut allocator, &service("s6", json!({}))), Decision::Refuse(none_of(&tried)));
+}
+
+#[test]
+fn a_released_address_rests_and_goes_back_to_the_service_of_its_name() {
+    let at = Duration::from_secs;
+    let spec = || json!({ "four": { "addresses": ["192.0.2.0/31"], "cooldown": "30s" } });
+    let (a, b, c) = (service("a", json!({})), service("b", json!({})), service("c", json!({})));
+    let mut allocator = allocator(spec());
+    serve_one(&mut allocator, &a);
+    serve_one(&mut allocator, &b);
+    allocator.forget(&b.key, at(100));
+    allocator.forget(&a.key, at(101));
+
+    let full = Decision::Refuse(none_of(&[("four", Why::Lacks(Lack::NoneFree(Family::V4)))]));
+    assert_eq!(serve_one(&mut allocator, &c), full);
+    let asked = service("c", json!({ "spec": { "loadBalancerIP": "192.0.2.1" } }));
+    let resting = Conflict::Resting { address: ip("192.0.2.1"), holder: b.key.clone() };
+    assert_eq!(serve_one(&mut allocator, &asked), Decision::Refuse(Refusal::InUse(resting)));
+    let counters = allocator.ledger().counters("four").unwrap();
+    assert_eq!(
+        (counters.assigned.ipv4.to_string(), counters.available.ipv4.to_string()),
+        ("0".into(), "0".into())
+    );
+
+    assert_eq!(serve_one(&mut allocator, &b), given(&["192.0.2.1"], "four", Change::New), "its own again");
+
+    let rests: Vec<_> =
+        allocator.ledger().resting_in("four").map(|(address, rest)| (address, rest.clone())).collect();
+    assert_eq!(rests, [(ip("192.0.2.0"), Rest { service: a.key.clone(), until: at(131) })]);
+    let mut restarted = self::allocator(spec());
+    restarted.rest(rests[0].0, rests[0].1.clone());
+    for allocator in [&mut allocator, &mut restarted] {
+        assert_eq!(allocator.deadline(), Some(at(131)));
+        assert!(!allocator.wake(at(130)));
+        assert!(allocator.ledger().admits(ip("192.0.2.0"), &c.key, &Default::default()).is_err());
+        assert!(allocator.wake(at(131)));
+        assert_eq!(serve_one(allocator, &c), given(&["192.0.2.0"], "four", Change::New));
+    }
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use metallb_core::{
@@ -54,6 +55,7 @@ fn pools(variant: u8) -> BTreeMap<String, PoolSpec> {
     let spec = |ranges: &[&str], avoid_buggy_ips| PoolSpec {
         ranges: ranges.iter().map(|text| text.parse().unwrap()).collect(),
         avoid_buggy_ips,
+        cooldown: Duration::ZERO,
     };
     let list = match variant {
         0 => vec![("a", spec(&["192.0.2.4/31", "192.0.2.0/31", "2001:db8::/127"], false))],
@@ -219,11 +221,11 @@ proptest! {
                     model.leave(&key(service));
                 }
                 Step::Settle(service) => {
-                    ledger.settle(&key(service));
+                    ledger.settle(&key(service), Duration::ZERO);
                     model.settle(&key(service));
                 }
                 Step::Release(service) => {
-                    ledger.release(&key(service));
+                    ledger.release(&key(service), Duration::ZERO);
                     model.0.remove(&key(service));
                 }
                 Step::Pools(variant) => {

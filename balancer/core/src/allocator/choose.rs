@@ -26,6 +26,9 @@ impl Allocator {
         if !request.addresses.is_empty() {
             return self.choose_named(subject, request);
         }
+        if let Some(back) = self.returning(subject, request) {
+            return Ok(back);
+        }
         if let Some(name) = &request.pool {
             let pool = self.pools.get(name).ok_or_else(|| Refusal::UnknownPool(name.clone()))?;
             if !self.admits(pool, subject) {
@@ -38,6 +41,20 @@ impl Allocator {
             };
         }
         self.choose_automatically(subject, request.families)
+    }
+
+    /// The addresses that the Service held before it was deleted, where they rest and are all that it wants now.
+    fn returning(&self, subject: &Subject<'_>, request: &Request) -> Option<Vec<IpAddr>> {
+        let back: Vec<_> = self.ledger.resting_of(&subject.facts.key).collect();
+        if !request.families.are_met_by(&back) {
+            return None;
+        }
+        let pool = self.pools.get(self.ledger.pool_of_all(&back)?)?;
+        let asked_for = match &request.pool {
+            Some(wanted) => *wanted == pool.name,
+            None => pool.auto_assign,
+        };
+        (asked_for && self.admits(pool, subject)).then_some(back)
     }
 
     fn choose_named(&self, subject: &Subject<'_>, request: &Request) -> Result<Vec<IpAddr>, Refusal> {

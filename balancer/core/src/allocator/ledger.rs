@@ -6,11 +6,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use thiserror::Error;
 
-use super::slots::{PerFamily, Slots};
+use super::{
+    resting::{Rest, Resting},
+    slots::{PerFamily, Slots},
+};
 use crate::{
     range::{AddressCount, AddressRange, Family},
     service::{Port, ServiceKey, Sharing, Tenant},
@@ -31,6 +35,14 @@ pub enum Conflict {
         service: ServiceKey,
         /// The Services that hold the address, separated by commas.
         others: String,
+    },
+    /// It was released a short time ago by another Service.
+    #[error("{address} rests after its release by {holder:?}")]
+    Resting {
+        /// The address.
+        address: IpAddr,
+        /// The Service that held it.
+        holder: ServiceKey,
     },
     /// Another holder uses the port.
     #[error("port {port} is already in use on {address}")]
@@ -115,6 +127,8 @@ pub struct PoolSpec {
     pub ranges: Vec<AddressRange>,
     /// Leave out IPv4 addresses that end in .0 or .255.
     pub avoid_buggy_ips: bool,
+    /// How long a released address rests.
+    pub cooldown: Duration,
 }
 
 /// How full a pool is.
@@ -124,7 +138,7 @@ pub struct Counters {
     pub total: PerFamily<AddressCount>,
     /// Addresses that Services hold.
     pub assigned: PerFamily<AddressCount>,
-    /// Addresses that are free.
+    /// Addresses that are free; neither held nor resting.
     pub available: PerFamily<AddressCount>,
     /// Services that hold at least one of them.
     pub services: usize,
@@ -150,6 +164,7 @@ pub struct Ledger {
     holders: BTreeMap<IpAddr, Holders>,
     holdings: BTreeMap<ServiceKey, Holding>,
     shared: BTreeMap<Sharing, ByPorts>,
+    resting: Resting,
 }
 
 impl Ledger {
@@ -171,7 +186,12 @@ impl Ledger {
                 true
             });
             let pool = match before.remove(&name) {
-                Some(pool) if pool.spec == spec => pool,
+                Some(pool)
+                    if pool.spec.ranges == spec.ranges
+                        && pool.spec.avoid_buggy_ips == spec.avoid_buggy_ips =>
+                {
+                    Pool { spec, ..pool }
+                }
                 _ => self.filled(spec),
             };
             self.pools.insert(name, pool);
@@ -189,6 +209,9 @@ impl Ledger {
                         *services.entry(service.clone()).or_default() += 1;
                     }
                 }
+            }
+            for (address, _) in self.resting.within(range) {
+                slots.take(address);
             }
         }
         Pool { spec, slots, services }
@@ -224,9 +247,13 @@ impl Ledger {
     #[must_use]
     pub fn counters(&self, name: &str) -> Option<Counters> {
         let pool = self.pools.get(name)?;
+        let mut assigned = pool.slots.taken();
+        for (address, _) in self.resting_in(name) {
+            assigned.of_mut(Family::of(address)).subtract_one();
+        }
         Some(Counters {
             total: pool.slots.total(),
-            assigned: pool.slots.taken(),
+            assigned,
             available: pool.slots.available(),
             services: pool.services.len(),
         })
@@ -237,11 +264,15 @@ impl Ledger {
     /// # Errors
     /// The conflict with those that hold it.
     pub fn admits(&self, address: IpAddr, service: &ServiceKey, tenant: &Tenant) -> Result<(), Conflict> {
+        if let Some(rest) = self.resting.get(address).filter(|rest| rest.service != *service) {
+            return Err(Conflict::Resting { address, holder: rest.service.clone() });
+        }
         self.holders.get(&address).map_or(Ok(()), |holders| holders.admits(address, service, tenant))
     }
 
-    /// The address of `family` that `pool` would give to `service` beside those that it holds: the first that others
-    /// hold on the same terms and that it fits on, else the lowest free one of the first range that has one.
+    /// The address of `family` that `pool` would give to `service` beside those that it holds: one that it
+    /// held before and that rests, else the first that others hold on the same terms and that it fits on, else the
+    /// lowest free one of the first range that has one.
     #[must_use]
     pub fn candidate(
         &self,
@@ -251,6 +282,10 @@ impl Ledger {
         tenant: &Tenant,
     ) -> Option<IpAddr> {
         let slots = &self.pools.get(pool)?.slots;
+        let back = self.resting.of(service).find(|back| Family::of(*back) == family && slots.has(*back));
+        if back.is_some() {
+            return back;
+        }
         self.shareable(slots, family, service, tenant).or_else(|| slots.lowest_free(family))
     }
 
@@ -327,26 +362,70 @@ impl Ledger {
         }
     }
 
-    /// The status of `service` shows what it holds and nothing else: what was leaving is free. Returns what that is.
-    pub fn settle(&mut self, service: &ServiceKey) -> Vec<IpAddr> {
+    /// At `now` the status of `service` shows what it holds and nothing else: what was leaving is free, or rests.
+    /// Returns what that is.
+    pub fn settle(&mut self, service: &ServiceKey, now: Duration) -> Vec<IpAddr> {
         let Some(holding) = self.holdings.get_mut(service) else { return Vec::new() };
         let leaving = std::mem::take(&mut holding.leaving);
         if holding.addresses.is_empty() {
             self.holdings.remove(service);
         }
         for address in &leaving {
-            self.detach(*address, service);
+            self.detach(*address, service, now);
         }
         leaving
     }
 
-    /// `service` is gone: all that it held is free. Returns what that is.
-    pub fn release(&mut self, service: &ServiceKey) -> Vec<IpAddr> {
+    /// `service` is gone at `now`: all that it held is free, or rests. Returns what that is.
+    pub fn release(&mut self, service: &ServiceKey, now: Duration) -> Vec<IpAddr> {
         self.leave(service);
-        self.settle(service)
+        self.settle(service, now)
+    }
+
+    /// Lets an address rest that nobody holds.
+    pub fn rest(&mut self, address: IpAddr, rest: Rest) {
+        if !self.holders.contains_key(&address) {
+            if let Some(pool) = self.pool_at(address) {
+                pool.slots.take(address);
+            }
+            self.resting.insert(address, rest);
+        }
+    }
+
+    /// Frees the addresses whose rest is over at `now`, and tells whether there were any.
+    pub fn wake(&mut self, now: Duration) -> bool {
+        let mut any = false;
+        while let Some(address) = self.resting.rested(now) {
+            self.resting.remove(address);
+            if let Some(pool) = self.pool_at(address) {
+                pool.slots.free(address);
+            }
+            any = true;
+        }
+        any
+    }
+
+    /// When the next rest is over.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Duration> {
+        self.resting.deadline()
+    }
+
+    /// The addresses of the pool `name` that rest.
+    pub fn resting_in(&self, name: &str) -> impl Iterator<Item = (IpAddr, &Rest)> {
+        let ranges = self.pools.get(name).into_iter().flat_map(|pool| &pool.spec.ranges);
+        ranges
+            .flat_map(|range| self.resting.within(range))
+            .filter(|(address, _)| self.pool_of(*address).is_some())
+    }
+
+    /// The resting addresses that `service` may have back.
+    pub fn resting_of(&self, service: &ServiceKey) -> impl Iterator<Item = IpAddr> {
+        self.resting.of(service)
     }
 
     fn attach(&mut self, address: IpAddr, service: &ServiceKey, tenant: &Tenant) {
+        self.resting.remove(address);
         let holders = self.holders.entry(address).or_default();
         unlist(&mut self.shared, address, holders);
         let new = !holders.services.contains(service);
@@ -363,7 +442,7 @@ impl Ledger {
         }
     }
 
-    fn detach(&mut self, address: IpAddr, service: &ServiceKey) {
+    fn detach(&mut self, address: IpAddr, service: &ServiceKey, now: Duration) {
         let Some(holders) = self.holders.get_mut(&address) else { return };
         if !holders.services.contains(service) {
             return;
@@ -377,9 +456,12 @@ impl Ledger {
             let by_ports = self.shared.entry(sharing.clone()).or_default();
             by_ports.entry(holders.port_numbers()).or_default().insert(address);
         }
+        let mut cooldown = Duration::ZERO;
         if let Some(pool) = self.pool_at(address) {
-            if empty {
+            if empty && pool.spec.cooldown.is_zero() {
                 pool.slots.free(address);
+            } else if empty {
+                cooldown = pool.spec.cooldown;
             }
             if let Some(count) = pool.services.get_mut(service) {
                 *count -= 1;
@@ -387,6 +469,10 @@ impl Ledger {
                     pool.services.remove(service);
                 }
             }
+        }
+        if !cooldown.is_zero() {
+            let rest = Rest { service: service.clone(), until: now.saturating_add(cooldown) };
+            self.resting.insert(address, rest);
         }
     }
 
