@@ -55,6 +55,40 @@ fn install_yaml_is_accepted() {
     all_are_accepted(&scratch.dry_run(&yaml), read(&yaml).unwrap().len());
 }
 
+/// `kubectl kustomize` of a folder of config/, with the images of `registry`.
+fn kustomize(folder: &str, registry: &str) -> String {
+    let copy = tempfile::tempdir().unwrap();
+    let copied = Command::new("cp").arg("-r").arg(checkout().join("config")).arg(copy.path()).status();
+    assert!(copied.unwrap().success());
+    let config = copy.path().join("config");
+    let images = format!("IMAGE_PREFIX={registry}\nVERSION=0.1.0\n");
+    fs::write(config.join("manager/images.env"), images).unwrap();
+    output(kubectl().arg("kustomize").arg(config.join(folder))).unwrap()
+}
+
+#[test]
+fn a_registry_of_ones_own_is_named_in_one_place() {
+    let registry = "registry.example:5000/lan/metallb";
+    let (images, _) = outline(&kustomize("default", registry));
+    let want = ["operator", "controller", "speaker"].map(|component| format!("{registry}/{component}:0.1.0"));
+    assert_eq!(images, want);
+}
+
+#[test]
+fn the_overlays_are_accepted() {
+    let scratch = Scratch::new("packages-overlays");
+    for overlay in ["monitoring", "openshift"] {
+        // Security context constraints are a kind of OpenShift alone.
+        let objects: Vec<Value> = read(&kustomize(overlay, "localhost/metallb"))
+            .unwrap()
+            .into_iter()
+            .filter(|object| kind(object) != "SecurityContextConstraints")
+            .collect();
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string();
+        all_are_accepted(&scratch.dry_run(&list), objects.len());
+    }
+}
+
 #[test]
 fn the_examples_of_the_bundle_apply_as_they_are() {
     let scratch = Scratch::new("packages-examples");
