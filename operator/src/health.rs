@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
-        apps::v1::{DaemonSet, Deployment},
+        apps::v1::{DaemonSet, Deployment, DeploymentCondition},
         core::v1::{ContainerStatus, Node, Pod},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
@@ -92,14 +92,13 @@ pub fn of_deployment<'a>(
     // Counted by the cluster: a pod of an older version serves too, but the change is not carried out yet.
     let ready = if observed { count(status.ready_replicas.unwrap_or_default()) } else { 0 };
     health.ready = ready.min(count(updated));
-    if let Some(refusal) = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")
-    {
-        let message =
-            format!("Deployment {}: {}", deployment.name_any(), refusal.message.as_deref().unwrap_or(""));
+    // The condition outlives its cause by as long as an older ReplicaSet is kept.
+    let failed =
+        |condition: &&DeploymentCondition| condition.type_ == "ReplicaFailure" && condition.status == "True";
+    let refusal = status.conditions.iter().flatten().find(failed);
+    if let Some(refusal) = refusal.filter(|_| !health.serves()) {
+        let says = refusal.message.as_deref().unwrap_or_default();
+        let message = format!("Deployment {}: {says}", deployment.name_any());
         health.troubles.push(Trouble { cause: Cause::PodRefused, message });
     }
     health.sorted()
@@ -231,6 +230,10 @@ fn trouble(pod: &Pod) -> Option<(Cause, String)> {
         return Some((Cause::Unschedulable, said("Unschedulable", condition.message.as_deref())));
     }
     containers(pod).find_map(|container| {
+        // Between two restarts the program runs for a moment: it is no better for that.
+        if let Some(end) = last_end(container).filter(|_| container.restart_count >= 2 && !container.ready) {
+            return Some((Cause::CrashLoop, format!("CrashLoopBackOff: {end}")));
+        }
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.as_deref()?;
         let cause = match reason {

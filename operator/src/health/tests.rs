@@ -102,10 +102,16 @@ fn the_cause_is_read_from_the_pod() {
         let container = format!("{{name: c, ready: false, image: i, imageID: '', restartCount: 4, {state}}}");
         pod("node2", "False", NOW, &format!(", containerStatuses: [{container}]"))
     };
+    let restarted = {
+        let state = "state: {running: {}}, lastState: {terminated: {exitCode: 137, reason: OOMKilled}}";
+        let container = format!("{{name: c, ready: false, image: i, imageID: '', restartCount: 2, {state}}}");
+        pod("node2", "False", NOW, &format!(", containerStatuses: [{container}]"))
+    };
     let at = "pod speaker-node2 on node node2: ";
     let table = [
         (waiting("node2", "ErrImagePull", "not found"), Cause::ImagePull, "ErrImagePull: not found"),
         (waiting("node2", "InvalidImageName", ""), Cause::ImagePull, "InvalidImageName"),
+        (restarted, Cause::CrashLoop, "CrashLoopBackOff: OOMKilled, exit code 137, 2 restarts"),
         (crash, Cause::CrashLoop, "CrashLoopBackOff: Error, exit code 1, 4 restarts"),
         (
             waiting("node2", "CreateContainerConfigError", "no key"),
