@@ -155,6 +155,19 @@ dist: ## Write dist/install.yaml, the whole installation in one file
 bundle: ## Write the OLM bundle (bundle/) and catalog (olm/) from config/
 	@$(KUBECTL) kustomize config/manifests | cargo run -q -p metallb-api --bin bundlegen -- .
 
+.PHONY: bundle-release
+bundle-release: images ## Write the bundle with images by digest to target/release, and its image to target/images/bundle.tar
+	@rm -rf target/release && mkdir -p target/release
+	@digest() { tar -xOf "target/images/$$1.tar" index.json | grep -oE 'sha256:[0-9a-f]{64}' | head -1; }; \
+	  script=; for program in $(PROGRAMS); do \
+	    script+="s#$(IMAGE_PREFIX)/$$program:$(VERSION)#$(IMAGE_PREFIX)/$$program@$$(digest $$program)#;"; done; \
+	  $(KUBECTL) kustomize config/manifests | sed "$$script" | cargo run -q -p metallb-api --bin bundlegen -- . target/release
+	@buildah="buildah --root $(CURDIR)/target/images/storage-bundle --runroot $(CURDIR)/target/images/run-bundle --storage-driver vfs"; \
+	  name="$(IMAGE_PREFIX)/bundle:$(VERSION)"; \
+	  $$buildah bud -q --isolation chroot --timestamp 0 -t $$name -f target/release/bundle/bundle.Containerfile target/release/bundle >/dev/null; \
+	  rm -f target/images/bundle.tar; $$buildah push -q $$name oci-archive:target/images/bundle.tar:$$name; \
+	  rm -rf target/images/storage-bundle target/images/run-bundle
+
 .PHONY: packaged
 packaged: dist bundle chart ## Fail when dist/, bundle/, olm/ or the chart is not what config/ says
 	@git diff --exit-code --stat -- dist bundle olm config/chart || \

@@ -1,5 +1,6 @@
-//! Writes bundle/ and olm/ under the folder given as the only argument, from what `kubectl kustomize config/manifests`
-//! renders on standard input. Nothing is written when a rule of OLM is broken.
+//! Writes bundle/ and olm/ for the repository given as the first argument, from what
+//! `kubectl kustomize config/manifests` renders on standard input. They go into the repository itself, or into the
+//! folder given as the second argument. Nothing is written when a rule of OLM is broken.
 
 use std::error::Error;
 use std::fs;
@@ -9,8 +10,9 @@ use std::path::Path;
 use metallb_api::bundle::{Sources, files, rules};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = std::env::args_os().nth(1).ok_or("usage: bundlegen FOLDER < RENDERED")?;
-    let root = Path::new(&root);
+    let root = std::env::args_os().nth(1).ok_or("usage: bundlegen REPOSITORY [FOLDER] < RENDERED")?;
+    let folder = std::env::args_os().nth(2).unwrap_or_else(|| root.clone());
+    let (root, folder) = (Path::new(&root), Path::new(&folder));
     let mut rendered = String::new();
     stdin().read_to_string(&mut rendered)?;
     let manifests = root.join("config/manifests");
@@ -22,14 +24,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let lines: Vec<_> = broken.iter().map(ToString::to_string).collect();
         return Err(format!("the bundle breaks rules of OLM:\n{}", lines.join("\n")).into());
     }
-    for folder in ["bundle/manifests", "bundle/metadata", "bundle/tests"] {
-        let folder = root.join(folder);
-        if folder.exists() {
-            fs::remove_dir_all(folder)?;
+    for stale in ["bundle/manifests", "bundle/metadata", "bundle/tests"] {
+        let stale = folder.join(stale);
+        if stale.exists() {
+            fs::remove_dir_all(stale)?;
         }
     }
     for (path, text) in files {
-        let path = root.join(path);
+        let path = folder.join(path);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
