@@ -18,6 +18,8 @@ mod received;
 mod route;
 mod session;
 mod settings;
+#[cfg(test)]
+mod transcripts;
 mod update;
 
 pub use event::{Action, Counters, Down, Event, Report, Side, State, Stop};
