@@ -72,7 +72,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         cancel.clone(),
     ));
     tasks.spawn(report::run(client, reporting(&settings), wires.announced.subscribe(), cancel.clone()));
-    tasks.spawn(ready_when_announcing(wires.announced.subscribe(), readiness));
+    tasks.spawn(ready_when_announcing(wires.announced.subscribe(), readiness, cancel.clone()));
     let network = network.start(cancel.clone())?;
     tasks.spawn(async move { network.await.context("the network thread broke off")? });
 
@@ -108,11 +108,14 @@ fn reporting(settings: &Settings) -> report::Settings {
 async fn ready_when_announcing(
     mut announced: watch::Receiver<Option<Arc<Announced>>>,
     readiness: probes::Readiness,
+    cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    announced.wait_for(Option::is_some).await.context("the plans ended")?;
+    tokio::select! {
+        () = cancel.cancelled() => return Ok(()),
+        planned = announced.wait_for(Option::is_some) => drop(planned.context("the plans ended")?),
+    }
     readiness.set(true);
-    // The end of the plans is the end of the program.
-    while announced.changed().await.is_ok() {}
+    cancel.cancelled().await;
     Ok(())
 }
 

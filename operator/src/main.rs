@@ -9,6 +9,7 @@ use metallb_runtime::{
     probes::{self, Readiness},
     shutdown,
 };
+use tokio_util::sync::CancellationToken;
 
 /// Installs, heals, upgrades and removes the load balancer that a MetalLB resource describes.
 #[derive(Parser)]
@@ -41,7 +42,8 @@ async fn run(flags: &Flags) -> anyhow::Result<()> {
     let client = kube::Client::try_default().await?;
     let readiness = Readiness::new();
     let address = SocketAddr::from(([0, 0, 0, 0], flags.port));
-    let probes = tokio::spawn(probes::serve(address, readiness.clone(), cancel.clone()));
+    // Served until the end of the process: the work below ends by itself when it is asked to, and gives up its Lease.
+    let probes = tokio::spawn(probes::serve(address, readiness.clone(), CancellationToken::new()));
     readiness.set(true);
     tracing::info!(version = settings.version, namespace = settings.namespace, "operator starts");
     tokio::select! {
