@@ -18,8 +18,7 @@ fn a_second_resource_of_another_name_is_degraded_and_the_right_one_unharmed() {
         let (status, reason, message) = condition(&object, "Degraded").context("no condition yet")?;
         ensure!(
             (status.as_str(), reason.as_str()) == ("True", "IncorrectMetalLBResourceName")
-                && message.contains("another")
-                && message.contains("metallb"),
+                && message.contains("only the one named \"metallb\" in namespace \"metallb-system\""),
             "{status} {reason} {message}"
         );
         Ok(())
@@ -57,25 +56,53 @@ fn a_pool_with_a_bad_range_is_named_and_the_others_are_served() {
     assert_eq!(addresses(scene.name, "before").unwrap(), [held]);
 }
 
+/// The condition `kind` of the MetalLB resource.
+fn metallb_condition(kind: &str) -> anyhow::Result<(String, String, String)> {
+    condition(&get(&["-n", NAMESPACE, "metallb", "metallb"])?, kind)
+        .with_context(|| format!("no condition {kind} yet"))
+}
+
 #[test]
-fn an_ip_failover_workload_blocks_an_installation_and_leaves_a_running_one_alone() {
+fn an_ip_failover_workload_blocks_an_installation_until_it_is_gone() {
+    available();
+    kube(&format!("-n {NAMESPACE} delete metallb metallb")).unwrap();
+    apply(IP_FAILOVER).unwrap();
+    kube("-n ipf rollout status deployment/ipfailover --timeout=30s").unwrap();
+    apply(include_str!("../../demo/metallb.yaml")).unwrap();
+    eventually("the resource to say why nothing is installed", 10, || {
+        let (status, reason, message) = metallb_condition("Degraded")?;
+        ensure!(
+            (status.as_str(), reason.as_str()) == ("True", "IPFailoverPresent")
+                && message.contains("ipf/ipfailover"),
+            "{status} {reason} {message}"
+        );
+        Ok(())
+    });
+    let workloads = kube(&format!("-n {NAMESPACE} get deployment,daemonset -l app=metallb -o name")).unwrap();
+    assert_eq!(workloads, "");
+    kube("delete namespace ipf").unwrap();
+    eventually("the installation to begin", 5, || {
+        kube(&format!("-n {NAMESPACE} get deployment/controller daemonset/speaker")).map(drop)
+    });
+    available();
+}
+
+#[test]
+fn an_ip_failover_workload_that_comes_later_is_told_and_tears_nothing_down() {
     available();
     apply(IP_FAILOVER).unwrap();
-    eventually("the resource to say why", 10, || {
-        let object = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
-        let (status, _, message) = condition(&object, "Degraded").context("no condition yet")?;
-        ensure!(status == "True" && message.contains("ipf/ipfailover"), "{status} {message}");
+    eventually("the resource to tell of it", 10, || {
+        let (status, _, message) = metallb_condition("IPFailoverAbsent")?;
+        ensure!(status == "False" && message.contains("ipf/ipfailover"), "{status} {message}");
         Ok(())
     });
-    kube(&format!("-n {NAMESPACE} get deployment/controller daemonset/speaker")).unwrap();
+    assert_eq!(metallb_condition("Available").unwrap().0, "True");
     kube("delete namespace ipf").unwrap();
-    eventually("the resource to recover", 20, || {
-        let object = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
-        let degraded = condition(&object, "Degraded").context("no condition")?;
-        ensure!(degraded.0 == "False", "{degraded:?}");
+    eventually("the resource to tell that it is gone", 10, || {
+        let (status, _, message) = metallb_condition("IPFailoverAbsent")?;
+        ensure!(status == "True", "{status} {message}");
         Ok(())
     });
-    available();
 }
 
 const IP_FAILOVER: &str = "
@@ -92,6 +119,7 @@ spec:
   template:
     metadata: {labels: {ipfailover: hello-openshift}}
     spec:
+      hostNetwork: true
       terminationGracePeriodSeconds: 0
       containers:
       - name: keepalived
