@@ -250,6 +250,13 @@ impl AddressCount {
         }
     }
 
+    /// The number as a float, with its 53 bits of precision.
+    #[must_use]
+    pub fn approximate(self) -> f64 {
+        // 2^128 is a power of two and so exact.
+        if self.whole { 2f64.powi(128) } else { self.low as f64 }
+    }
+
     /// The number, or the greatest `i64` where it is greater.
     #[must_use]
     pub fn saturating_i64(self) -> i64 {

@@ -3,12 +3,12 @@
 //! A Deployment that was written for MetalLB starts this program too: its flags that mean nothing here, and any that
 //! are unknown, are named in the log and otherwise ignored.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
 
 use clap::{CommandFactory, Parser};
 use metallb_api::names::{METRICS_PORT, PROBES_PORT};
 use metallb_core::allocator::PoolEditPolicy;
-use metallb_runtime::logs::LogLevel;
+use metallb_runtime::{logs::LogLevel, metrics::Endpoint};
 
 use crate::arguments::sort_out;
 
@@ -44,6 +44,9 @@ pub struct Settings {
     /// HTTPS port of /metrics; 0 for none.
     #[arg(long, default_value_t = METRICS_PORT)]
     pub port: u16,
+    /// Folder with tls.crt and tls.key for the metrics; by default a certificate is made at start.
+    #[arg(long)]
+    metrics_cert_dir: Option<PathBuf>,
     /// What was given besides and is not used.
     #[arg(skip)]
     unused: Vec<String>,
@@ -70,6 +73,14 @@ impl Settings {
         for argument in &self.unused {
             tracing::warn!(argument, "argument has no effect");
         }
+    }
+
+    /// Where the metrics are served, if anywhere.
+    #[must_use]
+    pub fn metrics(&self) -> Option<Endpoint> {
+        let address = SocketAddr::from(([0, 0, 0, 0], self.port));
+        let certificates = self.metrics_cert_dir.clone().filter(|folder| !folder.as_os_str().is_empty());
+        (self.port != 0).then_some(Endpoint { address, certificates })
     }
 
     /// The namespace of the pools and the Lease.

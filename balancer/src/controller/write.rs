@@ -9,7 +9,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
-use metallb_api::{IPAddressPool, names::ANNOTATION_ALLOCATED_FROM_POOL};
+use metallb_api::{IPAddressPool, IPAddressPoolStatus, names::ANNOTATION_ALLOCATED_FROM_POOL};
 use metallb_core::{
     assigner::{Outcome, Write},
     claim::{ADDRESS_ASSIGNED, ServiceFacts},
@@ -19,7 +19,7 @@ use metallb_core::{
 use metallb_runtime::lease::Leadership;
 use serde_json::{Value, json};
 
-use super::{events::Events, pools::Counters};
+use super::{events::Events, settings::Settings};
 
 /// The longest time that one write may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -31,25 +31,37 @@ pub(super) const COMPONENT: &str = "metallb-controller";
 pub(super) struct Writer {
     client: Client,
     namespace: String,
+    pod: String,
     class: Option<String>,
     leadership: Leadership,
     events: Events,
 }
 
 impl Writer {
-    /// Writes about Services anywhere, and about pools in `namespace`.
-    pub(super) fn new(
-        client: Client,
-        namespace: &str,
-        class: Option<String>,
-        leadership: Leadership,
-        events: Events,
-    ) -> Self {
-        Self { client, namespace: namespace.to_owned(), class, leadership, events }
+    /// Writes about Services anywhere, and about the rest in the namespace of the settings.
+    pub(super) fn new(client: Client, settings: &Settings, leadership: Leadership, events: Events) -> Self {
+        Self {
+            client,
+            namespace: settings.namespace(),
+            pod: settings.identity(),
+            class: settings.class(),
+            leadership,
+            events,
+        }
     }
 
     pub(super) fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// The class of the Services; `None` for those without one.
+    pub(super) fn class(&self) -> Option<String> {
+        self.class.clone()
+    }
+
+    /// Whether the Lease is held.
+    pub(super) fn may_write(&self) -> bool {
+        self.leadership.held()
     }
 
     pub(super) fn namespace(&self) -> &str {
@@ -91,16 +103,22 @@ impl Writer {
         ServiceFacts::of(service, self.class.as_deref())
     }
 
-    /// Writes the counters of pools; returns what was written.
-    pub(super) async fn write_pools(self, changed: BTreeMap<String, Counters>) -> BTreeMap<String, Counters> {
+    /// Writes the statuses of pools; returns those that were written.
+    pub(super) async fn write_pools(
+        self,
+        changed: BTreeMap<String, IPAddressPoolStatus>,
+    ) -> BTreeMap<String, IPAddressPoolStatus> {
         let api: Api<IPAddressPool> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() };
         let mut written = BTreeMap::new();
-        for (pool, counters) in changed {
-            let patch = Patch::Merge(json!({ "status": counters.as_status() }));
-            match self.in_time(api.patch_status(&pool, &params, &patch)).await {
+        for (pool, status) in changed {
+            let mut patch = json!({ "status": status });
+            // A merge patch leaves what it does not name.
+            patch["status"]["resting"] =
+                if status.resting.is_empty() { Value::Null } else { json!(status.resting) };
+            match self.in_time(api.patch_status(&pool, &params, &Patch::Merge(patch))).await {
                 Ok(_) => {
-                    written.insert(pool, counters);
+                    written.insert(pool, status);
                 }
                 // A pool that is gone has no status.
                 Err(error) if code(&error) == Some(404) => {}
@@ -108,6 +126,18 @@ impl Writer {
             }
         }
         written
+    }
+
+    /// Tells what is wrong with the pools in the ConfigurationState; whether that was done.
+    pub(super) async fn write_state(self, problems: Vec<String>) -> Option<Vec<String>> {
+        let writing = super::state::write(self.client.clone(), &self.namespace, &self.pod, &problems);
+        match self.in_time(writing).await {
+            Ok(()) => Some(problems),
+            Err(error) => {
+                tracing::warn!(%error, "configuration state not written");
+                None
+            }
+        }
     }
 
     async fn in_time<T>(&self, request: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {

@@ -1,0 +1,310 @@
+//! The loop that is the one owner of all that is known about Services and addresses.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::bail;
+use futures::{FutureExt, StreamExt, stream::BoxStream};
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use metallb_api::{IPAddressPool, IPAddressPoolStatus};
+use metallb_core::{
+    allocator::PoolEditPolicy,
+    assigner::{Assigner, Outcome, Write},
+    claim::{Claim, ServiceFacts},
+    decision::Decision,
+    selector::Labels,
+    service::ServiceKey,
+};
+use metallb_runtime::probes::Readiness;
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{metrics::Metrics, pools::Pools, watch, write::Writer};
+use crate::watch::Change;
+
+/// Writes that are under way at one time.
+const WRITES: usize = 32;
+/// Changes that are taken in before the next write is sought.
+const BATCH: usize = 256;
+/// How long nothing need happen at most.
+const IDLE: Duration = Duration::from_secs(3600);
+/// How long a write that failed waits for the next attempt.
+const RETRY: Duration = Duration::from_secs(1);
+/// What writes under way are given to finish when the program ends.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What the watches bring.
+enum Input {
+    Services(Change<ServiceFacts>),
+    Pools(Change<IPAddressPool>),
+    Namespaces(Change<(String, Labels)>),
+}
+
+/// Time since 1970 that never goes back: the wall clock is read once, so that an address that rests does so for its
+/// time whatever is done to that clock.
+#[derive(Clone, Copy)]
+struct Clock {
+    epoch: Duration,
+    started: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        // A clock that stands before 1970 is as good as one that stands at 1970.
+        let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { epoch, started: Instant::now() }
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch + self.started.elapsed()
+    }
+
+    fn at(&self, time: Duration) -> Instant {
+        self.started + time.saturating_sub(self.epoch)
+    }
+}
+
+/// What the ConfigurationState tells.
+#[derive(Default)]
+struct State {
+    /// The mistakes that were written last; `None` at first and after a write that failed.
+    told: Option<Vec<String>>,
+    /// No attempt is made before.
+    after: Duration,
+}
+
+/// What is known, and the work under way.
+pub(super) struct Controller {
+    assigner: Assigner,
+    pools: Pools,
+    have_pools: bool,
+    have_namespaces: bool,
+    /// Services that came before everything was known that adopting them needs.
+    early: Option<BTreeMap<ServiceKey, ServiceFacts>>,
+    adopted: bool,
+    /// When each Service that lacks an address was first seen so.
+    asked: BTreeMap<ServiceKey, Duration>,
+    writer: Writer,
+    writes: JoinSet<(Write, Outcome)>,
+    pool_writes: JoinSet<BTreeMap<String, IPAddressPoolStatus>>,
+    state_writes: JoinSet<Option<Vec<String>>>,
+    state: State,
+    readiness: Readiness,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+impl Controller {
+    /// Knows nothing yet.
+    pub(super) fn new(
+        writer: Writer,
+        policy: PoolEditPolicy,
+        readiness: Readiness,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            assigner: Assigner::new(policy),
+            pools: Pools::new(metrics.clone()),
+            have_pools: false,
+            have_namespaces: false,
+            early: None,
+            adopted: false,
+            asked: BTreeMap::new(),
+            writer,
+            writes: JoinSet::new(),
+            pool_writes: JoinSet::new(),
+            state_writes: JoinSet::new(),
+            state: State::default(),
+            readiness,
+            metrics,
+            clock: Clock::start(),
+        }
+    }
+
+    fn inputs(&self) -> BoxStream<'static, Vec<Input>> {
+        let client = self.writer.client();
+        let services = watch::services(Api::<Service>::all(client.clone()), self.writer.class());
+        let pools = watch::pools(Api::namespaced(client.clone(), self.writer.namespace()));
+        let namespaces = watch::namespaces(Api::all(client));
+        futures::stream::select_all([
+            services.map(Input::Services).boxed(),
+            pools.map(Input::Pools).boxed(),
+            namespaces.map(Input::Namespaces).boxed(),
+        ])
+        .ready_chunks(BATCH)
+        .boxed()
+    }
+
+    /// Serves until `cancel`.
+    ///
+    /// # Errors
+    /// When a task broke off.
+    pub(super) async fn serve(mut self, cancel: &CancellationToken) -> anyhow::Result<()> {
+        let mut inputs = self.inputs();
+        loop {
+            self.start_writes();
+            self.start_pool_writes();
+            self.start_state_write();
+            let wake = self.clock.at(self.deadline());
+            tokio::select! {
+                () = cancel.cancelled() => break,
+                batch = inputs.next() => match batch {
+                    Some(batch) => batch.into_iter().for_each(|input| self.take(input)),
+                    None => bail!("the watches ended"),
+                },
+                Some(finished) = self.writes.join_next() => self.finished(finished?),
+                Some(written) = self.pool_writes.join_next() => self.pools.written(written?),
+                Some(told) = self.state_writes.join_next() => {
+                    let told = told?;
+                    let after = if told.is_some() { Duration::ZERO } else { self.clock.now() + RETRY };
+                    self.state = State { told, after };
+                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            // Results that are there already free their places before the next decisions are taken.
+            while let Some(Some(finished)) = self.writes.join_next().now_or_never() {
+                self.finished(finished?);
+            }
+        }
+        let drained = async { while self.writes.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!("ending with writes under way");
+        }
+        Ok(())
+    }
+
+    /// When something is to be done even if nothing happens.
+    fn deadline(&self) -> Duration {
+        let now = self.clock.now();
+        let untold = self.state.told.is_none().then_some(self.state.after).filter(|after| *after > now);
+        // A Lease that could not be renewed in time may be so a moment later.
+        let lease = (!self.writer.may_write()).then_some(now + RETRY);
+        let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease];
+        known.into_iter().flatten().min().unwrap_or(now + IDLE)
+    }
+
+    fn take(&mut self, input: Input) {
+        self.metrics.taken_in();
+        self.pools.touch();
+        match input {
+            Input::Services(change) => self.take_services(change),
+            Input::Pools(change) => {
+                self.pools.take(change);
+                let pools = self.pools.serve();
+                self.assigner.set_pools(pools, self.clock.now());
+                self.have_pools = true;
+            }
+            Input::Namespaces(change) => {
+                match change {
+                    Change::All(all) => self.assigner.set_namespaces(all.into_iter().collect()),
+                    Change::Set((name, labels)) => self.assigner.set_namespace(&name, labels),
+                    Change::Gone((name, _)) => self.assigner.set_namespace(&name, Labels::new()),
+                }
+                self.have_namespaces = true;
+            }
+        }
+        if self.have_pools
+            && self.have_namespaces
+            && let Some(early) = self.early.take()
+        {
+            self.load(early.into_values().collect());
+        }
+    }
+
+    fn take_services(&mut self, change: Change<ServiceFacts>) {
+        let now = self.clock.now();
+        match change {
+            Change::All(all) if self.adopted => self.load(all),
+            Change::All(all) => {
+                self.early = Some(all.into_iter().map(|facts| (facts.key.clone(), facts)).collect());
+            }
+            Change::Set(facts) => match &mut self.early {
+                Some(early) => {
+                    early.insert(facts.key.clone(), facts);
+                }
+                None => {
+                    self.note_wish(&facts, now);
+                    self.assigner.apply(facts, now);
+                }
+            },
+            Change::Gone(facts) => match &mut self.early {
+                Some(early) => {
+                    early.remove(&facts.key);
+                }
+                None => {
+                    self.asked.remove(&facts.key);
+                    self.assigner.delete(&facts.key, now);
+                }
+            },
+        }
+    }
+
+    /// Notes since when a Service waits. What the watch shows of an own write may come before its answer, so that only
+    /// the answer ends the wait.
+    fn note_wish(&mut self, facts: &ServiceFacts, now: Duration) {
+        if facts.ingress.is_empty() && matches!(facts.claim, Claim::Wants { .. }) {
+            self.asked.entry(facts.key.clone()).or_insert(now);
+        }
+    }
+
+    fn load(&mut self, services: Vec<ServiceFacts>) {
+        let (listed, now) = (services.len(), self.clock.now());
+        if !self.adopted {
+            self.assigner.rest(self.pools.resting());
+        }
+        self.asked.clear();
+        for facts in &services {
+            self.note_wish(facts, now);
+        }
+        for (service, conflict) in self.assigner.load(services, now) {
+            tracing::warn!(%service, error = %conflict, "address of another service not adopted");
+        }
+        if !self.adopted {
+            let held = self.assigner.allocator().ledger().holdings().count();
+            tracing::info!(services = listed, held, "addresses adopted");
+        }
+        self.adopted = true;
+        self.readiness.set(true);
+    }
+
+    fn start_writes(&mut self) {
+        while self.writes.len() < WRITES && self.writer.may_write() {
+            let Some(write) = self.assigner.next(self.clock.now()) else { break };
+            self.writes.spawn(self.writer.clone().write(write));
+        }
+        self.metrics.waiting(self.assigner.waiting());
+    }
+
+    fn finished(&mut self, (write, outcome): (Write, Outcome)) {
+        let now = self.clock.now();
+        let asked = self.asked.get(&write.facts.key).map(|asked| now.saturating_sub(*asked));
+        self.metrics.written(&write, &outcome, asked);
+        if matches!((&write.decision, &outcome), (Decision::Assign { .. }, Outcome::Written(_))) {
+            self.asked.remove(&write.facts.key);
+        }
+        self.assigner.finished(write, outcome, now);
+        self.pools.touch();
+    }
+
+    fn start_pool_writes(&mut self) {
+        if self.pool_writes.is_empty() && self.adopted && self.writer.may_write() {
+            let changed = self.pools.changed(self.assigner.allocator().ledger(), self.clock.now());
+            if !changed.is_empty() {
+                self.pool_writes.spawn(self.writer.clone().write_pools(changed));
+            }
+        }
+    }
+
+    fn start_state_write(&mut self) {
+        let idle = self.state_writes.is_empty() && self.clock.now() >= self.state.after;
+        if self.adopted && idle && self.writer.may_write() {
+            let problems = self.pools.problems();
+            if self.state.told.as_ref() != Some(&problems) {
+                self.state_writes.spawn(self.writer.clone().write_state(problems));
+            }
+        }
+    }
+}

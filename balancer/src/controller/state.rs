@@ -1,0 +1,127 @@
+//! ConfigurationState `controller`: whether the pools could be read, for whoever looks there.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{OwnerReference, Time},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+};
+use metallb_api::{
+    ConfigurationResult, ConfigurationState, ConfigurationStateStatus,
+    conditions::{Report, set},
+    names::{CONTROLLER, LABEL_COMPONENT_TYPE},
+};
+use serde_json::{Value, json};
+
+use super::write::COMPONENT;
+
+/// Condition of the pools, named as MetalLB names it.
+const POOLS_VALID: &str = "poolReconcilerValid";
+
+/// The status that tells `problems`, one a line, where `before` is there.
+fn status(before: ConfigurationStateStatus, problems: &[String], now: &Time) -> ConfigurationStateStatus {
+    let valid = problems.is_empty();
+    let summary = problems.join("\n");
+    let mut conditions = before.conditions;
+    let reason = if valid { "Reconciled" } else { "ConfigurationError" };
+    let report = Report { kind: POOLS_VALID, status: valid, reason, message: summary.clone() };
+    set(&mut conditions, &[report], None, now);
+    ConfigurationStateStatus {
+        result: Some(if valid { ConfigurationResult::Valid } else { ConfigurationResult::Invalid }),
+        error_summary: (!valid).then_some(summary),
+        conditions,
+    }
+}
+
+/// Makes the ConfigurationState tell `problems`; writes nothing when it does so already.
+///
+/// # Errors
+/// When the API server cannot be reached or refuses.
+pub(super) async fn write(
+    client: Client,
+    namespace: &str,
+    pod: &str,
+    problems: &[String],
+) -> kube::Result<()> {
+    let api: Api<ConfigurationState> = Api::namespaced(client.clone(), namespace);
+    let present = match api.get_opt(CONTROLLER).await? {
+        Some(present) => present,
+        None => {
+            let owner = owner(client, namespace, pod).await;
+            let metadata = ObjectMeta {
+                name: Some(CONTROLLER.to_owned()),
+                labels: Some(BTreeMap::from([(LABEL_COMPONENT_TYPE.to_owned(), CONTROLLER.to_owned())])),
+                owner_references: owner.map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            };
+            let object = ConfigurationState { metadata, ..ConfigurationState::default() };
+            api.create(&PostParams::default(), &object).await?
+        }
+    };
+    let before = present.status.unwrap_or_default();
+    let wanted = status(before.clone(), problems, &Time(Timestamp::now()));
+    if wanted == before {
+        return Ok(());
+    }
+    let mut patch = json!({ "status": wanted });
+    // A merge patch leaves what it does not name.
+    patch["status"]["errorSummary"] = wanted.error_summary.map_or(Value::Null, Value::from);
+    let params = PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() };
+    api.patch_status(CONTROLLER, &params, &Patch::Merge(patch)).await.map(drop)
+}
+
+/// The pod that this program runs in, with which the state is to go; none when it is not known.
+async fn owner(client: Client, namespace: &str, pod: &str) -> Option<OwnerReference> {
+    let pod = Api::<Pod>::namespaced(client, namespace).get_opt(pod).await.ok()??;
+    Some(OwnerReference {
+        api_version: Pod::api_version(&()).into_owned(),
+        kind: Pod::kind(&()).into_owned(),
+        name: pod.name_any(),
+        uid: pod.metadata.uid?,
+        ..OwnerReference::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+    #[test]
+    fn a_reverted_mistake_clears_every_mark() {
+        let at = |second| Time(Timestamp::from_second(second).unwrap());
+        let condition = |status: &str, reason: &str, message: &str, second| Condition {
+            type_: "poolReconcilerValid".to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            observed_generation: None,
+            last_transition_time: at(second),
+        };
+        let problems = ["IPAddressPool \"a\": x".to_owned(), "IPAddressPool \"b\": y".to_owned()];
+        let summary = "IPAddressPool \"a\": x\nIPAddressPool \"b\": y";
+        let invalid = status(ConfigurationStateStatus::default(), &problems, &at(1));
+        assert_eq!(
+            invalid,
+            ConfigurationStateStatus {
+                result: Some(ConfigurationResult::Invalid),
+                error_summary: Some(summary.to_owned()),
+                conditions: vec![condition("False", "ConfigurationError", summary, 1)],
+            }
+        );
+        assert_eq!(status(invalid.clone(), &problems, &at(2)), invalid);
+        assert_eq!(
+            status(invalid, &[], &at(3)),
+            ConfigurationStateStatus {
+                result: Some(ConfigurationResult::Valid),
+                error_summary: None,
+                conditions: vec![condition("True", "Reconciled", "", 3)],
+            }
+        );
+    }
+}
