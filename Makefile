@@ -186,3 +186,9 @@ e2e-installers: images ## Install by install.yaml, by OLM's rules and by Helm, o
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test installers -- --test-threads=1
 	@$(E2E) deploy
+
+.PHONY: bench-controller
+bench-controller: ## Measure the controller on a real API server; more in ARGS, e.g. --controller "OTHER --flags"
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-balancer --bin controller
+	cargo build -q --release -p metallb-e2e --bin bench-controller
+	target/release/bench-controller --controller target/$(TARGET)/release/controller $(ARGS)
