@@ -80,6 +80,12 @@ fn place(object: &mut Value) {
         if let Some(service) = webhook.pointer_mut("/clientConfig/service") {
             service["namespace"] = json!(NAMESPACE);
         }
+        // Helm makes the chart's own resource at once, before the operator can answer for it.
+        let is_of_metallb = items(&webhook["rules"]).any(|rule| rule["resources"] == json!(["metallbs"]));
+        if is_of_metallb {
+            webhook["objectSelector"] =
+                json!({ "matchExpressions": [{ "key": "helm.sh/chart", "operator": "DoesNotExist" }] });
+        }
     }
 }
 
@@ -198,6 +204,46 @@ spec:
         );
         let definitions = files.keys().filter(|path| path.starts_with("crds/metallb.io_")).count();
         assert_eq!(definitions, crd::all().unwrap().len());
+    }
+
+    #[test]
+    fn only_the_charts_own_resource_is_not_asked_about() {
+        let rendered = "\
+kind: ValidatingWebhookConfiguration
+metadata: {name: v}
+webhooks:
+- clientConfig: {service: {name: hook, namespace: metallb-system}}
+  rules: [{resources: [metallbs]}]
+- clientConfig: {service: {name: hook, namespace: metallb-system}}
+  rules: [{resources: [addresspools]}]
+";
+        assert_eq!(
+            files(rendered).unwrap()["templates/operator.yaml"],
+            "{{- /* Written by `make chart` from config/. */ -}}
+kind: ValidatingWebhookConfiguration
+metadata:
+  name: v
+webhooks:
+- clientConfig:
+    service:
+      name: hook
+      namespace: {{ .Release.Namespace }}
+  objectSelector:
+    matchExpressions:
+    - key: helm.sh/chart
+      operator: DoesNotExist
+  rules:
+  - resources:
+    - metallbs
+- clientConfig:
+    service:
+      name: hook
+      namespace: {{ .Release.Namespace }}
+  rules:
+  - resources:
+    - addresspools
+"
+        );
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! (`deploymentForSpec`), pkg/controller/registry/resolver/rbac.go (`RBACForClusterServiceVersion`) and
 //! pkg/controller/operators/olm/operatorgroup.go (`ensureSingletonRBAC`).
 
+mod webhooks;
+
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,12 +15,17 @@ use serde_json::{Value, json};
 /// Label of every object that OLM makes, so that they can be found and removed together.
 pub const MANAGED: &str = "olm.managed=true";
 
+/// Label of what belongs to one version: OLM removes what the next version left with it.
+#[must_use]
+pub fn owned_by(csv: &str) -> String {
+    format!("olm.owner={csv}")
+}
+
 /// The objects by which OLM installs the bundle in `bundle` into `namespace`, in the order in which it makes them.
 /// The OperatorGroup is the one of olm/: it selects all namespaces.
 ///
 /// # Errors
-/// When the bundle cannot be read, does not support all namespaces, or has webhooks, whose certificates OLM would
-/// have to make.
+/// When the bundle cannot be read, does not support all namespaces, or has a webhook that is not a validating one.
 pub fn objects(bundle: &Path, namespace: &str) -> Result<Vec<Value>> {
     let mut csvs = Vec::new();
     let mut definitions = Vec::new();
@@ -33,8 +40,6 @@ pub fn objects(bundle: &Path, namespace: &str) -> Result<Vec<Value>> {
     let [csv] = csvs.as_slice() else { bail!("{}: {} ClusterServiceVersions", bundle.display(), csvs.len()) };
     let mode = |mode: &Value| mode["type"] == "AllNamespaces" && mode["supported"] == true;
     ensure!(items(&csv["spec"]["installModes"]).any(mode), "{}: does not support all namespaces", name(csv));
-    let webhooks = items(&csv["spec"]["webhookdefinitions"]).count();
-    ensure!(webhooks == 0, "{}: has {webhooks} webhooks, for which no certificate is made here", name(csv));
 
     let install = &csv["spec"]["install"]["spec"];
     let mut objects = definitions;
@@ -48,10 +53,16 @@ pub fn objects(bundle: &Path, namespace: &str) -> Result<Vec<Value>> {
         objects.push(object);
     }
     for deployment in items(&install["deployments"]) {
-        objects.push(self::deployment(csv, deployment, namespace)?);
+        let mut deployment = self::deployment(csv, deployment, namespace)?;
+        let admission = webhooks::objects(csv, &mut deployment, namespace)?;
+        objects.push(deployment);
+        objects.extend(admission);
     }
     for object in &mut objects {
         object["metadata"]["labels"]["olm.managed"] = json!("true");
+        if kind(object) != "CustomResourceDefinition" {
+            object["metadata"]["labels"]["olm.owner"] = json!(name(csv));
+        }
     }
     Ok(objects)
 }
@@ -119,7 +130,6 @@ fn deployment(csv: &Value, described: &Value, namespace: &str) -> Result<Value> 
         }
     }
     let mut labels = described["label"].clone();
-    labels["olm.owner"] = json!(name(csv));
     labels["olm.owner.kind"] = json!("ClusterServiceVersion");
     labels["olm.owner.namespace"] = json!(namespace);
     Ok(json!({

@@ -5,10 +5,13 @@
 use std::{collections::BTreeSet, fs, process::Command};
 
 use anyhow::Result;
-use metallb_api::bundle::objects::{kind, read};
+use metallb_api::bundle::{
+    self, Sources,
+    objects::{kind, read},
+};
 use metallb_e2e::{
     audit::{self, Mark},
-    cluster::{checkout, kubectl},
+    cluster::{self, checkout, kubectl},
     deploy::NAMESPACE,
     exec::{on, output},
     layout::kubeconfig,
@@ -17,7 +20,23 @@ use metallb_e2e::{
 };
 use serde_json::{Value, json};
 
+/// Kinds of objects in no namespace, but for the definitions.
+const CLUSTER_WIDE: &str = "validatingwebhookconfigurations,clusterroles,clusterrolebindings";
+
 const OPERATOR: &str = "deployment/metallb-operator-controller-manager";
+
+/// A pool, and a Service that is given its first address.
+const SERVICE: &str = "\
+apiVersion: metallb.io/v1beta1
+kind: AddressPool
+metadata: {name: installers, namespace: metallb-system}
+spec: {protocol: layer2, addresses: [172.22.0.190/31]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: installers, namespace: default}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+";
 
 /// Removes everything of MetalLB, in the order in which an administrator does: first the resource, so that the operator
 /// takes its parts away.
@@ -27,9 +46,9 @@ fn remove_everything() {
         kube("delete metallbs --all --all-namespaces --timeout=60s").unwrap();
     }
     kube(&format!("delete namespace {NAMESPACE} --ignore-not-found --timeout=120s")).unwrap();
-    let roles = kube("get clusterroles,clusterrolebindings -o name").unwrap();
-    for role in roles.lines().filter(|role| role.contains("metallb")) {
-        kube(&format!("delete {role}")).unwrap();
+    let others = kube(&format!("get {CLUSTER_WIDE} -o name")).unwrap();
+    for object in others.lines().filter(|name| name.contains("metallb")) {
+        kube(&format!("delete {object}")).unwrap();
     }
     let definitions = kube("get crd -o name").unwrap();
     for definition in definitions.lines().filter(|name| name.ends_with(".metallb.io")) {
@@ -42,13 +61,7 @@ fn serves(create: impl FnOnce()) {
     kube(&format!("-n {NAMESPACE} rollout status {OPERATOR} --timeout=60s")).unwrap();
     create();
     kube(&format!("-n {NAMESPACE} wait metallb/metallb --for=condition=Available --timeout=90s")).unwrap();
-    apply(&format!(
-        "apiVersion: metallb.io/v1beta1\nkind: AddressPool\nmetadata: {{name: installers, namespace: {NAMESPACE}}}\n\
-         spec: {{protocol: layer2, addresses: [172.22.0.190/31]}}\n---\n\
-         apiVersion: v1\nkind: Service\nmetadata: {{name: installers, namespace: default}}\n\
-         spec: {{type: LoadBalancer, ports: [{{port: 80}}]}}\n"
-    ))
-    .unwrap();
+    apply(SERVICE).unwrap();
     assert_eq!(address("default", "installers").unwrap().to_string(), "172.22.0.190");
     kube("-n default delete service installers").unwrap();
 }
@@ -65,7 +78,7 @@ fn none_is_refused(mark: Mark) {
 
 /// Names of the workloads and rights that carry MetalLB's name or are in its namespace.
 fn left() -> Vec<String> {
-    let cluster = kube("get clusterroles,clusterrolebindings -o name").unwrap();
+    let cluster = kube(&format!("get {CLUSTER_WIDE} -o name")).unwrap();
     let namespaced = "deployments,daemonsets,serviceaccounts,roles,rolebindings,configmaps,secrets";
     let namespaced = kube(&format!("-n {NAMESPACE} get {namespaced} -o name --ignore-not-found")).unwrap();
     let cluster = cluster.lines().filter(|name| name.contains("metallb"));
@@ -100,15 +113,17 @@ fn create(objects: &[Value]) -> Result<String> {
     output(kubectl().args(["apply", "--server-side", "-f"]).arg(file.path()))
 }
 
+/// The namespace, which the administrator makes by the first document of the files in olm/.
+fn namespace() -> Vec<Value> {
+    let text = fs::read_to_string(checkout().join("olm/install-automatic.yaml")).unwrap();
+    read(&text).unwrap().into_iter().filter(|object| kind(object) == "Namespace").collect()
+}
+
 #[test]
 fn olm_installs_the_bundle() {
     remove_everything();
     let mark = audit::mark().unwrap();
-    // The administrator makes the namespace, by the first document of the files in olm/.
-    let text = fs::read_to_string(checkout().join("olm/install-automatic.yaml")).unwrap();
-    let namespace: Vec<Value> =
-        read(&text).unwrap().into_iter().filter(|object| kind(object) == "Namespace").collect();
-    create(&namespace).unwrap();
+    create(&namespace()).unwrap();
     let objects = olm::objects(&checkout().join("bundle"), NAMESPACE).unwrap();
     create(&objects).unwrap();
     serves(metallb);
@@ -130,6 +145,82 @@ fn olm_installs_the_bundle() {
         kube(&format!("-n {NAMESPACE} get addresspools -o name")).unwrap().trim(),
         "addresspool.metallb.io/installers"
     );
+}
+
+/// The next version's bundle, in a folder of its own: this one's with another version and other tags.
+fn next_bundle(version: &str) -> tempfile::TempDir {
+    let now = env!("CARGO_PKG_VERSION");
+    let rendered = output(kubectl().arg("kustomize").arg(checkout().join("config/manifests"))).unwrap();
+    let manifests = checkout().join("config/manifests");
+    let releases = fs::read_to_string(manifests.join("releases.yaml")).unwrap();
+    let next = format!(
+        "- {{version: {version}, createdAt: \"2027-01-01T00:00:00Z\", channels: [candidate, stable]}}\n"
+    );
+    let files = bundle::files(&Sources {
+        rendered: &rendered.replace(&format!(":{now}"), &format!(":{version}")),
+        releases: &format!("{releases}{next}"),
+        icon: &fs::read(manifests.join("icon.svg")).unwrap(),
+    })
+    .unwrap();
+    assert_eq!(bundle::rules::check(&files), []);
+    let folder = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+/// Puts the image of `program` on the nodes under the tag `version` too.
+fn tag(program: &str, version: &str) {
+    let archive = checkout().join(format!("target/images/{program}.tar"));
+    let folder = tempfile::tempdir().unwrap();
+    output(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(folder.path())).unwrap();
+    let index = folder.path().join("index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    fs::write(&index, text.replace(&format!(":{}", env!("CARGO_PKG_VERSION")), &format!(":{version}")))
+        .unwrap();
+    let tagged = folder.path().join("tagged.tar");
+    let parts = ["blobs", "index.json", "oci-layout"];
+    output(Command::new("tar").arg("-cf").arg(&tagged).arg("-C").arg(folder.path()).args(parts)).unwrap();
+    cluster::load(&tagged).unwrap();
+}
+
+#[test]
+fn olm_upgrades_and_the_service_keeps_its_address() {
+    const NEXT: &str = "0.9.0";
+    remove_everything();
+    let mark = audit::mark().unwrap();
+    create(&namespace()).unwrap();
+    create(&olm::objects(&checkout().join("bundle"), NAMESPACE).unwrap()).unwrap();
+    kube(&format!("-n {NAMESPACE} rollout status {OPERATOR} --timeout=60s")).unwrap();
+    metallb();
+    kube(&format!("-n {NAMESPACE} wait metallb/metallb --for=condition=Available --timeout=90s")).unwrap();
+    apply(SERVICE).unwrap();
+    let before = address("default", "installers").unwrap();
+
+    for program in ["operator", "controller", "speaker"] {
+        tag(program, NEXT);
+    }
+    let bundle = next_bundle(NEXT);
+    create(&olm::objects(&bundle.path().join("bundle"), NAMESPACE).unwrap()).unwrap();
+    kube(&format!("-n {NAMESPACE} rollout status {OPERATOR} --timeout=60s")).unwrap();
+    let old = olm::owned_by(&format!("metallb-operator-rs.v{}", env!("CARGO_PKG_VERSION")));
+    kube(&format!("delete {CLUSTER_WIDE} -l {old}")).unwrap();
+    for (workload, program) in [("deployment/controller", "controller"), ("daemonset/speaker", "speaker")] {
+        let image = format!("localhost/metallb/{program}:{NEXT}");
+        let path = "{.spec.template.spec.containers[0].image}";
+        kube(&format!("-n {NAMESPACE} wait {workload} --for=jsonpath={path}={image} --timeout=60s")).unwrap();
+        kube(&format!("-n {NAMESPACE} rollout status {workload} --timeout=60s")).unwrap();
+    }
+    kube(&format!("-n {NAMESPACE} wait metallb/metallb --for=condition=Available --timeout=60s")).unwrap();
+    let service = get(&["-n", "default", "service/installers"]).unwrap();
+    assert_eq!(service["status"]["loadBalancer"]["ingress"][0]["ip"], before.to_string());
+    let changes = audit::writes_since(mark, "controller").unwrap();
+    assert_eq!(changes.get("patch services/status"), Some(&1), "{changes:?}");
+    none_is_refused(mark);
+    kube("-n default delete service installers").unwrap();
 }
 
 fn helm(arguments: &[&str]) -> Result<String> {

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::Problem;
 use super::objects::{Rendered, id, items, kind, name};
 
-/// Fields that a webhook and its description have in common.
+/// Fields that a webhook and its description have in common. OLM does not know `matchConditions`: without them a webhook
+/// is asked about more objects, and must answer the same.
 const SHARED: [&str; 8] = [
     "rules",
     "failurePolicy",
@@ -22,7 +23,7 @@ const SHARED: [&str; 8] = [
 /// The `webhookdefinitions`.
 ///
 /// # Errors
-/// When a webhook is not served by a rendered Service with one numbered target port, or selects namespaces, which OLM
+/// When a webhook is not served by a rendered Service with a target port, or selects namespaces, which OLM
 /// does by itself.
 pub(super) fn of(rendered: &Rendered) -> Result<Vec<Value>, Problem> {
     let mut definitions = Vec::new();
@@ -73,10 +74,9 @@ fn description(rendered: &Rendered, owner: &Value, client: &Value) -> Result<Map
     })?;
     let wanted = reference["port"].as_i64().unwrap_or(443);
     let port = items(&service["spec"]["ports"]).find(|port| port["port"] == wanted);
-    let target = port.map(|port| &port["targetPort"]).filter(|target| target.is_i64() || target.is_u64());
-    let target = target.ok_or_else(|| {
-        Problem::new(id(service), format!("spec.ports: port {wanted} needs a targetPort that is a number"))
-    })?;
+    let target = port.map(|port| &port["targetPort"]).filter(|target| !target.is_null());
+    let target = target
+        .ok_or_else(|| Problem::new(id(service), format!("spec.ports: port {wanted} needs a targetPort")))?;
     let mut description = Map::new();
     description.insert("deploymentName".into(), json!(name(&rendered.deployment)));
     description.insert("containerPort".into(), json!(wanted));
@@ -174,9 +174,9 @@ spec:
     fn what_olm_cannot_express_is_refused() {
         for (from, to, want) in [
             (
-                "targetPort: 9443",
-                "targetPort: https",
-                "Service hook: spec.ports: port 443 needs a targetPort that is a number",
+                "port: 443, targetPort: 9443",
+                "port: 8443, targetPort: 9443",
+                "Service hook: spec.ports: port 443 needs a targetPort",
             ),
             (
                 "  sideEffects: None\n",
