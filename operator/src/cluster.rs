@@ -3,6 +3,8 @@
 //! Watches turn into [`world::Change`]s; planned changes turn into requests. A write is sent only while the Lease is
 //! held and is given up before the Lease may be lost.
 
+mod existing;
+
 use std::time::{Duration, Instant};
 
 use futures::{
@@ -33,6 +35,8 @@ use crate::{
     settings::{REQUEST_TIMEOUT, Settings},
     world::{self, Source},
 };
+
+pub use existing::existing;
 
 /// What became of a write.
 #[derive(Debug)]
@@ -215,7 +219,10 @@ impl Cluster {
     pub async fn perform(&self, change: &plan::Change) -> Outcome {
         let key = change.key();
         let resource = key.kind.api_resource();
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource);
+        let api: Api<DynamicObject> = match key.namespace.as_str() {
+            "" => Api::all_with(self.client.clone(), &resource),
+            namespace => Api::namespaced_with(self.client.clone(), namespace, &resource),
+        };
         let outcome = match change {
             plan::Change::Create(_, object) => {
                 let params =

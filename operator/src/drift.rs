@@ -102,6 +102,10 @@ fn is_identity(path: &[String], key: &str) -> bool {
     }
 }
 
+fn is_metadata(path: &[String]) -> bool {
+    matches!(path, [metadata] if metadata == "f:metadata")
+}
+
 type Values = (Option<Value>, Option<Value>);
 
 fn compare_objects(
@@ -114,8 +118,10 @@ fn compare_objects(
         if is_identity(path, key) {
             continue;
         }
+        // Of metadata that only name the object, nothing is recorded.
+        let nothing = (path.is_empty() && key == "metadata").then(|| Value::Object(Map::new()));
         path.push(format!("f:{key}"));
-        let below = owned.get(&format!("f:{key}"));
+        let below = owned.get(&format!("f:{key}")).or(nothing.as_ref());
         let (Some(below), Some(found)) = (below.and_then(Value::as_object), live.get(key)) else {
             return Some((Some(value.clone()), live.get(key).cloned()));
         };
@@ -146,6 +152,9 @@ fn compare(
     match (wanted, found) {
         // An empty structure says only that it is there, and the server may have filled it.
         (Value::Object(fields), Value::Object(_)) if fields.is_empty() && !has_parts => None,
+        (Value::Object(fields), Value::Object(live)) if is_metadata(path) => {
+            compare_objects(fields, live, owned, path)
+        }
         _ if !has_parts => {
             if wanted == found {
                 None
@@ -355,9 +364,9 @@ mod tests {
             (
                 "nothing was ever applied",
                 |live| live["metadata"]["managedFields"] = json!([]),
-                "metadata".to_owned(),
-                Value::Null,
-                Value::Null,
+                "metadata.finalizers".to_owned(),
+                json!(["a"]),
+                json!(["a"]),
             ),
         ];
         for (name, change, field, want, found) in table {
@@ -365,11 +374,22 @@ mod tests {
             change(&mut live);
             let got = difference(&wanted(), &live, ME).unwrap_or_else(|| panic!("{name}: no difference"));
             assert_eq!(got.field, field, "{name}");
-            if field != "metadata" {
-                assert_eq!(got.wanted.unwrap_or_default(), want, "{name}");
-                assert_eq!(got.found.unwrap_or_default(), found, "{name}");
-            }
+            assert_eq!(got.wanted.unwrap_or_default(), want, "{name}");
+            assert_eq!(got.found.unwrap_or_default(), found, "{name}");
         }
+    }
+
+    #[test]
+    fn an_object_of_which_only_one_field_is_applied_is_compared_by_that_field() {
+        let wanted = json!({"metadata": {"name": "a", "resourceVersion": "1"}, "spec": {"x": 1}});
+        let mut live = json!({"metadata": {"name": "a", "resourceVersion": "2", "labels": {"b": "c"}, "managedFields": [
+            {"manager": ME, "operation": "Apply", "fieldsV1": {"f:spec": {"f:x": {}}}}]}, "spec": {"x": 1, "y": 2}});
+        assert_eq!(difference(&wanted, &live, ME), None);
+        live["spec"]["x"] = json!(3);
+        assert_eq!(
+            difference(&wanted, &live, ME).map(|difference| difference.field),
+            Some("spec.x".to_owned())
+        );
     }
 
     #[test]

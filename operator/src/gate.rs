@@ -289,7 +289,7 @@ impl Marked {
 
 impl Finding {
     /// Blocks of `pools` that hold an address which this workload serves too, for people.
-    pub fn overlaps<'a>(&self, pools: impl Iterator<Item = &'a Pool> + Clone) -> Vec<String> {
+    pub fn overlaps<'a>(&self, pools: &(impl Iterator<Item = &'a Pool> + Clone)) -> Vec<String> {
         let ranges = self.virtual_ips.iter().filter_map(|text| Some((text, virtual_range(text)?)));
         let overlaps = |(text, range): (&String, AddressRange)| {
             let blocks = pools.clone().flat_map(|pool| pool.ranges.iter().map(move |block| (pool, block)));

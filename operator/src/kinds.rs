@@ -3,6 +3,7 @@
 use std::fmt;
 
 use k8s_openapi::api::{
+    admissionregistration::v1::ValidatingWebhookConfiguration,
     apps::v1::{DaemonSet, Deployment},
     core::v1::{ConfigMap, Secret, Service},
     networking::v1::NetworkPolicy,
@@ -11,6 +12,11 @@ use kube::core::{ApiResource, GroupVersionKind};
 use metallb_api::{
     BGPAdvertisement, IPAddressPool, L2Advertisement, MetalLB, address_pool::v1beta1::AddressPool, names,
 };
+
+/// Secret with the webhooks' certificate, where the operator makes it.
+pub const CERTIFICATE_SECRET: &str = "metallb-operator-webhook-server-cert";
+/// Service of the webhooks.
+pub const WEBHOOK_SERVICE: &str = "metallb-operator-webhook-service";
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,11 +49,15 @@ pub enum Kind {
     PodMonitor,
     /// Alerts.
     PrometheusRule,
+    /// Certificate of the webhooks.
+    Certificate,
+    /// Which requests the API server asks the webhooks about.
+    WebhookConfiguration,
 }
 
 impl Kind {
     /// All kinds, in the order in which objects of one installation are needed.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::MetalLb,
         Self::AddressPool,
         Self::IpAddressPool,
@@ -62,6 +72,8 @@ impl Kind {
         Self::ServiceMonitor,
         Self::PodMonitor,
         Self::PrometheusRule,
+        Self::Certificate,
+        Self::WebhookConfiguration,
     ];
 
     /// Group, version and plural.
@@ -73,7 +85,7 @@ impl Kind {
             Self::IpAddressPool => ApiResource::erase::<IPAddressPool>(&()),
             Self::L2Advertisement => ApiResource::erase::<L2Advertisement>(&()),
             Self::BgpAdvertisement => ApiResource::erase::<BGPAdvertisement>(&()),
-            Self::Secret => ApiResource::erase::<Secret>(&()),
+            Self::Secret | Self::Certificate => ApiResource::erase::<Secret>(&()),
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
             Self::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
@@ -82,13 +94,15 @@ impl Kind {
             Self::ServiceMonitor => monitoring("ServiceMonitor"),
             Self::PodMonitor => monitoring("PodMonitor"),
             Self::PrometheusRule => monitoring("PrometheusRule"),
+            Self::WebhookConfiguration => ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
         }
     }
 
-    /// Whether objects in other namespaces are read too: a MetalLB resource there is told that it has no effect.
+    /// Whether objects outside the operator's namespace are read too: a MetalLB resource there is told that it has
+    /// no effect, and webhook configurations have no namespace.
     #[must_use]
     pub fn everywhere(self) -> bool {
-        self == Self::MetalLb
+        matches!(self, Self::MetalLb | Self::WebhookConfiguration)
     }
 
     /// Whether a cluster need not know the kind.
@@ -97,16 +111,24 @@ impl Kind {
         matches!(self, Self::ServiceMonitor | Self::PodMonitor | Self::PrometheusRule)
     }
 
-    /// Label selector of the objects that are read: namespaces hold many Services, of which few matter.
+    /// Label selector of the objects that are read, of kinds of which few objects matter.
     #[must_use]
     pub fn labels(self) -> Option<&'static str> {
-        (self == Self::Service).then_some("app=metallb")
+        match self {
+            Self::Service => Some("app=metallb"),
+            Self::WebhookConfiguration => Some("app.kubernetes.io/part-of=metallb"),
+            _ => None,
+        }
     }
 
     /// The one object that is read, where the operator may not see the others.
     #[must_use]
     pub fn only(self) -> Option<&'static str> {
-        (self == Self::Secret).then_some(names::MEMBERLIST_SECRET)
+        match self {
+            Self::Secret => Some(names::MEMBERLIST_SECRET),
+            Self::Certificate => Some(CERTIFICATE_SECRET),
+            _ => None,
+        }
     }
 }
 
@@ -123,7 +145,7 @@ impl fmt::Display for Kind {
             Self::IpAddressPool => "IPAddressPool",
             Self::L2Advertisement => "L2Advertisement",
             Self::BgpAdvertisement => "BGPAdvertisement",
-            Self::Secret => "Secret",
+            Self::Secret | Self::Certificate => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Deployment => "Deployment",
             Self::DaemonSet => "DaemonSet",
@@ -132,6 +154,7 @@ impl fmt::Display for Kind {
             Self::ServiceMonitor => "ServiceMonitor",
             Self::PodMonitor => "PodMonitor",
             Self::PrometheusRule => "PrometheusRule",
+            Self::WebhookConfiguration => "ValidatingWebhookConfiguration",
         })
     }
 }
@@ -149,6 +172,9 @@ pub struct Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The operator: MetalLB and AddressPool resources become running workloads.
 
+pub mod admission;
 pub mod attempts;
+pub mod certificate;
 pub mod cluster;
 pub mod drift;
 pub mod gate;
@@ -13,4 +15,6 @@ pub mod reconcile;
 pub mod render;
 pub mod settings;
 pub mod status;
+pub mod tls;
+pub mod webhook;
 pub mod world;

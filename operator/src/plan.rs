@@ -5,6 +5,7 @@
 mod installation;
 mod pools;
 mod report;
+mod webhooks;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -13,9 +14,11 @@ use metallb_api::names;
 use serde_json::Value;
 
 pub use report::{EventNote, StatusReport};
+pub use webhooks::{is_published, material};
 
 use crate::{
     attempts::Attempts,
+    certificate::Material,
     drift::{self, Difference},
     kinds::{Key, Kind},
     render::MANAGED_BY,
@@ -41,6 +44,8 @@ pub struct Situation<'a> {
     pub now: Timestamp,
     /// The key of the speakers' gossip that was seen last, or a random one: used when there is none.
     pub gossip_key: &'a str,
+    /// A new certificate of the webhooks, when one is due.
+    pub new_certificate: Option<&'a Material>,
 }
 
 /// What is to be done.
@@ -97,6 +102,7 @@ impl Change {
 #[must_use]
 pub fn plan(situation: Situation<'_>) -> Plan {
     let mut plan = Plan::default();
+    webhooks::plan(situation, &mut plan);
     pools::plan(situation, &mut plan);
     for resource in situation.world.objects(Kind::MetalLb) {
         let mine = resource.name_any() == names::METALLB_NAME
@@ -158,7 +164,8 @@ impl Situation<'_> {
 /// The first field in which `live` is not as wanted, to be shown to people.
 pub(crate) fn difference(kind: Kind, wanted: &Value, live: &Value) -> Option<Difference> {
     let difference = drift::difference(wanted, live, FIELD_MANAGER)?;
-    Some(if kind == Kind::Secret { difference.concealed() } else { difference })
+    let secret = matches!(kind, Kind::Secret | Kind::Certificate);
+    Some(if secret { difference.concealed() } else { difference })
 }
 
 /// Whether the operator made the object, or somebody told it that it did.

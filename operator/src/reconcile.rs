@@ -9,17 +9,19 @@ use jiff::Timestamp;
 use kube::{Client, core::DynamicObject};
 use metallb_api::names;
 use metallb_runtime::lease::Lease;
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     attempts::Attempts,
+    certificate::{self, Material, Need},
     cluster::{self, Cluster, Outcome},
     drift::Difference,
-    kinds::Kind,
+    kinds::{Kind, WEBHOOK_SERVICE},
     plan::{self, Change, Plan, Situation},
     settings::Settings,
-    world::{self, World},
+    webhook::Identity,
+    world::{self, Source, World},
 };
 
 /// Name of the Lease that one operator holds.
@@ -32,11 +34,16 @@ const ROUNDS: usize = 8;
 ///
 /// # Errors
 /// When the Lease is lost or cannot be had: nothing may be written any more.
-pub async fn run(client: Client, settings: &Settings, cancel: &CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    client: Client,
+    settings: &Settings,
+    certificates: Certificates,
+    cancel: &CancellationToken,
+) -> anyhow::Result<()> {
     let mut watches = pin!(cluster::watch(&client, settings));
     let lease = Lease::new(client.clone(), &settings.namespace, LEASE, &settings.pod_name);
     let mut acquiring = pin!(lease.acquire(cancel).fuse());
-    let mut operator = Operator::new();
+    let mut operator = Operator::new(settings, certificates);
     let leadership = loop {
         tokio::select! {
             acquired = &mut acquiring => match acquired? {
@@ -51,45 +58,101 @@ pub async fn run(client: Client, settings: &Settings, cancel: &CancellationToken
     let cluster = Cluster::new(client, leadership.clone(), &settings.pod_name);
     let result = tokio::select! {
         () = leadership.lost() => Err(anyhow::anyhow!("the Lease {LEASE} went to another operator")),
-        result = operator.lead(watches, &cluster, settings, cancel) => result,
+        result = operator.lead(watches, &cluster, cancel) => result,
     };
     leadership.release().await;
     result
 }
 
-struct Operator {
+/// Where the webhooks' certificate comes from.
+pub enum Certificates {
+    /// The operator makes it; what is in the Secret goes here.
+    Own(watch::Sender<Option<Identity>>),
+    /// Somebody else mounts it into the pod.
+    Given,
+}
+
+struct Operator<'a> {
+    settings: &'a Settings,
+    certificates: Certificates,
     world: World,
     attempts: Attempts,
     /// The key that was seen last, so that a Secret that somebody deletes comes back as it was.
     gossip_key: String,
 }
 
-impl Operator {
-    fn new() -> Self {
+impl<'a> Operator<'a> {
+    fn new(settings: &'a Settings, certificates: Certificates) -> Self {
         let gossip_key = BASE64_STANDARD.encode(rand::random::<[u8; 32]>());
-        Self { world: World::default(), attempts: Attempts::default(), gossip_key }
+        let (world, attempts) = (World::default(), Attempts::default());
+        Self { settings, certificates, world, attempts, gossip_key }
     }
 
     fn see(&mut self, change: world::Change) -> bool {
+        let identifies =
+            matches!(change, world::Change::Object(Kind::Certificate | Kind::WebhookConfiguration, _));
         let changed = self.world.take(change);
+        if identifies && changed {
+            self.identify();
+        }
         if let Some(key) = self.world.objects(Kind::Secret).find_map(gossip_key) {
             self.gossip_key = key;
         }
         changed
     }
 
+    /// Hands the certificate to the webhooks.
+    fn identify(&self) {
+        let Certificates::Own(sender) = &self.certificates else { return };
+        let Some(material) = plan::material(&self.world, self.settings) else { return };
+        let seen = self.world.complete(Source::Objects(Kind::WebhookConfiguration));
+        let identity = Identity {
+            is_published: seen && plan::is_published(&self.world, self.settings, &material.bundle),
+            certificate: material.certificate,
+            key: material.key,
+        };
+        sender.send_if_modified(|before| {
+            let differs = before.as_ref() != Some(&identity);
+            *before = Some(identity);
+            differs
+        });
+    }
+
+    /// A certificate to be written, if one is due, and when to look again.
+    fn certify(&self, now: Timestamp) -> (Option<Material>, Option<Timestamp>) {
+        let seen = [Kind::Certificate, Kind::WebhookConfiguration]
+            .iter()
+            .all(|kind| self.world.complete(Source::Objects(*kind)));
+        if !seen || matches!(self.certificates, Certificates::Given) {
+            return (None, None);
+        }
+        let material = plan::material(&self.world, self.settings);
+        let bundle = material.as_ref().map(|material| material.bundle.as_str()).unwrap_or_default();
+        let is_published = plan::is_published(&self.world, self.settings, bundle);
+        let Some(need) = certificate::need(material.as_ref(), is_published, now) else {
+            return (None, material.as_ref().map(certificate::next_need).filter(|time| *time > now));
+        };
+        let names = certificate::names(WEBHOOK_SERVICE, &self.settings.namespace);
+        let issued = certificate::issue(need, material.as_ref(), &names, now)
+            .or_else(|error| {
+                tracing::warn!(%error, "the authority's key cannot be used: another authority is made");
+                certificate::issue(Need::All, None, &names, now)
+            })
+            .inspect_err(|error| tracing::error!(%error, "no certificate can be made"));
+        (issued.ok(), None)
+    }
+
     async fn lead(
         &mut self,
         mut watches: impl Stream<Item = world::Change> + Unpin,
         cluster: &Cluster,
-        settings: &Settings,
         cancel: &CancellationToken,
     ) -> anyhow::Result<()> {
         let mut due = true;
         let mut wake = None;
         loop {
             if due {
-                wake = self.converge(cluster, settings).await?;
+                wake = self.converge(cluster).await?;
             }
             let pause = wake.map(|time: Timestamp| time.duration_since(Timestamp::now()));
             let pause = pause.map(|pause| Duration::try_from(pause).unwrap_or_default());
@@ -110,19 +173,19 @@ impl Operator {
     }
 
     /// Carries plans out until there is nothing to change, then reports. When to look again.
-    async fn converge(
-        &mut self,
-        cluster: &Cluster,
-        settings: &Settings,
-    ) -> anyhow::Result<Option<Timestamp>> {
+    async fn converge(&mut self, cluster: &Cluster) -> anyhow::Result<Option<Timestamp>> {
         for _ in 0..ROUNDS {
+            let now = Timestamp::now();
+            let (new_certificate, due) = self.certify(now);
             let Plan { stages, reports, wake } = plan::plan(Situation {
-                settings,
+                settings: self.settings,
                 world: &self.world,
                 attempts: &self.attempts,
-                now: Timestamp::now(),
+                now,
                 gossip_key: &self.gossip_key,
+                new_certificate: new_certificate.as_ref(),
             });
+            let wake = wake.into_iter().chain(due).min();
             if stages.is_empty() {
                 return self.report(cluster, reports, wake).await;
             }
@@ -175,6 +238,7 @@ impl Operator {
                 let repaired = self.attempts.succeeded(key, change.wanted(), found, left, now);
                 tracing::info!(object = %key, difference, repaired, "applied");
                 self.world.wrote(key.kind, *object);
+                self.identify();
                 Ok(Learnt::Done)
             }
             Outcome::Removed => {

@@ -151,7 +151,7 @@ fn served_addresses_are_compared_with_the_pools() {
     };
     let of = "of DaemonSet ns/ha (label ipfailover) meets";
     assert_eq!(
-        finding.overlaps(pools.values()),
+        finding.overlaps(&pools.values()),
         [
             format!("192.0.2.4-6 {of} 192.0.2.0/29 of IPAddressPool a"),
             format!("192.0.2.7-192.0.2.8 {of} 192.0.2.0/29 of IPAddressPool a"),

@@ -223,7 +223,7 @@ fn ip_failover(situation: Situation<'_>, resource: &DynamicObject) -> Option<IpF
     let objects = config::Objects { pools: pools.iter().collect(), ..config::Objects::default() };
     let (config, _) = config::parse(&objects);
     let active = findings.iter().filter(|finding| finding.severity == Severity::Block);
-    let overlaps = active.flat_map(|finding| finding.overlaps(config.pools.values())).collect();
+    let overlaps = active.flat_map(|finding| finding.overlaps(&config.pools.values())).collect();
     Some(IpFailover { findings: findings.into_iter().collect(), overlaps })
 }
 

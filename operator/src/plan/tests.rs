@@ -93,6 +93,7 @@ impl Bench {
             attempts: &self.attempts,
             now: self.now,
             gossip_key: "remembered",
+            new_certificate: None,
         })
     }
 

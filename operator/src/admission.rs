@@ -1,0 +1,297 @@
+//! Whether an object of metallb.io may be written, and what its author should know.
+//!
+//! Pure. What the schemas leave open is judged with the same code that later reads the objects. A problem is denied
+//! where the request brings it in, by creating the object or by changing a value; one that was there before is only
+//! warned of, so that an old object can still be edited.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::{Resource, ResourceExt, core::DynamicObject};
+use metallb_api::{
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, MetalLB,
+    address_pool::v1beta1::AddressPool, names,
+};
+use metallb_core::config::{self, Cause, Problem};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    install,
+    pool::{self, Verdict},
+    settings::{Defaults, Settings},
+};
+
+/// Objects that there are.
+#[derive(Clone, Debug, Default)]
+pub struct Existing {
+    /// IPAddressPools.
+    pub pools: Vec<IPAddressPool>,
+    /// L2Advertisements.
+    pub l2_advertisements: Vec<L2Advertisement>,
+    /// BGPAdvertisements.
+    pub bgp_advertisements: Vec<BGPAdvertisement>,
+    /// BGPPeers.
+    pub bgp_peers: Vec<BGPPeer>,
+    /// BFDProfiles.
+    pub bfd_profiles: Vec<BFDProfile>,
+    /// Communities.
+    pub communities: Vec<Community>,
+    /// Services of type LoadBalancer, of any namespace.
+    pub services: Vec<Service>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Question<'a> {
+    /// Kind of the object.
+    pub kind: &'a str,
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name; empty when the API server is to make one.
+    pub name: &'a str,
+    /// As it is to be; `None` when it is deleted.
+    pub object: Option<&'a DynamicObject>,
+    /// As it is; `None` when it is created.
+    pub old: Option<&'a DynamicObject>,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Why it is denied; empty when it is allowed.
+    pub denials: Vec<String>,
+    /// What the author should know.
+    pub warnings: Vec<String>,
+}
+
+impl Answer {
+    fn deny(&mut self, reason: impl Into<String>) {
+        self.denials.push(reason.into());
+    }
+
+    fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+}
+
+/// Judges a request.
+#[must_use]
+pub fn judge(question: &Question<'_>, existing: &Existing, settings: &Settings) -> Answer {
+    let mut answer = Answer::default();
+    let elsewhere = question.namespace != settings.namespace;
+    match question.object {
+        None => judge_deletion(question, existing, &mut answer),
+        Some(_) if elsewhere && question.old.is_some() => {
+            answer.warn(format!(
+                "this object has no effect: only those in namespace {} have",
+                settings.namespace
+            ));
+        }
+        Some(_) if elsewhere => answer.deny(format!(
+            "{} must be created in namespace {}: in {} it would have no effect",
+            question.kind, settings.namespace, question.namespace
+        )),
+        Some(object) => judge_write(question, object, existing, settings, &mut answer),
+    }
+    answer
+}
+
+fn judge_write(
+    question: &Question<'_>,
+    object: &DynamicObject,
+    existing: &Existing,
+    settings: &Settings,
+    answer: &mut Answer,
+) {
+    match question.kind {
+        "MetalLB" => judge_metallb(question, object, settings.defaults, answer),
+        "AddressPool" => judge_address_pool(question, object, existing, answer),
+        "IPAddressPool" => {
+            replace(&existing.pools, question, object, answer, existing, |after, pools| after.pools = pools);
+            lost_addresses(&blocks_of(question.old), &blocks_of(question.object), existing, answer);
+        }
+        "L2Advertisement" => {
+            replace(&existing.l2_advertisements, question, object, answer, existing, |after, objects| {
+                after.l2_advertisements = objects;
+            });
+        }
+        "BGPAdvertisement" => {
+            replace(&existing.bgp_advertisements, question, object, answer, existing, |after, objects| {
+                after.bgp_advertisements = objects;
+            });
+        }
+        "BGPPeer" => {
+            replace(&existing.bgp_peers, question, object, answer, existing, |after, objects| {
+                after.bgp_peers = objects;
+            });
+        }
+        "BFDProfile" => {
+            replace(&existing.bfd_profiles, question, object, answer, existing, |after, objects| {
+                after.bfd_profiles = objects;
+            });
+        }
+        "Community" => {
+            replace(&existing.communities, question, object, answer, existing, |after, objects| {
+                after.communities = objects;
+            });
+        }
+        _ => {}
+    }
+}
+
+fn judge_metallb(question: &Question<'_>, object: &DynamicObject, defaults: Defaults, answer: &mut Answer) {
+    if question.name != names::METALLB_NAME {
+        answer.warn(format!(
+            "this resource has no effect: only the one named {:?} has. It is the only one that is needed",
+            names::METALLB_NAME
+        ));
+    }
+    let problems = |object: &DynamicObject| match object.clone().try_parse::<MetalLB>() {
+        Ok(resource) => {
+            let problems = install::parse(&resource, defaults).err().unwrap_or_default();
+            problems.iter().map(install::Problem::to_string).collect::<Vec<_>>()
+        }
+        Err(error) => vec![format!("spec: cannot be read: {error}")],
+    };
+    let before = question.old.map(problems).unwrap_or_default();
+    for problem in problems(object) {
+        if before.contains(&problem) { answer.warn(problem) } else { answer.deny(problem) }
+    }
+}
+
+fn judge_address_pool(
+    question: &Question<'_>,
+    object: &DynamicObject,
+    existing: &Existing,
+    answer: &mut Answer,
+) {
+    let problems = |object: &DynamicObject| match object.clone().try_parse::<AddressPool>() {
+        Ok(pool) => match pool::judge(&[pool], &existing.pools).pop() {
+            Some(Verdict::Refuse(problems)) => problems.iter().map(ToString::to_string).collect(),
+            Some(Verdict::Conflict) => {
+                vec![format!("an IPAddressPool {:?} exists that does not belong to this pool", question.name)]
+            }
+            Some(Verdict::Serve(_)) | None => Vec::new(),
+        },
+        Err(error) => vec![format!("spec: cannot be read: {error}")],
+    };
+    let before = question.old.map(problems).unwrap_or_default();
+    for problem in problems(object) {
+        if before.contains(&problem) { answer.warn(problem) } else { answer.deny(problem) }
+    }
+    lost_addresses(&blocks_of(question.old), &blocks_of(question.object), existing, answer);
+}
+
+/// Judges the configuration with `object` among, or in place of one of, `objects`.
+fn replace<K>(
+    objects: &[K],
+    question: &Question<'_>,
+    object: &DynamicObject,
+    answer: &mut Answer,
+    existing: &Existing,
+    put: impl FnOnce(&mut Existing, Vec<K>),
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
+{
+    let candidate: K = match object.clone().try_parse() {
+        Ok(candidate) => candidate,
+        Err(error) => {
+            answer.deny(format!("spec: cannot be read: {error}"));
+            return;
+        }
+    };
+    let mut objects: Vec<K> =
+        objects.iter().filter(|other| other.name_any() != question.name).cloned().collect();
+    objects.push(candidate);
+    let mut after = existing.clone();
+    put(&mut after, objects);
+    let before = problems(existing);
+    for problem in problems(&after) {
+        let own = problem.kind == question.kind && problem.name == question.name;
+        let text = if own { format!("{}: {}", problem.field, problem.message) } else { problem.to_string() };
+        let old = before.contains(&problem);
+        match problem.cause {
+            Cause::Invalid if !old => answer.deny(text),
+            Cause::Invalid | Cause::Unresolved if own => answer.warn(text),
+            // Of other objects, what was wrong before is not this author's business.
+            Cause::Unresolved if !old => answer.warn(text),
+            Cause::Invalid | Cause::Unresolved => {}
+        }
+    }
+}
+
+fn problems(existing: &Existing) -> Vec<Problem> {
+    let objects = config::Objects {
+        pools: existing.pools.iter().collect(),
+        l2_advertisements: existing.l2_advertisements.iter().collect(),
+        bgp_advertisements: existing.bgp_advertisements.iter().collect(),
+        bgp_peers: existing.bgp_peers.iter().collect(),
+        bfd_profiles: existing.bfd_profiles.iter().collect(),
+        communities: existing.communities.iter().collect(),
+    };
+    config::parse(&objects).1
+}
+
+fn judge_deletion(question: &Question<'_>, existing: &Existing, answer: &mut Answer) {
+    match question.kind {
+        "IPAddressPool" | "AddressPool" => lost_addresses(&blocks_of(question.old), &[], existing, answer),
+        "BFDProfile" => {
+            let users: Vec<_> = existing
+                .bgp_peers
+                .iter()
+                .filter(|peer| peer.spec.bfd_profile.as_deref() == Some(question.name))
+                .map(ResourceExt::name_any)
+                .collect();
+            if !users.is_empty() {
+                answer.warn(format!("these BGPPeers name this profile: {}", users.join(", ")));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Blocks of addresses of a pool of either kind, those that can be read.
+fn blocks_of(pool: Option<&DynamicObject>) -> Vec<metallb_core::range::AddressRange> {
+    let addresses = pool.and_then(|pool| pool.data["spec"]["addresses"].as_array());
+    let texts = addresses.into_iter().flatten().filter_map(serde_json::Value::as_str);
+    texts.filter_map(|text| text.parse().ok()).collect()
+}
+
+/// Warns of the Services whose address was in `before` and is not in `after`.
+fn lost_addresses(
+    before: &[metallb_core::range::AddressRange],
+    after: &[metallb_core::range::AddressRange],
+    existing: &Existing,
+    answer: &mut Answer,
+) {
+    const SHOWN: usize = 10;
+    let lost: Vec<String> = existing
+        .services
+        .iter()
+        .flat_map(|service| addresses_of(service).into_iter().map(move |address| (service, address)))
+        .filter(|(_, address)| before.iter().any(|block| block.contains(*address)))
+        .filter(|(_, address)| !after.iter().any(|block| block.contains(*address)))
+        .map(|(service, address)| {
+            format!("{}/{} ({address})", service.namespace().unwrap_or_default(), service.name_any())
+        })
+        .collect();
+    if lost.is_empty() {
+        return;
+    }
+    let more = if lost.len() > SHOWN { format!(" and {} more", lost.len() - SHOWN) } else { String::new() };
+    let shown: Vec<_> = lost.iter().take(SHOWN).map(String::as_str).collect();
+    answer.warn(format!(
+        "{} Services have an address that will no longer be in the pool: {}{more}",
+        lost.len(),
+        shown.join(", ")
+    ));
+}
+
+fn addresses_of(service: &Service) -> Vec<IpAddr> {
+    let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = status.and_then(|status| status.ingress.as_ref());
+    ingress.into_iter().flatten().filter_map(|point| point.ip.as_deref()?.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests;

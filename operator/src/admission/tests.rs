@@ -1,0 +1,192 @@
+use std::collections::BTreeMap;
+
+use super::*;
+
+fn settings() -> Settings {
+    let variables: BTreeMap<_, _> = [
+        ("OPERATOR_NAMESPACE", "metallb-system"),
+        ("POD_NAME", "operator"),
+        ("CONTROLLER_IMAGE", "controller:1"),
+        ("SPEAKER_IMAGE", "speaker:1"),
+    ]
+    .into();
+    Settings::read(|name| variables.get(name).map(|&value| value.to_owned())).unwrap()
+}
+
+fn object(kind: &str, name: &str, spec: &str) -> DynamicObject {
+    let version = if kind == "BGPPeer" { "v1beta2" } else { "v1beta1" };
+    serde_saphyr::from_str(&format!(
+        "{{apiVersion: metallb.io/{version}, kind: {kind}, metadata: {{name: {name}, namespace: metallb-system, uid: \
+         uid-{name}}}, spec: {{{spec}}}}}"
+    ))
+    .unwrap()
+}
+
+fn typed<K: DeserializeOwned + Resource<DynamicType = ()>>(kind: &str, name: &str, spec: &str) -> K {
+    object(kind, name, spec).try_parse().unwrap()
+}
+
+fn ask(old: Option<&DynamicObject>, new: Option<&DynamicObject>, existing: &Existing) -> Answer {
+    let either = new.or(old).unwrap();
+    let question = Question {
+        kind: &either.types.as_ref().unwrap().kind,
+        namespace: either.metadata.namespace.as_deref().unwrap(),
+        name: either.metadata.name.as_deref().unwrap(),
+        object: new,
+        old,
+    };
+    judge(&question, existing, &settings())
+}
+
+fn create(object: &DynamicObject, existing: &Existing) -> Answer {
+    ask(None, Some(object), existing)
+}
+
+fn denied(reasons: &[&str]) -> Answer {
+    Answer { denials: reasons.iter().map(|&reason| reason.to_owned()).collect(), warnings: Vec::new() }
+}
+
+fn warned(warnings: &[&str]) -> Answer {
+    Answer { denials: Vec::new(), warnings: warnings.iter().map(|&text| text.to_owned()).collect() }
+}
+
+#[test]
+fn a_resource_in_another_namespace_is_refused_and_one_of_another_name_warned_of() {
+    let mut elsewhere = object("MetalLB", "metallb", "");
+    elsewhere.metadata.namespace = Some("default".to_owned());
+    assert_eq!(
+        create(&elsewhere, &Existing::default()),
+        denied(&["MetalLB must be created in namespace metallb-system: in default it would have no effect"])
+    );
+    assert_eq!(
+        ask(Some(&elsewhere), Some(&elsewhere), &Existing::default()),
+        warned(&["this object has no effect: only those in namespace metallb-system have"])
+    );
+    assert_eq!(
+        create(&object("MetalLB", "second", ""), &Existing::default()),
+        warned(&[
+            "this resource has no effect: only the one named \"metallb\" has. It is the only one that is needed"
+        ])
+    );
+}
+
+#[test]
+fn a_problem_is_denied_where_it_comes_in_and_warned_of_where_it_was() {
+    let bad = object("MetalLB", "metallb", "bgpBackend: bird");
+    let worse = object("MetalLB", "metallb", "bgpBackend: bird, controllerConfig: {replicas: 99}");
+    let problem = "spec.bgpBackend: \"bird\" is not one of native, frr, frr-k8s, frr-k8s-external";
+    let existing = Existing::default();
+    assert_eq!(create(&bad, &existing), denied(&[problem]));
+    assert_eq!(ask(Some(&bad), Some(&bad), &existing), warned(&[problem]));
+    assert_eq!(
+        ask(Some(&bad), Some(&worse), &existing),
+        Answer {
+            denials: vec!["spec.controllerConfig.replicas: 99 is not between 1 and 10".to_owned()],
+            warnings: vec![problem.to_owned()],
+        }
+    );
+    assert_eq!(ask(Some(&bad), Some(&object("MetalLB", "metallb", "")), &existing), Answer::default());
+}
+
+#[test]
+fn pools_that_overlap_are_denied_whichever_is_older() {
+    let mut older: IPAddressPool = typed("IPAddressPool", "older", "addresses: [192.0.2.0/28]");
+    older.metadata.creation_timestamp = serde_json::from_str("\"2020-01-01T00:00:00Z\"").unwrap();
+    let mut newer: IPAddressPool = typed("IPAddressPool", "newer", "addresses: [192.0.2.16/28]");
+    newer.metadata.creation_timestamp = serde_json::from_str("\"2021-01-01T00:00:00Z\"").unwrap();
+    let existing = Existing { pools: vec![older, newer], ..Existing::default() };
+
+    let third = object("IPAddressPool", "third", "addresses: [192.0.2.20-192.0.2.40]");
+    assert_eq!(
+        create(&third, &existing),
+        denied(&[
+            "spec.addresses[0]: 192.0.2.20-192.0.2.40 overlaps 192.0.2.16/28 of IPAddressPool \"newer\""
+        ])
+    );
+    let mut grown = object("IPAddressPool", "older", "addresses: [192.0.2.0/24]");
+    grown.metadata.creation_timestamp = serde_json::from_str("\"2020-01-01T00:00:00Z\"").unwrap();
+    let answer =
+        ask(Some(&object("IPAddressPool", "older", "addresses: [192.0.2.0/28]")), Some(&grown), &existing);
+    assert_eq!(
+        answer,
+        denied(&[
+            "IPAddressPool \"newer\": spec.addresses[0]: 192.0.2.16/28 overlaps 192.0.2.0/24 of IPAddressPool \
+             \"older\""
+        ])
+    );
+    let address_pool = object("AddressPool", "p", "protocol: layer2, addresses: [192.0.2.8/32]");
+    assert_eq!(
+        create(&address_pool, &existing),
+        denied(&["spec.addresses[0]: 192.0.2.8/32 overlaps 192.0.2.0/28 of IPAddressPool \"older\""])
+    );
+}
+
+#[test]
+fn each_kind_is_judged() {
+    let existing = Existing::default();
+    for (kind, spec, field) in [
+        ("IPAddressPool", "addresses: [192.0.2.9-192.0.2.1]", "spec.addresses[0]"),
+        ("IPAddressPool", "addresses: []", "spec.addresses"),
+        ("IPAddressPool", "addresses: [192.0.2.1-'2001:db8::1']", "spec.addresses[0]"),
+        ("AddressPool", "protocol: layer2, addresses: [192.0.2.1]", "spec.addresses[0]"),
+        (
+            "AddressPool",
+            "protocol: layer2, addresses: [192.0.2.0/24], bgpAdvertisements: [{}]",
+            "spec.bgpAdvertisements",
+        ),
+        (
+            "L2Advertisement",
+            "nodeSelectors: [{matchExpressions: [{key: a, operator: Near}]}]",
+            "spec.nodeSelectors[0]",
+        ),
+        ("BGPAdvertisement", "aggregationLength: 33", "spec.aggregationLength"),
+        ("BGPPeer", "myASN: 0, peerASN: 64512, peerAddress: 192.0.2.1", "spec.myASN"),
+        ("BFDProfile", "receiveInterval: 5", "spec.receiveInterval"),
+        ("Community", "communities: [{name: a, value: '1:2:3'}]", "spec.communities[0]"),
+    ] {
+        let answer = create(&object(kind, "x", spec), &existing);
+        assert!(!answer.denials.is_empty(), "{kind} {spec}: {answer:?}");
+        assert!(answer.denials.iter().all(|denial| denial.starts_with(field)), "{kind} {spec}: {answer:?}");
+    }
+}
+
+#[test]
+fn what_names_an_object_that_does_not_exist_yet_is_warned_of() {
+    let peer =
+        object("BGPPeer", "p", "myASN: 64512, peerASN: 64513, peerAddress: 192.0.2.1, bfdProfile: fast");
+    let answer = create(&peer, &Existing::default());
+    assert_eq!(answer.denials, Vec::<String>::new());
+    assert!(answer.warnings[0].starts_with("spec.bfdProfile: "), "{answer:?}");
+}
+
+#[test]
+fn a_pool_in_use_may_be_deleted_or_shrunk_but_not_unnoticed() {
+    let service = |number: u8| -> Service {
+        serde_saphyr::from_str(&format!(
+            "{{metadata: {{name: s{number}, namespace: web}}, status: {{loadBalancer: {{ingress: [{{ip: \
+             192.0.2.{number}}}, {{hostname: x}}]}}}}}}"
+        ))
+        .unwrap()
+    };
+    let pool = object("IPAddressPool", "p", "addresses: [192.0.2.0/24]");
+    let mut existing = Existing { services: vec![service(1), service(200)], ..Existing::default() };
+    let shrunk = object("IPAddressPool", "p", "addresses: [192.0.2.0/25]");
+    assert_eq!(
+        ask(Some(&pool), Some(&shrunk), &existing),
+        warned(&["1 Services have an address that will no longer be in the pool: web/s200 (192.0.2.200)"])
+    );
+    existing.services = (1..=12).map(service).collect();
+    let answer = ask(Some(&pool), None, &existing);
+    assert_eq!(answer.denials, Vec::<String>::new());
+    assert!(answer.warnings[0].starts_with("12 Services have"), "{answer:?}");
+    assert!(answer.warnings[0].ends_with("web/s10 (192.0.2.10) and 2 more"), "{answer:?}");
+}
+
+#[test]
+fn a_profile_that_peers_name_is_deleted_with_a_warning() {
+    let peer =
+        typed("BGPPeer", "p", "myASN: 64512, peerASN: 64513, peerAddress: 192.0.2.1, bfdProfile: fast");
+    let existing = Existing { bgp_peers: vec![peer], ..Existing::default() };
+    let answer = ask(Some(&object("BFDProfile", "fast", "")), None, &existing);
+    assert_eq!(answer, warned(&["these BGPPeers name this profile: p"]));
+}

@@ -1,0 +1,210 @@
+//! The HTTPS server that answers the API server's questions about objects of metallb.io.
+//!
+//! Every replica of the operator answers, also one that does not lead. The pod counts as ready once the server has
+//! answered a request of its own over TLS and the API server trusts its certificate.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::{
+    Json, Router,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use axum_server::tls_rustls::RustlsConfig;
+use kube::{
+    Client,
+    core::{
+        DynamicObject,
+        admission::{AdmissionRequest, AdmissionResponse, AdmissionReview, Operation},
+    },
+};
+use metallb_runtime::probes::Readiness;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admission::{self, Answer, Question},
+    cluster,
+    settings::{REQUEST_TIMEOUT, Settings},
+    tls,
+};
+
+/// An object is at most 1.5 MiB, and a request holds two.
+const LARGEST_REQUEST: usize = 7 * 1024 * 1024;
+
+/// Certificate of the server and whether the API server trusts it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Certificate chain in PEM.
+    pub certificate: String,
+    /// Key in PEM.
+    pub key: String,
+    /// Whether the API server trusts it wherever it asks.
+    pub is_published: bool,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("is_published", &self.is_published).finish_non_exhaustive()
+    }
+}
+
+/// Serves on `address` with the certificate that `identity` holds, from when there is one until `cancel`, and keeps
+/// `readiness`.
+///
+/// # Errors
+/// When the address cannot be bound, naming it.
+pub async fn serve(
+    address: SocketAddr,
+    versions: tls::Versions,
+    client: Client,
+    settings: Arc<Settings>,
+    mut identity: watch::Receiver<Option<Identity>>,
+    readiness: Readiness,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let first = tokio::select! {
+        () = cancel.cancelled() => return Ok(()),
+        first = usable(&mut identity, &versions) => first?,
+    };
+    let config = RustlsConfig::from_config(first);
+    let handle = axum_server::Handle::new();
+    let routes = Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/{*path}", post(review))
+        .layer(DefaultBodyLimit::max(LARGEST_REQUEST))
+        .with_state(Asked { client, settings });
+    let server = axum_server::bind_rustls(address, config.clone())
+        .http1_only()
+        .handle(handle.clone())
+        .serve(routes.into_make_service());
+    tokio::select! {
+        result = server => result.with_context(|| format!("webhooks: cannot serve on {address}")),
+        result = keep(&config, &versions, &handle, identity, &readiness) => result,
+        () = cancel.cancelled() => {
+            handle.graceful_shutdown(Some(Duration::from_secs(2)));
+            Ok(())
+        }
+    }
+}
+
+/// Waits for a certificate that can be used.
+async fn usable(
+    identity: &mut watch::Receiver<Option<Identity>>,
+    versions: &tls::Versions,
+) -> anyhow::Result<Arc<ServerConfig>> {
+    loop {
+        let current = identity.borrow_and_update().clone();
+        match current.map(|identity| server_config(&identity, versions)) {
+            Some(Ok(config)) => return Ok(config),
+            Some(Err(error)) => {
+                tracing::warn!(error = format!("{error:#}"), "the webhooks' certificate cannot be used");
+            }
+            None => {}
+        }
+        identity.changed().await.context("nobody makes a certificate any more")?;
+    }
+}
+
+fn server_config(identity: &Identity, versions: &tls::Versions) -> anyhow::Result<Arc<ServerConfig>> {
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(identity.certificate.as_bytes()).collect();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).context("its key")?;
+    let builder = ServerConfig::builder_with_provider(versions.provider())
+        .with_protocol_versions(versions.versions())?;
+    let mut config = builder.with_no_client_auth().with_single_cert(chain.context("its chain")?, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Takes new certificates up, and says whether the server answers.
+async fn keep(
+    config: &RustlsConfig,
+    versions: &tls::Versions,
+    handle: &axum_server::Handle<SocketAddr>,
+    mut identity: watch::Receiver<Option<Identity>>,
+    readiness: &Readiness,
+) -> anyhow::Result<()> {
+    let address = handle.listening().await.context("webhooks: the server ended")?;
+    let mut answered_with = String::new();
+    loop {
+        let current = identity.borrow_and_update().clone();
+        if let Some(current) = current {
+            if answered_with != current.certificate {
+                match server_config(&current, versions) {
+                    Ok(new) => config.reload_from_config(new),
+                    Err(error) => {
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            "the webhooks' certificate cannot be used"
+                        );
+                    }
+                }
+                match tls::ask(address.port(), &current.certificate).await {
+                    Ok(()) => answered_with.clone_from(&current.certificate),
+                    Err(error) => tracing::warn!(error = format!("{error:#}"), "the webhooks do not answer"),
+                }
+            }
+            readiness.set(current.is_published && answered_with == current.certificate);
+        }
+        identity.changed().await.context("nobody makes a certificate any more")?;
+    }
+}
+
+#[derive(Clone)]
+struct Asked {
+    client: Client,
+    settings: Arc<Settings>,
+}
+
+async fn review(
+    State(asked): State<Asked>,
+    Json(review): Json<AdmissionReview<DynamicObject>>,
+) -> Result<Json<AdmissionReview<DynamicObject>>, StatusCode> {
+    let request: AdmissionRequest<DynamicObject> = review.try_into().map_err(|_| StatusCode::BAD_REQUEST)?;
+    let response = AdmissionResponse::from(&request);
+    let question = Question {
+        kind: &request.kind.kind,
+        namespace: request.namespace.as_deref().unwrap_or_default(),
+        name: &request.name,
+        object: request.object.as_ref(),
+        old: request.old_object.as_ref(),
+    };
+    let answer = judge(&asked, &question, &request.operation).await;
+    tracing::debug!(
+        kind = question.kind,
+        name = question.name,
+        allowed = answer.denials.is_empty(),
+        "admission judged"
+    );
+    let mut response =
+        if answer.denials.is_empty() { response } else { response.deny(answer.denials.join("; ")) };
+    response.warnings = (!answer.warnings.is_empty()).then_some(answer.warnings);
+    Ok(Json(response.into_review()))
+}
+
+async fn judge(asked: &Asked, question: &Question<'_>, operation: &Operation) -> Answer {
+    let pool = matches!(question.kind, "IPAddressPool" | "AddressPool");
+    let services = pool && *operation != Operation::Create;
+    let existing = if question.kind == "MetalLB" {
+        Ok(admission::Existing::default())
+    } else {
+        let read = cluster::existing(&asked.client, &asked.settings, services);
+        match tokio::time::timeout(REQUEST_TIMEOUT, read).await {
+            Ok(existing) => existing.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs())),
+        }
+    };
+    match existing {
+        Ok(existing) => admission::judge(question, &existing, &asked.settings),
+        Err(error) => Answer {
+            denials: vec![format!("what exists cannot be read, so nothing can be judged: {error}")],
+            warnings: Vec::new(),
+        },
+    }
+}
