@@ -134,7 +134,13 @@ fn install_yaml_is_made_from_config() {
     // A resource of a kind that the same file defines would be refused at the first apply.
     let groups: BTreeSet<&str> =
         objects.iter().map(|object| object["apiVersion"].as_str().unwrap()).collect();
-    let wanted = ["apiextensions.k8s.io/v1", "apps/v1", "rbac.authorization.k8s.io/v1", "v1"];
+    let wanted = [
+        "admissionregistration.k8s.io/v1",
+        "apiextensions.k8s.io/v1",
+        "apps/v1",
+        "rbac.authorization.k8s.io/v1",
+        "v1",
+    ];
     assert_eq!(groups, BTreeSet::from(wanted));
 }
 
