@@ -8,6 +8,7 @@
 //! first, 0 last), then those without `serviceAllocation`; equals by name.
 
 mod choose;
+mod explain;
 mod ledger;
 mod resting;
 mod revise;
@@ -19,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+pub use explain::{Considered, Explanation, NoOffer};
 pub use ledger::{Conflict, Counters, Holding, Ledger, PoolSpec};
 pub use resting::Rest;
 pub use slots::PerFamily;

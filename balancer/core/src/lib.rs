@@ -19,6 +19,7 @@ pub mod config;
 pub mod decision;
 pub mod election;
 pub mod plan;
+pub mod preview;
 pub mod range;
 pub mod refusal;
 pub mod report;

@@ -5,17 +5,21 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::LoadBalancerIngress;
+use k8s_openapi::{
+    api::core::v1::LoadBalancerIngress,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
 
 use crate::{
-    claim::{ServiceFacts, shown},
+    claim::{ADDRESS_ASSIGNED, ServiceFacts, shown},
     decision::{Change, Concern, Decision, Loss},
     refusal::{self, Refusal},
 };
 
-/// Reason of [`ADDRESS_ASSIGNED`](crate::claim::ADDRESS_ASSIGNED) when all is well.
+/// Reason of [`ADDRESS_ASSIGNED`] when all is well.
 pub const ASSIGNED: &str = "Assigned";
-/// Reason of [`ADDRESS_ASSIGNED`](crate::claim::ADDRESS_ASSIGNED) when an address is kept that no pool holds.
+/// Reason of [`ADDRESS_ASSIGNED`] when an address is kept that no pool holds.
 pub const POOL_MISSING: &str = "PoolMissing";
 
 /// What is written about one Service.
@@ -25,7 +29,7 @@ pub struct Report {
     pub ingress: Option<Vec<LoadBalancerIngress>>,
     /// Annotation `metallb.io/ip-allocated-from-pool`.
     pub mark: Mark,
-    /// Condition [`ADDRESS_ASSIGNED`](crate::claim::ADDRESS_ASSIGNED).
+    /// Condition [`ADDRESS_ASSIGNED`].
     pub condition: Tell,
     /// In this order.
     pub events: Vec<Notice>,
@@ -53,7 +57,7 @@ pub enum Tell {
     Remove,
 }
 
-/// What the condition [`ADDRESS_ASSIGNED`](crate::claim::ADDRESS_ASSIGNED) says.
+/// What the condition [`ADDRESS_ASSIGNED`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Whether the Service has the address that it asks for.
@@ -108,6 +112,25 @@ impl Report {
         };
         (report.ingress.is_some() || report.mark != Mark::Unchanged || report.condition != Tell::Unchanged)
             .then_some(report)
+    }
+}
+
+impl Report {
+    /// The condition as it stands after this was written; its times say nothing.
+    #[must_use]
+    pub fn condition_after(&self, facts: &ServiceFacts) -> Option<Condition> {
+        match &self.condition {
+            Tell::Unchanged => facts.condition.clone(),
+            Tell::Remove => None,
+            Tell::Set(finding) => Some(Condition {
+                type_: ADDRESS_ASSIGNED.to_owned(),
+                status: if finding.holds { "True" } else { "False" }.to_owned(),
+                reason: finding.reason.to_owned(),
+                message: finding.message.clone(),
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+                observed_generation: None,
+            }),
+        }
     }
 }
 
