@@ -11,9 +11,16 @@ pub(crate) fn sort_out(
     command: &Command,
     args: impl IntoIterator<Item = OsString>,
 ) -> (Vec<OsString>, Vec<String>) {
-    let is_known = |name: &str| {
-        matches!(name, "help" | "version")
-            || command.get_arguments().any(|argument| argument.get_long() == Some(name))
+    // The long name of a flag, given long or short.
+    let long = |name: &str| {
+        let is_short =
+            |argument: &clap::Arg| argument.get_short().is_some_and(|short| name.chars().eq([short]));
+        let known = |argument: &&clap::Arg| argument.get_long() == Some(name) || is_short(argument);
+        match name {
+            "help" | "h" => Some("help".to_owned()),
+            "version" => Some("version".to_owned()),
+            _ => command.get_arguments().find(known)?.get_long().map(str::to_owned),
+        }
     };
     let mut args = args.into_iter().peekable();
     let mut known: Vec<OsString> = args.next().into_iter().collect();
@@ -25,11 +32,10 @@ pub(crate) fn sort_out(
             continue;
         };
         let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
-        let name = if name == "h" { "help" } else { name };
         let takes_next = value.is_none() && !matches!(name, "help" | "version");
         let next =
             takes_next.then(|| args.next_if(|next| !next.to_string_lossy().starts_with('-'))).flatten();
-        if is_known(name) {
+        if let Some(name) = long(name) {
             known.push(match value {
                 Some(value) => format!("--{name}={value}").into(),
                 None => format!("--{name}").into(),

@@ -5,6 +5,8 @@
 //! shows all that the holder before it has written.
 
 mod events;
+mod inspect;
+mod manifests;
 mod metrics;
 mod pools;
 mod serve;
@@ -13,7 +15,7 @@ mod state;
 mod watch;
 mod write;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow};
 use kube::Client;
@@ -37,11 +39,37 @@ const STANDBY: Duration = Duration::from_secs(1);
 /// What Events that wait are given to be written when the program ends.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Does what the settings ask for: answers a question, or serves until the program is asked to end.
+///
+/// # Errors
+/// When the cluster or a file cannot be read, and those of [`run`].
+pub async fn start(settings: Settings) -> anyhow::Result<ExitCode> {
+    let mut good = true;
+    let place = || async {
+        let client = Client::try_default().await.context("no access to a cluster")?;
+        let (namespace, class) = (settings.namespace(), settings.class());
+        anyhow::Ok(inspect::Place { client, namespace, class, policy: settings.pool_edit_policy })
+    };
+    match (&settings.explain, &settings.file) {
+        (Some(service), _) => inspect::explain(&place().await?, service).await?,
+        (None, Some(file)) if settings.check || settings.diff => {
+            if settings.check {
+                good &= inspect::check(file)?;
+            }
+            if settings.diff {
+                good &= inspect::diff(&place().await?, file).await?;
+            }
+        }
+        _ => run(settings).await?,
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// Runs until the program is asked to end.
 ///
 /// # Errors
 /// When the API server cannot be reached at all, a port is taken, or the Lease is lost.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
+async fn run(settings: Settings) -> anyhow::Result<()> {
     logs::init(settings.log_level);
     settings.log_unused();
     let cancel = shutdown::token()?;

@@ -6,7 +6,7 @@
 //! the API server delays no answer and no heartbeat.
 
 mod announcer;
-mod facts;
+pub(crate) mod facts;
 mod gossip;
 pub mod layer2;
 pub mod links;

@@ -47,6 +47,18 @@ pub struct Settings {
     /// Folder with tls.crt and tls.key for the metrics; by default a certificate is made at start.
     #[arg(long)]
     metrics_cert_dir: Option<PathBuf>,
+    /// Tell all about the address of this Service, NAMESPACE/NAME, and end.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub explain: Option<String>,
+    /// Judge the configuration in the files given by -f without a cluster, and end; status 1 when something is wrong.
+    #[arg(long, requires = "file")]
+    pub check: bool,
+    /// List the Services whose address would change in the cluster if the files given by -f were applied, and end.
+    #[arg(long, requires = "file")]
+    pub diff: bool,
+    /// A file or folder of YAML, for --check and --diff.
+    #[arg(short, long)]
+    pub file: Option<PathBuf>,
     /// What was given besides and is not used.
     #[arg(skip)]
     unused: Vec<String>,

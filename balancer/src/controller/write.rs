@@ -217,3 +217,7 @@ fn status_patch(facts: &ServiceFacts, report: &Report, now: Timestamp) -> Value 
     }
     json!({ "metadata": metadata, "status": status })
 }
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod tests;

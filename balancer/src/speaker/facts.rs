@@ -15,25 +15,25 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// A Service, with what is needed to write about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ServiceFacts {
-    pub(super) key: ServiceKey,
-    pub(super) uid: String,
+pub(crate) struct ServiceFacts {
+    pub(crate) key: ServiceKey,
+    pub(crate) uid: String,
     /// `None` when it is not for this load balancer to announce, or has no address.
-    pub(super) service: Option<plan::Service>,
+    pub(crate) service: Option<plan::Service>,
 }
 
 /// One EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct SliceFacts {
+pub(crate) struct SliceFacts {
     /// Namespace and name of the slice.
-    pub(super) key: ServiceKey,
+    pub(crate) key: ServiceKey,
     /// The Service that it belongs to.
-    pub(super) service: ServiceKey,
-    pub(super) endpoints: plan::Endpoints,
+    pub(crate) service: ServiceKey,
+    pub(crate) endpoints: plan::Endpoints,
 }
 
 /// Reduces a Service. `class` is the `loadBalancerClass` that is served; `None` serves those without one.
-pub(super) fn service(object: &Service, class: Option<&str>) -> ServiceFacts {
+pub(crate) fn service(object: &Service, class: Option<&str>) -> ServiceFacts {
     let metadata = &object.metadata;
     let spec = object.spec.as_ref();
     let wanted = spec.is_some_and(|spec| {
@@ -69,7 +69,7 @@ fn addresses(object: &Service) -> Vec<IpAddr> {
 }
 
 /// Reduces an EndpointSlice.
-pub(super) fn slice(object: &EndpointSlice) -> SliceFacts {
+pub(crate) fn slice(object: &EndpointSlice) -> SliceFacts {
     let metadata = &object.metadata;
     let namespace = metadata.namespace.as_deref();
     let service = metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
@@ -90,7 +90,7 @@ fn serves(endpoint: &Endpoint) -> bool {
 }
 
 /// Reduces a Node to its name and what a plan needs.
-pub(super) fn node(object: &Node) -> (String, plan::Node) {
+pub(crate) fn node(object: &Node) -> (String, plan::Node) {
     let conditions = object.status.as_ref().and_then(|status| status.conditions.as_ref());
     let network_unavailable = conditions
         .into_iter()
@@ -106,7 +106,7 @@ pub(super) fn node(object: &Node) -> (String, plan::Node) {
 
 /// Reduces the pod of a speaker: its own name, and the seed that it is. `None` for a pod that has no address, or has
 /// ended.
-pub(super) fn speaker(object: &Pod, port: u16) -> (String, Option<Seed>) {
+pub(crate) fn speaker(object: &Pod, port: u16) -> (String, Option<Seed>) {
     let name = object.metadata.name.clone().unwrap_or_default();
     let seed = || {
         let status = object.status.as_ref()?;

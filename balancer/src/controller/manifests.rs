@@ -1,0 +1,172 @@
+//! Objects of the configuration in YAML files, as they would be applied.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use metallb_api::{
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, names::GROUP,
+};
+use metallb_core::config::Objects;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The objects in some files, and what could not be read of them.
+#[derive(Debug, Default)]
+pub(super) struct Manifests {
+    /// IPAddressPools.
+    pub(super) pools: Vec<IPAddressPool>,
+    l2_advertisements: Vec<L2Advertisement>,
+    bgp_advertisements: Vec<BGPAdvertisement>,
+    bgp_peers: Vec<BGPPeer>,
+    bfd_profiles: Vec<BFDProfile>,
+    communities: Vec<Community>,
+    /// What could not be read, each with its file.
+    pub(super) unreadable: Vec<String>,
+    /// How many objects of the configuration there are.
+    pub(super) count: usize,
+}
+
+impl Manifests {
+    /// Reads the file `path`, or all files of the folder `path` that end in .yaml, .yml or .json.
+    ///
+    /// # Errors
+    /// When a file cannot be read at all. What is wrong *in* a file is noted in the result.
+    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+        let mut manifests = Self::default();
+        for file in files(path)? {
+            let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+            manifests.take_file(&file.display().to_string(), &text);
+        }
+        Ok(manifests)
+    }
+
+    fn take_file(&mut self, file: &str, text: &str) {
+        match serde_saphyr::from_multiple::<Value>(text) {
+            Ok(documents) => documents.into_iter().for_each(|document| self.take(file, document)),
+            Err(error) => self.unreadable.push(format!("{file}: {error}")),
+        }
+    }
+
+    /// Takes one document. Those of other groups and kinds are none of ours.
+    fn take(&mut self, file: &str, mut document: Value) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let kind = text(&document["kind"]);
+        if kind == "List" || kind.ends_with("List") && document["items"].is_array() {
+            if let Value::Array(items) = document["items"].take() {
+                items.into_iter().for_each(|item| self.take(file, item));
+            }
+            return;
+        }
+        if text(&document["apiVersion"]).split('/').next() != Some(GROUP) {
+            return;
+        }
+        let name = text(&document["metadata"]["name"]);
+        let read = match kind.as_str() {
+            "IPAddressPool" => push(&mut self.pools, document),
+            "L2Advertisement" => push(&mut self.l2_advertisements, document),
+            "BGPAdvertisement" => push(&mut self.bgp_advertisements, document),
+            "BGPPeer" => push(&mut self.bgp_peers, document),
+            "BFDProfile" => push(&mut self.bfd_profiles, document),
+            "Community" => push(&mut self.communities, document),
+            _ => return,
+        };
+        self.count += 1;
+        if let Err(error) = read {
+            self.unreadable.push(format!("{file}: {kind} {name:?}: {error}"));
+        }
+    }
+
+    /// The objects, to be parsed.
+    pub(super) fn objects(&self) -> Objects<'_> {
+        Objects {
+            pools: self.pools.iter().collect(),
+            l2_advertisements: self.l2_advertisements.iter().collect(),
+            bgp_advertisements: self.bgp_advertisements.iter().collect(),
+            bgp_peers: self.bgp_peers.iter().collect(),
+            bfd_profiles: self.bfd_profiles.iter().collect(),
+            communities: self.communities.iter().collect(),
+        }
+    }
+}
+
+fn push<T: DeserializeOwned>(list: &mut Vec<T>, document: Value) -> serde_json::Result<()> {
+    list.push(serde_json::from_value(document)?);
+    Ok(())
+}
+
+fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).with_context(|| path.display().to_string())? {
+        let file = entry?.path();
+        let ending = file.extension().and_then(|ending| ending.to_str());
+        if matches!(ending, Some("yaml" | "yml" | "json")) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metallb_core::config::parse;
+
+    const TWO_POOLS: &str = "
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: good, namespace: metallb-system}
+spec: {addresses: [192.0.2.0/28]}
+---
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: bad}
+spec: {addresses: [192.0.2.1]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: other}
+";
+    const LIST: &str = "
+apiVersion: v1
+kind: List
+items:
+- apiVersion: metallb.io/v1beta1
+  kind: L2Advertisement
+  metadata: {name: all}
+- apiVersion: metallb.io/v1beta1
+  kind: IPAddressPool
+  metadata: {name: odd}
+  spec: {addresses: 7}
+";
+
+    #[test]
+    fn files_are_judged_as_they_would_be_in_the_cluster() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [("a.yaml", TWO_POOLS), ("b.yml", LIST), ("c.yaml", "a: [b"), ("d.txt", "not looked at: [")]
+        {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let manifests = Manifests::read(folder.path()).unwrap();
+        let (config, problems) = parse(&manifests.objects());
+        let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            ["IPAddressPool \"bad\": spec.addresses[0]: 192.0.2.1 is a single address: write 192.0.2.1/32"]
+        );
+        assert_eq!(config.pools.keys().collect::<Vec<_>>(), ["good"]);
+        assert_eq!(config.l2_advertisements.keys().collect::<Vec<_>>(), ["all"]);
+        assert_eq!(manifests.count, 4);
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        assert_eq!(manifests.unreadable.len(), 2, "{:?}", manifests.unreadable);
+        assert!(manifests.unreadable[0].starts_with(&format!("{}: IPAddressPool \"odd\": ", at("b.yml"))));
+        assert!(manifests.unreadable[1].starts_with(&format!("{}: ", at("c.yaml"))));
+    }
+}
