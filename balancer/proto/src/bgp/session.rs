@@ -214,13 +214,12 @@ impl Session {
         if side == Side::Outgoing {
             self.dial = Dial::Off;
         }
-        if self.phase != Phase::Running {
-            return out.push(Action::Close(side));
-        }
         if self.slot(side).is_some() {
             // The router opens a second connection only when it has lost the first.
-            self.slot(side).take();
-            out.push(Action::Report(Report::Down(Down::Replaced)));
+            self.forget(now, side, Down::Replaced, out);
+        }
+        if self.phase != Phase::Running {
+            return out.push(Action::Close(side));
         }
         let restarting = self.restarting;
         let Self { settings, rng, counters, .. } = self;
@@ -274,10 +273,7 @@ impl Session {
         if self.slot(other).is_some() {
             self.end(now, other, Down::Sent(Notification::cease(notification::COLLISION)), out);
         }
-        if let (Side::Incoming, Dial::Until(_)) = (side, self.dial) {
-            out.push(Action::Close(Side::Outgoing));
-        }
-        self.dial = Dial::Off;
+        self.hang_up(out);
         self.restarting = false;
         self.counters.established += 1;
         if let Some(agreed) = self.agreed() {
@@ -320,6 +316,14 @@ impl Session {
         self.retry(now);
     }
 
+    /// Gives up an attempt to connect, and plans no other.
+    fn hang_up(&mut self, out: &mut Vec<Action>) {
+        if let Dial::Until(_) = self.dial {
+            out.push(Action::Close(Side::Outgoing));
+        }
+        self.dial = Dial::Off;
+    }
+
     /// Plans the next attempt, unless another connection stands or is on its way.
     fn retry(&mut self, now: Instant) {
         let is_wanted = self.phase == Phase::Running && !self.settings.passive;
@@ -349,10 +353,10 @@ impl Session {
         let keeps_routes = self.agreed().is_some_and(|agreed| agreed.graceful_restart.is_some());
         let is_draining = matches!(self.phase, Phase::Draining { .. });
         match (stop, standing) {
-            (Stop::Restart { .. }, Some(side)) if keeps_routes && !is_draining => {
-                self.phase = Phase::Stopped;
-                self.end(now, side, Down::Restart, out);
-                self.shut(now, &Notification::shutdown(""), out);
+            (Stop::Restart { .. }, Some(_)) if keeps_routes && !is_draining => self.abandon(now, out),
+            // The router may hold routes from before, and a NOTIFICATION would cost them.
+            (Stop::Restart { .. }, None) if self.settings.graceful_restart.is_some() => {
+                self.abandon(now, out)
             }
             (Stop::Leave { text } | Stop::Restart { text }, Some(side))
                 if !is_draining && !self.settings.drain.is_zero() && self.advertised() > 0 =>
@@ -364,6 +368,15 @@ impl Session {
             }
             (Stop::Leave { text } | Stop::Restart { text }, _) => self.leave(now, &text, out),
             (Stop::Reset, _) => self.shut(now, &Notification::cease(notification::CONFIGURATION_CHANGE), out),
+        }
+    }
+
+    /// Ends every connection without a word, so that the router keeps the routes.
+    fn abandon(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.phase = Phase::Stopped;
+        self.hang_up(out);
+        for side in Side::ALL {
+            self.end(now, side, Down::Restart, out);
         }
     }
 
@@ -379,10 +392,7 @@ impl Session {
 
     fn shut(&mut self, now: Instant, notification: &Notification, out: &mut Vec<Action>) {
         self.phase = Phase::Stopped;
-        if let Dial::Until(_) = self.dial {
-            out.push(Action::Close(Side::Outgoing));
-        }
-        self.dial = Dial::Off;
+        self.hang_up(out);
         let is_reset = notification.subcode == notification::CONFIGURATION_CHANGE;
         for side in Side::ALL {
             let Some(connection) = self.slot(side).as_ref() else { continue };

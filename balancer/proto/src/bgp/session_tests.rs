@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 
+use proptest::prelude::*;
+
 use super::super::frame::{Kind, encode};
 use super::super::route::{Attributes, Community, Family};
 use super::super::settings::{Asn, GracefulRestart, RemoteAsn, RouterId};
@@ -634,4 +636,155 @@ fn a_wrong_as_number_is_refused_by_both() {
     let mut link = Link::one_way(settings(64512, 64999, 1), settings(64513, 64512, 2));
     assert_eq!(link.downs(0), [Down::Sent(Notification::new(2, 2, []))]);
     assert_eq!(link.downs(1), [Down::Received(Notification::new(2, 2, []))]);
+}
+
+#[test]
+fn a_restart_before_the_session_stands_is_silent_too() {
+    let mut session = Session::new(restartable(settings(64512, 64513, 1), true));
+    let now = origin();
+    session.handle(now, Event::Start);
+    session.handle(now, Event::Connected { side: Side::Outgoing, next_hops: next_hops(1) });
+    assert_eq!(
+        session.handle(now, Event::Stop(Stop::Restart { text: "rollout".into() })),
+        [
+            Action::Close(Side::Outgoing),
+            Action::Report(Report::Down(Down::Restart)),
+            Action::Report(Report::State(State::Idle)),
+            Action::Report(Report::Stopped),
+        ]
+    );
+}
+
+/// Anything that can happen to a session.
+#[derive(Debug, Clone)]
+enum Happening {
+    Connected(Side),
+    Open(Side),
+    Message(Side, Kind, Vec<u8>),
+    Bytes(Side, Vec<u8>),
+    Flushed(Side),
+    Closed(Side),
+    Routes(Vec<u8>),
+    BfdDown,
+    Wait(u64),
+    Stop(Stop),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let side = prop_oneof![Just(Side::Outgoing), Just(Side::Incoming)];
+    let kind =
+        prop_oneof![Just(Kind::Update), Just(Kind::Notification), Just(Kind::RouteRefresh), Just(Kind::Open)];
+    let octets = || proptest::collection::vec(any::<u8>(), 4..40);
+    let text = String::from("text");
+    let stop = prop_oneof![
+        Just(Stop::Restart { text: text.clone() }),
+        Just(Stop::Leave { text }),
+        Just(Stop::Reset)
+    ];
+    prop_oneof![
+        4 => side.clone().prop_map(Happening::Connected),
+        4 => side.clone().prop_map(Happening::Open),
+        6 => side.clone().prop_map(|side| Happening::Message(side, Kind::Keepalive, vec![])),
+        1 => (side.clone(), kind, octets()).prop_map(|(side, kind, body)| Happening::Message(side, kind, body)),
+        1 => (side.clone(), octets()).prop_map(|(side, bytes)| Happening::Bytes(side, bytes)),
+        3 => side.clone().prop_map(Happening::Flushed),
+        1 => side.prop_map(Happening::Closed),
+        3 => octets().prop_map(Happening::Routes),
+        1 => Just(Happening::BfdDown),
+        5 => (0u64..40_000).prop_map(Happening::Wait),
+        1 => stop.prop_map(Happening::Stop),
+    ]
+}
+
+/// The network of one session: what may be sent where.
+#[derive(Default)]
+struct Watcher {
+    connecting: bool,
+    open: BTreeSet<Side>,
+    stopped: bool,
+}
+
+impl Watcher {
+    fn check(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            // Only a connection that comes too late has to be closed.
+            assert!(!self.stopped || matches!(action, Action::Close(_)), "{action:?} after Stopped");
+            match action {
+                Action::Connect => {
+                    assert!(!self.connecting && !self.open.contains(&Side::Outgoing), "a second attempt");
+                    self.connecting = true;
+                }
+                Action::Send { side, .. } => assert!(self.open.contains(&side), "{side:?} is not open"),
+                Action::Close(side) => {
+                    let was_open = self.open.remove(&side);
+                    assert!(was_open || (side == Side::Outgoing && self.connecting), "{side:?} is not open");
+                    self.connecting &= side != Side::Outgoing || was_open;
+                }
+                Action::Report(Report::Stopped) => self.stopped = true,
+                Action::Report(_) => {}
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn whatever_happens_actions_make_sense_and_deadlines_pass(
+        happenings in proptest::collection::vec(happening(), 1..60),
+        restarts: bool,
+        passive: bool,
+    ) {
+        let plain = Settings { passive, max_prefixes: Some(10), ..settings(64512, 64513, 1) };
+        let mut session = Session::new(if restarts { restartable(plain, true) } else { plain });
+        let router = encode(Kind::Open, &open::encode(&restartable(settings(64513, 64512, 2), false), false));
+        let mut now = origin();
+        let mut watcher = Watcher::default();
+        watcher.check(session.handle(now, Event::Start));
+        for happening in happenings {
+            let actions = match happening {
+                Happening::Connected(side) => {
+                    if side == Side::Outgoing && !std::mem::take(&mut watcher.connecting) {
+                        continue;
+                    }
+                    watcher.open.insert(side);
+                    session.handle(now, Event::Connected { side, next_hops: next_hops(1) })
+                }
+                Happening::Open(side) => session.handle(now, Event::Received { side, bytes: &router }),
+                Happening::Message(side, kind, body) => {
+                    session.handle(now, Event::Received { side, bytes: &encode(kind, &body) })
+                }
+                Happening::Bytes(side, bytes) => session.handle(now, Event::Received { side, bytes: &bytes }),
+                Happening::Flushed(side) => session.handle(now, Event::Flushed(side)),
+                Happening::Closed(side) => {
+                    let known = watcher.open.remove(&side)
+                        || (side == Side::Outgoing && std::mem::take(&mut watcher.connecting));
+                    if !known {
+                        continue;
+                    }
+                    session.handle(now, Event::Closed { side, reason: "closed" })
+                }
+                Happening::Routes(hosts) => {
+                    let prefix = |host: &u8| format!("198.51.100.{host}/32").parse().unwrap();
+                    let routes = hosts.iter().map(|host| (prefix(host), Arc::default())).collect();
+                    session.handle(now, Event::Routes(Arc::new(routes)))
+                }
+                Happening::BfdDown => session.handle(now, Event::BfdDown),
+                Happening::Stop(stop) => session.handle(now, Event::Stop(stop)),
+                Happening::Wait(milliseconds) => {
+                    let end = now + Duration::from_millis(milliseconds);
+                    while let Some(due) = session.deadline().filter(|due| *due <= end) {
+                        now = now.max(due);
+                        watcher.check(session.handle(now, Event::Timeout));
+                        let next = session.deadline();
+                        prop_assert!(next.is_none_or(|next| next > now), "{:?} is due again at once", session);
+                    }
+                    now = end;
+                    continue;
+                }
+            };
+            watcher.check(actions);
+        }
+    }
 }
