@@ -15,9 +15,10 @@ mod observer;
 mod packet;
 mod report;
 mod settings;
+mod streams;
 mod sys;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -201,11 +202,12 @@ impl Network {
     }
 
     async fn run(self, cancel: CancellationToken) -> anyhow::Result<()> {
-        let (ask, asked) = mpsc::channel::<IpAddr>(BACKLOG);
-        let (answer, answered) = mpsc::channel::<IpAddr>(BACKLOG);
+        let (ask, asked) = mpsc::channel(BACKLOG);
+        let (answer, answered) = mpsc::channel(BACKLOG);
         let links = watch::Sender::default();
+        let own_links = links.subscribe();
         let layer2 =
-            layer2::Ports { links: links.subscribe(), plan: self.plan, questions: asked, hosts: answer };
+            layer2::Ports { links: links.subscribe(), plan: self.plan, questions: asked, answers: answer };
         let mut tasks = JoinSet::new();
         let stop = cancel.clone();
         tasks.spawn(async move {
@@ -217,8 +219,13 @@ impl Network {
         tasks.spawn(layer2::run(self.gratuitous, layer2, self.metrics.layer2.clone(), cancel.clone()));
         match self.membership {
             Some(settings) => {
-                let ports =
-                    gossip::Ports { seeds: self.seeds, hosts: answered, questions: ask, roster: self.roster };
+                let ports = gossip::Ports {
+                    seeds: self.seeds,
+                    answers: answered,
+                    questions: ask,
+                    roster: self.roster,
+                    links: own_links,
+                };
                 tasks.spawn(gossip::run(settings, ports, self.metrics, cancel.clone()));
             }
             None => {

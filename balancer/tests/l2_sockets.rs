@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use metallb_balancer::speaker::layer2::{self, Ports};
+use metallb_balancer::speaker::layer2::{self, Answer, Ports, Question};
 use metallb_balancer::speaker::links;
 use metallb_balancer::speaker::metrics::Layer2Metrics;
 use metallb_core::plan::{Interfaces, Plan};
@@ -36,8 +36,8 @@ struct Segment {
     speaker_thread: i32,
     plan: watch::Sender<Arc<Plan>>,
     cancel: CancellationToken,
-    questions: mpsc::Sender<IpAddr>,
-    hosts: mpsc::Receiver<IpAddr>,
+    questions: mpsc::Sender<Question>,
+    answers: mpsc::Receiver<Answer>,
 }
 
 impl Segment {
@@ -48,7 +48,7 @@ impl Segment {
         let plan = watch::Sender::<Arc<Plan>>::default();
         let cancel = CancellationToken::new();
         let (questions, asked) = mpsc::channel(8);
-        let (answer, hosts) = mpsc::channel(8);
+        let (answer, answers) = mpsc::channel(8);
         let (go, ready) = std::sync::mpsc::channel::<()>();
         let (plans, stop) = (plan.subscribe(), cancel.clone());
         let speaker = std::thread::spawn(move || {
@@ -58,7 +58,8 @@ impl Segment {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let links = watch::Sender::default();
-                let ports = Ports { links: links.subscribe(), plan: plans, questions: asked, hosts: answer };
+                let ports =
+                    Ports { links: links.subscribe(), plan: plans, questions: asked, answers: answer };
                 let exclude = Exclude::new(["^lo$", "^hidden"]).unwrap();
                 tokio::select! {
                     ended = links::follow(exclude, links) => panic!("the links ended: {ended:?}"),
@@ -69,7 +70,7 @@ impl Segment {
             });
         });
         let speaker_thread = told.recv().unwrap();
-        let segment = Self { speaker: Some(speaker), speaker_thread, plan, cancel, questions, hosts };
+        let segment = Self { speaker: Some(speaker), speaker_thread, plan, cancel, questions, answers };
         let peer = format!("link add va type veth peer name vb address {SPEAKER_MAC} netns {speaker_thread}");
         ip(&peer);
         ip("link set va up");
@@ -93,7 +94,7 @@ impl Segment {
     fn announce_on(&self, addresses: &[&str], interfaces: &Interfaces) {
         let announcements: BTreeMap<IpAddr, Interfaces> =
             addresses.iter().map(|address| (address.parse().unwrap(), interfaces.clone())).collect();
-        self.plan.send_replace(Arc::new(Plan { announcements, services: BTreeMap::new() }));
+        self.plan.send_replace(Arc::new(Plan { announcements, ..Plan::default() }));
     }
 
     fn on_speaker(&self, command: &str) -> String {
@@ -236,21 +237,40 @@ fn interfaces_come_and_go_and_are_chosen_by_name() {
     until("an excluded name is silent", || arping(V4).is_none());
 }
 
+/// Asks until the answer comes.
+fn ask(segment: &mut Segment, question: &Question, want: &Answer) {
+    until("the answer", || {
+        segment.questions.blocking_send(question.clone()).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        std::iter::from_fn(|| segment.answers.try_recv().ok()).any(|answer| answer == *want)
+    });
+}
+
 #[test]
-fn a_host_is_asked_for_its_own_address_at_link_level() {
+fn a_node_and_its_speaker_are_asked_whether_they_live() {
     let mut segment = Segment::new();
+    // The client plays a node whose speaker announces 172.22.0.9 and fd00:22::9; its kernel answers for it.
+    for address in ["172.22.0.9", "fd00:22::9"] {
+        let address: IpAddr = address.parse().unwrap();
+        let question = Question { node: "client".to_owned(), address };
+        segment.plan.send_replace(Arc::default());
+        ask(&mut segment, &question, &Answer::Host(address));
+        let elsewhere = [(address, "client".to_owned())].into();
+        segment.plan.send_replace(Arc::new(Plan { elsewhere, ..Plan::default() }));
+        ask(&mut segment, &question, &Answer::Speaker("client".to_owned()));
+    }
+}
+
+#[test]
+fn an_address_that_is_handed_over_is_answered_for_a_moment_more() {
+    let segment = Segment::new();
     segment.announce(&[V4]);
     until("ARP is answered", || is_speaker(&arping(V4)));
-    for host in ["172.22.0.9", "fd00:22::9"] {
-        let host: IpAddr = host.parse().unwrap();
-        until("the host answers", || {
-            segment.questions.blocking_send(host).unwrap();
-            std::thread::sleep(Duration::from_millis(20));
-            std::iter::from_fn(|| segment.hosts.try_recv().ok()).any(|answered| answered == host)
-        });
-    }
-    segment.questions.blocking_send("172.22.0.10".parse().unwrap()).unwrap();
-    until("other claims are told", || segment.hosts.try_recv().is_err());
+    let started = Instant::now();
+    let elsewhere = [(V4.parse().unwrap(), "other".to_owned())].into();
+    segment.plan.send_replace(Arc::new(Plan { elsewhere, ..Plan::default() }));
+    until("the old owner is silent", || arping(V4).is_none());
+    assert!(started.elapsed() > Duration::from_millis(150), "silent after {:?}", started.elapsed());
 }
 
 #[test]

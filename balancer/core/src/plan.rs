@@ -67,6 +67,8 @@ pub struct Node {
 pub struct Plan {
     /// By address, on which interfaces.
     pub announcements: BTreeMap<IpAddr, Interfaces>,
+    /// By address, the other node that announces it.
+    pub elsewhere: BTreeMap<IpAddr, String>,
     /// By Service, the owner or the reason why there is none.
     pub services: BTreeMap<ServiceKey, Verdict>,
 }
@@ -161,12 +163,18 @@ pub fn plan(world: &World, me: &str) -> Plan {
                 Some(owner) if owner == me => Verdict::Mine(service.interfaces(world, me)),
                 Some(owner) => Verdict::Theirs(owner.to_owned()),
             };
-            if let Verdict::Mine(interfaces) = &verdict {
-                for address in &service.service.addresses {
-                    plan.announcements
-                        .entry(*address)
-                        .and_modify(|former| former.join(interfaces))
-                        .or_insert_with(|| interfaces.clone());
+            for address in &service.service.addresses {
+                match &verdict {
+                    Verdict::Mine(interfaces) => {
+                        plan.announcements
+                            .entry(*address)
+                            .and_modify(|former| former.join(interfaces))
+                            .or_insert_with(|| interfaces.clone());
+                    }
+                    Verdict::Theirs(node) => {
+                        plan.elsewhere.insert(*address, node.clone());
+                    }
+                    Verdict::Nobody(_) => {}
                 }
             }
             plan.services.insert(key.clone(), verdict);

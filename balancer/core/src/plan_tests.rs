@@ -103,11 +103,19 @@ fn one_node_announces_and_the_others_know_it() {
     let services = |verdict| [(key("web"), verdict)].into();
     assert_eq!(
         plan(&world(), "node2"),
-        Plan { announcements, services: services(Verdict::Mine(Interfaces::All)) }
+        Plan {
+            announcements,
+            elsewhere: BTreeMap::new(),
+            services: services(Verdict::Mine(Interfaces::All))
+        }
     );
     for other in ["node1", "node3"] {
+        let elsewhere = [(ip(FIRST), "node2".to_owned())].into();
         let theirs = services(Verdict::Theirs("node2".into()));
-        assert_eq!(plan(&world(), other), Plan { announcements: BTreeMap::new(), services: theirs });
+        assert_eq!(
+            plan(&world(), other),
+            Plan { announcements: BTreeMap::new(), elsewhere, services: theirs }
+        );
     }
 }
 

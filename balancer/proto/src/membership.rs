@@ -10,7 +10,9 @@
 
 mod detection;
 mod event;
+mod facts;
 mod identity;
+mod intake;
 mod joining;
 mod message;
 mod peer;
@@ -33,11 +35,11 @@ use joining::KnownSeed;
 use message::Message;
 use peer::Peer;
 use seal::Seal;
-use session::{Admission, Sessions};
+use session::Sessions;
 use swim::{Change, Effects, Swim};
 use watch::Watch;
 
-pub use event::{Action, Counters, Event, Roster, Seed};
+pub use event::{Action, Counters, Event, Facts, Roster, Seed, Via};
 pub use seal::Secret;
 pub use settings::{Settings, Timing};
 
@@ -67,6 +69,13 @@ pub struct Membership {
     roster: Roster,
     /// Whether the roster may have changed since it was last told.
     changed: bool,
+    /// Members that are reached by TCP, until when: their datagrams came that way.
+    streams: BTreeMap<SocketAddr, Instant>,
+    /// What this node is able to do; `None` until it is known.
+    facts: Option<Facts>,
+    facts_version: u32,
+    /// How many times more the facts are told to everybody, since a datagram may be lost.
+    facts_repeats: u32,
     counters: Counters,
     actions: Vec<Action>,
 }
@@ -96,6 +105,10 @@ impl Membership {
             settled: false,
             roster: Roster::default(),
             changed: true,
+            streams: BTreeMap::new(),
+            facts: None,
+            facts_version: 0,
+            facts_repeats: 0,
             counters: Counters::default(),
             actions: vec![],
         }
@@ -105,13 +118,17 @@ impl Membership {
     pub fn handle(&mut self, now: Instant, event: Event<'_>) -> Vec<Action> {
         self.forgive_stall(now);
         match event {
-            Event::Datagram { from, bytes } => self.datagram(now, from, bytes),
+            Event::Datagram { from, bytes, via } => self.datagram(now, from, bytes, via),
             Event::Seeds(seeds) => self.learn_seeds(now, seeds),
             Event::Timeout => {}
             Event::HostAnswered(address) => self.host_answered(now, address),
+            Event::SpeakerAnswered(node) => self.speaker_answered(now, node),
+            Event::Facts(facts) => self.set_facts(facts),
             Event::Carrier(carrier) => {
+                if carrier && !self.carrier {
+                    self.watches.values_mut().for_each(|watch| watch.heard(now));
+                }
                 self.carrier = carrier;
-                self.watches.values_mut().for_each(|watch| watch.heard(now));
             }
             Event::Restarting => {
                 let up: Vec<_> =
@@ -145,6 +162,7 @@ impl Membership {
     }
 
     fn run_timers(&mut self, now: Instant) {
+        self.streams.retain(|_, until| *until > now);
         let effects = self.swim.expire(now);
         self.apply(now, effects);
         if self.carrier {
@@ -152,71 +170,14 @@ impl Membership {
         }
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + self.timing.heartbeat;
+            let heartbeat = self.heartbeat();
             for target in self.targets.clone() {
-                self.send_to_node(&target, &Message::Heartbeat);
+                self.send_to_node(&target, &heartbeat);
             }
+            self.repeat_facts();
         }
         if now >= self.next_join && !self.absent.is_empty() {
             self.join(now);
-        }
-    }
-
-    fn datagram(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) {
-        let Some(opened) = self.seal.open(self.address, bytes) else {
-            self.counters.foreign += 1;
-            return;
-        };
-        let Ok(message) = postcard::from_bytes::<Message>(&opened.message) else {
-            self.counters.malformed += 1;
-            return;
-        };
-        match message {
-            Message::Challenge { session, token } => {
-                if session == self.seal.session() {
-                    self.send(from, &Message::Proof { token, node: self.node.clone() });
-                }
-                if !self.sessions.is_admitted(opened.session) {
-                    self.challenge(now, from, opened.session);
-                }
-            }
-            Message::Proof { node, .. } if node == self.node => self.counters.malformed += 1,
-            Message::Proof { token, node } => {
-                if self.sessions.prove(opened.session, opened.counter, token, &node) {
-                    self.heard(now, from, &node);
-                    if !self.peers.get(&node).is_some_and(|peer| peer.up) {
-                        let effects = self.swim.announce(now, &node, from);
-                        self.apply(now, effects);
-                    }
-                }
-            }
-            message => match self.sessions.admit(opened.session, opened.counter) {
-                Admission::Unknown => {
-                    self.counters.unproven += 1;
-                    self.challenge(now, from, opened.session);
-                }
-                Admission::Replayed => self.counters.replayed += 1,
-                Admission::Fresh(node) => {
-                    let node = node.to_owned();
-                    self.counters.received += 1;
-                    self.heard(now, from, &node);
-                    self.message(now, from, &node, message);
-                }
-            },
-        }
-    }
-
-    fn challenge(&mut self, now: Instant, to: SocketAddr, session: seal::SessionId) {
-        if let Some(token) = self.sessions.challenge(now, session, self.rng.random()) {
-            self.send(to, &Message::Challenge { session, token });
-        }
-    }
-
-    fn heard(&mut self, now: Instant, from: SocketAddr, node: &str) {
-        let peer = self.peers.entry(node.to_owned()).or_insert_with(|| Peer::new(from));
-        peer.address = from;
-        peer.heard = Some(now);
-        if let Some(watch) = self.watches.get_mut(node) {
-            watch.heard(now);
         }
     }
 
@@ -227,9 +188,20 @@ impl Membership {
                 Some(effects) => self.apply(now, effects),
                 None => self.counters.malformed += 1,
             },
-            Message::Heartbeat => {
-                if self.peers.get(node).is_some_and(|peer| peer.up) {
-                    self.watches.entry(node.to_owned()).or_insert_with(|| Watch::new(now));
+            Message::Heartbeat { facts } => {
+                let Some(peer) = self.peers.get(node).filter(|peer| peer.up) else { return };
+                let known = peer.facts.as_ref().map(|(version, _)| *version);
+                self.watches.entry(node.to_owned()).or_insert_with(|| Watch::new(now));
+                if facts > 0 && known != Some(facts) {
+                    self.send(from, &Message::FactsWanted);
+                }
+            }
+            Message::FactsWanted => self.send_facts(from),
+            Message::Facts { version, interfaces } => {
+                if let Some(peer) = self.peers.get_mut(node) {
+                    let facts = Facts { interfaces: interfaces.into_iter().collect() };
+                    peer.facts = Some((version, facts));
+                    self.changed = true;
                 }
             }
             Message::Unwatch | Message::Alive { watched: false } => {
@@ -316,6 +288,7 @@ impl Membership {
                 let address = peer.address;
                 // Brings the two to know each other before the first heartbeat counts.
                 self.send(address, &Message::Probe);
+                self.send_facts(address);
                 self.report_down(address);
             }
             Change::Down(_) => {
@@ -329,6 +302,7 @@ impl Membership {
                 if let Some(watch) = self.watches.get_mut(&node) {
                     watch.heard(now);
                 }
+                self.send_facts(address);
                 self.report_down(address);
             }
         }
@@ -362,9 +336,11 @@ impl Membership {
         if !std::mem::take(&mut self.changed) {
             return;
         }
-        let mut members: BTreeSet<String> =
-            self.peers.iter().filter(|(_, peer)| peer.up).map(|(node, _)| node.clone()).collect();
-        members.insert(self.node.clone());
+        let known = |peer: &Peer| peer.facts.as_ref().map(|(_, facts)| facts.clone());
+        let up = self.peers.iter().filter(|(_, peer)| peer.up);
+        let mut members: BTreeMap<String, Option<Facts>> =
+            up.map(|(node, peer)| (node.clone(), known(peer))).collect();
+        members.insert(self.node.clone(), self.facts.clone());
         let never_heard = |node: &String| self.peers.get(node).is_none_or(|peer| peer.identity.is_none());
         let unheard = self
             .seeds
@@ -386,13 +362,19 @@ impl Membership {
         }
     }
 
+    /// Sends a message the way that its receiver is known to be reached.
     fn send(&mut self, to: SocketAddr, message: &Message) {
+        let via = if self.streams.contains_key(&to) { Via::Stream } else { Via::Datagram };
+        self.send_via(to, message, via);
+    }
+
+    fn send_via(&mut self, to: SocketAddr, message: &Message, via: Via) {
         // Fails for nothing that a message can hold.
         let Ok(plain) = postcard::to_stdvec(message) else { return };
         let bytes = self.seal.seal(to, &plain);
         self.counters.sent += 1;
         self.counters.sent_bytes =
             self.counters.sent_bytes.saturating_add(bytes.len().try_into().unwrap_or(0));
-        self.actions.push(Action::Send { to, bytes });
+        self.actions.push(Action::Send { to, bytes, via });
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use metallb_proto::layer2::frame;
 use metallb_proto::layer2::gratuitous::{Schedule, Settings};
@@ -16,6 +16,9 @@ use super::metrics::Layer2Metrics;
 use super::packet::PacketSocket;
 use super::sleep_until;
 
+/// Longest time for which two nodes answer for an address that is handed over.
+const HAND_OVER: Duration = Duration::from_millis(200);
+
 /// What an interface is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Assignment {
@@ -23,6 +26,8 @@ pub(super) struct Assignment {
     pub(super) interface: Interface,
     /// The addresses to answer for.
     pub(super) addresses: BTreeSet<IpAddr>,
+    /// Addresses that another node announces.
+    pub(super) elsewhere: BTreeSet<IpAddr>,
 }
 
 /// What an interface saw.
@@ -34,12 +39,12 @@ pub(super) struct Sighting {
     pub(super) claim: Claim,
 }
 
-/// A host to be asked for its own address, and the address to ask from.
+/// An address to be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Question {
-    /// Asked.
-    pub(super) host: IpAddr,
-    /// Asking; of the same family.
+pub(super) struct Probe {
+    /// Asked for.
+    pub(super) target: IpAddr,
+    /// Asking; of the same family. The unspecified address enters no neighbour's cache.
     pub(super) from: IpAddr,
 }
 
@@ -48,8 +53,11 @@ pub(super) struct Announcer {
     interface: Interface,
     responder: Responder,
     schedule: Schedule,
-    /// Hosts whose answers are wanted: their frames pass the filter too.
+    /// Addresses whose answers are wanted: their frames pass the filter too.
     asked: BTreeSet<IpAddr>,
+    /// Addresses that were handed over, and until when they are still answered for: until the new owner is heard, so
+    /// that somebody always answers.
+    leaving: BTreeMap<IpAddr, Instant>,
     arp: PacketSocket,
     ndp: Option<PacketSocket>,
     groups: Groups,
@@ -72,6 +80,7 @@ impl Announcer {
             responder: Responder::new(interface.mac),
             schedule: Schedule::new(settings),
             asked: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             arp: PacketSocket::arp(interface.index)?,
             ndp: None,
             groups: Groups::default(),
@@ -81,20 +90,24 @@ impl Announcer {
         })
     }
 
-    /// Serves the interface until its assignment or the questions end.
+    /// Serves the interface until its assignment or the probes end.
     ///
     /// # Errors
     /// When a socket broke, which is how the end of an interface shows first.
     pub(super) async fn run(
         mut self,
         mut assignment: watch::Receiver<Assignment>,
-        mut questions: mpsc::Receiver<Question>,
+        mut probes: mpsc::Receiver<Probe>,
     ) -> io::Result<()> {
         let first = assignment.borrow_and_update().clone();
         self.assign(first)?;
         loop {
             self.announce_due();
-            let deadline = self.schedule.deadline();
+            self.leave_due()?;
+            let leaving = self.leaving.values().min().copied();
+            let deadline = self.schedule.deadline().into_iter().chain(leaving).min();
+            let see = |frame: &[u8]| self.see(frame);
+            let mut claims = vec![];
             tokio::select! {
                 changed = assignment.changed() => {
                     if changed.is_err() {
@@ -103,18 +116,22 @@ impl Announcer {
                     let next = assignment.borrow_and_update().clone();
                     self.assign(next)?;
                 }
-                question = questions.recv() => match question {
-                    Some(question) => self.ask(question)?,
+                probe = probes.recv() => match probe {
+                    Some(probe) => self.ask(probe)?,
                     None => return Ok(()),
                 },
-                received = self.arp.receive(|frame| self.see(frame)) => received?,
-                received = receive(self.ndp.as_ref(), |frame| self.see(frame)) => received?,
+                seen = self.arp.receive(see) => claims = seen?,
+                seen = receive(self.ndp.as_ref(), see) => claims = seen?,
                 () = sleep_until(deadline) => {}
+            }
+            for claim in claims {
+                self.claimed(claim);
             }
         }
     }
 
-    fn see(&self, bytes: &[u8]) {
+    /// Answers a frame, or tells of the claim that it makes.
+    fn see(&self, bytes: &[u8]) -> Option<Claim> {
         match self.responder.handle(bytes) {
             Verdict::Reply { address, frame } => {
                 self.metrics.request(address);
@@ -125,14 +142,20 @@ impl Announcer {
                     }
                 }
             }
-            Verdict::Claim(claim) => {
-                let sighting = Sighting { interface: self.interface.index, claim };
-                // Full when claims come faster than they can matter: the next one tells the same.
-                let _ = self.sightings.try_send(sighting);
-            }
+            Verdict::Claim(claim) => return Some(claim),
             Verdict::NotOurs => {}
             Verdict::Rejected(reason) => self.metrics.rejected(reason),
         }
+        None
+    }
+
+    fn claimed(&mut self, claim: Claim) {
+        if let Some(until) = self.leaving.get_mut(&claim.address) {
+            *until = Instant::now();
+        }
+        let sighting = Sighting { interface: self.interface.index, claim };
+        // Full when claims come faster than they can matter: the next one tells the same.
+        let _ = self.sightings.try_send(sighting);
     }
 
     fn assign(&mut self, next: Assignment) -> io::Result<()> {
@@ -141,16 +164,21 @@ impl Announcer {
         let ipv6_back = !self.interface.ipv6 && next.interface.ipv6;
         self.interface = next.interface;
         let former: BTreeSet<IpAddr> = self.responder.addresses().collect();
+        self.leaving.retain(|address, _| !next.addresses.contains(address));
         for gone in former.difference(&next.addresses) {
-            self.responder.set(*gone, false);
             self.schedule.stop(*gone);
+            if next.elsewhere.contains(gone) {
+                self.leaving.entry(*gone).or_insert(now + HAND_OVER);
+            } else {
+                self.responder.set(*gone, false);
+                self.leaving.remove(gone);
+            }
         }
-        // The way to an address is opened before it is announced, so that no question that follows is missed.
-        self.open_for(&next.addresses)?;
         if back || ipv6_back {
             self.groups.forget();
         }
-        self.join_groups(&next.addresses);
+        // The way to an address is opened before it is announced, so that no question that follows is missed.
+        self.open_for(&next.addresses)?;
         for new in &next.addresses {
             let is_new = self.responder.set(*new, true);
             if is_new || back || (ipv6_back && new.is_ipv6()) {
@@ -160,8 +188,27 @@ impl Announcer {
         Ok(())
     }
 
+    /// Gives up what was handed over long enough ago.
+    fn leave_due(&mut self) -> io::Result<()> {
+        let now = Instant::now();
+        let due: Vec<IpAddr> =
+            self.leaving.iter().filter(|(_, until)| **until <= now).map(|(address, _)| *address).collect();
+        if due.is_empty() {
+            return Ok(());
+        }
+        for address in due {
+            self.leaving.remove(&address);
+            self.responder.set(address, false);
+        }
+        let kept = self.responder.addresses().collect();
+        self.open_for(&kept)
+    }
+
+    /// Opens the sockets, filters and groups for `addresses`, and for what is asked or handed over.
     fn open_for(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
-        let (v4, v6) = by_family(addresses.union(&self.asked).copied());
+        let announced: BTreeSet<IpAddr> = self.leaving.keys().chain(addresses).copied().collect();
+        self.join_groups(&announced);
+        let (v4, v6) = by_family(announced.union(&self.asked).copied());
         self.arp.filter_arp(&v4)?;
         if v6.is_empty() || !self.interface.ipv6 {
             self.ndp = None;
@@ -188,19 +235,19 @@ impl Announcer {
         }
     }
 
-    fn ask(&mut self, question: Question) -> io::Result<()> {
-        if self.asked.insert(question.host) {
+    fn ask(&mut self, probe: Probe) -> io::Result<()> {
+        if self.asked.insert(probe.target) {
             let addresses: BTreeSet<IpAddr> = self.responder.addresses().collect();
             self.open_for(&addresses)?;
         }
         let local = self.responder.local();
-        let frame = match (question.host, question.from) {
-            (IpAddr::V4(host), IpAddr::V4(from)) => frame::arp_request(local, from, host),
-            (IpAddr::V6(host), IpAddr::V6(from)) => frame::neighbor_solicit(local, from, host),
+        let frame = match (probe.target, probe.from) {
+            (IpAddr::V4(target), IpAddr::V4(from)) => frame::arp_request(local, from, target),
+            (IpAddr::V6(target), IpAddr::V6(from)) => frame::neighbor_solicit(local, from, target),
             _ => return Ok(()),
         };
-        if let Err(error) = self.transmit(question.host, &frame) {
-            tracing::debug!(interface = self.interface.name, host = %question.host, %error, "question not sent");
+        if let Err(error) = self.transmit(probe.target, &frame) {
+            tracing::debug!(interface = self.interface.name, target = %probe.target, %error, "probe not sent");
         }
         Ok(())
     }
@@ -229,7 +276,10 @@ impl Announcer {
     }
 }
 
-async fn receive(socket: Option<&PacketSocket>, see: impl FnMut(&[u8])) -> io::Result<()> {
+async fn receive(
+    socket: Option<&PacketSocket>,
+    see: impl FnMut(&[u8]) -> Option<Claim>,
+) -> io::Result<Vec<Claim>> {
     match socket {
         Some(socket) => socket.receive(see).await,
         None => std::future::pending().await,

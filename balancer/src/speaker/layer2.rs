@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::announcer::{Announcer, Assignment, Question, Sighting};
+use super::announcer::{Announcer, Assignment, Probe, Sighting};
 use super::links::Snapshot;
 use super::metrics::Layer2Metrics;
 use super::sleep_until;
@@ -31,10 +31,28 @@ pub struct Ports {
     pub links: watch::Receiver<Snapshot>,
     /// What to announce.
     pub plan: watch::Receiver<Arc<Plan>>,
-    /// Hosts to be asked for their own address.
-    pub questions: mpsc::Receiver<IpAddr>,
-    /// Hosts that answered.
-    pub hosts: mpsc::Sender<IpAddr>,
+    /// Nodes to be asked whether they live.
+    pub questions: mpsc::Receiver<Question>,
+    /// Who answered.
+    pub answers: mpsc::Sender<Answer>,
+}
+
+/// A node to be asked for its own address, and its speaker for one that it announces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Name of the node.
+    pub node: String,
+    /// The node's own address.
+    pub address: IpAddr,
+}
+
+/// An answer to a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// A host answered for its own address.
+    Host(IpAddr),
+    /// The speaker of a node answered for an address that it announces.
+    Speaker(String),
 }
 
 /// Announces what the plan says until `cancel`.
@@ -68,11 +86,15 @@ pub async fn run(
                 changed = ports.links.changed() => break changed.context("the links ended")?,
                 changed = ports.plan.changed() => break changed.context("the plans ended")?,
                 question = ports.questions.recv() => {
-                    layer2.ask(&links, question.context("the membership ended")?);
+                    layer2.ask(&links, &plan, &question.context("the membership ended")?);
                 }
-                Some(sighting) = seen.recv() => {
+                Some(Sighting { claim, .. }) = seen.recv() => {
+                    let answer = match plan.elsewhere.get(&claim.address) {
+                        Some(node) => Answer::Speaker(node.clone()),
+                        None => Answer::Host(claim.address),
+                    };
                     // Full when the membership is busy: it asks again.
-                    let _ = ports.hosts.try_send(sighting.claim.address);
+                    let _ = ports.answers.try_send(answer);
                 }
                 Some(ended) = layer2.tasks.join_next() => layer2.ended(ended),
                 () = sleep_until(retry) => break,
@@ -95,7 +117,7 @@ struct Layer2 {
 struct Running {
     mac: MacAddress,
     assignment: watch::Sender<Assignment>,
-    questions: mpsc::Sender<Question>,
+    probes: mpsc::Sender<Probe>,
     task: AbortHandle,
 }
 
@@ -120,7 +142,8 @@ impl Layer2 {
                 .filter(|(_, interfaces)| interfaces.contains(&interface.name))
                 .map(|(address, _)| *address)
                 .collect();
-            let assignment = Assignment { interface: interface.clone(), addresses };
+            let elsewhere = plan.elsewhere.keys().copied().collect();
+            let assignment = Assignment { interface: interface.clone(), addresses, elsewhere };
             match self.announcers.get(&interface.index) {
                 Some(running) => {
                     running.assignment.send_if_modified(|former| {
@@ -149,10 +172,10 @@ impl Layer2 {
         };
         tracing::info!(event = "createAnnouncer", interface = interface.name, "announcing on this interface");
         let (assignment, assigned) = watch::channel(assignment);
-        let (questions, asked) = mpsc::channel(BACKLOG);
+        let (probes, asked) = mpsc::channel(BACKLOG);
         let index = interface.index;
         let task = self.tasks.spawn(async move { (index, announcer.run(assigned, asked).await) });
-        self.announcers.insert(index, Running { mac: interface.mac, assignment, questions, task });
+        self.announcers.insert(index, Running { mac: interface.mac, assignment, probes, task });
     }
 
     fn ended(&mut self, ended: Result<(u32, io::Result<()>), tokio::task::JoinError>) {
@@ -174,14 +197,25 @@ impl Layer2 {
         self.broken.values().min().copied()
     }
 
-    /// Asks a host on each interface that has an address in a network with it.
-    fn ask(&self, links: &Snapshot, host: IpAddr) {
+    /// Asks a node on each interface that has an address in a network with it, and its speaker on every interface.
+    fn ask(&self, links: &Snapshot, plan: &Plan, question: &Question) {
+        let announced = plan.elsewhere.iter().find(|(_, node)| **node == question.node);
         for (index, running) in &self.announcers {
-            let from = links.links.addresses(*index).find(|net| net.contains(&host));
+            let from = links.links.addresses(*index).find(|net| net.contains(&question.address));
             if let Some(from) = from.map(|net| net.addr()) {
                 // Full when the interface is busy: the question comes again.
-                let _ = running.questions.try_send(Question { host, from });
+                let _ = running.probes.try_send(Probe { target: question.address, from });
+            }
+            if let Some((target, _)) = announced {
+                let _ = running.probes.try_send(Probe { target: *target, from: unspecified(*target) });
             }
         }
+    }
+}
+
+fn unspecified(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }

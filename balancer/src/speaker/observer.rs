@@ -318,10 +318,16 @@ impl Observer {
         Some(World {
             config: self.config.clone(),
             services: services.collect(),
-            nodes: self.nodes.clone(),
+            nodes: self.nodes.iter().map(|(name, node)| (name.clone(), self.linked(name, node))).collect(),
             speakers,
             ignore_exclude_label: self.settings.ignore_exclude_label,
         })
+    }
+
+    /// A node with what its speaker says of its interfaces.
+    fn linked(&self, name: &str, node: &plan::Node) -> plan::Node {
+        let facts = self.roster.as_ref().and_then(|roster| roster.members.get(name).cloned().flatten());
+        plan::Node { interfaces: facts.map(|facts| facts.interfaces), ..node.clone() }
     }
 
     fn endpoints_of(&self, service: &ServiceKey) -> Endpoints {

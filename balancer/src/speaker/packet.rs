@@ -86,22 +86,23 @@ impl PacketSocket {
         }
     }
 
-    /// Waits for frames and hands each to `see`; returns after at most 64, so that others get their turn.
+    /// Waits for frames, hands each to `see` and collects what that returns; at most 64, so that others get their turn.
     ///
     /// # Errors
     /// When the socket broke: the interface is gone. `ENETDOWN` is no error; such a socket hears again later.
-    pub(super) async fn receive(&self, mut see: impl FnMut(&[u8])) -> io::Result<()> {
+    pub(super) async fn receive<T>(&self, mut see: impl FnMut(&[u8]) -> Option<T>) -> io::Result<Vec<T>> {
         let mut ready = self.socket.readable().await?;
         let mut buffer = [0; FRAME];
+        let mut seen = vec![];
         for _ in 0..64 {
             match ready.try_io(|socket| socket.get_ref().read(&mut buffer)) {
-                Ok(Ok(length)) => see(buffer.get(..length).unwrap_or_default()),
+                Ok(Ok(length)) => seen.extend(see(buffer.get(..length).unwrap_or_default())),
                 Ok(Err(error)) if error.raw_os_error() == Some(libc::ENETDOWN) => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) => break,
             }
         }
-        Ok(())
+        Ok(seen)
     }
 
     /// Sends one frame, or drops it when the interface cannot take it now: whoever asked asks again.

@@ -136,6 +136,13 @@ impl Links {
         self.links.values().filter_map(|link| link.mac).collect()
     }
 
+    /// Whether the interface that has `address` can send and receive; `None` when none has it.
+    pub fn carrier_at(&self, address: IpAddr) -> Option<bool> {
+        let holds = |nets: &BTreeSet<IpNet>| nets.iter().any(|net| net.addr() == address);
+        let (index, _) = self.addresses.iter().find(|(_, nets)| holds(nets))?;
+        self.links.get(index).map(|link| link.up && link.carrier)
+    }
+
     /// The addresses of an interface, with their prefix lengths.
     pub fn addresses(&self, index: u32) -> impl Iterator<Item = IpNet> + '_ {
         self.addresses.get(&index).into_iter().flatten().copied()

@@ -139,6 +139,19 @@ fn what_says_nothing_new_changes_nothing() {
 }
 
 #[test]
+fn carrier_is_told_of_the_interface_with_an_address() {
+    let mut links = Links::default();
+    let ours: IpAddr = "172.22.0.11".parse().unwrap();
+    assert_eq!(links.carrier_at(ours), None);
+    links.apply(&RouteNetlinkMessage::NewAddress(address(2, "172.22.0.11/24")));
+    for (flags, want) in [(up(), true), (flags(LinkFlags::Up), false), (flags(LinkFlags::LowerUp), false)] {
+        links.apply(&new(link(2, "eth0", flags)));
+        assert_eq!(links.carrier_at(ours), Some(want), "{flags:?}");
+    }
+    assert_eq!(links.carrier_at("172.22.0.12".parse().unwrap()), None, "in the network, and not ours");
+}
+
+#[test]
 fn leaving_a_bridge_is_no_end_of_the_link() {
     let mut links = Links::default();
     links.apply(&with(link(2, "eth0", up()), LinkAttribute::Controller(7)));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::event::Action;
+use super::event::{Action, Via};
 use super::message::Message;
 use super::watch::Step;
 use super::{Membership, ring};
@@ -41,8 +41,9 @@ impl Membership {
         }
         for (node, address, step) in steps {
             if step == Step::Probe {
-                self.send(address, &Message::Probe);
-                self.actions.push(Action::AskHost(address.ip()));
+                self.send_via(address, &Message::Probe, Via::Datagram);
+                self.send_via(address, &Message::Probe, Via::Stream);
+                self.actions.push(Action::AskHost { node, address: address.ip() });
             } else {
                 self.ask_witnesses(&node);
             }
@@ -74,6 +75,12 @@ impl Membership {
         }
     }
 
+    pub(super) fn speaker_answered(&mut self, now: Instant, node: &str) {
+        if let Some(watch) = self.watches.get_mut(node) {
+            watch.answered(now);
+        }
+    }
+
     pub(super) fn choose_targets(&mut self) {
         let up = self.peers.iter().filter(|(_, peer)| peer.up).map(|(node, _)| node.as_str());
         let targets: BTreeSet<String> =
@@ -82,7 +89,8 @@ impl Membership {
             self.send_to_node(&left, &Message::Unwatch);
         }
         for joined in targets.difference(&self.targets).cloned().collect::<Vec<_>>() {
-            self.send_to_node(&joined, &Message::Heartbeat);
+            let heartbeat = self.heartbeat();
+            self.send_to_node(&joined, &heartbeat);
         }
         self.targets = targets;
     }

@@ -1,6 +1,6 @@
 //! What happens to a member, and what it wants done.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 /// A node that should have a speaker.
@@ -23,6 +23,8 @@ pub enum Event<'a> {
         from: SocketAddr,
         /// Its payload.
         bytes: &'a [u8],
+        /// How it came.
+        via: Via,
     },
     /// The nodes, this one aside, that should have a speaker: the whole list.
     Seeds(Vec<Seed>),
@@ -30,6 +32,10 @@ pub enum Event<'a> {
     Timeout,
     /// A host answered at link level for its own address, after [`Action::AskHost`].
     HostAnswered(IpAddr),
+    /// The speaker of a node answered for an address that it announces, after [`Action::AskHost`].
+    SpeakerAnswered(&'a str),
+    /// What this node is able to do changed.
+    Facts(Facts),
     /// The link that datagrams go through gained or lost its carrier.
     Carrier(bool),
     /// This speaker ends and its successor on this node follows.
@@ -47,11 +53,34 @@ pub enum Action {
         to: SocketAddr,
         /// Payload.
         bytes: Vec<u8>,
+        /// How it is to go.
+        via: Via,
     },
-    /// Ask a host by ARP or NDP for its own address.
-    AskHost(IpAddr),
+    /// Ask a node by ARP or NDP for its own address, and its speaker for one that it announces.
+    AskHost {
+        /// Name of the node.
+        node: String,
+        /// The node's own address.
+        address: IpAddr,
+    },
     /// The members changed.
     Roster(Roster),
+}
+
+/// The way of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    /// UDP.
+    Datagram,
+    /// TCP, where UDP is lost: each datagram behind its length. The port of the sender says nothing.
+    Stream,
+}
+
+/// What a node is able to do, by the word of its own speaker.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Names of the interfaces that may announce and have carrier.
+    pub interfaces: BTreeSet<String>,
 }
 
 /// Who takes part in elections.
@@ -59,8 +88,8 @@ pub enum Action {
 pub struct Roster {
     /// Whether this member knows enough to take part itself: it has heard every other, or waited for it.
     pub settled: bool,
-    /// Nodes with a living speaker, this one included.
-    pub members: BTreeSet<String>,
+    /// Nodes with a living speaker, this one included, and what is known of them.
+    pub members: BTreeMap<String, Option<Facts>>,
     /// Nodes whose speaker is ready by the API's word and was never heard: they stay candidates.
     pub unheard: BTreeSet<String>,
 }
@@ -68,7 +97,7 @@ pub struct Roster {
 impl Roster {
     /// The nodes that elections choose from.
     pub fn candidates(&self) -> impl Iterator<Item = &str> {
-        self.members.union(&self.unheard).map(String::as_str)
+        self.members.keys().chain(&self.unheard).map(String::as_str)
     }
 }
 

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Membership;
-use super::event::Seed;
+use super::event::{Seed, Via};
+use super::message::Message;
 
 /// Seeds asked for the first time in one attempt to join.
 const NEW_SEEDS_AT_ONCE: usize = 64;
@@ -58,8 +59,15 @@ impl Membership {
                 continue;
             }
             *left -= 1;
-            seed.first_tried.get_or_insert(now);
-            let effects = self.swim.announce(now, &node, seed.address);
+            let (address, first) = (seed.address, *seed.first_tried.get_or_insert(now));
+            let mut effects = self.swim.announce(now, &node, address);
+            if now.saturating_duration_since(first) >= self.timing.detection() {
+                // UDP may be what is lost.
+                for (to, packet) in std::mem::take(&mut effects.packets) {
+                    self.send_via(to, &Message::Swim(packet.clone()), Via::Datagram);
+                    self.send_via(to, &Message::Swim(packet), Via::Stream);
+                }
+            }
             self.apply(now, effects);
         }
         self.list_absent();

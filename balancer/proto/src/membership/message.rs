@@ -13,8 +13,9 @@ pub(super) enum Message {
     Challenge { session: SessionId, token: u64 },
     /// The token, and whose session this is.
     Proof { token: u64, node: String },
-    /// The sender is alive and will say so again until it says otherwise: the receiver watches it.
-    Heartbeat,
+    /// The sender is alive and will say so again until it says otherwise: the receiver watches it. With the version of
+    /// its facts; 0 for none.
+    Heartbeat { facts: u32 },
     /// The sender goes on living without heartbeats to the receiver.
     Unwatch,
     /// Are you alive?
@@ -31,4 +32,8 @@ pub(super) enum Message {
     Down { nodes: Vec<(String, std::net::SocketAddr, u64)> },
     /// The speaker ends and its successor on the same node follows.
     Restarting,
+    /// What the sender's node is able to do.
+    Facts { version: u32, interfaces: Vec<String> },
+    /// Tell me your facts: I have none, or others.
+    FactsWanted,
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::event::Facts;
 use super::identity::Identity;
 
 /// Time between two hints to a member that its life is over for us.
@@ -17,12 +18,22 @@ pub(super) struct Peer {
     pub(super) heard: Option<Instant>,
     /// Until when it may be silent, since it said that it restarts.
     pub(super) restart_until: Option<Instant>,
+    /// What its node is able to do, with the version.
+    pub(super) facts: Option<(u32, Facts)>,
     stale_sent: Option<Instant>,
 }
 
 impl Peer {
     pub(super) fn new(address: SocketAddr) -> Self {
-        Self { address, identity: None, up: false, heard: None, restart_until: None, stale_sent: None }
+        Self {
+            address,
+            identity: None,
+            up: false,
+            heard: None,
+            restart_until: None,
+            facts: None,
+            stale_sent: None,
+        }
     }
 
     /// The epoch that a member which speaks although it was declared down has to leave behind; not told too often.

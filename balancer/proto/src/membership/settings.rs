@@ -37,6 +37,9 @@ pub struct Timing {
     pub crash_hold: Duration,
     /// The same for a member that said that it restarts.
     pub restart_hold: Duration,
+    /// The same for a speaker that is silent here and answers for the addresses that it announces: MetalLB's own
+    /// patience.
+    pub answering_hold: Duration,
     /// Time between two attempts to reach seeds that are not members.
     pub join: Duration,
     /// Period of the SWIM protocol itself, which finds what the watchers cannot.
@@ -54,6 +57,7 @@ impl Timing {
         verification: Duration::from_millis(100),
         crash_hold: Duration::from_secs(2),
         restart_hold: Duration::from_secs(5),
+        answering_hold: Duration::from_secs(5),
         join: Duration::from_millis(200),
         swim_period: Duration::from_secs(1),
         swim_suspicion: Duration::from_secs(5),
@@ -67,6 +71,7 @@ impl Timing {
         verification: Duration::from_secs(1),
         crash_hold: Duration::from_secs(6),
         restart_hold: Duration::from_secs(6),
+        answering_hold: Duration::from_secs(10),
         ..Self::FAST
     };
 

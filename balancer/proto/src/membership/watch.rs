@@ -19,6 +19,8 @@ const HOST_SILENCE: Duration = Duration::from_millis(500);
 pub(super) struct Watch {
     heard: Instant,
     host_heard: Option<Instant>,
+    /// The speaker answered for an address that it announces.
+    answered: Option<Instant>,
     phase: Phase,
 }
 
@@ -43,7 +45,7 @@ pub(super) enum Step {
 impl Watch {
     /// Begins to watch a member that was heard just now.
     pub(super) fn new(now: Instant) -> Self {
-        Self { heard: now, host_heard: None, phase: Phase::Listening }
+        Self { heard: now, host_heard: None, answered: None, phase: Phase::Listening }
     }
 
     /// The member gave a sign of life.
@@ -55,6 +57,12 @@ impl Watch {
     /// The member's host answered for its own address.
     pub(super) fn host_heard(&mut self, now: Instant) {
         self.host_heard = Some(now);
+    }
+
+    /// The member's speaker answered for an address that it announces, so its host lives too.
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.host_heard = Some(now);
+        self.answered = Some(now);
     }
 
     /// Time passed in which nobody could have been heard: it does not count as silence.
@@ -85,7 +93,7 @@ impl Watch {
             }
             Phase::Verifying { since, .. } if now >= since + timing.verification => {
                 let host_lives = self.host_heard.is_some_and(|heard| heard >= since);
-                self.hold_or_end(now, host_lives, hold)
+                self.hold_or_end(now, timing, host_lives, hold)
             }
             Phase::Verifying { since, probes } => {
                 self.phase = Phase::Verifying { since, probes: probes + 1 };
@@ -93,12 +101,14 @@ impl Watch {
             }
             Phase::Held { .. } => {
                 let host_lives = self.host_heard.is_some_and(|heard| heard + HOST_SILENCE >= now);
-                self.hold_or_end(now, host_lives, hold)
+                self.hold_or_end(now, timing, host_lives, hold)
             }
         }
     }
 
-    fn hold_or_end(&mut self, now: Instant, host_lives: bool, hold: Duration) -> Vec<Step> {
+    fn hold_or_end(&mut self, now: Instant, timing: &Timing, host_lives: bool, hold: Duration) -> Vec<Step> {
+        let answers = self.answered.is_some_and(|answered| answered + HOST_SILENCE >= now);
+        let hold = if answers { hold.max(timing.answering_hold) } else { hold };
         let end = self.heard + hold;
         if host_lives && now < end {
             self.phase = Phase::Held { next: (now + HOST_INTERVAL).min(end) };

@@ -49,6 +49,23 @@ fn a_node_that_dies_while_its_speaker_restarts_is_gone_soon() {
 }
 
 #[test]
+fn a_speaker_that_answers_for_its_addresses_stays_as_long_as_with_metallb() {
+    let origin = origin();
+    let mut watch = Watch::new(origin);
+    loop {
+        let now = watch.deadline(&TIMING);
+        match watch.poll(now, &TIMING, TIMING.crash_hold).last() {
+            Some(Step::Gone) => {
+                assert_eq!(now - origin, TIMING.answering_hold);
+                return;
+            }
+            Some(Step::Probe | Step::Ask) => watch.answered(now + Duration::from_millis(1)),
+            None => panic!("nothing to do at its own deadline"),
+        }
+    }
+}
+
+#[test]
 fn any_sign_of_life_begins_anew() {
     let origin = origin();
     let at = |ms| origin + Duration::from_millis(ms);

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use metallb_proto::membership::{
-    Action, Counters, Event, Membership, Roster, Secret, Seed, Settings, Timing,
+    Action, Counters, Event, Facts, Membership, Roster, Secret, Seed, Settings, Timing, Via,
 };
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -25,6 +25,8 @@ pub(crate) struct Cluster {
     sequence: u64,
     /// Part of the datagrams that are lost, from 0 to 1.
     pub(crate) loss: f64,
+    /// Whether UDP is dropped everywhere, and TCP is not.
+    pub(crate) udp_blocked: bool,
     /// Every datagram delivered, when recording.
     pub(crate) record: Option<Vec<(usize, SocketAddr, Vec<u8>)>>,
     /// Every removal that some member saw: when, by whom, of whom.
@@ -46,7 +48,7 @@ struct Node {
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Delivery {
-    Datagram(SocketAddr, Vec<u8>),
+    Datagram(SocketAddr, Vec<u8>, Via),
     HostAnswered(IpAddr),
 }
 
@@ -83,6 +85,7 @@ impl Cluster {
             deliveries: BinaryHeap::new(),
             sequence: 0,
             loss: 0.0,
+            udp_blocked: false,
             record: None,
             removals: vec![],
         }
@@ -97,7 +100,7 @@ impl Cluster {
         let everyone: BTreeSet<String> = (0..size).map(name).collect();
         let patience = Duration::from_secs(60);
         assert!(
-            cluster.run_until(patience, |cluster| (0..size).all(|index| cluster.members(index) == &everyone)),
+            cluster.run_until(patience, |cluster| (0..size).all(|index| cluster.knows(index, &everyone))),
             "not joined after {patience:?}: node1 knows {} of {size}",
             cluster.members(0).len()
         );
@@ -114,8 +117,18 @@ impl Cluster {
         &self.nodes[index].roster
     }
 
-    pub(crate) fn members(&self, index: usize) -> &BTreeSet<String> {
-        &self.nodes[index].roster.members
+    pub(crate) fn members(&self, index: usize) -> BTreeSet<String> {
+        self.nodes[index].roster.members.keys().cloned().collect()
+    }
+
+    /// Whether the members that `index` knows are those of `want`.
+    pub(crate) fn knows(&self, index: usize, want: &BTreeSet<String>) -> bool {
+        self.nodes[index].roster.members.keys().eq(want)
+    }
+
+    /// What `index` knows of the node `other`.
+    pub(crate) fn facts(&self, index: usize, other: usize) -> Option<Facts> {
+        self.nodes[index].roster.members.get(&name(other)).cloned().flatten()
     }
 
     pub(crate) fn counters(&self, index: usize) -> Counters {
@@ -184,7 +197,7 @@ impl Cluster {
 
     /// Hands a datagram to a node as if it came from `from`.
     pub(crate) fn inject(&mut self, index: usize, from: SocketAddr, bytes: Vec<u8>) {
-        self.deliver(index, Delivery::Datagram(from, bytes));
+        self.deliver(index, Delivery::Datagram(from, bytes, Via::Datagram));
     }
 
     pub(crate) fn run(&mut self, time: Duration) {
@@ -229,11 +242,11 @@ impl Cluster {
             return;
         }
         match delivery {
-            Delivery::Datagram(from, bytes) => {
+            Delivery::Datagram(from, bytes, via) => {
                 if let Some(record) = &mut self.record {
                     record.push((index, from, bytes.clone()));
                 }
-                self.handle(index, Event::Datagram { from, bytes: &bytes });
+                self.handle(index, Event::Datagram { from, bytes: &bytes, via });
             }
             Delivery::HostAnswered(host) => self.handle(index, Event::HostAnswered(host)),
         }
@@ -259,23 +272,26 @@ impl Cluster {
 
     fn act(&mut self, index: usize, action: Action) {
         match action {
-            Action::Send { to, bytes } => {
-                if let Some(receiver) = self.reached(index, to.ip())
-                    && !self.rng.random_bool(self.loss)
-                {
-                    self.deliver(receiver, Delivery::Datagram(address(index), bytes));
+            Action::Send { to, bytes, via } => {
+                let lost = via == Via::Datagram && (self.udp_blocked || self.rng.random_bool(self.loss));
+                let Some(receiver) = self.reached(index, to.ip()).filter(|_| !lost) else { return };
+                let mut from = address(index);
+                if via == Via::Stream {
+                    // The end of a connection that was opened has any port.
+                    from.set_port(40_000);
                 }
+                self.deliver(receiver, Delivery::Datagram(from, bytes, via));
             }
-            Action::AskHost(host) => {
+            Action::AskHost { address: host, .. } => {
                 if self.reached(index, host).is_some_and(|asked| self.nodes[asked].host) {
                     self.deliver(index, Delivery::HostAnswered(host));
                 }
             }
             Action::Roster(roster) => {
                 let time = self.elapsed();
-                let former = &self.nodes[index].roster.members;
-                self.removals
-                    .extend(former.difference(&roster.members).map(|gone| (time, index, gone.clone())));
+                let former = self.nodes[index].roster.members.keys();
+                let gone = former.filter(|node| !roster.members.contains_key(*node));
+                self.removals.extend(gone.map(|gone| (time, index, gone.clone())));
                 self.nodes[index].roster = roster;
             }
         }
