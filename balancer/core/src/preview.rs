@@ -59,6 +59,8 @@ pub fn preview(present: Present, pools: BTreeMap<String, Pool>) -> Vec<Differenc
     assigner.load(present.services, Duration::ZERO);
     settle(&mut assigner, Duration::ZERO);
     assigner.set_pools(pools, Duration::ZERO);
+    // Those that wait are served at once; what lost its pool moves only when its grace is over.
+    settle(&mut assigner, Duration::ZERO);
     settle(&mut assigner, GRACE);
     let differs = |facts: &ServiceFacts| {
         let (service, after) = (facts.key.clone(), facts.shown());
