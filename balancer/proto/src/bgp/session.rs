@@ -356,7 +356,7 @@ impl Session {
             (Stop::Restart { .. }, Some(_)) if keeps_routes && !is_draining => self.abandon(now, out),
             // The router may hold routes from before, and a NOTIFICATION would cost them.
             (Stop::Restart { .. }, None) if self.settings.graceful_restart.is_some() => {
-                self.abandon(now, out)
+                self.abandon(now, out);
             }
             (Stop::Leave { text } | Stop::Restart { text }, Some(side))
                 if !is_draining && !self.settings.drain.is_zero() && self.advertised() > 0 =>

@@ -53,15 +53,15 @@ fn routes(count: u32) -> Arc<Routes> {
     Arc::new(routes)
 }
 
-/// Plays a transcript, and returns what was agreed on and counted.
-#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
-fn play(text: &str) -> (Agreed, Counters) {
-    let v4 = Ipv4Addr::new(192, 0, 2, 1);
+const V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Settings of the recorded sessions with another AS.
+fn settings() -> Settings {
     let restart = GracefulRestart { time: Duration::from_secs(60), restarting: false, preserved: true };
-    let mut session = Session::new(Settings {
+    Settings {
         local_asn: Asn(64512),
         remote_asn: RemoteAsn::Exactly(Asn(64513)),
-        router_id: RouterId(v4),
+        router_id: RouterId(V4),
         hold_time: Duration::from_secs(9),
         keepalive: None,
         connect_retry: None,
@@ -72,8 +72,21 @@ fn play(text: &str) -> (Agreed, Counters) {
         max_prefixes: None,
         drain: Duration::ZERO,
         seed: 0,
-    });
-    let next_hops = NextHops { v4: Some(v4), v6: Some("2001:db8::1".parse().unwrap()), link_local: None };
+    }
+}
+
+fn next_hops() -> NextHops {
+    NextHops { v4: Some(V4), v6: Some("2001:db8::1".parse().unwrap()), link_local: None }
+}
+
+/// Plays a transcript of a session with another AS, and returns what was agreed on and counted.
+fn play(text: &str) -> (Agreed, Counters) {
+    play_as(settings(), next_hops(), text)
+}
+
+#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+fn play_as(settings: Settings, next_hops: NextHops, text: &str) -> (Agreed, Counters) {
+    let mut session = Session::new(settings);
     let side = Side::Outgoing;
     let now = Instant::now();
     let mut sent = std::collections::VecDeque::new();
@@ -194,6 +207,16 @@ fn gobgp() {
 }
 
 #[test]
+fn frr_with_ipv6_next_hops_of_ipv4_routes() {
+    let within = Settings { remote_asn: RemoteAsn::Internal, extended_next_hop: true, ..settings() };
+    let hops = NextHops { link_local: Some("fe80::1".parse().unwrap()), ..next_hops() };
+    let text = include_str!("transcripts/frr_extended_next_hop.txt");
+    let (agreed, counters) = play_as(within, hops, text);
+    let want = Agreed { remote_asn: Asn(64512), internal: true, extended_next_hop: true, ..common() };
+    assert_eq!((agreed, counters.updates_sent), (want, 6));
+}
+
+#[test]
 fn a_router_s_bytes_damaged_anywhere_return() {
     for text in [
         include_str!("transcripts/frr.txt"),
@@ -220,19 +243,11 @@ fn a_router_s_bytes_damaged_anywhere_return() {
 fn hear(bytes: &[u8]) {
     let now = Instant::now();
     let mut session = Session::new(Settings {
-        local_asn: Asn(64512),
         remote_asn: RemoteAsn::External,
-        router_id: RouterId(Ipv4Addr::new(192, 0, 2, 1)),
-        hold_time: Duration::from_secs(9),
-        keepalive: None,
-        connect_retry: None,
-        families: BTreeSet::from(Family::ALL),
         extended_next_hop: true,
         graceful_restart: None,
-        passive: false,
         max_prefixes: Some(5),
-        drain: Duration::ZERO,
-        seed: 0,
+        ..settings()
     });
     session.handle(now, Event::Start);
     session.handle(now, Event::Connected { side: Side::Outgoing, next_hops: NextHops::default() });
