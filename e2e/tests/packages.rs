@@ -117,11 +117,10 @@ fn rights_by_olm_end_at_the_namespace() {
         |objects: &[Value]| json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string();
     all_are_accepted(&scratch.dry_run(&list(&objects)), objects.len());
 
-    // The operator itself is left out: it would take the MetalLB resource of the cluster's own one for a stray.
-    let rights: Vec<Value> = objects
-        .into_iter()
-        .filter(|object| !["Deployment", "CustomResourceDefinition"].contains(&kind(object)))
-        .collect();
+    // The operator itself is left out: it would take the MetalLB resource of the cluster's own one for a stray; and so
+    // are the webhooks, which would stop the cluster's own pools.
+    let kinds = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
+    let rights: Vec<Value> = objects.into_iter().filter(|object| kinds.contains(&kind(object))).collect();
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), list(&rights).replace(NAMESPACE, scratch.0)).unwrap();
     output(kubectl().args(["apply", "-f"]).arg(file.path())).unwrap();
