@@ -16,7 +16,9 @@ pub(crate) const BUSYBOX_IMAGE: &str = "lab.local/busybox:1";
 pub(crate) fn write(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let busybox = fs::read("/bin/busybox").context("/bin/busybox of package busybox-static")?;
-    archive(&folder.join("pause.tar"), PAUSE_IMAGE, &busybox, &["/bin/busybox", "sleep", "2147483647"])?;
+    // The first process of a pod ignores signals that it does not handle.
+    let pause = "trap 'exit 0' TERM INT; while :; do busybox sleep 2147483647 & wait; done";
+    archive(&folder.join("pause.tar"), PAUSE_IMAGE, &busybox, &["/bin/sh", "-c", pause])?;
     archive(&folder.join("busybox.tar"), BUSYBOX_IMAGE, &busybox, &["/bin/sh"])
 }
 
