@@ -186,7 +186,9 @@ fn nothing_is_required_but_what_upstream_requires() {
         ("IPAddressPool.v1beta1", json!(["spec"])),
         ("IPAddressPool.v1beta1.spec", json!(["addresses"])),
         ("IPAddressPool.v1beta1.status", counters),
-        // Written by the operator alone.
+        // Ours, in the status, written by the controller and the operator alone.
+        ("IPAddressPool.v1beta1.status.capacity", json!(["ipv4", "ipv6"])),
+        ("IPAddressPool.v1beta1.status.resting", json!(["address", "service", "until"])),
         ("MetalLB.v1beta1.status.components", json!(["name", "ready", "wanted"])),
     ];
     assert_eq!(required, want.into_iter().map(|(path, fields)| (path.to_owned(), fields)).collect());
