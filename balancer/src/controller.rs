@@ -42,7 +42,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Does what the settings ask for: answers a question, or serves until the program is asked to end.
 ///
 /// # Errors
-/// When the cluster or a file cannot be read, and those of [`run`].
+/// When the cluster or a file cannot be read, and what ends the controller early.
 pub async fn start(settings: Settings) -> anyhow::Result<ExitCode> {
     let mut good = true;
     let place = || async {
