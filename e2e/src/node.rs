@@ -182,6 +182,9 @@ root = "{folder}/containerd"
 state = "{RUN}/{name}/containerd"
 [grpc]
   address = "{socket}"
+# Its socket has one path for all of a machine.
+[plugins."io.containerd.nri.v1.nri"]
+  disable = true
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
   [plugins."io.containerd.cri.v1.images".pinned_images]
