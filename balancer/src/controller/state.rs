@@ -8,7 +8,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Api, Client,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use metallb_api::{
@@ -75,16 +75,12 @@ pub(super) async fn write(
     api.patch_status(CONTROLLER, &params, &Patch::Merge(patch)).await.map(drop)
 }
 
-/// The pod that this program runs in, with which the state is to go; none when it is not known.
+/// What owns this pod: with it the object goes, while a pod that is replaced leaves it as it is. `None` when that
+/// cannot be read.
 async fn owner(client: Client, namespace: &str, pod: &str) -> Option<OwnerReference> {
-    let pod = Api::<Pod>::namespaced(client, namespace).get_opt(pod).await.ok()??;
-    Some(OwnerReference {
-        api_version: Pod::api_version(&()).into_owned(),
-        kind: Pod::kind(&()).into_owned(),
-        name: pod.name_any(),
-        uid: pod.metadata.uid?,
-        ..OwnerReference::default()
-    })
+    let pod = Api::<Pod>::namespaced(client, namespace).get(pod).await.ok()?;
+    let workload = pod.metadata.owner_references?.into_iter().find(|owner| owner.controller == Some(true))?;
+    Some(OwnerReference { controller: None, block_owner_deletion: None, ..workload })
 }
 
 #[cfg(test)]
