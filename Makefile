@@ -12,7 +12,7 @@ TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 E2E := cargo run -q -p metallb-e2e --
 PROGRAMS := operator controller speaker
 ARCHIVES := $(PROGRAMS:%=target/images/%.tar)
-# Unit tests and lints speak of every crate; the tests in e2e/tests need the cluster and run in `make e2e`.
+# The tests in e2e/tests need root, Debian packages or the cluster, and run in `make e2e`.
 UNIT := --workspace --exclude metallb-e2e
 
 .PHONY: help
@@ -135,7 +135,10 @@ deploy: images ## Build, load and install the operator in the cluster
 .PHONY: e2e
 e2e: preflight images ## End-to-end tests on a new cluster (one that is up is replaced)
 	@$(E2E) deps
+	cargo test -q -p metallb-e2e --test l2_sockets
+ifneq ($(CLUSTER),external)
 	cargo test -q -p metallb-e2e --test lifecycle -- --test-threads=1
+endif
 	@$(E2E) up
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture

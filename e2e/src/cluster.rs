@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::{
     control_plane, deps,
     exec::{on, output, run, wait_until},
-    layout::{NETNS_PREFIX, RUN, STATE, bin, hosts, kubeconfig, node, state},
+    layout::{self, NETNS_PREFIX, RUN, STATE, bin, hosts, node, state},
     network, node as node_parts, oci, pki, processes, tools,
 };
 
@@ -31,17 +31,32 @@ pub fn is_external() -> bool {
     std::env::var("CLUSTER").is_ok_and(|value| value == "external")
 }
 
-/// kubectl as the administrator, on host cp.
+/// Refuses what only the cluster made here bears.
+///
+/// # Errors
+/// When an existing cluster is used.
+pub fn refuse_external(what: &str) -> Result<()> {
+    if is_external() {
+        bail!("CLUSTER=external: {what} is only for the cluster that `make cluster` makes");
+    }
+    Ok(())
+}
+
+/// kubectl as the administrator, on host cp; for an existing cluster, the kubectl in the PATH.
 #[must_use]
 pub fn kubectl() -> Command {
-    if is_external() {
-        let mut command = Command::new("kubectl");
-        command.arg("--kubeconfig").arg(std::env::var_os("KUBECONFIG").unwrap_or_default());
-        return command;
-    }
-    let mut command = on("cp", bin("kubectl"));
+    let mut command = if is_external() { Command::new("kubectl") } else { on("cp", bin("kubectl")) };
     command.arg("--kubeconfig").arg(kubeconfig());
     command
+}
+
+/// The administrator's kubeconfig: usable on host cp, or what `KUBECONFIG` names for an existing cluster.
+#[must_use]
+pub fn kubeconfig() -> PathBuf {
+    if is_external() {
+        return std::env::var_os("KUBECONFIG").unwrap_or_default().into();
+    }
+    layout::kubeconfig()
 }
 
 /// Number of nodes of the cluster that is there, if any.
@@ -83,6 +98,9 @@ fn check_holder() -> Result<()> {
 /// When another checkout holds it, or a part does not start.
 pub fn up(count: u8) -> Result<()> {
     if is_external() {
+        if kubeconfig().as_os_str().is_empty() {
+            bail!("CLUSTER=external needs KUBECONFIG");
+        }
         return output(kubectl().args(["get", "--raw", "/readyz"])).map(drop).context("CLUSTER=external");
     }
     if !(1..=50).contains(&count) {
@@ -162,6 +180,7 @@ fn health(count: u8) -> Result<()> {
 /// # Errors
 /// When another checkout holds it, or something does not go away.
 pub fn down() -> Result<()> {
+    refuse_external("removing it")?;
     let _lock = lock()?;
     check_holder()?;
     remove()
@@ -213,6 +232,7 @@ fn remove_cgroup(folder: &Path) -> Result<()> {
 /// # Errors
 /// When there is no cluster, or containerd refuses the archive.
 pub fn load(archive: &Path) -> Result<()> {
+    refuse_external("loading images")?;
     let count = nodes()?;
     let archive = archive.canonicalize().with_context(|| archive.display().to_string())?;
     for index in 1..=count {
@@ -226,9 +246,10 @@ pub fn load(archive: &Path) -> Result<()> {
 /// # Errors
 /// When there is no cluster or the API server does not answer.
 pub fn status() -> Result<()> {
-    let count = nodes()?;
-    for host in hosts(count).iter().filter(|host| host.number > 0) {
-        println!("{:8} {:14} {}", host.name, host.v4(), host.v6());
+    if !is_external() {
+        for host in hosts(nodes()?).iter().filter(|host| host.number > 0) {
+            println!("{:8} {:14} {}", host.name, host.v4(), host.v6());
+        }
     }
     print!("{}", output(kubectl().args(["get", "nodes"]))?);
     Ok(())

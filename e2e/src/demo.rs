@@ -42,14 +42,20 @@ pub fn run() -> Result<()> {
         wait_for_answer(service, *address)?;
     }
     let web = services.first().map(|(_, address)| *address).context("a Service")?;
-    println!("\nten answers that host client ({}) got from http://{web}/:", client().v4());
+    let who = if cluster::is_external() {
+        "this machine".to_owned()
+    } else {
+        format!("host client ({})", client().v4())
+    };
+    println!("\nten answers that {who} got from http://{web}/:");
     for _ in 0..10 {
         println!("  {}", fetch(web)?);
     }
     table(&services)?;
-    if !cluster::is_external() {
-        fail_over(web)?;
+    if cluster::is_external() {
+        return Ok(());
     }
+    fail_over(web)?;
     println!(
         "\nThe cluster stays up. Try next:\n  \
          e2e/kubectl -n {NAMESPACE} get metallb,addresspools,ipaddresspools,pods -o wide\n  \
@@ -82,12 +88,21 @@ fn table(services: &[(&str, IpAddr)]) -> Result<()> {
             Ok(if node.is_some() { None } else { Some("no ServiceL2Status".to_owned()) })
         })?;
         let node = node.unwrap_or_default();
-        let macs = who_has(*address)?;
-        let seen = macs.first().context("nobody answers for the address")?;
-        let of = nodes_by_mac()?.get(seen).cloned().unwrap_or_default();
-        println!("{service:10} {:18} {pool:18} {node:8} {seen} ({of})", address.to_string());
+        println!("{service:10} {:18} {pool:18} {node:8} {}", address.to_string(), seen_by_client(*address)?);
     }
     Ok(())
+}
+
+/// The hardware address that answers the client, and the node that it belongs to. The hosts of an existing cluster are
+/// not known.
+fn seen_by_client(address: IpAddr) -> Result<String> {
+    if cluster::is_external() {
+        return Ok("not asked".to_owned());
+    }
+    let macs = who_has(address)?;
+    let seen = macs.first().context("nobody answers for the address")?;
+    let of = nodes_by_mac()?.get(seen).cloned().unwrap_or_default();
+    Ok(format!("{seen} ({of})"))
 }
 
 fn fail_over(address: IpAddr) -> Result<()> {

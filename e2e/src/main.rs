@@ -78,10 +78,11 @@ fn run(call: Call) -> Result<()> {
         Call::Status => cluster::status(),
         Call::Demo => demo::run(),
         Call::Kubeconfig => {
-            println!("{}", layout::kubeconfig().display());
+            println!("{}", cluster::kubeconfig().display());
             Ok(())
         }
         Call::AuditLog => {
+            cluster::refuse_external("reading the audit log")?;
             println!("{}", layout::audit_log().display());
             Ok(())
         }

@@ -1,6 +1,6 @@
 //! What the cluster and the client see: objects of the API, and who answers for an address on the wire.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -154,6 +154,11 @@ pub fn announcer(namespace: &str, service: &str) -> Result<Option<String>> {
         .map(str::to_owned))
 }
 
+/// A command of the client outside the cluster: host client, or this machine for an existing cluster.
+fn from_client(program: &str) -> Command {
+    if cluster::is_external() { Command::new(program) } else { on("client", program) }
+}
+
 /// What the client gets from `http://ADDRESS/`, within two seconds.
 ///
 /// # Errors
@@ -163,6 +168,6 @@ pub fn fetch(address: IpAddr) -> Result<String> {
         IpAddr::V4(v4) => format!("http://{v4}/"),
         IpAddr::V6(v6) => format!("http://[{v6}]/"),
     };
-    output(on("client", "curl").args(["-sS", "-g", "--max-time", "2", &url]))
+    output(from_client("curl").args(["-sS", "-g", "--max-time", "2", &url]))
         .map(|body| body.trim().to_owned())
 }

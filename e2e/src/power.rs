@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Result, bail};
 
-use crate::{exec::run_on, layout::node};
+use crate::{cluster::refuse_external, exec::run_on, layout::node};
 
 /// How a node is cut off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +57,7 @@ pub fn on(name: &str) -> Result<()> {
 
 /// The switches' ports that the node hangs on.
 fn ports(name: &str) -> Result<Vec<String>> {
+    refuse_external("powering nodes off and on")?;
     let Some(index) =
         name.strip_prefix("node").and_then(|index| index.parse().ok()).filter(|index| *index > 0)
     else {

@@ -1,6 +1,7 @@
 //! End-to-end tests on the real cluster, with the operator deployed (`make e2e`). They run one after another.
 
 mod allocation;
+mod external;
 mod failover;
 mod fixture;
 mod path;

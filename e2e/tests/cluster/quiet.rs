@@ -2,7 +2,7 @@
 
 use anyhow::{Context, ensure};
 use metallb_e2e::{
-    audit,
+    audit, cluster,
     deploy::NAMESPACE,
     observe::{address, get, kube},
 };
@@ -27,6 +27,10 @@ fn settled(lease: &str) {
 
 #[test]
 fn operator_and_controller_restarted_with_no_change_write_nothing_but_leases() {
+    if cluster::is_external() {
+        println!("skipped: the audit log of an existing cluster is not ours to read");
+        return;
+    }
     let scene = Scene::new("quiet", "[172.22.0.184/30, fd00:22::184/126]");
     scene.service("four", "");
     scene.service("six", ", ipFamilies: [IPv6]");
