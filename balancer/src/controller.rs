@@ -17,7 +17,7 @@ mod write;
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use kube::Client;
 use metallb_runtime::{
     lease::{Leadership, Lease},
@@ -86,29 +86,55 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
         tasks.spawn(metallb_runtime::metrics::serve(endpoint, registry, client.clone(), served));
     }
 
-    let lease = Lease::new(client.clone(), &settings.namespace(), LEASE, &settings.identity());
-    let leadership = tokio::select! {
-        ended = tasks.join_next() => return ended_early(ended),
-        taken = acquire(lease, &cancel, &readiness) => match taken? {
-            Some(leadership) => leadership,
-            None => return Ok(()),
-        },
-    };
-    let (events, writing_events) = Events::new(client.clone(), leadership.clone());
-    let writing_events = tokio::spawn(writing_events);
-    let writer = Writer::new(client, &settings, leadership.clone(), events);
-    let controller = Controller::new(writer, settings.pool_edit_policy, readiness, metrics);
+    let reign = Reign { client, settings, metrics, readiness };
     let result = tokio::select! {
         ended = tasks.join_next() => ended_early(ended),
-        () = leadership.lost() => Err(anyhow!("Lease {LEASE} is lost: another controller may write now")),
-        result = controller.serve(&cancel) => result,
+        result = reign.again_and_again(&cancel) => result,
     };
-    if tokio::time::timeout(DRAIN, writing_events).await.is_err() {
-        tracing::warn!("ending with events unwritten");
-    }
-    leadership.release().await;
     cancel.cancel();
     result
+}
+
+/// What the holder of the Lease works with.
+struct Reign {
+    client: Client,
+    settings: Settings,
+    metrics: Metrics,
+    readiness: probes::Readiness,
+}
+
+impl Reign {
+    /// Serves whenever the Lease is held, until `cancel`. Each time all that is known is learnt anew: another may have
+    /// written meanwhile.
+    async fn again_and_again(&self, cancel: &CancellationToken) -> anyhow::Result<()> {
+        loop {
+            let (settings, readiness) = (&self.settings, &self.readiness);
+            let lease = Lease::new(self.client.clone(), &settings.namespace(), LEASE, &settings.identity());
+            let Some(leadership) = acquire(lease, cancel, readiness).await? else { return Ok(()) };
+            if self.once(leadership, cancel).await? {
+                return Ok(());
+            }
+            tracing::error!("Lease {LEASE} is lost: another controller may write now");
+        }
+    }
+
+    /// Serves until `cancel`; `false` when the Lease was lost before.
+    async fn once(&self, leadership: Leadership, cancel: &CancellationToken) -> anyhow::Result<bool> {
+        let (events, writing_events) = Events::new(self.client.clone(), leadership.clone());
+        let writing_events = tokio::spawn(writing_events);
+        let writer = Writer::new(self.client.clone(), &self.settings, leadership.clone(), events);
+        let policy = self.settings.pool_edit_policy;
+        let controller = Controller::new(writer, policy, self.readiness.clone(), self.metrics.clone());
+        let result = tokio::select! {
+            () = leadership.lost() => Ok(false),
+            result = controller.serve(cancel) => result.map(|()| true),
+        };
+        if tokio::time::timeout(DRAIN, writing_events).await.is_err() {
+            tracing::warn!("events are left unwritten");
+        }
+        leadership.release().await;
+        result
+    }
 }
 
 fn ended_early(ended: Option<Result<anyhow::Result<()>, JoinError>>) -> anyhow::Result<()> {

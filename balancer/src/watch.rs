@@ -1,11 +1,15 @@
 //! Watches of the API server as streams of [`Change`]s that hold only what is needed of an object.
 
-use futures::{Stream, StreamExt, future};
-use kube::runtime::{
-    WatchStreamExt,
-    utils::Backoff,
-    watcher::{self, Event},
+use futures::{Stream, StreamExt, future, stream};
+use kube::{
+    Api, Resource,
+    runtime::{
+        WatchStreamExt,
+        utils::Backoff,
+        watcher::{self, Error, Event, watcher},
+    },
 };
+use serde::de::DeserializeOwned;
 use tokio::time::{Duration, Instant};
 
 /// The first wait between attempts to watch; each further one is twice as long.
@@ -52,6 +56,30 @@ pub(crate) enum Change<T> {
     Gone(T),
 }
 
+/// The objects cannot be read now: their kind is not served, or reading them is not allowed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unreadable;
+
+/// A watch that begins anew with a list where it cannot be taken up again: the kind was not served for a while, or the
+/// version is too old.
+pub(crate) fn watch_anew<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
+    stream::unfold(None, move |running| {
+        let api = api.clone();
+        async move {
+            let mut running = running.unwrap_or_else(|| watcher(api, watcher::Config::default()).boxed());
+            let event = running.next().await?;
+            let over = matches!(
+                &event,
+                Err(Error::WatchStartFailed(kube::Error::Api(status))) if matches!(status.code, 404 | 410)
+            );
+            Some((event, (!over).then_some(running)))
+        }
+    })
+}
+
 /// Joins the parts of a first list, or of one that is repeated after a gap, into one change. Faults are logged and
 /// tried again: what was known stays known.
 pub(crate) fn changes<K, T>(
@@ -59,9 +87,18 @@ pub(crate) fn changes<K, T>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     reduce: impl Fn(K) -> T,
 ) -> impl Stream<Item = Change<T>> {
+    news(kind, events, reduce).filter_map(|news| future::ready(news.ok()))
+}
+
+/// As [`changes`], and tells when the objects cannot be read, until a complete list says that they can.
+pub(crate) fn news<K, T>(
+    kind: &'static str,
+    events: impl Stream<Item = watcher::Result<Event<K>>>,
+    reduce: impl Fn(K) -> T,
+) -> impl Stream<Item = Result<Change<T>, Unreadable>> {
     let mut list = Vec::new();
     events.backoff(Pause::default()).filter_map(move |event| {
-        let change = match event {
+        let news = match event {
             Ok(Event::Init) => {
                 list = Vec::new();
                 None
@@ -70,14 +107,20 @@ pub(crate) fn changes<K, T>(
                 list.push(reduce(object));
                 None
             }
-            Ok(Event::InitDone) => Some(Change::All(std::mem::take(&mut list))),
-            Ok(Event::Apply(object)) => Some(Change::Set(reduce(object))),
-            Ok(Event::Delete(object)) => Some(Change::Gone(reduce(object))),
+            Ok(Event::InitDone) => Some(Ok(Change::All(std::mem::take(&mut list)))),
+            Ok(Event::Apply(object)) => Some(Ok(Change::Set(reduce(object)))),
+            Ok(Event::Delete(object)) => Some(Ok(Change::Gone(reduce(object)))),
             Err(error) => {
                 tracing::warn!(kind, %error, "watch interrupted");
-                None
+                // Those after which nothing but a complete list brings news.
+                let listing = match &error {
+                    Error::InitialListFailed(_) => true,
+                    Error::WatchStartFailed(kube::Error::Api(status)) => matches!(status.code, 404 | 410),
+                    _ => false,
+                };
+                listing.then_some(Err(Unreadable))
             }
         };
-        future::ready(change)
+        future::ready(news)
     })
 }

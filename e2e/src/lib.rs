@@ -13,6 +13,7 @@ pub mod layout;
 pub mod observe;
 pub mod olm;
 pub mod outage;
+pub mod plane;
 pub mod power;
 pub mod tools;
 

@@ -9,9 +9,12 @@
 
 mod choose;
 mod explain;
+mod grace;
+mod holders;
 mod ledger;
 mod resting;
 mod revise;
+mod sharing;
 mod slots;
 
 use std::{
@@ -21,9 +24,13 @@ use std::{
 };
 
 pub use explain::{Considered, Explanation, NoOffer};
-pub use ledger::{Conflict, Counters, Holding, Ledger, PoolSpec};
+pub use grace::GRACE;
+pub use holders::Conflict;
+pub use ledger::{Counters, Holding, Ledger, PoolSpec};
 pub use resting::Rest;
 pub use slots::PerFamily;
+
+use grace::Graces;
 
 use crate::{
     claim::{Claim, ServiceFacts},
@@ -34,9 +41,6 @@ use crate::{
     selector::Labels,
     service::{ServiceKey, Tenant},
 };
-
-/// How long an address that left its pool stays untouched, in case the pool comes back.
-pub const GRACE: Duration = Duration::from_secs(10);
 
 /// What happens to an address whose pool goes or is edited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,16 +62,7 @@ pub struct Allocator {
     namespaces: BTreeMap<String, Labels>,
     policy: PoolEditPolicy,
     /// Services with an address that was seen to leave its pool.
-    lost: BTreeMap<ServiceKey, Lost>,
-}
-
-/// How long ago an address left its pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lost {
-    /// It is left alone until then.
-    Until(Duration),
-    /// Longer than [`GRACE`].
-    Overdue,
+    lost: Graces,
 }
 
 impl Allocator {
@@ -93,9 +88,9 @@ impl Allocator {
         };
         self.ledger.set_pools(pools.iter().map(|(name, pool)| (name.clone(), spec(pool))).collect());
         let after = homeless(&self.ledger);
-        self.lost.retain(|service, _| after.contains(service));
+        self.lost.retain(&after);
         for service in after.difference(&before) {
-            self.lost.insert(service.clone(), Lost::Until(now.saturating_add(GRACE)));
+            self.lost.begin(service.clone(), now);
         }
         let rank = |pool: &Pool| match pool.service_allocation.as_ref().map(|allocation| allocation.priority)
         {
@@ -144,11 +139,7 @@ impl Allocator {
     /// When time alone changes something next: a grace or a rest ends.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        let waiting = self.lost.values().filter_map(|lost| match lost {
-            Lost::Until(then) => Some(*then),
-            Lost::Overdue => None,
-        });
-        waiting.chain(self.ledger.deadline()).min()
+        self.lost.deadline().into_iter().chain(self.ledger.deadline()).min()
     }
 
     /// Lets an address rest, as was noted before the program started.
@@ -163,14 +154,13 @@ impl Allocator {
 
     /// Notes that it is `now`; returns the Services whose address has become overdue by that.
     pub fn end_grace(&mut self, now: Duration) -> Vec<ServiceKey> {
-        let mut overdue = Vec::new();
-        for (service, lost) in &mut self.lost {
-            if matches!(lost, Lost::Until(then) if *then <= now) {
-                *lost = Lost::Overdue;
-                overdue.push(service.clone());
-            }
-        }
-        overdue
+        self.lost.end(now)
+    }
+
+    /// Says at `now` whether the pools that are known may be others than those that there are, since they cannot be
+    /// read. While they may, no address becomes overdue.
+    pub fn doubt_pools(&mut self, doubted: bool, now: Duration) {
+        self.lost.suspend(doubted, now);
     }
 
     /// Lets the Service hold what its status shows, where that is ours: marked as given by this load balancer, or of

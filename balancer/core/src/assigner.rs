@@ -49,8 +49,11 @@ pub enum Outcome {
     Stale(Box<ServiceFacts>),
     /// There is no such Service any more.
     Gone,
-    /// It is not known whether it was written.
-    Failed,
+    /// The API server refused, for a reason that may pass.
+    Refused,
+    /// No answer came: it is not known whether it was written. It is tried again at once, since what ails the API
+    /// server is nothing about this Service; whoever writes waits until it answers.
+    Unanswered,
 }
 
 /// Decides about Services, one at a time.
@@ -68,6 +71,8 @@ pub struct Assigner {
     /// What was decided but, as far as is known, not written.
     unwritten: BTreeMap<ServiceKey, Decision>,
     retries: BTreeMap<ServiceKey, Retry>,
+    /// The retries that wait, by the time at which they are due.
+    due: BTreeSet<(Duration, ServiceKey)>,
     loaded: bool,
 }
 
@@ -103,6 +108,11 @@ impl Assigner {
             self.allocator.set_pools(pools, now);
             self.queue_all();
         }
+    }
+
+    /// Says at `now` whether the pools cannot be read: while they cannot, no address is taken away for want of one.
+    pub fn doubt_pools(&mut self, doubted: bool, now: Duration) {
+        self.allocator.doubt_pools(doubted, now);
     }
 
     /// Replaces the labels of all namespaces.
@@ -206,8 +216,15 @@ impl Assigner {
             self.queue.remove(&place);
             self.waiting.remove(&place);
         }
+        self.drop_write(key);
+    }
+
+    /// Forgets what was not written and when that was to be tried again.
+    fn drop_write(&mut self, key: &ServiceKey) {
         self.unwritten.remove(key);
-        self.retries.remove(key);
+        if let Some(Retry { due: Some(due), .. }) = self.retries.remove(key) {
+            self.due.remove(&(due, key.clone()));
+        }
     }
 
     /// The next write, if there is one to be made at `now`.
@@ -235,10 +252,13 @@ impl Assigner {
 
     fn queue_due(&mut self, now: Duration) {
         let mut due = self.allocator.end_grace(now);
-        for (key, retry) in &mut self.retries {
-            if retry.due.take_if(|due| *due <= now).is_some() {
-                due.push(key.clone());
+        while self.due.first().is_some_and(|(then, _)| *then <= now)
+            && let Some((_, key)) = self.due.pop_first()
+        {
+            if let Some(retry) = self.retries.get_mut(&key) {
+                retry.due = None;
             }
+            due.push(key);
         }
         let known = due.into_iter().filter_map(|key| Some((self.services.get(&key)?.created, key)));
         self.queue.extend(known);
@@ -278,8 +298,7 @@ impl Assigner {
     }
 
     fn settle(&mut self, key: &ServiceKey, now: Duration) {
-        self.unwritten.remove(key);
-        self.retries.remove(key);
+        self.drop_write(key);
         self.released |= !self.allocator.settle(key, now).is_empty();
     }
 
@@ -289,35 +308,36 @@ impl Assigner {
         self.writing.remove(&key);
         let same_object = self.services.get(&key).is_some_and(|known| known.uid == write.facts.uid);
         match outcome {
+            // What was written about is gone, and that is known already.
+            _ if !same_object => {}
             Outcome::Written(facts) => {
-                if same_object {
-                    self.settle(&key, now);
-                    self.apply(*facts, now);
-                }
+                self.settle(&key, now);
+                self.apply(*facts, now);
             }
-            Outcome::Stale(facts) => {
+            Outcome::Stale(facts) if facts.uid == write.facts.uid => {
                 self.unwritten.insert(key.clone(), write.decision);
-                if self.services.contains_key(&key) {
-                    self.apply(*facts, now);
-                }
+                self.apply(*facts, now);
             }
-            Outcome::Gone if same_object => self.delete(&key, now),
-            Outcome::Gone => {}
-            Outcome::Failed => {
+            // Another has its name. Of that one the watch will tell: what it tells before is about the one that is gone,
+            // and would be taken for news of the other.
+            Outcome::Stale(_) | Outcome::Gone => self.delete(&key, now),
+            Outcome::Unanswered => {
+                self.unwritten.insert(key.clone(), write.decision);
+            }
+            Outcome::Refused => {
                 self.unwritten.insert(key.clone(), write.decision);
                 let before = self.retries.get(&key).map(|retry| retry.wait);
                 let wait = before.map_or(FIRST_RETRY, |wait| wait.saturating_mul(2).min(LAST_RETRY));
-                self.retries.insert(key.clone(), Retry { due: Some(now.saturating_add(wait)), wait });
+                let due = now.saturating_add(wait);
+                self.due.insert((due, key.clone()));
+                self.retries.insert(key.clone(), Retry { due: Some(due), wait });
             }
         }
         match self.services.get(&key) {
             Some(facts) => {
                 self.queue.insert((facts.created, key));
             }
-            None => {
-                self.unwritten.remove(&key);
-                self.retries.remove(&key);
-            }
+            None => self.drop_write(&key),
         }
     }
 
@@ -330,7 +350,7 @@ impl Assigner {
     /// When [`Assigner::next`] is to be called even if nothing happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Duration> {
-        let retry = self.retries.values().filter_map(|retry| retry.due).min();
+        let retry = self.due.first().map(|(due, _)| *due);
         retry.into_iter().chain(self.allocator.deadline()).min()
     }
 }

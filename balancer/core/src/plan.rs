@@ -32,6 +32,8 @@ pub struct World {
 pub struct Service {
     /// `status.loadBalancer.ingress[].ip`, in this order.
     pub addresses: Vec<IpAddr>,
+    /// The pool that its addresses were given from, as its annotation says.
+    pub pool: Option<String>,
     /// Its labels.
     pub labels: Labels,
     /// `externalTrafficPolicy: Local`: only nodes with an endpoint announce.
@@ -192,8 +194,7 @@ struct Eligible<'a> {
 
 impl<'a> Eligible<'a> {
     fn of(world: &'a World, service: &'a Service) -> Result<Self, Reason> {
-        let pool = world.config.pools.values().find(|pool| holds(pool, &service.addresses));
-        let pool = pool.ok_or(Reason::IpNotAllowed)?;
+        let pool = world.pool_of(service).ok_or(Reason::IpNotAllowed)?;
         if !service.endpoints.any {
             return Err(Reason::NoEndpoints);
         }
@@ -253,6 +254,14 @@ impl<'a> Eligible<'a> {
 }
 
 impl World {
+    /// The pool whose advertisements are about the Service: the one that holds its addresses; where it keeps them
+    /// although no pool holds them any more, the one that they were given from.
+    pub(crate) fn pool_of(&self, service: &Service) -> Option<&Pool> {
+        let pools = &self.config.pools;
+        let holding = pools.values().find(|pool| holds(pool, &service.addresses));
+        holding.or_else(|| pools.get(service.pool.as_ref()?))
+    }
+
     fn may_announce(&self, name: &str, node: &Node) -> bool {
         let excluded = node.labels.contains_key(metallb_api::names::EXCLUDE_LB_LABEL);
         let has_speaker = self.speakers.as_ref().is_none_or(|speakers| speakers.contains(name));

@@ -161,6 +161,22 @@ fn the_owner_follows_from_the_facts() {
             },
             Ok("node2"),
         ),
+        (
+            "kept although it left its pool, which is there",
+            |world| {
+                web(world).addresses = vec![ip("172.22.9.9")];
+                web(world).pool = Some("pool".into());
+            },
+            Ok("node3"),
+        ),
+        (
+            "kept although its pool is gone",
+            |world| {
+                web(world).addresses = vec![ip("172.22.9.9")];
+                web(world).pool = Some("former".into());
+            },
+            Err(Reason::IpNotAllowed),
+        ),
         ("node selector", |world| advertisement(world).nodes = any_of("name", "node1"), Ok("node1")),
         (
             "node selector without a node",

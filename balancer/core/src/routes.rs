@@ -11,7 +11,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use metallb_api::names::EXCLUDE_LB_LABEL;
 
-use crate::config::{BgpAdvertisement, Cause, Community, Config, Endpoint, Peer, Pool, Problem};
+use crate::config::{BgpAdvertisement, Cause, Community, Config, Endpoint, Peer, Problem};
 use crate::plan::{Node, Service, World};
 use crate::range::Family;
 use crate::service::ServiceKey;
@@ -199,8 +199,7 @@ impl<'a> Eligible<'a> {
         service: &'a Service,
         advertisements: &[&BgpAdvertisement],
     ) -> Result<Self, Reason> {
-        let pool = world.config.pools.values().find(|pool| holds(pool, &service.addresses));
-        let pool = pool.ok_or(Reason::IpNotAllowed)?;
+        let pool = world.pool_of(service).ok_or(Reason::IpNotAllowed)?;
         if node.network_unavailable {
             return Err(Reason::NodeNetworkUnavailable);
         }
@@ -222,11 +221,6 @@ impl<'a> Eligible<'a> {
         }
         Ok(Self { key, service, advertisements })
     }
-}
-
-fn holds(pool: &Pool, addresses: &[IpAddr]) -> bool {
-    let within = |address: &IpAddr| pool.ranges.iter().any(|range| range.contains(*address));
-    !addresses.is_empty() && addresses.iter().all(within)
 }
 
 /// The routes of one audience.

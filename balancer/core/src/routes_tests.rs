@@ -2,7 +2,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use metallb_api::{IPAddressPool, IPAddressPoolSpec};
 
 use super::*;
-use crate::config::{Objects, Password, RemoteAsn, parse};
+use crate::config::{Objects, Password, Pool, RemoteAsn, parse};
 use crate::plan::Endpoints;
 use crate::selector::{AnyOf, Labels, Selector};
 

@@ -298,9 +298,9 @@ impl World {
                     }
                     Fate::AnswerLost => {
                         self.server.write(&write);
-                        self.assigner.finished(write, Outcome::Failed, self.now);
+                        self.assigner.finished(write, Outcome::Unanswered, self.now);
                     }
-                    Fate::Lost => self.assigner.finished(write, Outcome::Failed, self.now),
+                    Fate::Lost => self.assigner.finished(write, Outcome::Refused, self.now),
                     Fate::Late => self.late.push_back(write),
                 }
             }
@@ -407,4 +407,132 @@ proptest! {
             prop_assert_eq!(shown.get(&key(keep)), before.get(&key(keep)));
         }
     }
+}
+
+/// Numbers that look random and are the same in every run (xorshift).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+#[test]
+fn a_leader_killed_at_any_of_200_points_loses_no_address_and_gives_none_twice() {
+    const STEPS: u64 = 150;
+    for seed in 1..=200 {
+        let mut numbers = Numbers(u64::wrapping_mul(seed, 0x9E37_79B9_7F4A_7C15));
+        let kill = numbers.below(STEPS);
+        let mut world = World::new();
+        // What a Service shows once it shows as long as it is there: none of them is ever asked to change.
+        let mut given: BTreeMap<ServiceKey, Vec<IpAddr>> = BTreeMap::new();
+        for point in 0..STEPS {
+            let service = u8::try_from(numbers.below(9)).unwrap();
+            let step = match numbers.below(12) {
+                _ if point == kill => Step::Kill,
+                0..=2 if !world.server.services.contains_key(&key(service)) => {
+                    Step::Ask { service, wish: [0, 2, 5, 6, 7][usize::try_from(numbers.below(5)).unwrap()] }
+                }
+                3 => Step::Delete(service),
+                4 => Step::Wait(3),
+                5 => Step::Write(Fate::Late),
+                6 => Step::Write(Fate::AnswerLost),
+                7 => Step::Write(Fate::Lost),
+                8 => Step::Arrive,
+                9 => Step::Write(Fate::Written),
+                _ => Step::Hear,
+            };
+            if let Step::Delete(service) = step {
+                given.remove(&key(service));
+            }
+            world.step(step);
+            let shown = world.server.shown();
+            assert_eq!(world.server.given_twice(), None, "seed {seed}, step {point}, killed at {kill}");
+            for (service, addresses) in &given {
+                let now = shown.get(service).cloned().unwrap_or_default();
+                assert!(
+                    addresses.iter().all(|address| now.contains(address)),
+                    "seed {seed}, step {point}, killed at {kill}: {service} showed {addresses:?}, now {now:?}"
+                );
+            }
+            given.extend(shown);
+        }
+    }
+}
+
+#[test]
+fn pools_that_appear_30_s_after_a_start_change_no_address() {
+    let mut world = World::new();
+    for service in 0..4 {
+        world.server.ask(service, 0);
+    }
+    world.settle();
+    let shown = world.server.shown();
+    assert_eq!(shown.len(), 4);
+
+    world.variant = 4;
+    world.start();
+    let reasons = |world: &World| -> Vec<_> {
+        let facts = world.server.services.values().map(|service| ServiceFacts::of(service, None));
+        facts.map(|facts| facts.condition.map(|condition| condition.reason)).collect()
+    };
+    world.settle();
+    assert_eq!(world.server.shown(), shown);
+    assert_eq!(reasons(&world), vec![Some("PoolMissing".to_owned()); 4]);
+
+    world.step(Step::Wait(30));
+    world.step(Step::Pools(0));
+    world.settle();
+    assert_eq!(world.server.shown(), shown);
+    assert_eq!(reasons(&world), vec![Some("Assigned".to_owned()); 4]);
+}
+
+#[test]
+fn while_pools_cannot_be_read_no_grace_ends_and_afterwards_it_begins_anew() {
+    let mut world = World::new();
+    world.server.ask(0, 0);
+    world.settle();
+    let shown = world.server.shown();
+    // The definition of the kind is deleted: each pool is seen to go, and then none can be listed.
+    world.step(Step::Pools(4));
+    world.assigner.doubt_pools(true, world.now);
+    world.step(Step::Wait(120));
+    assert_eq!(world.assigner.deadline(), None);
+    assert_eq!(world.assigner.next(world.now), None);
+    // The kind is back, and its objects come a moment later.
+    world.assigner.doubt_pools(false, world.now);
+    world.step(Step::Wait(9));
+    assert_eq!(world.assigner.next(world.now), None);
+    world.step(Step::Pools(0));
+    assert_eq!((world.settle(), world.server.shown()), (vec![], shown));
+
+    world.step(Step::Pools(4));
+    world.settle();
+    assert_eq!(
+        world.server.shown(),
+        BTreeMap::new(),
+        "a pool that is seen to go takes its addresses with it"
+    );
+}
+
+#[test]
+fn those_that_wait_are_served_oldest_first() {
+    let mut world = World::new();
+    // IPv6 addresses: there are four, and nobody shares one with another number modulo six here.
+    for service in [0, 3, 6] {
+        world.server.ask(service, 5);
+    }
+    world.settle();
+    world.step(Step::Pools(3));
+    world.settle();
+    let holders = |world: &World| world.server.shown().into_keys().collect::<Vec<_>>();
+    assert_eq!(holders(&world), [key(0), key(3)], "two addresses are left, and the oldest keep theirs");
+    world.server.ask(8, 5);
+    world.server.delete(0);
+    world.settle();
+    assert_eq!(holders(&world), [key(3), key(6)], "6 is older than 8");
 }

@@ -172,7 +172,7 @@ impl Metrics {
         match outcome {
             Outcome::Written(_) => {}
             Outcome::Stale(_) | Outcome::Gone => return,
-            Outcome::Failed => {
+            Outcome::Refused | Outcome::Unanswered => {
                 self.update_errors.inc();
                 return;
             }

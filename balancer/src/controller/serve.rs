@@ -23,7 +23,7 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{metrics::Metrics, pools::Pools, watch, write::Writer};
-use crate::watch::Change;
+use crate::watch::{Change, Unreadable};
 
 /// Writes that are under way at one time.
 const WRITES: usize = 32;
@@ -33,13 +33,17 @@ const BATCH: usize = 256;
 const IDLE: Duration = Duration::from_secs(3600);
 /// How long a write that failed waits for the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
+/// After a write that was not answered nothing is written for so long; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest such pause: an API server that is back does not wait for longer.
+const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// What writes under way are given to finish when the program ends.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// What the watches bring.
 enum Input {
     Services(Change<ServiceFacts>),
-    Pools(Change<IPAddressPool>),
+    Pools(Result<Change<IPAddressPool>, Unreadable>),
     Namespaces(Change<(String, Labels)>),
 }
 
@@ -76,11 +80,48 @@ struct State {
     after: Duration,
 }
 
+/// Whether the API server answers.
+#[derive(Default)]
+struct Answers {
+    /// How long the pause after the last write that was not answered is; zero when the last one was.
+    pause: Duration,
+    /// When it ends.
+    until: Duration,
+}
+
+impl Answers {
+    /// A write has come back at `now`.
+    fn note(&mut self, answered: bool, now: Duration) {
+        if answered {
+            *self = Self::default();
+            return;
+        }
+        if self.pause.is_zero() {
+            self.pause = FIRST_PAUSE;
+        } else if now >= self.until {
+            // Those that were sent together fail together: they count once.
+            self.pause = (self.pause * 2).min(LAST_PAUSE);
+        }
+        self.until = now + self.pause;
+    }
+
+    /// How many writes may be under way at `now`: one alone finds out whether the API server is back.
+    fn writes(&self, now: Duration) -> usize {
+        match self.pause.is_zero() {
+            true => WRITES,
+            false if now < self.until => 0,
+            false => 1,
+        }
+    }
+}
+
 /// What is known, and the work under way.
 pub(super) struct Controller {
     assigner: Assigner,
     pools: Pools,
     have_pools: bool,
+    /// Whether pools have changed since they were last read.
+    pools_changed: bool,
     have_namespaces: bool,
     /// Services that came before everything was known that adopting them needs.
     early: Option<BTreeMap<ServiceKey, ServiceFacts>>,
@@ -91,6 +132,7 @@ pub(super) struct Controller {
     writes: JoinSet<(Write, Outcome)>,
     pool_writes: JoinSet<BTreeMap<String, IPAddressPoolStatus>>,
     state_writes: JoinSet<Option<Vec<String>>>,
+    answers: Answers,
     state: State,
     readiness: Readiness,
     metrics: Metrics,
@@ -109,6 +151,7 @@ impl Controller {
             assigner: Assigner::new(policy),
             pools: Pools::new(metrics.clone()),
             have_pools: false,
+            pools_changed: false,
             have_namespaces: false,
             early: None,
             adopted: false,
@@ -117,6 +160,7 @@ impl Controller {
             writes: JoinSet::new(),
             pool_writes: JoinSet::new(),
             state_writes: JoinSet::new(),
+            answers: Answers::default(),
             state: State::default(),
             readiness,
             metrics,
@@ -152,7 +196,7 @@ impl Controller {
             tokio::select! {
                 () = cancel.cancelled() => break,
                 batch = inputs.next() => match batch {
-                    Some(batch) => batch.into_iter().for_each(|input| self.take(input)),
+                    Some(batch) => self.take_all(batch),
                     None => bail!("the watches ended"),
                 },
                 Some(finished) = self.writes.join_next() => self.finished(finished?),
@@ -182,21 +226,44 @@ impl Controller {
         let untold = self.state.told.is_none().then_some(self.state.after).filter(|after| *after > now);
         // A Lease that could not be renewed in time may be so a moment later.
         let lease = (!self.writer.may_write()).then_some(now + RETRY);
-        let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease];
+        let pause =
+            (!self.answers.pause.is_zero()).then_some(self.answers.until).filter(|until| *until > now);
+        let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause];
         known.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
 
-    fn take(&mut self, input: Input) {
-        self.metrics.taken_in();
+    fn take_all(&mut self, batch: Vec<Input>) {
+        for input in batch {
+            self.metrics.taken_in();
+            self.take(input);
+        }
         self.pools.touch();
+        // All pools are read together, so once for however many of them have changed.
+        if std::mem::take(&mut self.pools_changed) {
+            let pools = self.pools.serve();
+            self.assigner.set_pools(pools, self.clock.now());
+            self.have_pools = true;
+        }
+        if self.have_pools
+            && self.have_namespaces
+            && let Some(early) = self.early.take()
+        {
+            self.load(early.into_values().collect());
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = self.clock.now();
         match input {
             Input::Services(change) => self.take_services(change),
-            Input::Pools(change) => {
+            Input::Pools(Ok(change)) => {
+                if matches!(change, Change::All(_)) {
+                    self.assigner.doubt_pools(false, now);
+                }
                 self.pools.take(change);
-                let pools = self.pools.serve();
-                self.assigner.set_pools(pools, self.clock.now());
-                self.have_pools = true;
+                self.pools_changed = true;
             }
+            Input::Pools(Err(Unreadable)) => self.assigner.doubt_pools(true, now),
             Input::Namespaces(change) => {
                 match change {
                     Change::All(all) => self.assigner.set_namespaces(all.into_iter().collect()),
@@ -205,12 +272,6 @@ impl Controller {
                 }
                 self.have_namespaces = true;
             }
-        }
-        if self.have_pools
-            && self.have_namespaces
-            && let Some(early) = self.early.take()
-        {
-            self.load(early.into_values().collect());
         }
     }
 
@@ -271,8 +332,9 @@ impl Controller {
     }
 
     fn start_writes(&mut self) {
-        while self.writes.len() < WRITES && self.writer.may_write() {
-            let Some(write) = self.assigner.next(self.clock.now()) else { break };
+        let now = self.clock.now();
+        while self.writes.len() < self.answers.writes(now) && self.writer.may_write() {
+            let Some(write) = self.assigner.next(now) else { break };
             self.writes.spawn(self.writer.clone().write(write));
         }
         self.metrics.waiting(self.assigner.waiting());
@@ -282,6 +344,7 @@ impl Controller {
         let now = self.clock.now();
         let asked = self.asked.get(&write.facts.key).map(|asked| now.saturating_sub(*asked));
         self.metrics.written(&write, &outcome, asked);
+        self.answers.note(!matches!(outcome, Outcome::Unanswered), now);
         if matches!((&write.decision, &outcome), (Decision::Assign { .. }, Outcome::Written(_))) {
             self.asked.remove(&write.facts.key);
         }

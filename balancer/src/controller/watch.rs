@@ -2,26 +2,22 @@
 
 use futures::Stream;
 use k8s_openapi::api::core::v1::{Namespace, Service};
-use kube::{
-    Api,
-    core::PartialObjectMeta,
-    runtime::watcher::{self, watcher},
-};
+use kube::{Api, core::PartialObjectMeta};
 use metallb_api::IPAddressPool;
 use metallb_core::{claim::ServiceFacts, selector::Labels};
 
-use crate::watch::{Change, changes};
+use crate::watch::{Change, Unreadable, changes, news, watch_anew};
 
 /// Services, reduced to what allocation needs.
 pub(super) fn services(api: Api<Service>, class: Option<String>) -> impl Stream<Item = Change<ServiceFacts>> {
-    changes("Service", watcher(api, watcher::Config::default()), move |service| {
-        ServiceFacts::of(&service, class.as_deref())
-    })
+    changes("Service", watch_anew(api), move |service| ServiceFacts::of(&service, class.as_deref()))
 }
 
-/// IPAddressPools without the record of who wrote which field.
-pub(super) fn pools(api: Api<IPAddressPool>) -> impl Stream<Item = Change<IPAddressPool>> {
-    changes("IPAddressPool", watcher(api, watcher::Config::default()), |mut pool: IPAddressPool| {
+/// IPAddressPools without the record of who wrote which field; and when it cannot be told which there are.
+pub(super) fn pools(
+    api: Api<IPAddressPool>,
+) -> impl Stream<Item = Result<Change<IPAddressPool>, Unreadable>> {
+    news("IPAddressPool", watch_anew(api), |mut pool: IPAddressPool| {
         pool.metadata.managed_fields = None;
         pool
     })
@@ -31,11 +27,7 @@ pub(super) fn pools(api: Api<IPAddressPool>) -> impl Stream<Item = Change<IPAddr
 pub(super) fn namespaces(
     api: Api<PartialObjectMeta<Namespace>>,
 ) -> impl Stream<Item = Change<(String, Labels)>> {
-    changes(
-        "Namespace",
-        watcher(api, watcher::Config::default()),
-        |namespace: PartialObjectMeta<Namespace>| {
-            (namespace.metadata.name.unwrap_or_default(), namespace.metadata.labels.unwrap_or_default())
-        },
-    )
+    changes("Namespace", watch_anew(api), |namespace: PartialObjectMeta<Namespace>| {
+        (namespace.metadata.name.unwrap_or_default(), namespace.metadata.labels.unwrap_or_default())
+    })
 }

@@ -88,15 +88,20 @@ impl Writer {
             Err(error) => error,
         };
         match code(&error) {
-            Some(404) => return Outcome::Gone,
+            Some(404) => Outcome::Gone,
             Some(409) => match self.in_time(api.get_opt(key.name())).await {
-                Ok(Some(service)) => return Outcome::Stale(Box::new(self.facts(&service))),
-                Ok(None) => return Outcome::Gone,
-                Err(error) => tracing::warn!(service = %key, %error, "service not read"),
+                Ok(Some(service)) => Outcome::Stale(Box::new(self.facts(&service))),
+                Ok(None) => Outcome::Gone,
+                Err(error) => {
+                    tracing::warn!(service = %key, %error, "service not read");
+                    failure(&error)
+                }
             },
-            _ => tracing::warn!(service = %key, %error, "status not written"),
+            _ => {
+                tracing::warn!(service = %key, %error, "status not written");
+                failure(&error)
+            }
         }
-        Outcome::Failed
     }
 
     fn facts(&self, service: &Service) -> ServiceFacts {
@@ -156,6 +161,11 @@ fn code(error: &anyhow::Error) -> Option<u16> {
         Some(kube::Error::Api(status)) => Some(status.code),
         _ => None,
     }
+}
+
+/// How a write failed: by an answer, or by the lack of one.
+fn failure(error: &anyhow::Error) -> Outcome {
+    if code(error).is_some() { Outcome::Refused } else { Outcome::Unanswered }
 }
 
 fn log(write: &Write) {

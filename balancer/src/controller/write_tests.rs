@@ -164,7 +164,7 @@ async fn a_service_that_is_gone_is_told_from_a_fault() {
         answer(&mut server, code, &refusal(code, reason)).await;
         let (_, outcome) = writing.await.expect("no panic");
         assert!(
-            matches!((&outcome, gone), (Outcome::Gone, true) | (Outcome::Failed, false)),
+            matches!((&outcome, gone), (Outcome::Gone, true) | (Outcome::Refused, false)),
             "{code}: {outcome:?}"
         );
     }
@@ -177,6 +177,6 @@ async fn a_server_that_does_not_answer_is_waited_for_only_so_long() {
     let writing = tokio::spawn(writer.write(assignment()));
     let unanswered = server.next_request().await.expect("a request");
     let (_, outcome) = writing.await.expect("no panic");
-    assert!(matches!(outcome, Outcome::Failed), "{outcome:?}");
+    assert!(matches!(outcome, Outcome::Unanswered), "{outcome:?}");
     drop(unanswered);
 }

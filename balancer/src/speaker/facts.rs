@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use metallb_api::names::{ANNOTATION_ALLOW_SHARED_IP, OLD_ANNOTATION_PREFIX};
+use metallb_api::names::{ANNOTATION_ALLOCATED_FROM_POOL, ANNOTATION_ALLOW_SHARED_IP, OLD_ANNOTATION_PREFIX};
 use metallb_core::plan;
 use metallb_core::service::ServiceKey;
 use metallb_proto::membership::Seed;
@@ -51,6 +51,7 @@ pub(crate) fn service(object: &Service, class: Option<&str>) -> ServiceFacts {
         uid: metadata.uid.clone().unwrap_or_default(),
         service: (wanted && !addresses.is_empty()).then(|| plan::Service {
             addresses,
+            pool: annotations.and_then(|all| all.get(ANNOTATION_ALLOCATED_FROM_POOL)).cloned(),
             labels: metadata.labels.clone().unwrap_or_default(),
             local: policy == Some("Local"),
             shared,

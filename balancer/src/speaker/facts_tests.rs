@@ -17,6 +17,7 @@ fn load_balancer() -> Value {
 fn announced() -> plan::Service {
     plan::Service {
         addresses: vec!["172.22.0.100".parse().unwrap(), "fd00:22::100".parse().unwrap()],
+        pool: None,
         labels: [("app".to_owned(), "web".to_owned())].into(),
         local: true,
         shared: false,
@@ -52,6 +53,14 @@ fn a_service_is_reduced_to_what_a_plan_needs() {
             },
             None,
             Some(plan::Service { shared: true, ..announced() }),
+        ),
+        (
+            "given by us",
+            |service| {
+                service["metadata"]["annotations"] = json!({"metallb.io/ip-allocated-from-pool": "pool"});
+            },
+            None,
+            Some(plan::Service { pool: Some("pool".to_owned()), ..announced() }),
         ),
         (
             "policy Cluster",

@@ -3,10 +3,6 @@
 //! The load is made by this program, the API server and etcd are real, and each controller named by `--controller` is a
 //! process of its own, run under the same load one after the other. Prints one JSON line a measurement, then a table.
 
-mod load;
-mod plane;
-mod subject;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -14,13 +10,13 @@ use std::{
 
 use anyhow::Result;
 use clap::Parser;
-use load::Load;
-use plane::Plane;
+use metallb_e2e::plane::{
+    Plane,
+    load::Load,
+    subject::{Subject, Usage},
+};
 use serde_json::{Value, json};
-use subject::{Subject, Usage};
 
-/// Namespace of the pools and the controller.
-pub(crate) const NAMESPACE: &str = "metallb-system";
 /// No measurement takes longer; a controller that needs more is reported as an error.
 const LIMIT: Duration = Duration::from_secs(900);
 /// The controller is at rest when it has asked for nothing but its Lease for so long.
@@ -69,7 +65,6 @@ impl Bench {
     async fn start(controller: &str, count: usize) -> Result<Self> {
         let plane = Plane::start().await?;
         let load = Load::new(plane.client().await?);
-        load.make_namespace().await?;
         load.pool("main", &json!({ "addresses": ["10.99.0.0/16"] })).await?;
         let controller = controller.to_owned();
         Ok(Self { controller, count, plane, load, rows: Vec::new(), read: 0 })
@@ -85,7 +80,7 @@ impl Bench {
         let usage = subject.usage()?;
         self.rest().await?;
         let settled = subject.usage()?;
-        let (requests, read) = self.plane.requests(self.read)?;
+        let (requests, read) = self.plane.requests(self.read);
         self.read = read;
         let mut row = json!({
             "controller": self.controller.split_whitespace().next(),
@@ -112,7 +107,7 @@ impl Bench {
         };
         let (mut since, mut before) = (Instant::now(), usize::MAX);
         while since.elapsed() < REST {
-            let now = busy(&self.plane.requests(self.read)?.0);
+            let now = busy(&self.plane.requests(self.read).0);
             if now != before {
                 (since, before) = (Instant::now(), now);
             }
@@ -123,7 +118,7 @@ impl Bench {
 
     async fn run(&mut self, full_pool: bool) -> Result<()> {
         self.load.create("held", 0..self.count).await?;
-        let (_, read) = self.plane.requests(0)?;
+        let (_, read) = self.plane.requests(0);
         self.read = read;
 
         let started = Instant::now();

@@ -3,112 +3,18 @@
 //! An address that a Service gives up stays reserved until [`Ledger::settle`] says that its status no longer shows
 //! it. Addresses that lie in no pool are held like any other.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    time::Duration,
-};
-
-use thiserror::Error;
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use super::{
+    holders::{Conflict, Holders},
     resting::{Rest, Resting},
+    sharing::Shared,
     slots::{PerFamily, Slots},
 };
 use crate::{
     range::{AddressCount, AddressRange, Family},
-    service::{Port, ServiceKey, Sharing, Tenant},
+    service::{ServiceKey, Tenant},
 };
-
-/// How many other holders an error message names.
-const NAMED_HOLDERS: usize = 10;
-
-/// Why a Service may not hold an address.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Conflict {
-    /// Others hold it, on other terms.
-    #[error("can't change sharing key for {service:?}, address also in use by {others}")]
-    Sharing {
-        /// The address.
-        address: IpAddr,
-        /// The Service that asks.
-        service: ServiceKey,
-        /// The Services that hold the address, separated by commas.
-        others: String,
-    },
-    /// It was released a short time ago by another Service.
-    #[error("{address} rests after its release by {holder:?}")]
-    Resting {
-        /// The address.
-        address: IpAddr,
-        /// The Service that held it.
-        holder: ServiceKey,
-    },
-    /// Another holder uses the port.
-    #[error("port {port} is already in use on {address}")]
-    Port {
-        /// The port that both use.
-        port: Port,
-        /// The address.
-        address: IpAddr,
-    },
-}
-
-/// The holders of one address.
-#[derive(Clone, Debug, Default)]
-struct Holders {
-    sharing: Option<Sharing>,
-    /// Sorted.
-    services: Vec<ServiceKey>,
-    /// Sorted by port.
-    ports: Vec<(Port, ServiceKey)>,
-}
-
-impl Holders {
-    fn admits(&self, address: IpAddr, service: &ServiceKey, tenant: &Tenant) -> Result<(), Conflict> {
-        if self.services.iter().all(|holder| holder == service) {
-            return Ok(());
-        }
-        if tenant.sharing.is_none() || self.sharing != tenant.sharing {
-            let others = self.services.iter().filter(|holder| *holder != service);
-            let mut names: Vec<_> = others.clone().take(NAMED_HOLDERS).map(ToString::to_string).collect();
-            if others.count() > NAMED_HOLDERS {
-                names.push("…".to_owned());
-            }
-            return Err(Conflict::Sharing { address, service: service.clone(), others: names.join(",") });
-        }
-        for port in &tenant.ports {
-            if let Ok(found) = self.ports.binary_search_by_key(port, |(port, _)| *port)
-                && self.ports.get(found).is_some_and(|(_, holder)| holder != service)
-            {
-                return Err(Conflict::Port { port: *port, address });
-            }
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, service: &ServiceKey, tenant: &Tenant) {
-        self.remove(service);
-        if let Err(place) = self.services.binary_search(service) {
-            self.services.insert(place, service.clone());
-        }
-        self.sharing.clone_from(&tenant.sharing);
-        for port in &tenant.ports {
-            if let Err(place) = self.ports.binary_search_by_key(port, |(port, _)| *port) {
-                self.ports.insert(place, (*port, service.clone()));
-            }
-        }
-    }
-
-    fn remove(&mut self, service: &ServiceKey) {
-        self.services.retain(|holder| holder != service);
-        self.ports.retain(|(_, holder)| holder != service);
-    }
-
-    fn port_numbers(&self) -> Vec<Port> {
-        self.ports.iter().map(|(port, _)| *port).collect()
-    }
-}
 
 /// What one Service holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,9 +58,6 @@ struct Pool {
     services: BTreeMap<ServiceKey, usize>,
 }
 
-/// The addresses that one sharing key holds, by the set of ports in use on them.
-type ByPorts = BTreeMap<Vec<Port>, BTreeSet<IpAddr>>;
-
 /// Which Service holds which address, and what of each pool is free.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
@@ -163,7 +66,7 @@ pub struct Ledger {
     ranges: BTreeMap<IpAddr, (IpAddr, String)>,
     holders: BTreeMap<IpAddr, Holders>,
     holdings: BTreeMap<ServiceKey, Holding>,
-    shared: BTreeMap<Sharing, ByPorts>,
+    shared: Shared,
     resting: Resting,
 }
 
@@ -302,12 +205,7 @@ impl Ledger {
         service: &ServiceKey,
         tenant: &Tenant,
     ) -> Option<IpAddr> {
-        let by_ports = self.shared.get(tenant.sharing.as_ref()?)?;
-        let fitting: Vec<_> = by_ports
-            .iter()
-            .filter(|(ports, _)| tenant.ports.iter().all(|port| ports.binary_search(port).is_err()))
-            .map(|(_, addresses)| addresses)
-            .collect();
+        let fitting = self.shared.fitting(tenant)?;
         slots.ranges(family).find_map(|range| {
             fitting
                 .iter()
@@ -427,13 +325,10 @@ impl Ledger {
     fn attach(&mut self, address: IpAddr, service: &ServiceKey, tenant: &Tenant) {
         self.resting.remove(address);
         let holders = self.holders.entry(address).or_default();
-        unlist(&mut self.shared, address, holders);
+        self.shared.unlist(address, holders);
         let new = !holders.services.contains(service);
         holders.add(service, tenant);
-        if let Some(sharing) = &holders.sharing {
-            let by_ports = self.shared.entry(sharing.clone()).or_default();
-            by_ports.entry(holders.port_numbers()).or_default().insert(address);
-        }
+        self.shared.list(address, holders);
         if let Some(pool) = self.pool_at(address) {
             pool.slots.take(address);
             if new {
@@ -447,14 +342,13 @@ impl Ledger {
         if !holders.services.contains(service) {
             return;
         }
-        unlist(&mut self.shared, address, holders);
+        self.shared.unlist(address, holders);
         holders.remove(service);
         let empty = holders.services.is_empty();
         if empty {
             self.holders.remove(&address);
-        } else if let Some(sharing) = &holders.sharing {
-            let by_ports = self.shared.entry(sharing.clone()).or_default();
-            by_ports.entry(holders.port_numbers()).or_default().insert(address);
+        } else {
+            self.shared.list(address, holders);
         }
         let mut cooldown = Duration::ZERO;
         if let Some(pool) = self.pool_at(address) {
@@ -479,21 +373,5 @@ impl Ledger {
     fn pool_at(&mut self, address: IpAddr) -> Option<&mut Pool> {
         let name = self.pool_of(address)?.to_owned();
         self.pools.get_mut(&name)
-    }
-}
-
-/// Takes `address` out of the index of shared addresses, as its holders stand now.
-fn unlist(shared: &mut BTreeMap<Sharing, ByPorts>, address: IpAddr, holders: &Holders) {
-    let Some(sharing) = &holders.sharing else { return };
-    let Some(by_ports) = shared.get_mut(sharing) else { return };
-    let ports = holders.port_numbers();
-    if let Some(addresses) = by_ports.get_mut(&ports) {
-        addresses.remove(&address);
-        if addresses.is_empty() {
-            by_ports.remove(&ports);
-        }
-    }
-    if by_ports.is_empty() {
-        shared.remove(sharing);
     }
 }

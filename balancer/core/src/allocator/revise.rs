@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::{Allocator, Lost, Subject, Wish};
+use super::{Allocator, Subject, Wish, grace::Lost};
 use crate::{
     decision::{Change, Concern, Decision, Loss},
     range::Family,

@@ -18,7 +18,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::NAMESPACE;
+use super::NAMESPACE;
 
 /// Requests of the generator that are under way at one time.
 const PARALLEL: usize = 16;
@@ -30,7 +30,7 @@ const SERVICES: &str = "default";
 struct Sightings(Arc<Mutex<BTreeMap<String, Instant>>>);
 
 /// Makes load and watches what comes of it.
-pub(crate) struct Load {
+pub struct Load {
     client: Client,
     seen: Sightings,
     /// Turns with each change of a Service.
@@ -46,7 +46,7 @@ impl Drop for Load {
 
 impl Load {
     /// Watches Services from now on.
-    pub(crate) fn new(client: Client) -> Self {
+    pub fn new(client: Client) -> Self {
         let seen = Sightings::default();
         let (turn, turned) = watch::channel(0);
         let (api, sightings) = (Api::<Service>::namespaced(client.clone(), SERVICES), seen.clone());
@@ -76,16 +76,8 @@ impl Load {
         Api::namespaced(self.client.clone(), SERVICES)
     }
 
-    /// Makes the namespace of the pools.
-    pub(crate) async fn make_namespace(&self) -> Result<()> {
-        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
-        let namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } }))?;
-        api.create(&PostParams::default(), &namespace).await?;
-        Ok(())
-    }
-
     /// Makes or changes an IPAddressPool.
-    pub(crate) async fn pool(&self, name: &str, spec: &Value) -> Result<()> {
+    pub async fn pool(&self, name: &str, spec: &Value) -> Result<()> {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("metallb.io", "v1beta1", "IPAddressPool"));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), NAMESPACE, &kind);
         let object = json!({
@@ -96,7 +88,7 @@ impl Load {
     }
 
     /// Creates the Services `PREFIX-N` with N in `numbers`; returns when the API server had taken each.
-    pub(crate) async fn create(
+    pub async fn create(
         &self,
         prefix: &str,
         numbers: std::ops::Range<usize>,
@@ -117,7 +109,7 @@ impl Load {
     }
 
     /// Deletes the Services with these names.
-    pub(crate) async fn delete(&self, names: Vec<String>) -> Result<()> {
+    pub async fn delete(&self, names: Vec<String>) -> Result<()> {
         let api = self.services();
         stream::iter(names)
             .map(|name| {
@@ -131,12 +123,12 @@ impl Load {
     }
 
     /// How many Services have an address now.
-    pub(crate) fn addressed(&self) -> usize {
+    pub fn addressed(&self) -> usize {
         self.seen.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len()
     }
 
     /// Waits until all of `names` have an address; returns when each was first seen with one.
-    pub(crate) async fn wait_for(
+    pub async fn wait_for(
         &self,
         names: &BTreeSet<String>,
         limit: Duration,
@@ -146,11 +138,7 @@ impl Load {
     }
 
     /// Waits until `count` Services have an address; returns when each was first seen with one.
-    pub(crate) async fn wait_for_count(
-        &self,
-        count: usize,
-        limit: Duration,
-    ) -> Result<BTreeMap<String, Instant>> {
+    pub async fn wait_for_count(&self, count: usize, limit: Duration) -> Result<BTreeMap<String, Instant>> {
         self.wait(limit, |seen| seen.len() >= count).await
     }
 

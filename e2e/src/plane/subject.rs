@@ -14,29 +14,29 @@ use nix::{
 };
 
 /// A running controller.
-pub(crate) struct Subject(Child);
+pub struct Subject(Child);
 
 /// What a process has used.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Usage {
+pub struct Usage {
     /// Seconds of CPU, user and system.
-    pub(crate) cpu: f64,
+    pub cpu: f64,
     /// Largest resident set, in KiB.
-    pub(crate) peak_rss: u64,
+    pub peak_rss: u64,
     /// Resident set now, in KiB.
-    pub(crate) rss: u64,
+    pub rss: u64,
 }
 
 impl Subject {
     /// Starts `command`, a program and its arguments separated by blanks.
-    pub(crate) fn start(command: &str, kubeconfig: &Path, log: &Path) -> Result<Self> {
+    pub fn start(command: &str, kubeconfig: &Path, log: &Path) -> Result<Self> {
         let mut words = command.split_whitespace();
         let program = words.next().context("no controller is named")?;
         let log = fs::OpenOptions::new().create(true).append(true).open(log)?;
         let child = Command::new(program)
             .args(words)
             .env("KUBECONFIG", kubeconfig)
-            .env("METALLB_NAMESPACE", crate::NAMESPACE)
+            .env("METALLB_NAMESPACE", super::NAMESPACE)
             .env("METALLB_POD_NAME", "controller-bench")
             .env("METALLB_DEPLOYMENT", "controller")
             .env("METALLB_ML_SECRET_NAME", "metallb-memberlist")
@@ -50,7 +50,7 @@ impl Subject {
     }
 
     /// What it has used so far.
-    pub(crate) fn usage(&self) -> Result<Usage> {
+    pub fn usage(&self) -> Result<Usage> {
         let pid = self.0.id();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the controller has ended")?;
         // The name in brackets may hold blanks; the fields are counted from behind it (proc(5)).
@@ -71,7 +71,7 @@ impl Subject {
     }
 
     /// Asks it to end, and ends it when it does not within ten seconds.
-    pub(crate) async fn stop(mut self) -> Result<()> {
+    pub async fn stop(mut self) -> Result<()> {
         kill(Pid::from_raw(i32::try_from(self.0.id())?), Signal::SIGTERM)?;
         for _ in 0..1000 {
             if self.0.try_wait()?.is_some() {

@@ -1,0 +1,297 @@
+//! What a Service is made to say, decision by decision: as whole values.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service};
+use metallb_core::{
+    allocator::Conflict,
+    claim::ServiceFacts,
+    decision::{Change, Concern, Decision, Loss},
+    range::Family,
+    refusal::{Lack, Refusal, Tried, Why},
+    report::{Finding, Mark, Notice, Report, Tell},
+    service::ServiceKey,
+};
+use serde_json::{Value, json};
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Addresses of documentation net 1 are ours.
+fn is_ours(address: IpAddr) -> bool {
+    address.to_string().starts_with("192.0.2.")
+}
+
+fn facts(annotations: &Value, status: &Value) -> ServiceFacts {
+    let object: Service = serde_json::from_value(json!({
+        "metadata": { "namespace": "ns", "name": "web", "annotations": annotations },
+        "spec": { "type": "LoadBalancer", "clusterIPs": ["10.96.0.1"], "ports": [{ "port": 80 }] },
+        "status": status,
+    }))
+    .unwrap();
+    ServiceFacts::of(&object, None)
+}
+
+fn marked() -> Value {
+    json!({ "metallb.io/ip-allocated-from-pool": "four" })
+}
+
+fn said(status: &str, reason: &str, message: &str) -> Value {
+    json!([{
+        "type": "metallb.io/AddressAssigned", "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }])
+}
+
+fn entries(list: &Value) -> Option<Vec<LoadBalancerIngress>> {
+    Some(serde_json::from_value(list.clone()).unwrap())
+}
+
+fn set(holds: bool, reason: &'static str, message: &str) -> Tell {
+    Tell::Set(Finding { holds, reason, message: message.to_owned() })
+}
+
+fn notice(warning: bool, reason: &'static str, message: &str) -> Notice {
+    Notice { warning, reason, message: message.to_owned() }
+}
+
+fn assign(address: &str, change: Change) -> Decision {
+    Decision::Assign { addresses: vec![ip(address)], pool: Some("four".to_owned()), change }
+}
+
+fn keep(concern: Option<Concern>) -> Decision {
+    Decision::Keep { addresses: vec![ip("192.0.2.1")], pool: Some("four".to_owned()), concern }
+}
+
+fn none_free() -> Refusal {
+    let why = Why::Lacks(Lack::NoneFree(Family::V4));
+    Refusal::Exhausted(vec![Tried { pool: "four".to_owned(), why }])
+}
+
+#[test]
+fn each_decision_is_told_once() {
+    let full = "no available IPs: pool \"four\": all its IPv4 addresses are taken";
+    let held = json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } });
+    let conflict = Conflict::Sharing {
+        address: ip("192.0.2.1"),
+        service: ServiceKey::new("ns", "web"),
+        others: "ns/other".to_owned(),
+    };
+    let taken = "can't change sharing key for \"ns/web\", address also in use by ns/other";
+    for (name, facts, decision, want) in [
+        ("another's Service", facts(&json!({}), &held), Decision::Leave, None),
+        (
+            "a new address",
+            facts(&json!({}), &json!({})),
+            assign("192.0.2.1", Change::New),
+            Some(Report {
+                ingress: entries(&json!([{ "ip": "192.0.2.1" }])),
+                mark: Mark::Set("four".to_owned()),
+                condition: set(true, "Assigned", "192.0.2.1 of pool \"four\""),
+                events: vec![notice(false, "IPAllocated", "Assigned IP [\"192.0.2.1\"]")],
+            }),
+        ),
+        (
+            "a new address, asked for by an annotation of old",
+            facts(&json!({ "metallb.universe.tf/address-pool": "four" }), &json!({})),
+            assign("192.0.2.1", Change::New),
+            Some(Report {
+                ingress: entries(&json!([{ "ip": "192.0.2.1" }])),
+                mark: Mark::Set("four".to_owned()),
+                condition: set(true, "Assigned", "192.0.2.1 of pool \"four\""),
+                events: vec![
+                    notice(false, "IPAllocated", "Assigned IP [\"192.0.2.1\"]"),
+                    notice(
+                        true,
+                        "deprecatedAnnotation",
+                        "Service uses deprecated annotation metallb.universe.tf/address-pool",
+                    ),
+                ],
+            }),
+        ),
+        (
+            "nothing free",
+            facts(&json!({}), &json!({})),
+            Decision::Refuse(none_free()),
+            Some(Report {
+                ingress: None,
+                mark: Mark::Unchanged,
+                condition: set(false, "NoAvailableIPs", full),
+                events: vec![notice(
+                    true,
+                    "AllocationFailed",
+                    &format!("Failed to allocate IP for \"ns/web\": {full}"),
+                )],
+            }),
+        ),
+        (
+            "nothing free, and that was said",
+            facts(&json!({}), &json!({ "conditions": said("False", "NoAvailableIPs", full) })),
+            Decision::Refuse(none_free()),
+            None,
+        ),
+        ("an address is kept", facts(&marked(), &held), keep(None), None),
+        (
+            "an address given by MetalLB, which sets no condition, gets its mark alone",
+            facts(&json!({}), &held),
+            keep(None),
+            Some(Report {
+                ingress: None,
+                mark: Mark::Set("four".to_owned()),
+                condition: set(true, "Assigned", "192.0.2.1 of pool \"four\""),
+                events: vec![],
+            }),
+        ),
+        (
+            "a wish that cannot be met",
+            facts(&marked(), &held),
+            keep(Some(Concern::Unmet(Refusal::UnknownPool("nowhere".to_owned())))),
+            Some(Report {
+                ingress: None,
+                mark: Mark::Unchanged,
+                condition: set(false, "UnknownPool", "keeps 192.0.2.1: unknown pool \"nowhere\""),
+                events: vec![notice(
+                    true,
+                    "AllocationFailed",
+                    "Failed to allocate IP for \"ns/web\": unknown pool \"nowhere\"",
+                )],
+            }),
+        ),
+        (
+            "what was asked for is taken by another: the condition names nothing that changes",
+            facts(&marked(), &held),
+            keep(Some(Concern::Unmet(Refusal::InUse(conflict.clone())))),
+            Some(Report {
+                ingress: None,
+                mark: Mark::Unchanged,
+                condition: set(
+                    false,
+                    "AddressInUse",
+                    "keeps 192.0.2.1: another Service holds 192.0.2.1, and their terms do not let the two share it",
+                ),
+                events: vec![notice(
+                    true,
+                    "AllocationFailed",
+                    &format!("Failed to allocate IP for \"ns/web\": {taken}"),
+                )],
+            }),
+        ),
+        (
+            "no pool holds it",
+            facts(&marked(), &held),
+            Decision::Keep {
+                addresses: vec![ip("192.0.2.1")],
+                pool: None,
+                concern: Some(Concern::PoolMissing(vec![ip("192.0.2.1")])),
+            },
+            Some(Report {
+                ingress: None,
+                mark: Mark::Unchanged,
+                condition: set(true, "PoolMissing", "keeps 192.0.2.1: no pool holds it"),
+                events: vec![notice(true, "PoolMissing", "keeping [\"192.0.2.1\"]: no pool holds it")],
+            }),
+        ),
+        (
+            "moved because its pool went",
+            facts(&marked(), &held),
+            assign("192.0.2.9", Change::Lost(Loss::NotInPools(vec![ip("192.0.2.1")]))),
+            Some(Report {
+                ingress: entries(&json!([{ "ip": "192.0.2.9" }])),
+                mark: Mark::Unchanged,
+                condition: set(true, "Assigned", "192.0.2.9 of pool \"four\""),
+                events: vec![
+                    notice(
+                        false,
+                        "ClearAssignment",
+                        "current IP for \"ns/web\" not allowed by config, will attempt for new IP assignment: [\"192.0.2.1\"] is not allowed in config",
+                    ),
+                    notice(false, "IPAllocated", "Assigned IP [\"192.0.2.9\"]"),
+                ],
+            }),
+        ),
+        (
+            "cleared for want of another",
+            facts(&marked(), &held),
+            Decision::Clear { loss: Loss::Conflict(conflict), refusal: Some(none_free()) },
+            Some(Report {
+                ingress: entries(&json!([])),
+                mark: Mark::Remove,
+                condition: set(false, "NoAvailableIPs", full),
+                events: vec![
+                    notice(
+                        false,
+                        "ClearAssignment",
+                        &format!(
+                            "current IP for \"ns/web\" not allowed by config, will attempt for new IP assignment: {taken}"
+                        ),
+                    ),
+                    notice(
+                        true,
+                        "AllocationFailed",
+                        &format!("Failed to allocate IP for \"ns/web\": {full}"),
+                    ),
+                ],
+            }),
+        ),
+        (
+            "no load balancer any more",
+            facts(
+                &marked(),
+                &json!({ "conditions": said("True", "Assigned", "192.0.2.1 of pool \"four\"") }),
+            ),
+            Decision::Clear { loss: Loss::NotLoadBalancer, refusal: None },
+            Some(Report { ingress: None, mark: Mark::Remove, condition: Tell::Remove, events: vec![] }),
+        ),
+    ] {
+        assert_eq!(Report::of(&facts, &decision, is_ours), want, "{name}");
+    }
+}
+
+#[test]
+fn what_others_wrote_into_the_status_stays() {
+    let ingress = json!([
+        { "ip": "192.0.2.1", "ipMode": "Proxy", "ports": [{ "port": 80, "protocol": "TCP" }] },
+        { "hostname": "lb.example.com" },
+        { "ip": "203.0.113.7", "ports": [{ "port": 80, "protocol": "TCP", "error": "x" }] },
+        { "ip": "192.0.2.2" },
+    ]);
+    let facts = facts(&marked(), &json!({ "loadBalancer": { "ingress": ingress } }));
+    let after = |decision: &Decision| Report::of(&facts, decision, is_ours).unwrap().ingress;
+    assert_eq!(
+        after(&keep(None)),
+        entries(&json!([ingress[0], ingress[1], ingress[2]])),
+        "an entry of ours that is not held goes, and nothing else changes"
+    );
+    assert_eq!(
+        after(&assign("192.0.2.9", Change::Requested)),
+        entries(&json!([{ "ip": "192.0.2.9" }, ingress[1], ingress[2]])),
+    );
+    assert_eq!(
+        after(&Decision::Clear { loss: Loss::NotLoadBalancer, refusal: None }),
+        entries(&json!([ingress[1], ingress[2]])),
+    );
+}
+
+#[test]
+fn long_texts_and_control_characters_of_users_are_cut_and_escaped() {
+    let text = format!("192.0.2.1\u{0}\u{1b}[31m\n{}", "ü".repeat(128 * 1024));
+    let object: Service = serde_json::from_value(json!({
+        "metadata": {
+            "namespace": "ns", "name": "web", "annotations": { "metallb.io/loadBalancerIPs": text },
+        },
+        "spec": { "type": "LoadBalancer", "clusterIPs": ["10.96.0.1"] },
+    }))
+    .unwrap();
+    let facts = ServiceFacts::of(&object, None);
+    let refusal = Refusal::NotAnAddress { source: "metallb.io/loadBalancerIPs", text };
+    let report = Report::of(&facts, &Decision::Refuse(refusal), is_ours).unwrap();
+    let Tell::Set(Finding { message, .. }) = report.condition else { panic!("{:?}", report.condition) };
+    assert!(
+        message.starts_with("invalid metallb.io/loadBalancerIPs: \"192.0.2.1\\0\\u{1b}[31m\\nüü"),
+        "{message}"
+    );
+    for message in [&message, &report.events[0].message] {
+        assert!(message.chars().count() < 350 && !message.chars().any(char::is_control), "{message}");
+    }
+}
