@@ -143,6 +143,12 @@ endif
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture
 
+.PHONY: e2e-controller
+e2e-controller: preflight ## The controller against a faulty API server: killed, cut off, refused; no cluster, about ten minutes
+	@$(E2E) deps
+	cargo build -q --release -p metallb-balancer --bin controller
+	METALLB_CONTROLLER=$(CURDIR)/target/release/controller cargo test -q -p metallb-e2e --test controller -- --test-threads=2
+
 # ---- packages: dist/install.yaml, the OLM bundle and catalog, the Helm chart
 
 # The kubectl that the cluster uses, when it was built; any of 1.27 or later renders the same.

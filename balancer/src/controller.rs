@@ -4,8 +4,10 @@
 //! and the writes. Only the holder of the Lease watches and writes: a list that is made after the Lease was taken
 //! shows all that the holder before it has written.
 
+mod announcing;
 mod events;
 mod inspect;
+mod lean;
 mod manifests;
 mod metrics;
 mod pools;

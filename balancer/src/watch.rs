@@ -66,10 +66,21 @@ pub(crate) fn watch_anew<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<E
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
+    watch_selected(api, watcher::Config::default())
+}
+
+/// As [`watch_anew`], of the objects that `selected` selects.
+pub(crate) fn watch_selected<K>(
+    api: Api<K>,
+    selected: watcher::Config,
+) -> impl Stream<Item = watcher::Result<Event<K>>>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+{
     stream::unfold(None, move |running| {
-        let api = api.clone();
+        let (api, selected) = (api.clone(), selected.clone());
         async move {
-            let mut running = running.unwrap_or_else(|| watcher(api, watcher::Config::default()).boxed());
+            let mut running = running.unwrap_or_else(|| watcher(api, selected).boxed());
             let event = running.next().await?;
             let over = matches!(
                 &event,

@@ -6,6 +6,7 @@
 pub mod load;
 pub mod proxy;
 pub mod subject;
+pub mod watchers;
 
 use std::{
     collections::BTreeMap,
@@ -182,15 +183,19 @@ impl Plane {
             .with_context(|| program.display().to_string())
     }
 
-    /// The custom resources, the namespace, and the rights of the programs.
-    async fn install(&mut self) -> Result<()> {
+    /// Applies the custom resources, the namespace, and the rights of the programs.
+    ///
+    /// # Errors
+    /// When one of them is not taken in time.
+    pub async fn install(&self) -> Result<()> {
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
         let (crds, namespace, rbac) =
             (config.join("crd"), config.join("default/namespace.yaml"), config.join("rbac"));
         for (option, path) in [("-k", crds), ("-f", namespace), ("-k", rbac)] {
             self.succeed(&["apply", "--server-side", option, &path.display().to_string()]).await?;
         }
-        Ok(())
+        // A kind is served a moment after its definition was taken.
+        self.succeed(&["get", "ipaddresspools.metallb.io", "--all-namespaces"]).await
     }
 
     /// Runs kubectl as the one who makes load.
@@ -207,15 +212,11 @@ impl Plane {
     }
 
     /// Runs kubectl until it succeeds.
-    async fn succeed(&mut self, arguments: &[&str]) -> Result<()> {
+    async fn succeed(&self, arguments: &[&str]) -> Result<()> {
         let started = Instant::now();
         loop {
             let Err(error) = self.kubectl(arguments) else { return Ok(()) };
-            let mut ended = false;
-            for process in [&mut self.etcd, &mut self.api_server].into_iter().flatten() {
-                ended |= process.try_wait()?.is_some();
-            }
-            if ended || started.elapsed() > START {
+            if started.elapsed() > START {
                 let log = fs::read_to_string(self.path("kube-apiserver.log")).unwrap_or_default();
                 let tail: Vec<_> = log.lines().rev().take(20).collect();
                 bail!("no API server after {} s: {error}\n{}", started.elapsed().as_secs(), tail.join("\n"));

@@ -9,6 +9,7 @@ use k8s_openapi::{
 use metallb_api::names::{ANNOTATION_ALLOCATED_FROM_POOL, OLD_ANNOTATION_PREFIX};
 
 use crate::{
+    announced::ANNOUNCED,
     refusal::Refusal,
     request::{self, ANNOTATION_KEEP_ADDRESS, Request},
     selector::Labels,
@@ -59,6 +60,10 @@ pub struct ServiceFacts {
     pub mark: Option<String>,
     /// The condition [`ADDRESS_ASSIGNED`].
     pub condition: Option<Condition>,
+    /// The condition [`ANNOUNCED`]; no matter to its address.
+    pub announced: Option<Condition>,
+    /// `spec.externalTrafficPolicy` is `Local`.
+    pub local: bool,
     /// The first annotation with the old prefix.
     pub deprecated_annotation: Option<String>,
 }
@@ -69,7 +74,9 @@ impl ServiceFacts {
     pub fn of(service: &Service, class: Option<&str>) -> Self {
         let metadata = &service.metadata;
         let annotations = metadata.annotations.as_ref();
-        let status = service.status.as_ref();
+        let (spec, status) = (service.spec.as_ref(), service.status.as_ref());
+        let conditions = || status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+        let condition = |kind| conditions().find(|condition| condition.type_ == kind).cloned();
         Self {
             key: ServiceKey::new(
                 metadata.namespace.as_deref().unwrap_or_default(),
@@ -85,10 +92,9 @@ impl ServiceFacts {
                 .and_then(|status| status.load_balancer.as_ref()?.ingress.clone())
                 .unwrap_or_default(),
             mark: annotations.and_then(|all| all.get(ANNOTATION_ALLOCATED_FROM_POOL)).cloned(),
-            condition: status
-                .and_then(|status| status.conditions.as_ref())
-                .and_then(|all| all.iter().find(|condition| condition.type_ == ADDRESS_ASSIGNED))
-                .cloned(),
+            condition: condition(ADDRESS_ASSIGNED),
+            announced: condition(ANNOUNCED),
+            local: spec.and_then(|spec| spec.external_traffic_policy.as_deref()) == Some("Local"),
             deprecated_annotation: annotations
                 .and_then(|all| all.keys().find(|key| key.starts_with(OLD_ANNOTATION_PREFIX)))
                 .cloned(),

@@ -13,6 +13,7 @@
 )]
 
 pub mod allocator;
+pub mod announced;
 pub mod assigner;
 pub mod claim;
 pub mod config;

@@ -12,11 +12,12 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client,
-    api::{ObjectMeta, PostParams},
+    Client, Resource,
+    api::{ObjectMeta, PostParams, Request},
 };
 use metallb_core::{claim::ServiceFacts, report::Notice, service::ServiceKey};
 use metallb_runtime::lease::Leadership;
+use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 
 use super::write::COMPONENT;
@@ -77,14 +78,19 @@ impl Events {
 impl Told {
     async fn write(self, client: Client, leadership: &Leadership) {
         let remaining = leadership.remaining().min(LIMIT);
-        let api: Api<Event> = Api::namespaced(client, self.key.namespace());
-        let (params, event) = (PostParams::default(), self.event());
-        let error = match tokio::time::timeout(remaining, api.create(&params, &event)).await {
+        let error = match tokio::time::timeout(remaining, self.post(client)).await {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the API server does not answer".to_owned(),
         };
         tracing::warn!(service = %self.key, reason = self.notice.reason, error, "event not written");
+    }
+
+    /// Sends it; what the API server made of it is not even read.
+    async fn post(&self, client: Client) -> anyhow::Result<IgnoredAny> {
+        let events = Request::new(Event::url_path(&(), Some(self.key.namespace())));
+        let request = events.create(&PostParams::default(), serde_json::to_vec(&self.event())?)?;
+        Ok(client.request(request).await?)
     }
 
     fn event(&self) -> Event {

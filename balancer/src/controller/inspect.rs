@@ -16,11 +16,12 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::PartialObjectMeta};
 use metallb_api::{
-    IPAddressPool, L2Advertisement, ServiceBGPStatus, ServiceL2Status,
+    BGPAdvertisement, Community, IPAddressPool, L2Advertisement, ServiceBGPStatus, ServiceL2Status,
     names::{APP, LABEL_STATUS_SERVICE_NAME, LABEL_STATUS_SERVICE_NAMESPACE, MEMBERLIST_PORT, SPEAKER},
 };
 use metallb_core::{
     allocator::{Allocator, PoolEditPolicy},
+    announced::{Announcers, judge},
     claim::ServiceFacts,
     config::{Config, Objects, parse},
     plan::{Verdict, World, plan},
@@ -137,10 +138,22 @@ async fn announcement(
     pools: &[IPAddressPool],
 ) -> anyhow::Result<Vec<String>> {
     let key = ServiceKey::new(&object.namespace().unwrap_or_default(), &object.name_any());
+    let labels = format!(
+        "{LABEL_STATUS_SERVICE_NAMESPACE}={},{LABEL_STATUS_SERVICE_NAME}={}",
+        key.namespace(),
+        key.name()
+    );
+    let on_layer2 = place.labelled::<ServiceL2Status>(&labels).await?;
+    let by_bgp = place.labelled::<ServiceBGPStatus>(&labels).await?;
+    let by_bgp: Vec<_> = by_bgp.into_iter().filter_map(|status| status.status).collect();
+    let told = by_bgp.iter().filter(|status| !status.peers.is_empty());
+    let announcers = Announcers {
+        layer2: on_layer2.into_iter().filter_map(|status| status.status?.node).collect(),
+        bgp: told.filter_map(|status| status.node.clone()).collect(),
+    };
     let mut lines = Vec::new();
-    let reduced = facts::service(object, place.class.as_deref());
-    match reduced.service {
-        None => lines.push("layer 2      by nobody: it has no address".to_owned()),
+    match facts::service(object, place.class.as_deref()).service {
+        None => lines.push("announced    no: it has no address".to_owned()),
         Some(mut service) => {
             for slice in place.in_namespace::<EndpointSlice>(key.namespace()).await?.iter().map(facts::slice)
             {
@@ -149,21 +162,16 @@ async fn announcement(
                     service.endpoints.nodes.extend(slice.endpoints.nodes);
                 }
             }
-            let world = world(place, pools, (key.clone(), service)).await?;
+            let world = world(place, pools, (key.clone(), service.clone())).await?;
+            lines.push(match judge(&world, &service, &announcers) {
+                Ok(how) => format!("announced    yes: {how}"),
+                Err((reason, message)) => format!("announced    no: {}: {message}", reason.as_str()),
+            });
             lines.push(format!("layer 2      {}", should(&world, &key)));
         }
     }
-    let labels = format!(
-        "{LABEL_STATUS_SERVICE_NAMESPACE}={},{LABEL_STATUS_SERVICE_NAME}={}",
-        key.namespace(),
-        key.name()
-    );
-    let on_layer2 = place.labelled::<ServiceL2Status>(&labels).await?;
-    let nodes: BTreeSet<_> =
-        on_layer2.iter().filter_map(|status| status.status.as_ref()?.node.clone()).collect();
-    lines.push(format!("             says so: {}", listed(&nodes)));
-    let by_bgp = place.labelled::<ServiceBGPStatus>(&labels).await?;
-    for status in by_bgp.iter().filter_map(|status| status.status.as_ref()) {
+    lines.push(format!("             says so: {}", listed(&announcers.layer2)));
+    for status in &by_bgp {
         let node = status.node.as_deref().unwrap_or_default();
         lines.push(format!("BGP          node {node} to {}", status.peers.join(", ")));
     }
@@ -189,10 +197,14 @@ async fn world(
     pools: &[IPAddressPool],
     service: (ServiceKey, metallb_core::plan::Service),
 ) -> anyhow::Result<World> {
-    let advertisements = place.own::<L2Advertisement>().await?;
+    let layer2 = place.own::<L2Advertisement>().await?;
+    let bgp = place.own::<BGPAdvertisement>().await?;
+    let communities = place.own::<Community>().await?;
     let objects = Objects {
         pools: pools.iter().collect(),
-        l2_advertisements: advertisements.iter().collect(),
+        l2_advertisements: layer2.iter().collect(),
+        bgp_advertisements: bgp.iter().collect(),
+        communities: communities.iter().collect(),
         ..Objects::default()
     };
     let (config, _): (Config, _) = parse(&objects);

@@ -58,6 +58,11 @@ impl Pools {
         self.touched = true;
     }
 
+    /// The objects as they are.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &IPAddressPool> {
+        self.objects.values()
+    }
+
     /// The pools to serve.
     pub(super) fn serve(&mut self) -> BTreeMap<String, Pool> {
         let (served, problems) = serve(&self.objects.values().collect::<Vec<_>>(), &self.served);

@@ -7,7 +7,6 @@ use std::{
 
 use anyhow::bail;
 use futures::{FutureExt, StreamExt, stream::BoxStream};
-use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use metallb_api::{IPAddressPool, IPAddressPoolStatus};
 use metallb_core::{
@@ -22,11 +21,19 @@ use metallb_runtime::probes::Readiness;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{metrics::Metrics, pools::Pools, watch, write::Writer};
+use super::{
+    announcing::{Announcing, News},
+    metrics::Metrics,
+    pools::Pools,
+    watch,
+    write::Writer,
+};
 use crate::watch::{Change, Unreadable};
 
 /// Writes that are under way at one time.
 const WRITES: usize = 32;
+/// Of those about announcing, which nobody waits for.
+const TELLINGS: usize = 4;
 /// Changes that are taken in before the next write is sought.
 const BATCH: usize = 256;
 /// How long nothing need happen at most.
@@ -45,6 +52,7 @@ enum Input {
     Services(Change<ServiceFacts>),
     Pools(Result<Change<IPAddressPool>, Unreadable>),
     Namespaces(Change<(String, Labels)>),
+    Announcing(News),
 }
 
 /// Time since 1970 that never goes back: the wall clock is read once, so that an address that rests does so for its
@@ -119,9 +127,12 @@ impl Answers {
 pub(super) struct Controller {
     assigner: Assigner,
     pools: Pools,
+    announcing: Announcing,
     have_pools: bool,
     /// Whether pools have changed since they were last read.
     pools_changed: bool,
+    /// Whether something has changed that may concern the announcing of any Service.
+    announcing_changed: bool,
     have_namespaces: bool,
     /// Services that came before everything was known that adopting them needs.
     early: Option<BTreeMap<ServiceKey, ServiceFacts>>,
@@ -130,6 +141,7 @@ pub(super) struct Controller {
     asked: BTreeMap<ServiceKey, Duration>,
     writer: Writer,
     writes: JoinSet<(Write, Outcome)>,
+    tellings: JoinSet<(ServiceKey, bool)>,
     pool_writes: JoinSet<BTreeMap<String, IPAddressPoolStatus>>,
     state_writes: JoinSet<Option<Vec<String>>>,
     answers: Answers,
@@ -150,14 +162,17 @@ impl Controller {
         Self {
             assigner: Assigner::new(policy),
             pools: Pools::new(metrics.clone()),
+            announcing: Announcing::default(),
             have_pools: false,
             pools_changed: false,
+            announcing_changed: false,
             have_namespaces: false,
             early: None,
             adopted: false,
             asked: BTreeMap::new(),
             writer,
             writes: JoinSet::new(),
+            tellings: JoinSet::new(),
             pool_writes: JoinSet::new(),
             state_writes: JoinSet::new(),
             answers: Answers::default(),
@@ -170,13 +185,15 @@ impl Controller {
 
     fn inputs(&self) -> BoxStream<'static, Vec<Input>> {
         let client = self.writer.client();
-        let services = watch::services(Api::<Service>::all(client.clone()), self.writer.class());
+        let services = watch::services(Api::all(client.clone()), self.writer.class());
         let pools = watch::pools(Api::namespaced(client.clone(), self.writer.namespace()));
+        let announcing = watch::announcing(&client, self.writer.namespace());
         let namespaces = watch::namespaces(Api::all(client));
         futures::stream::select_all([
             services.map(Input::Services).boxed(),
             pools.map(Input::Pools).boxed(),
             namespaces.map(Input::Namespaces).boxed(),
+            announcing.map(Input::Announcing).boxed(),
         ])
         .ready_chunks(BATCH)
         .boxed()
@@ -190,6 +207,7 @@ impl Controller {
         let mut inputs = self.inputs();
         loop {
             self.start_writes();
+            self.start_tellings();
             self.start_pool_writes();
             self.start_state_write();
             let wake = self.clock.at(self.deadline());
@@ -200,6 +218,11 @@ impl Controller {
                     None => bail!("the watches ended"),
                 },
                 Some(finished) = self.writes.join_next() => self.finished(finished?),
+                Some(told) = self.tellings.join_next() => {
+                    if let (service, false) = told? {
+                        self.announcing.failed(service, self.clock.now());
+                    }
+                }
                 Some(written) = self.pool_writes.join_next() => self.pools.written(written?),
                 Some(told) = self.state_writes.join_next() => {
                     let told = told?;
@@ -228,7 +251,8 @@ impl Controller {
         let lease = (!self.writer.may_write()).then_some(now + RETRY);
         let pause =
             (!self.answers.pause.is_zero()).then_some(self.answers.until).filter(|until| *until > now);
-        let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause];
+        let telling = self.announcing.deadline().filter(|_| self.tellings.len() < TELLINGS && self.adopted);
+        let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause, telling];
         known.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
 
@@ -243,6 +267,11 @@ impl Controller {
             let pools = self.pools.serve();
             self.assigner.set_pools(pools, self.clock.now());
             self.have_pools = true;
+            self.announcing_changed = true;
+        }
+        if std::mem::take(&mut self.announcing_changed) {
+            self.announcing.configure(self.pools.objects(), self.assigner.allocator().pools());
+            self.announcing.touch(self.assigner.services().keys().cloned());
         }
         if self.have_pools
             && self.have_namespaces
@@ -263,6 +292,7 @@ impl Controller {
                 self.pools.take(change);
                 self.pools_changed = true;
             }
+            Input::Announcing(news) => self.announcing_changed |= self.announcing.take(news),
             Input::Pools(Err(Unreadable)) => self.assigner.doubt_pools(true, now),
             Input::Namespaces(change) => {
                 match change {
@@ -288,6 +318,7 @@ impl Controller {
                 }
                 None => {
                     self.note_wish(&facts, now);
+                    self.announcing.touch([facts.key.clone()]);
                     self.assigner.apply(facts, now);
                 }
             },
@@ -320,6 +351,7 @@ impl Controller {
         for facts in &services {
             self.note_wish(facts, now);
         }
+        self.announcing.touch(services.iter().map(|facts| facts.key.clone()));
         for (service, conflict) in self.assigner.load(services, now) {
             tracing::warn!(%service, error = %conflict, "address of another service not adopted");
         }
@@ -335,9 +367,22 @@ impl Controller {
         let now = self.clock.now();
         while self.writes.len() < self.answers.writes(now) && self.writer.may_write() {
             let Some(write) = self.assigner.next(now) else { break };
-            self.writes.spawn(self.writer.clone().write(write));
+            let announced = match &write.decision {
+                Decision::Assign { addresses, .. } => self.announcing.at_assignment(&write.facts, addresses),
+                _ => None,
+            };
+            self.writes.spawn(self.writer.clone().write(write, announced));
         }
         self.metrics.waiting(self.assigner.waiting());
+    }
+
+    fn start_tellings(&mut self) {
+        let now = self.clock.now();
+        let idle = |controller: &Self| controller.adopted && controller.answers.writes(now) == WRITES;
+        while self.tellings.len() < TELLINGS && idle(self) && self.writer.may_write() {
+            let Some(telling) = self.announcing.next(self.assigner.services(), now) else { break };
+            self.tellings.spawn(self.writer.clone().tell(telling));
+        }
     }
 
     fn finished(&mut self, (write, outcome): (Write, Outcome)) {
@@ -364,7 +409,8 @@ impl Controller {
     fn start_state_write(&mut self) {
         let idle = self.state_writes.is_empty() && self.clock.now() >= self.state.after;
         if self.adopted && idle && self.writer.may_write() {
-            let problems = self.pools.problems();
+            let mut problems = self.pools.problems();
+            problems.extend_from_slice(self.announcing.problems());
             if self.state.told.as_ref() != Some(&problems) {
                 self.state_writes.spawn(self.writer.clone().write_state(problems));
             }

@@ -4,22 +4,27 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::{api::core::v1::Service, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
 };
 use metallb_api::{IPAddressPool, IPAddressPoolStatus, names::ANNOTATION_ALLOCATED_FROM_POOL};
 use metallb_core::{
+    announced::{ANNOUNCED, ANNOUNCED_REASON, Judgement},
     assigner::{Outcome, Write},
     claim::{ADDRESS_ASSIGNED, ServiceFacts},
     decision::Decision,
     report::{Mark, Report, Tell},
+    service::ServiceKey,
 };
 use metallb_runtime::lease::Leadership;
 use serde_json::{Value, json};
 
-use super::{events::Events, settings::Settings};
+use super::{announcing::Telling, events::Events, lean::LeanService, settings::Settings};
 
 /// The longest time that one write may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -68,9 +73,9 @@ impl Writer {
         &self.namespace
     }
 
-    /// Writes what was decided about one Service.
-    pub(super) async fn write(self, write: Write) -> (Write, Outcome) {
-        let outcome = self.write_status(&write).await;
+    /// Writes what was decided about one Service, and with it whether it is announced where that is known.
+    pub(super) async fn write(self, write: Write, announced: Option<Judgement>) -> (Write, Outcome) {
+        let outcome = self.write_status(&write, announced.as_ref()).await;
         if let Outcome::Written(facts) = &outcome {
             log(&write);
             self.events.tell(facts, &write.report.events);
@@ -78,19 +83,40 @@ impl Writer {
         (write, outcome)
     }
 
-    async fn write_status(&self, write: &Write) -> Outcome {
+    /// Writes whether a Service is announced; tells of which, and whether nothing is left to be done about it.
+    pub(super) async fn tell(self, telling: Telling) -> (ServiceKey, bool) {
+        let (facts, now) = (telling.facts, Timestamp::now());
+        let api: Api<LeanService> = Api::namespaced(self.client.clone(), facts.key.namespace());
+        let condition = match &telling.judgement {
+            Some(judgement) => announced_condition(&facts, judgement, now),
+            None => json!({ "$patch": "delete", "type": ANNOUNCED }),
+        };
+        let patch = json!({ "metadata": { "uid": facts.uid }, "status": { "conditions": [condition] } });
+        let patch = Patch::Strategic(patch);
+        let done = match self.in_time(api.patch_status(facts.key.name(), &parameters(), &patch)).await {
+            Ok(_) => true,
+            // It is gone, or another of its name is there, of which the watch tells.
+            Err(error) if matches!(code(&error), Some(404 | 409)) => true,
+            Err(error) => {
+                tracing::warn!(service = %facts.key, %error, "condition not written");
+                false
+            }
+        };
+        (facts.key, done)
+    }
+
+    async fn write_status(&self, write: &Write, announced: Option<&Judgement>) -> Outcome {
         let key = &write.facts.key;
-        let api: Api<Service> = Api::namespaced(self.client.clone(), key.namespace());
-        let params = PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() };
-        let patch = Patch::Strategic(status_patch(&write.facts, &write.report, Timestamp::now()));
-        let error = match self.in_time(api.patch_status(key.name(), &params, &patch)).await {
-            Ok(service) => return Outcome::Written(Box::new(self.facts(&service))),
+        let api: Api<LeanService> = Api::namespaced(self.client.clone(), key.namespace());
+        let patch = Patch::Strategic(status_patch(&write.facts, &write.report, announced, Timestamp::now()));
+        let error = match self.in_time(api.patch_status(key.name(), &parameters(), &patch)).await {
+            Ok(service) => return Outcome::Written(Box::new(self.facts(service))),
             Err(error) => error,
         };
         match code(&error) {
             Some(404) => Outcome::Gone,
             Some(409) => match self.in_time(api.get_opt(key.name())).await {
-                Ok(Some(service)) => Outcome::Stale(Box::new(self.facts(&service))),
+                Ok(Some(service)) => Outcome::Stale(Box::new(self.facts(service))),
                 Ok(None) => Outcome::Gone,
                 Err(error) => {
                     tracing::warn!(service = %key, %error, "service not read");
@@ -104,8 +130,8 @@ impl Writer {
         }
     }
 
-    fn facts(&self, service: &Service) -> ServiceFacts {
-        ServiceFacts::of(service, self.class.as_deref())
+    fn facts(&self, service: LeanService) -> ServiceFacts {
+        ServiceFacts::of(&service.into(), self.class.as_deref())
     }
 
     /// Writes the statuses of pools; returns those that were written.
@@ -114,7 +140,7 @@ impl Writer {
         changed: BTreeMap<String, IPAddressPoolStatus>,
     ) -> BTreeMap<String, IPAddressPoolStatus> {
         let api: Api<IPAddressPool> = Api::namespaced(self.client.clone(), &self.namespace);
-        let params = PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() };
+        let params = parameters();
         let mut written = BTreeMap::new();
         for (pool, status) in changed {
             let mut patch = json!({ "status": status });
@@ -155,6 +181,10 @@ impl Writer {
     }
 }
 
+fn parameters() -> PatchParams {
+    PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() }
+}
+
 /// The status code with which the API server refused.
 fn code(error: &anyhow::Error) -> Option<u16> {
     match error.downcast_ref() {
@@ -192,7 +222,12 @@ fn log(write: &Write) {
 
 /// A strategic merge patch of `services/status` that holds only for the version that `facts` were taken from.
 /// Conditions are merged by type, so those of others stay.
-fn status_patch(facts: &ServiceFacts, report: &Report, now: Timestamp) -> Value {
+fn status_patch(
+    facts: &ServiceFacts,
+    report: &Report,
+    announced: Option<&Judgement>,
+    now: Timestamp,
+) -> Value {
     let mut metadata = json!({ "resourceVersion": facts.resource_version, "uid": facts.uid });
     match &report.mark {
         Mark::Unchanged => {}
@@ -205,27 +240,47 @@ fn status_patch(facts: &ServiceFacts, report: &Report, now: Timestamp) -> Value 
         let ingress = if ingress.is_empty() { Value::Null } else { json!(ingress) };
         status["loadBalancer"] = json!({ "ingress": ingress });
     }
+    let mut conditions = Vec::new();
     match &report.condition {
         Tell::Unchanged => {}
-        Tell::Remove => status["conditions"] = json!([{ "$patch": "delete", "type": ADDRESS_ASSIGNED }]),
+        Tell::Remove => conditions.push(json!({ "$patch": "delete", "type": ADDRESS_ASSIGNED })),
         Tell::Set(finding) => {
-            let state = if finding.holds { "True" } else { "False" };
-            let since = facts.condition.as_ref().filter(|before| before.status == state);
-            let since = since.map_or(Time(now), |before| before.last_transition_time.clone());
-            let mut condition = json!({
-                "type": ADDRESS_ASSIGNED,
-                "status": state,
-                "reason": finding.reason,
-                "message": finding.message,
-                "lastTransitionTime": since,
-            });
-            if let Some(generation) = facts.generation {
-                condition["observedGeneration"] = json!(generation);
-            }
-            status["conditions"] = json!([condition]);
+            let said = (ADDRESS_ASSIGNED, finding.holds, finding.reason, finding.message.as_str());
+            conditions.push(condition(said, facts.condition.as_ref(), facts.generation, now));
         }
     }
+    conditions.extend(announced.map(|judgement| announced_condition(facts, judgement, now)));
+    if !conditions.is_empty() {
+        status["conditions"] = json!(conditions);
+    }
     json!({ "metadata": metadata, "status": status })
+}
+
+fn announced_condition(facts: &ServiceFacts, judgement: &Judgement, now: Timestamp) -> Value {
+    let (holds, reason, message) = match judgement {
+        Ok(how) => (true, ANNOUNCED_REASON, *how),
+        Err((reason, message)) => (false, reason.as_str(), message.as_str()),
+    };
+    condition((ANNOUNCED, holds, reason, message), facts.announced.as_ref(), facts.generation, now)
+}
+
+/// A condition that says type, status, reason and message; its time moves with its status alone.
+fn condition(
+    (kind, holds, reason, message): (&str, bool, &str, &str),
+    before: Option<&Condition>,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Value {
+    let state = if holds { "True" } else { "False" };
+    let since = before.filter(|before| before.status == state);
+    let since = since.map_or(Time(now), |before| before.last_transition_time.clone());
+    let mut condition = json!({
+        "type": kind, "status": state, "reason": reason, "message": message, "lastTransitionTime": since,
+    });
+    if let Some(generation) = generation {
+        condition["observedGeneration"] = json!(generation);
+    }
+    condition
 }
 
 #[cfg(test)]

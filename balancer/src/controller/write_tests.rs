@@ -90,7 +90,7 @@ async fn writer() -> (Writer, Handle) {
 #[tokio::test]
 async fn an_address_is_one_patch_for_one_version_and_then_an_event() {
     let (writer, mut server) = writer().await;
-    let writing = tokio::spawn(writer.write(assignment()));
+    let writing = tokio::spawn(writer.write(assignment(), None));
     let after = service("42", &json!([{ "ip": "192.0.2.7", "ipMode": "VIP" }]));
     let mut patch = answer(&mut server, 200, &after).await;
     let since = patch.body["status"]["conditions"][0]["lastTransitionTime"].take();
@@ -145,7 +145,7 @@ async fn an_address_is_one_patch_for_one_version_and_then_an_event() {
 #[tokio::test]
 async fn a_service_that_has_changed_is_read_and_not_written() {
     let (writer, mut server) = writer().await;
-    let writing = tokio::spawn(writer.write(assignment()));
+    let writing = tokio::spawn(writer.write(assignment(), None));
     answer(&mut server, 409, &refusal(409, "Conflict")).await;
     let changed = service("50", &json!([{ "ip": "203.0.113.1" }]));
     let read = answer(&mut server, 200, &changed).await;
@@ -160,7 +160,7 @@ async fn a_service_that_is_gone_is_told_from_a_fault() {
         [(404, "NotFound", true), (500, "InternalError", false), (403, "Forbidden", false)]
     {
         let (writer, mut server) = writer().await;
-        let writing = tokio::spawn(writer.write(assignment()));
+        let writing = tokio::spawn(writer.write(assignment(), None));
         answer(&mut server, code, &refusal(code, reason)).await;
         let (_, outcome) = writing.await.expect("no panic");
         assert!(
@@ -174,7 +174,7 @@ async fn a_service_that_is_gone_is_told_from_a_fault() {
 async fn a_server_that_does_not_answer_is_waited_for_only_so_long() {
     let (writer, mut server) = writer().await;
     tokio::time::pause();
-    let writing = tokio::spawn(writer.write(assignment()));
+    let writing = tokio::spawn(writer.write(assignment(), None));
     let unanswered = server.next_request().await.expect("a request");
     let (_, outcome) = writing.await.expect("no panic");
     assert!(matches!(outcome, Outcome::Unanswered), "{outcome:?}");

@@ -14,6 +14,7 @@ use metallb_e2e::plane::{
     Plane,
     load::Load,
     subject::{Subject, Usage},
+    watchers::Watchers,
 };
 use serde_json::{Value, json};
 
@@ -31,9 +32,12 @@ struct Cli {
     /// Numbers of Services.
     #[arg(long, value_delimiter = ',', default_value = "1000,5000")]
     services: Vec<usize>,
-    /// Also fill a pool to its last address and let a thousand Services wait for one.
+    /// Also fill a /16 to its last address and let a thousand Services wait for one.
     #[arg(long)]
     full_pool: bool,
+    /// Also create Services while so many others watch what speakers watch.
+    #[arg(long, default_value_t = 0)]
+    watchers: usize,
 }
 
 #[tokio::main]
@@ -43,7 +47,7 @@ async fn main() -> Result<()> {
     for count in &cli.services {
         for controller in &cli.controllers {
             let mut bench = Bench::start(controller, *count).await?;
-            bench.run(cli.full_pool).await?;
+            bench.run(&cli).await?;
             rows.append(&mut bench.rows);
         }
     }
@@ -116,7 +120,7 @@ impl Bench {
         Ok(())
     }
 
-    async fn run(&mut self, full_pool: bool) -> Result<()> {
+    async fn run(&mut self, cli: &Cli) -> Result<()> {
         self.load.create("held", 0..self.count).await?;
         let (_, read) = self.plane.requests(0);
         self.read = read;
@@ -151,16 +155,19 @@ impl Bench {
         self.note("one deleted", json!({}), &subject, before).await?;
 
         let before = subject.usage()?;
-        let created = self.load.create("burst", 0..1000).await?;
-        let seen = self.load.wait_for(&created.keys().cloned().collect(), LIMIT).await?;
-        let mut waits: Vec<_> = created
-            .iter()
-            .filter_map(|(name, created)| Some(seen.get(name)?.saturating_duration_since(*created)))
-            .collect();
-        waits.sort();
-        let at = |part: usize| waits.get(waits.len() * part / 100).copied().unwrap_or_default().as_secs_f64();
-        let facts = json!({ "p50_s": round(at(50)), "p99_s": round(at(99)) });
+        let facts = self.burst("burst").await?;
         self.note("1000 created at full speed", facts, &subject, before).await?;
+
+        if cli.watchers > 0 {
+            let mut watchers = Watchers::start(self.plane.client().await?, cli.watchers).await?;
+            self.rest().await?;
+            let (before, read) = (subject.usage()?, watchers.bytes_each());
+            let mut facts = self.burst("watched").await?;
+            self.rest().await?;
+            facts["watch_bytes_per_allocation"] = json!(((watchers.bytes_each() - read) / 1000.0).round());
+            facts["watchers"] = json!(watchers.open());
+            self.note("1000 created, with watchers", facts, &subject, before).await?;
+        }
 
         let before = subject.usage()?;
         let mut waits = Vec::new();
@@ -171,10 +178,23 @@ impl Bench {
         let facts = json!({ "p50_s": round(waits[25]), "p99_s": round(waits[49]) });
         self.note("50 created one by one", facts, &subject, before).await?;
 
-        if full_pool {
+        if cli.full_pool {
             self.fill(&subject).await?;
         }
         subject.stop().await
+    }
+
+    /// Creates 1,000 Services as fast as the API server takes them; returns how long they wait for their address.
+    async fn burst(&self, prefix: &str) -> Result<Value> {
+        let created = self.load.create(prefix, 0..1000).await?;
+        let seen = self.load.wait_for(&created.keys().cloned().collect(), LIMIT).await?;
+        let waited = |(name, created): (&String, &Instant)| {
+            Some(seen.get(name)?.saturating_duration_since(*created).as_secs_f64())
+        };
+        let mut waits: Vec<_> = created.iter().filter_map(waited).collect();
+        waits.sort_by(f64::total_cmp);
+        let at = |part: usize| waits.get(waits.len() * part / 100).copied().unwrap_or_default();
+        Ok(json!({ "p50_s": round(at(50)), "p99_s": round(at(99)) }))
     }
 
     /// Fills the pool to the last address, then frees one a second while a thousand Services wait.
@@ -232,6 +252,8 @@ fn print_table(rows: &[Value]) {
             .iter()
             .filter_map(|key| Some(format!("{} {:.4}", key.trim_end_matches("_s"), row[key].as_f64()?)))
             .collect();
+        let bytes = row["watch_bytes_per_allocation"].as_f64();
+        let bytes = bytes.map(|bytes| format!("; {bytes} B per allocation to each of {}", row["watchers"]));
         let writes: Vec<_> = row["requests"]
             .as_object()
             .into_iter()
@@ -241,14 +263,15 @@ fn print_table(rows: &[Value]) {
             .map(|(what, count)| format!("{count} {what}"))
             .collect();
         println!(
-            "{:<34} {:>8} {:>32} {:>9.3} {:>9} {:>9}  {}",
+            "{:<34} {:>8} {:>32} {:>9.3} {:>9} {:>9}  {}{}",
             row["measurement"].as_str().unwrap_or_default(),
             row["services"],
             time.join(", "),
             row["cpu_at_rest_s"].as_f64().unwrap_or_default(),
             row["rss_mib"],
             row["peak_rss_mib"],
-            writes.join(", ")
+            writes.join(", "),
+            bytes.unwrap_or_default()
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -25,9 +25,44 @@ const PARALLEL: usize = 16;
 /// The namespace of the Services.
 const SERVICES: &str = "default";
 
-/// When each Service was first seen with an address.
+/// What was seen of the Services that have an address.
 #[derive(Clone, Default)]
-struct Sightings(Arc<Mutex<BTreeMap<String, Instant>>>);
+struct Sightings(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    /// When each was first seen with one.
+    first: BTreeMap<String, Instant>,
+    /// What each shows.
+    shown: BTreeMap<String, Vec<String>>,
+    /// Services that showed one address and then another or none, in words.
+    changes: Vec<String>,
+}
+
+impl Seen {
+    fn note(&mut self, service: &Service) {
+        let (name, now) = (service.name_any(), addresses(service));
+        let before = self.shown.get(&name).cloned().unwrap_or_default();
+        if !before.is_empty() && before != now {
+            self.changes.push(format!("{name} showed {before:?} and then {now:?}"));
+        }
+        if !now.is_empty() {
+            self.first.entry(name.clone()).or_insert_with(Instant::now);
+            self.shown.insert(name, now);
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.first.remove(name);
+        self.shown.remove(name);
+    }
+}
+
+impl Sightings {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Makes load and watches what comes of it.
 pub struct Load {
@@ -46,6 +81,7 @@ impl Drop for Load {
 
 impl Load {
     /// Watches Services from now on.
+    #[must_use]
     pub fn new(client: Client) -> Self {
         let seen = Sightings::default();
         let (turn, turned) = watch::channel(0);
@@ -53,16 +89,10 @@ impl Load {
         let watching = tokio::spawn(async move {
             let mut events = watcher(api, watcher::Config::default()).boxed();
             while let Some(event) = events.next().await {
-                let mut seen = sightings.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut seen = sightings.lock();
                 match event {
-                    Ok(Event::Apply(service) | Event::InitApply(service)) => {
-                        if has_address(&service) {
-                            seen.entry(service.name_any()).or_insert_with(Instant::now);
-                        }
-                    }
-                    Ok(Event::Delete(service)) => {
-                        seen.remove(&service.name_any());
-                    }
+                    Ok(Event::Apply(service) | Event::InitApply(service)) => seen.note(&service),
+                    Ok(Event::Delete(service)) => seen.forget(&service.name_any()),
                     Ok(Event::Init | Event::InitDone) | Err(_) => {}
                 }
                 drop(seen);
@@ -77,6 +107,9 @@ impl Load {
     }
 
     /// Makes or changes an IPAddressPool.
+    ///
+    /// # Errors
+    /// When the API server refuses.
     pub async fn pool(&self, name: &str, spec: &Value) -> Result<()> {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("metallb.io", "v1beta1", "IPAddressPool"));
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), NAMESPACE, &kind);
@@ -87,7 +120,22 @@ impl Load {
         Ok(())
     }
 
+    /// Makes or changes IPAddressPools by name and `spec`.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn pools(&self, pools: Vec<(String, Value)>) -> Result<()> {
+        stream::iter(pools)
+            .map(|(name, spec)| async move { self.pool(&name, &spec).await })
+            .buffer_unordered(PARALLEL)
+            .try_collect()
+            .await
+    }
+
     /// Creates the Services `PREFIX-N` with N in `numbers`; returns when the API server had taken each.
+    ///
+    /// # Errors
+    /// When the API server refuses.
     pub async fn create(
         &self,
         prefix: &str,
@@ -109,6 +157,9 @@ impl Load {
     }
 
     /// Deletes the Services with these names.
+    ///
+    /// # Errors
+    /// When the API server refuses.
     pub async fn delete(&self, names: Vec<String>) -> Result<()> {
         let api = self.services();
         stream::iter(names)
@@ -123,11 +174,27 @@ impl Load {
     }
 
     /// How many Services have an address now.
+    #[must_use]
     pub fn addressed(&self) -> usize {
-        self.seen.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).len()
+        self.seen.lock().first.len()
+    }
+
+    /// What each Service with an address shows.
+    #[must_use]
+    pub fn shown(&self) -> BTreeMap<String, Vec<String>> {
+        self.seen.lock().shown.clone()
+    }
+
+    /// The Services that showed one address and then another or none, in words.
+    #[must_use]
+    pub fn changes(&self) -> Vec<String> {
+        self.seen.lock().changes.clone()
     }
 
     /// Waits until all of `names` have an address; returns when each was first seen with one.
+    ///
+    /// # Errors
+    /// When `limit` passes first, with how many have one.
     pub async fn wait_for(
         &self,
         names: &BTreeSet<String>,
@@ -138,6 +205,9 @@ impl Load {
     }
 
     /// Waits until `count` Services have an address; returns when each was first seen with one.
+    ///
+    /// # Errors
+    /// When `limit` passes first, with how many have one.
     pub async fn wait_for_count(&self, count: usize, limit: Duration) -> Result<BTreeMap<String, Instant>> {
         self.wait(limit, |seen| seen.len() >= count).await
     }
@@ -151,9 +221,9 @@ impl Load {
         let deadline = tokio::time::Instant::now() + limit;
         loop {
             {
-                let seen = self.seen.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if done(&seen) {
-                    return Ok(seen.clone());
+                let seen = self.seen.lock();
+                if done(&seen.first) {
+                    return Ok(seen.first.clone());
                 }
             }
             tokio::select! {
@@ -169,15 +239,18 @@ impl Load {
     }
 }
 
-fn has_address(service: &Service) -> bool {
+/// The addresses that a Service shows.
+#[must_use]
+pub fn addresses(service: &Service) -> Vec<String> {
     let status = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    status.and_then(|status| status.ingress.as_ref()).is_some_and(|ingress| !ingress.is_empty())
+    let ingress = status.and_then(|status| status.ingress.as_ref());
+    ingress.into_iter().flatten().filter_map(|entry| entry.ip.clone()).collect()
 }
 
 /// A Service without pods and without node ports: nothing but its address costs anything.
 fn service(name: &str) -> Result<Service> {
     Ok(serde_json::from_value(json!({
-        "metadata": { "name": name },
+        "metadata": { "name": name, "labels": { "bench": "load" } },
         "spec": {
             "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
             "ports": [{ "port": 80, "protocol": "TCP" }],

@@ -29,6 +29,9 @@ pub struct Usage {
 
 impl Subject {
     /// Starts `command`, a program and its arguments separated by blanks.
+    ///
+    /// # Errors
+    /// When that is not possible.
     pub fn start(command: &str, kubeconfig: &Path, log: &Path) -> Result<Self> {
         let mut words = command.split_whitespace();
         let program = words.next().context("no controller is named")?;
@@ -50,6 +53,9 @@ impl Subject {
     }
 
     /// What it has used so far.
+    ///
+    /// # Errors
+    /// When that is not possible.
     pub fn usage(&self) -> Result<Usage> {
         let pid = self.0.id();
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the controller has ended")?;
@@ -70,9 +76,50 @@ impl Subject {
         })
     }
 
+    /// Ends it without warning.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn kill(mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+
+    /// Stops it where it is, as a machine that is migrated.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::SIGSTOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::SIGCONT)
+    }
+
+    /// Whether it has not ended.
+    ///
+    /// # Errors
+    /// When that cannot be told.
+    pub fn runs(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_none())
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.0.id())?), signal)?)
+    }
+
     /// Asks it to end, and ends it when it does not within ten seconds.
+    ///
+    /// # Errors
+    /// When that is not possible.
     pub async fn stop(mut self) -> Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.0.id())?), Signal::SIGTERM)?;
+        self.signal(Signal::SIGTERM)?;
         for _ in 0..1000 {
             if self.0.try_wait()?.is_some() {
                 return Ok(());

@@ -1,0 +1,136 @@
+//! What it tells: to who asks on the command line, to who reads its metrics, and in the status of pools.
+
+use std::{
+    process::{Command, Output},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use metallb_e2e::plane::{free_port, subject::Subject};
+use serde_json::json;
+
+use crate::fixture::{LIMIT, World, names, program, until};
+
+fn ask(world: &World, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    let output: Output = Command::new(program()?)
+        .env("KUBECONFIG", world.plane.controller_config())
+        .env("METALLB_NAMESPACE", "metallb-system")
+        .args(arguments)
+        .output()?;
+    Ok((output.status.code(), String::from_utf8(output.stdout)?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_are_answered_with_the_rights_of_the_controller() -> Result<()> {
+    let world = World::new().await?;
+    let controller = world.controller()?;
+    world.load.create("web", 0..2).await?;
+    world.load.wait_for_count(2, LIMIT).await?;
+    let (code, told) = ask(&world, &["--explain", "default/web-1"])?;
+    let lines: Vec<_> = told.lines().collect();
+    assert_eq!(code, Some(0), "{told}");
+    for line in [
+        "Service      default/web-1",
+        "asks for     one IPv4 address",
+        "pools        main: could give [\"10.99.0.2\"]",
+        "announced    no: NoAdvertisement: no L2Advertisement or BGPAdvertisement is about pool \"main\"",
+    ] {
+        assert!(lines.contains(&line), "{line} is not in:\n{told}");
+    }
+    assert!(lines.iter().any(|line| line.starts_with("outcome      keeps ")), "{told}");
+
+    let folder = tempfile::tempdir()?;
+    let pool = |addresses: &str| {
+        let object = json!({
+            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
+            "metadata": { "name": "main", "namespace": "metallb-system" }, "spec": { "addresses": [addresses] },
+        });
+        std::fs::write(folder.path().join("pool.yaml"), object.to_string())
+    };
+    let path = folder.path().to_str().context("a path")?;
+    pool("10.99.0.1/32")?;
+    assert_eq!(ask(&world, &["--check", "-f", path])?, (Some(0), "1 objects, 0 problems\n".to_owned()));
+    let (code, told) = ask(&world, &["--diff", "-f", path])?;
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.ends_with("1 Services would lose or change their address\n"), "{told}");
+    pool("10.99.0.1")?;
+    let (code, told) = ask(&world, &["--check", "-f", path])?;
+    assert_eq!(code, Some(1));
+    assert!(told.starts_with("IPAddressPool \"main\": spec.addresses[0]: "), "{told}");
+    controller.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_for_those_who_may_read_them() -> Result<()> {
+    let world = World::new().await?;
+    let (port, probes) = (free_port()?, free_port()?);
+    let command = format!("{} --port={port} --health-probe-port={probes}", program()?.display());
+    let controller = Subject::start(&command, &world.plane.controller_config(), &world.log())?;
+    world.load.create("web", 0..3).await?;
+    world.load.wait_for_count(3, LIMIT).await?;
+    let get = |token: &str| -> Result<String> {
+        let output = Command::new("curl")
+            .args(["-sk", "-w", "%{http_code}", "-H", &format!("Authorization: Bearer {token}")])
+            .arg(format!("https://127.0.0.1:{port}/metrics"))
+            .output()?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    assert!(get("nobody")?.ends_with("401"));
+    assert!(get("controller")?.ends_with("403"));
+    let wanted = [
+        "metallb_allocator_addresses_in_use_total{pool=\"main\"} 3",
+        "metallb_allocator_addresses_total{pool=\"main\"} 65536",
+        "metallb_allocator_ipv4_addresses_in_use_total{pool=\"main\"} 3",
+        "metallb_allocator_services_allocated_total{pool=\"main\"} 3",
+        "metallb_allocator_allocation_duration_seconds_count 3",
+        "metallb_k8s_client_config_loaded_bool 1",
+        "metallb_k8s_client_config_stale_bool 0",
+        "metallb_k8s_client_update_errors_total 0",
+    ];
+    let look = || async { get("load") };
+    until(look, |text| wanted.iter().all(|line| text.lines().any(|found| found.starts_with(line)))).await?;
+    controller.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_of_a_pool_is_written_twice_a_second_at_most() -> Result<()> {
+    let world = World::new().await?;
+    let started = Instant::now();
+    let controller = world.controller()?;
+    world.load.create("web", 0..3000).await?;
+    world.load.wait_for_count(3000, LIMIT).await?;
+    let path = "jsonpath={.status.assignedIPv4} {.status.availableIPv4} {.status.services}";
+    let look = || async { world.plane.kubectl(&["-n", "metallb-system", "get", "ipap", "main", "-o", path]) };
+    until(look, |status| status == "3000 62536 3000").await?;
+    let seconds = started.elapsed().as_secs_f64();
+    let (requests, _) = world.plane.requests(0);
+    let writes = requests.get("patch ipaddresspools/status").copied().unwrap_or_default();
+    assert!(writes as f64 <= 2.0 * seconds + 1.0, "{writes} writes in {seconds} s");
+    assert_eq!(requests.get("patch services/status"), Some(&3000), "{requests:?}");
+    controller.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistake_is_told_and_its_end_clears_every_mark() -> Result<()> {
+    let world = World::new().await?;
+    let controller = world.controller()?;
+    let state = || async {
+        let path = "jsonpath={.status.result}: {.status.errorSummary}";
+        world.plane.kubectl(&["-n", "metallb-system", "get", "configurationstate", "controller", "-o", path])
+    };
+    let ready = || async {
+        let path = "jsonpath={.status.conditions[?(@.type==\"Ready\")].reason}";
+        world.plane.kubectl(&["-n", "metallb-system", "get", "ipap", "other", "-o", path])
+    };
+    until(state, |told| told == "Valid: ").await?;
+    world.load.pool("other", &json!({ "addresses": ["10.99.255.0/24"] })).await?;
+    let overlap = "Invalid: IPAddressPool \"other\": spec.addresses[0]: 10.99.255.0/24 overlaps 10.99.0.0/16 of IPAddressPool \"main\"";
+    until(state, |told| told == overlap).await?;
+    until(ready, |reason| reason == "InvalidSpec").await?;
+    world.load.create("web", 0..1).await?;
+    world.load.wait_for(&names("web", 0..1), LIMIT).await?;
+    world.load.pool("other", &json!({ "addresses": ["10.98.255.0/24"] })).await?;
+    until(state, |told| told == "Valid: ").await?;
+    until(ready, |reason| reason == "Served").await?;
+    controller.stop().await
+}
