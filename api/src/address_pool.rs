@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::PoolCapacity;
+
 /// How the addresses of an AddressPool are announced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -36,9 +38,24 @@ pub struct LegacyBgpAdvertisement {
     pub communities: Vec<String>,
 }
 
-/// What became of the pool.
+/// What became of the pool, and how many of its addresses are used. Numbers beyond 2^63-1 are shown as 2^63-1.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AddressPoolStatus {
+    /// Addresses that Services hold, of both families.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned: Option<i64>,
+    /// IPv4 addresses that Services hold.
+    #[serde(default, rename = "assignedIPv4", skip_serializing_if = "Option::is_none")]
+    pub assigned_ipv4: Option<i64>,
+    /// IPv6 addresses that Services hold.
+    #[serde(default, rename = "assignedIPv6", skip_serializing_if = "Option::is_none")]
+    pub assigned_ipv6: Option<i64>,
+    /// Services that hold addresses of the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services: Option<i64>,
+    /// All addresses of the pool, used or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<PoolCapacity>,
     /// Whether the pool is in use, and why not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::embedded::conditions_by_type")]
@@ -69,6 +86,7 @@ macro_rules! version {
                 printcolumn = r#"{"name":"Protocol","type":"string","jsonPath":".spec.protocol"}"#,
                 printcolumn = r#"{"name":"Auto Assign","type":"boolean","jsonPath":".spec.autoAssign"}"#,
                 printcolumn = r#"{"name":"Addresses","type":"string","jsonPath":".spec.addresses"}"#,
+                printcolumn = r#"{"name":"Assigned","type":"integer","description":"Addresses that Services hold","jsonPath":".status.assigned"}"#,
                 printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type=='Ready')].status"}"#
                 $(, $attribute)*
             )]

@@ -19,6 +19,11 @@ pub const IP_FAILOVER_ABSENT: &str = "IPFailoverAbsent";
 pub const COMPATIBLE: &str = "Compatible";
 /// Condition type of an AddressPool: it was accepted and is served.
 pub const READY: &str = "Ready";
+/// Condition type of an AddressPool: objects of its name exist that belong to somebody else.
+pub const CONFLICT: &str = "Conflict";
+/// Condition type of an AddressPool with protocol layer2: its blocks lie in subnets of the nodes, as far as these are
+/// known.
+pub const IN_NODE_SUBNET: &str = "InNodeSubnet";
 
 /// What a condition says; its time is kept by [`set`].
 #[derive(Clone, Debug, PartialEq, Eq)]

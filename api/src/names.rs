@@ -25,6 +25,9 @@ pub const ANNOTATION_ALLOW_SHARED_IP: &str = "metallb.io/allow-shared-ip";
 /// Written by the controller: the pool that the addresses came from.
 pub const ANNOTATION_ALLOCATED_FROM_POOL: &str = "metallb.io/ip-allocated-from-pool";
 
+/// On an AddressPool, `"true"`: what it became is handed to the user, and the AddressPool has no effect any more.
+pub const ANNOTATION_CONVERT: &str = "metallb.io/convert";
+
 /// Label of a ServiceL2Status or ServiceBGPStatus: the node that it speaks of.
 pub const LABEL_STATUS_NODE: &str = "metallb.io/node";
 /// Label of a ServiceL2Status or ServiceBGPStatus: the name of its Service.

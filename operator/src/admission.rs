@@ -12,7 +12,10 @@ use metallb_api::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, MetalLB,
     address_pool::v1beta1::AddressPool, names,
 };
-use metallb_core::config::{self, Cause, Problem};
+use metallb_core::{
+    config::{self, Cause, Problem},
+    range::AddressRange,
+};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -36,8 +39,21 @@ pub struct Existing {
     pub bfd_profiles: Vec<BFDProfile>,
     /// Communities.
     pub communities: Vec<Community>,
+    /// AddressPools.
+    pub address_pools: Vec<AddressPool>,
     /// Services of type LoadBalancer, of any namespace.
     pub services: Vec<Service>,
+    /// The cluster's own addresses.
+    pub network: Network,
+}
+
+/// The cluster's own addresses, which a pool should not hold.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    /// Addresses of nodes, each with the node's name.
+    pub nodes: Vec<(IpAddr, String)>,
+    /// Ranges from which Services and pods get their addresses, each with what it is.
+    pub ranges: Vec<(AddressRange, String)>,
 }
 
 /// What is asked.
@@ -107,8 +123,12 @@ fn judge_write(
         "MetalLB" => judge_metallb(question, object, settings.defaults, answer),
         "AddressPool" => judge_address_pool(question, object, existing, answer),
         "IPAddressPool" => {
-            replace(&existing.pools, question, object, answer, existing, |after, pools| after.pools = pools);
-            lost_addresses(&blocks_of(question.old), &blocks_of(question.object), existing, answer);
+            // What an AddressPool is about to become counts, too; as itself, it is not another pool.
+            let mut present = existing.clone();
+            let pending = pool::pending(&existing.address_pools, &existing.pools);
+            present.pools.extend(pending.into_iter().filter(|pool| pool.name_any() != question.name));
+            replace(&present.pools, question, object, answer, &present, |after, pools| after.pools = pools);
+            judge_blocks(question, existing, answer);
         }
         "L2Advertisement" => {
             replace(&existing.l2_advertisements, question, object, answer, existing, |after, objects| {
@@ -165,21 +185,45 @@ fn judge_address_pool(
     existing: &Existing,
     answer: &mut Answer,
 ) {
-    let problems = |object: &DynamicObject| match object.clone().try_parse::<AddressPool>() {
-        Ok(pool) => match pool::judge(&[pool], &existing.pools).pop() {
-            Some(Verdict::Refuse(problems)) => problems.iter().map(ToString::to_string).collect(),
-            Some(Verdict::Conflict) => {
-                vec![format!("an IPAddressPool {:?} exists that does not belong to this pool", question.name)]
-            }
-            Some(Verdict::Serve(_)) | None => Vec::new(),
-        },
+    // Judged as if it were the newest: what it overlaps is its own problem.
+    let mut all: Vec<_> =
+        existing.address_pools.iter().filter(|other| other.name_any() != question.name).cloned().collect();
+    let mut pools = existing.pools.clone();
+    for pool in pools.iter_mut().filter(|pool| pool.name_any() == question.name) {
+        pool.metadata.creation_timestamp = None;
+    }
+    let mut verdict = |object: &DynamicObject| {
+        let mut pool: AddressPool = object.clone().try_parse().map_err(|error| error.to_string())?;
+        pool.metadata.creation_timestamp = None;
+        all.push(pool);
+        let verdict = pool::judge(&all, &pools).pop();
+        all.pop();
+        verdict.ok_or_else(String::new)
+    };
+    let problems = |verdict: Result<Verdict, String>| match verdict {
+        Ok(Verdict::Refuse(problems)) => problems.iter().map(ToString::to_string).collect(),
+        Ok(Verdict::Conflict) => {
+            vec![format!("an IPAddressPool {:?} exists that does not belong to this pool", question.name)]
+        }
+        Ok(Verdict::Serve(_) | Verdict::Converted) => Vec::new(),
         Err(error) => vec![format!("spec: cannot be read: {error}")],
     };
-    let before = question.old.map(problems).unwrap_or_default();
-    for problem in problems(object) {
+    let before = question.old.map(&mut verdict).map(problems).unwrap_or_default();
+    let now = verdict(object);
+    if let Ok(Verdict::Serve(derived)) = &now {
+        let found = derived.problems(&existing.communities).into_iter();
+        let unresolved = found.filter(|problem| problem.cause == Cause::Unresolved);
+        unresolved.for_each(|problem| answer.warn(format!("{}: {}", problem.field, problem.message)));
+    }
+    let converted = matches!(now, Ok(Verdict::Converted));
+    for problem in problems(now) {
         if before.contains(&problem) { answer.warn(problem) } else { answer.deny(problem) }
     }
-    lost_addresses(&blocks_of(question.old), &blocks_of(question.object), existing, answer);
+    if converted {
+        answer.warn("this AddressPool was converted and has no effect any more");
+    } else {
+        judge_blocks(question, existing, answer);
+    }
 }
 
 /// Judges the configuration with `object` among, or in place of one of, `objects`.
@@ -234,7 +278,15 @@ fn problems(existing: &Existing) -> Vec<Problem> {
 
 fn judge_deletion(question: &Question<'_>, existing: &Existing, answer: &mut Answer) {
     match question.kind {
-        "IPAddressPool" | "AddressPool" => lost_addresses(&blocks_of(question.old), &[], existing, answer),
+        "IPAddressPool" => judge_blocks(question, existing, answer),
+        "AddressPool" => {
+            let pool = question.old.and_then(|old| old.clone().try_parse::<AddressPool>().ok());
+            let verdict = pool.and_then(|pool| pool::judge(&[pool], &existing.pools).pop());
+            // What it does not own stays when it goes.
+            if !matches!(verdict, Some(Verdict::Converted | Verdict::Conflict)) {
+                judge_blocks(question, existing, answer);
+            }
+        }
         "BFDProfile" => {
             let users: Vec<_> = existing
                 .bgp_peers
@@ -250,8 +302,30 @@ fn judge_deletion(question: &Question<'_>, existing: &Existing, answer: &mut Ans
     }
 }
 
+/// Warns of what a change of a pool's blocks means: for the Services that have an address of it, and for the cluster.
+fn judge_blocks(question: &Question<'_>, existing: &Existing, answer: &mut Answer) {
+    let (before, after) = (blocks_of(question.old), blocks_of(question.object));
+    lost_addresses(&before, &after, existing, answer);
+    let Network { nodes, ranges } = &existing.network;
+    for block in after.iter().filter(|block| !before.contains(block)) {
+        let held = nodes.iter().filter(|(address, _)| block.contains(*address));
+        let held: Vec<_> = held.map(|(address, node)| format!("{node} ({address})")).collect();
+        if !held.is_empty() {
+            answer.warn(format!(
+                "{block} holds addresses of nodes, which no Service is given: {}",
+                some(&held)
+            ));
+        }
+        let met = ranges.iter().filter(|(range, _)| range.overlaps(block));
+        let met: Vec<_> = met.map(|(range, what)| format!("{range} ({what})")).collect();
+        if !met.is_empty() {
+            answer.warn(format!("{block} meets the cluster's own network: {}", some(&met)));
+        }
+    }
+}
+
 /// Blocks of addresses of a pool of either kind, those that can be read.
-fn blocks_of(pool: Option<&DynamicObject>) -> Vec<metallb_core::range::AddressRange> {
+fn blocks_of(pool: Option<&DynamicObject>) -> Vec<AddressRange> {
     let addresses = pool.and_then(|pool| pool.data["spec"]["addresses"].as_array());
     let texts = addresses.into_iter().flatten().filter_map(serde_json::Value::as_str);
     texts.filter_map(|text| text.parse().ok()).collect()
@@ -259,12 +333,11 @@ fn blocks_of(pool: Option<&DynamicObject>) -> Vec<metallb_core::range::AddressRa
 
 /// Warns of the Services whose address was in `before` and is not in `after`.
 fn lost_addresses(
-    before: &[metallb_core::range::AddressRange],
-    after: &[metallb_core::range::AddressRange],
+    before: &[AddressRange],
+    after: &[AddressRange],
     existing: &Existing,
     answer: &mut Answer,
 ) {
-    const SHOWN: usize = 10;
     let lost: Vec<String> = existing
         .services
         .iter()
@@ -275,16 +348,22 @@ fn lost_addresses(
             format!("{}/{} ({address})", service.namespace().unwrap_or_default(), service.name_any())
         })
         .collect();
-    if lost.is_empty() {
-        return;
+    let subject = match lost.len() {
+        0 => return,
+        1 => "1 Service has".to_owned(),
+        number => format!("{number} Services have"),
+    };
+    answer.warn(format!("{subject} an address that will no longer be in the pool: {}", some(&lost)));
+}
+
+/// The first of `items`, and how many more there are.
+fn some(items: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = items.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match items.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
-    let more = if lost.len() > SHOWN { format!(" and {} more", lost.len() - SHOWN) } else { String::new() };
-    let shown: Vec<_> = lost.iter().take(SHOWN).map(String::as_str).collect();
-    answer.warn(format!(
-        "{} Services have an address that will no longer be in the pool: {}{more}",
-        lost.len(),
-        shown.join(", ")
-    ));
 }
 
 fn addresses_of(service: &Service) -> Vec<IpAddr> {

@@ -32,11 +32,12 @@ use crate::{
     gate::{Marked, WorkloadKind},
     kinds::Kind,
     plan::{self, FIELD_MANAGER, StatusReport},
+    pool,
     settings::{REQUEST_TIMEOUT, Settings},
     world::{self, Source},
 };
 
-pub use existing::existing;
+pub use existing::{Scope, existing};
 
 /// What became of a write.
 #[derive(Debug)]
@@ -129,7 +130,8 @@ fn fault(source: Source, error: &watcher::Error) -> Option<world::Change> {
     };
     match status.code {
         404 if source.optional() => Some(world::Change::Absent(source)),
-        401 | 403 | 404 => {
+        // 503 comes of an aggregated API whose own server is down, of which nothing else would tell.
+        code if matches!(code, 401 | 403 | 404) || (code == 503 && source.optional()) => {
             tracing::warn!(%source, message = status.message, code = status.code, "watch refused");
             Some(world::Change::Fault(source, format!("cannot watch {source}: {}", status.message)))
         }
@@ -149,10 +151,12 @@ fn drop_managed_fields<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-/// Of a node, only its conditions are read; its list of images may be long.
+/// Of a node, only its conditions and what tells its subnets are read; its list of images may be long.
 fn trim_node(node: &mut Node) {
     drop_managed_fields(node);
-    node.metadata.annotations = None;
+    if let Some(annotations) = &mut node.metadata.annotations {
+        annotations.retain(|name, _| pool::ANNOTATIONS.contains(&name.as_str()));
+    }
     node.spec = None;
     if let Some(status) = &mut node.status {
         let conditions = status.conditions.take();

@@ -133,9 +133,9 @@ impl Situation<'_> {
         self.attempts.held_until(change.key(), change.wanted(), self.now)
     }
 
-    /// Which of `sources` have not been seen whole yet.
+    /// Of which of `sources` it is not known yet what there is.
     fn unseen(self, sources: &[Source]) -> Vec<Source> {
-        sources.iter().copied().filter(|source| !self.world.complete(*source)).collect()
+        sources.iter().copied().filter(|source| !self.world.known(*source)).collect()
     }
 
     /// Why some of `sources` cannot be seen.

@@ -1,7 +1,11 @@
 //! AddressPool: what it becomes.
 //!
 //! Pure. An AddressPool is served as an IPAddressPool and its advertisements, which it owns. One that is not valid
-//! leaves everything as it was: what it became before goes on being served.
+//! leaves everything as it was: what it became before goes on being served. One that is converted is handed to the
+//! user as what it became, and has no effect any more.
+
+mod outcome;
+mod subnets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,16 +13,22 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::{Resource, ResourceExt, core::ObjectMeta};
 use metallb_api::{
-    BGPAdvertisement, BGPAdvertisementSpec, IPAddressPool, IPAddressPoolSpec, L2Advertisement,
+    BGPAdvertisement, BGPAdvertisementSpec, Community, IPAddressPool, IPAddressPoolSpec, L2Advertisement,
     L2AdvertisementSpec,
     address_pool::{LegacyBgpAdvertisement, Protocol, v1beta1::AddressPool},
+    conditions::READY,
+    names::ANNOTATION_CONVERT,
 };
-use metallb_core::config;
+use metallb_core::config::{self, Cause};
 
 use crate::{
     install::Problem,
     render::{MANAGED_BY, owner_reference},
+    status::Reason,
 };
+
+pub use outcome::{Outcome, conditions, usage};
+pub use subnets::{ANNOTATIONS, outside, subnets};
 
 /// What an AddressPool becomes.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +50,15 @@ pub enum Verdict {
     Refuse(Vec<Problem>),
     /// An IPAddressPool of its name exists that it does not own.
     Conflict,
+    /// What it became belongs to the user.
+    Converted,
+}
+
+/// Whether the pool is to be handed to the user as what it became.
+#[must_use]
+pub fn is_to_be_converted(address_pool: &ObjectMeta) -> bool {
+    let annotations = address_pool.annotations.as_ref();
+    annotations.and_then(|all| all.get(ANNOTATION_CONVERT)).is_some_and(|value| value == "true")
 }
 
 /// Judges all `address_pools` together with all `pools` of the cluster, those that are derived included. In the order
@@ -61,14 +80,34 @@ pub fn judge(address_pools: &[AddressPool], pools: &[IPAddressPool]) -> Vec<Verd
     verdicts
 }
 
+/// What AddressPools are about to become: the IPAddressPools that are not there yet.
+#[must_use]
+pub fn pending(address_pools: &[AddressPool], pools: &[IPAddressPool]) -> Vec<IPAddressPool> {
+    let served = judge(address_pools, pools).into_iter().filter_map(|verdict| match verdict {
+        Verdict::Serve(derived) => Some(derived.pool),
+        Verdict::Refuse(_) | Verdict::Conflict | Verdict::Converted => None,
+    });
+    served.filter(|new| !pools.iter().any(|pool| pool.name_any() == new.name_any())).collect()
+}
+
 /// What can be said of a pool without looking at the others.
 fn alone(address_pool: &AddressPool, pools: &[IPAddressPool]) -> Verdict {
     let name = address_pool.name_any();
-    if pools.iter().any(|pool| pool.name_any() == name && !is_owned_by(pool.meta(), address_pool.meta())) {
+    let foreign =
+        pools.iter().any(|pool| pool.name_any() == name && !is_owned_by(pool.meta(), address_pool.meta()));
+    if is_to_be_converted(address_pool.meta()) && (foreign || was_converted(address_pool)) {
+        return Verdict::Converted;
+    }
+    if foreign {
         return Verdict::Conflict;
     }
     let derived = derive(address_pool, pools);
-    let mut problems = own_problems(&derived.pool);
+    let mut problems: Vec<Problem> = derived
+        .problems(&[])
+        .into_iter()
+        .filter(|problem| problem.cause == Cause::Invalid)
+        .map(|problem| Problem { field: problem.field, message: problem.message })
+        .collect();
     let spec = &address_pool.spec;
     if spec.protocol == Protocol::Layer2 && !spec.bgp_advertisements.is_empty() {
         problems.push(Problem {
@@ -79,6 +118,13 @@ fn alone(address_pool: &AddressPool, pools: &[IPAddressPool]) -> Verdict {
     if problems.is_empty() { Verdict::Serve(Box::new(derived)) } else { Verdict::Refuse(problems) }
 }
 
+/// Whether the user has the pool already: one that was deleted since does not come back.
+fn was_converted(address_pool: &AddressPool) -> bool {
+    let conditions = address_pool.status.iter().flat_map(|status| &status.conditions);
+    let mut ready = conditions.filter(|condition| condition.type_ == READY);
+    ready.any(|condition| condition.reason == Reason::Converted.as_str())
+}
+
 /// Whether `owner` is among the owners of an object.
 #[must_use]
 pub fn is_owned_by(object: &ObjectMeta, owner: &ObjectMeta) -> bool {
@@ -86,13 +132,29 @@ pub fn is_owned_by(object: &ObjectMeta, owner: &ObjectMeta) -> bool {
     object.owner_references.iter().flatten().any(|reference| reference.uid == uid)
 }
 
-fn own_problems(pool: &IPAddressPool) -> Vec<Problem> {
-    let objects = config::Objects { pools: vec![pool], ..config::Objects::default() };
-    config::parse(&objects).1.into_iter().map(problem).collect()
-}
-
-fn problem(problem: config::Problem) -> Problem {
-    Problem { field: problem.field, message: problem.message }
+impl Derived {
+    /// What is wrong with the pool by itself, named by the fields of the AddressPool. `communities` are those that
+    /// define names.
+    #[must_use]
+    pub fn problems(&self, communities: &[Community]) -> Vec<config::Problem> {
+        let objects = config::Objects {
+            pools: vec![&self.pool],
+            bgp_advertisements: self.bgp_advertisements.iter().collect(),
+            communities: communities.iter().collect(),
+            ..config::Objects::default()
+        };
+        let (_, mut problems) = config::parse(&objects);
+        problems.retain(|problem| problem.kind != Community::kind(&()));
+        for problem in &mut problems {
+            let mut advertisements = self.bgp_advertisements.iter();
+            let at = advertisements.position(|advertisement| advertisement.name_any() == problem.name);
+            if let (Some(at), true) = (at, problem.kind == BGPAdvertisement::kind(&())) {
+                let field = problem.field.strip_prefix("spec.").unwrap_or(&problem.field);
+                problem.field = format!("spec.bgpAdvertisements[{at}].{field}");
+            }
+        }
+        problems
+    }
 }
 
 /// Problems of the pools to be served, by name, that come from the other pools.
@@ -101,7 +163,7 @@ fn overlaps(verdicts: &[Verdict], pools: &[IPAddressPool]) -> BTreeMap<String, V
         .iter()
         .filter_map(|verdict| match verdict {
             Verdict::Serve(derived) => Some(&derived.pool),
-            Verdict::Refuse(_) | Verdict::Conflict => None,
+            Verdict::Refuse(_) | Verdict::Conflict | Verdict::Converted => None,
         })
         .collect();
     let replaced: BTreeSet<String> = served.iter().map(|pool| pool.name_any()).collect();
@@ -113,7 +175,8 @@ fn overlaps(verdicts: &[Verdict], pools: &[IPAddressPool]) -> BTreeMap<String, V
     let mut problems = BTreeMap::new();
     for found in config::parse(&objects).1 {
         if replaced.contains(&found.name) {
-            problems.entry(found.name.clone()).or_insert_with(Vec::new).push(problem(found));
+            let problem = Problem { field: found.field, message: found.message };
+            problems.entry(found.name).or_insert_with(Vec::new).push(problem);
         }
     }
     problems
@@ -199,173 +262,4 @@ fn metadata(name: &str, address_pool: &AddressPool, owner: &OwnerReference) -> O
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    fn address_pool(name: &str, spec: &str) -> AddressPool {
-        let metadata = format!("{{name: {name}, namespace: metallb-system, uid: uid-{name}}}");
-        serde_saphyr::from_str(&format!(
-            "{{apiVersion: metallb.io/v1beta1, kind: AddressPool, metadata: {metadata}, spec: {{{spec}}}}}"
-        ))
-        .unwrap()
-    }
-
-    fn pool(name: &str, addresses: &str) -> IPAddressPool {
-        serde_saphyr::from_str(&format!(
-            "{{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, metadata: {{name: {name}, namespace: \
-             metallb-system, creationTimestamp: '2020-01-01T00:00:00Z'}}, spec: {{addresses: [{addresses}]}}}}"
-        ))
-        .unwrap()
-    }
-
-    fn served(verdict: &Verdict) -> Vec<Value> {
-        let Verdict::Serve(derived) = verdict else { panic!("{verdict:?}") };
-        let mut objects = vec![serde_json::to_value(&derived.pool).unwrap()];
-        objects.extend(derived.l2_advertisement.iter().map(|object| serde_json::to_value(object).unwrap()));
-        objects.extend(derived.bgp_advertisements.iter().map(|object| serde_json::to_value(object).unwrap()));
-        objects
-    }
-
-    fn refused(verdict: &Verdict) -> Vec<String> {
-        let Verdict::Refuse(problems) = verdict else { panic!("{verdict:?}") };
-        problems.iter().map(Problem::to_string).collect()
-    }
-
-    #[test]
-    fn a_layer2_pool_becomes_a_pool_and_an_advertisement() {
-        let example = address_pool(
-            "doc-example",
-            "protocol: layer2, addresses: [203.0.113.1-203.0.113.10, 'fc00::/124']",
-        );
-        let metadata = json!({
-            "name": "doc-example", "namespace": "metallb-system",
-            "labels": {"app.kubernetes.io/managed-by": "metallb-operator"},
-            "ownerReferences": [{"apiVersion": "metallb.io/v1beta1", "kind": "AddressPool", "name": "doc-example",
-                                 "uid": "uid-doc-example", "controller": true, "blockOwnerDeletion": true}],
-        });
-        assert_eq!(
-            served(&judge(&[example], &[])[0]),
-            [
-                json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": metadata,
-                       "spec": {"addresses": ["203.0.113.1-203.0.113.10", "fc00::/124"], "autoAssign": true,
-                                "avoidBuggyIPs": false}}),
-                json!({"apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement", "metadata": metadata,
-                       "spec": {"ipAddressPools": ["doc-example"]}}),
-            ]
-        );
-    }
-
-    #[test]
-    fn each_bgp_entry_becomes_an_advertisement_and_none_becomes_one() {
-        let names_and_specs = |spec: &str| {
-            let verdicts = judge(&[address_pool("p", spec)], &[]);
-            let objects = served(&verdicts[0]).into_iter().skip(1);
-            objects
-                .map(|object| (object["metadata"]["name"].clone(), object["spec"].clone()))
-                .collect::<Vec<_>>()
-        };
-        let default = json!({"aggregationLength": 32, "aggregationLengthV6": 128, "ipAddressPools": ["p"]});
-        assert_eq!(
-            names_and_specs("protocol: bgp, addresses: [192.0.2.0/24]"),
-            [(json!("p"), default.clone())]
-        );
-        assert_eq!(
-            names_and_specs(
-                "protocol: bgp, addresses: [192.0.2.0/24], bgpAdvertisements: [{}, {aggregationLength: 24, localPref: \
-                 100, communities: ['64512:1']}]"
-            ),
-            [
-                (json!("p"), default),
-                (
-                    json!("p-2"),
-                    json!({"aggregationLength": 24, "aggregationLengthV6": 128, "localPref": 100,
-                           "communities": ["64512:1"], "ipAddressPools": ["p"]})
-                ),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_pool_that_makes_no_sense_is_refused_by_field_and_harms_no_other() {
-        let verdicts = judge(
-            &[
-                address_pool(
-                    "bad",
-                    "protocol: layer2, addresses: [192.0.2.1, 192.0.2.9-192.0.2.3], bgpAdvertisements: [{}]",
-                ),
-                address_pool("good", "protocol: layer2, addresses: [198.51.100.0/28]"),
-            ],
-            &[],
-        );
-        let problems = refused(&verdicts[0]);
-        assert_eq!(problems.len(), 3, "{problems:?}");
-        assert!(
-            problems[0].starts_with("spec.addresses[0]: ") && problems[0].contains("192.0.2.1/32"),
-            "{problems:?}"
-        );
-        assert!(problems[1].starts_with("spec.addresses[1]: "), "{problems:?}");
-        assert_eq!(
-            problems[2],
-            "spec.bgpAdvertisements: has a meaning with protocol bgp only; this pool has layer2"
-        );
-        assert_eq!(served(&verdicts[1]).len(), 2);
-    }
-
-    #[test]
-    fn of_two_that_overlap_the_older_is_served() {
-        let verdicts = judge(
-            &[address_pool("mine", "protocol: layer2, addresses: [192.0.2.0/25]")],
-            &[pool("theirs", "192.0.2.100-192.0.2.200")],
-        );
-        let problems = refused(&verdicts[0]);
-        assert_eq!(problems.len(), 1);
-        assert!(
-            problems[0].starts_with("spec.addresses[0]: ") && problems[0].contains("theirs"),
-            "{problems:?}"
-        );
-    }
-
-    #[test]
-    fn what_it_became_before_is_not_another_pool_and_stays_when_it_is_refused() {
-        let before = |addresses| {
-            let mut pool = pool("p", addresses);
-            pool.metadata.owner_references =
-                Some(vec![owner_reference(&address_pool("p", "protocol: bgp, addresses: []"))]);
-            pool
-        };
-        let grown = address_pool("p", "protocol: layer2, addresses: [192.0.2.0/24]");
-        assert_eq!(served(&judge(&[grown], &[before("192.0.2.0/25")])[0]).len(), 2);
-
-        let broken = address_pool("p", "protocol: layer2, addresses: [nonsense]");
-        let other = address_pool("q", "protocol: layer2, addresses: [192.0.2.0/28]");
-        let verdicts = judge(&[broken, other], &[before("192.0.2.0/25")]);
-        assert_eq!(refused(&verdicts[0]).len(), 1);
-        assert!(refused(&verdicts[1])[0].contains("IPAddressPool \"p\""), "p is still served as it was");
-    }
-
-    #[test]
-    fn which_of_two_is_served_does_not_change_when_it_is_created_or_deleted_by_hand() {
-        let created = |second: i64| Some(Time(Timestamp::from_second(second).unwrap()));
-        let asked_for = |name: &str, second| {
-            let mut pool = address_pool(name, "protocol: layer2, addresses: [192.0.2.0/24]");
-            pool.metadata.creation_timestamp = created(second);
-            pool
-        };
-        let (first, second) = (asked_for("z", 5), asked_for("a", 6));
-        let mut derived = pool("z", "192.0.2.0/24");
-        derived.metadata.owner_references = Some(vec![owner_reference(&first)]);
-        derived.metadata.creation_timestamp = created(9);
-        for existing in [vec![], vec![derived]] {
-            let verdicts = judge(&[second.clone(), first.clone()], &existing);
-            assert!(matches!(verdicts[0], Verdict::Refuse(_)), "{verdicts:?}");
-            assert!(matches!(verdicts[1], Verdict::Serve(_)), "{verdicts:?}");
-        }
-    }
-
-    #[test]
-    fn a_pool_of_somebody_else_is_never_overwritten() {
-        let mine = address_pool("p", "protocol: layer2, addresses: [192.0.2.0/24]");
-        assert_eq!(judge(&[mine], &[pool("p", "198.51.100.0/24")]), [Verdict::Conflict]);
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use metallb_api::{
-    conditions::{AVAILABLE, DEGRADED, IP_FAILOVER_ABSENT, PROGRESSING, READY, Report, UPGRADEABLE},
+    conditions::{AVAILABLE, DEGRADED, IP_FAILOVER_ABSENT, PROGRESSING, Report, UPGRADEABLE},
     names,
 };
 
@@ -48,11 +48,15 @@ pub enum Reason {
     Conflict,
     IpFailoverAbsent,
     NotLookedFor,
+    NoConflict,
+    Converted,
+    InNodeSubnet,
+    OutsideNodeSubnets,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 33] = [
         Self::Available,
         Self::Upgradeable,
         Self::Progressing,
@@ -82,6 +86,10 @@ impl Reason {
         Self::Conflict,
         Self::IpFailoverAbsent,
         Self::NotLookedFor,
+        Self::NoConflict,
+        Self::Converted,
+        Self::InNodeSubnet,
+        Self::OutsideNodeSubnets,
     ];
 
     /// As it stands in a condition.
@@ -117,6 +125,10 @@ impl Reason {
             Self::Conflict => "Conflict",
             Self::IpFailoverAbsent => "IPFailoverAbsent",
             Self::NotLookedFor => "NotLookedFor",
+            Self::NoConflict => "NoConflict",
+            Self::Converted => "Converted",
+            Self::InNodeSubnet => "InNodeSubnet",
+            Self::OutsideNodeSubnets => "OutsideNodeSubnets",
         }
     }
 }
@@ -179,7 +191,7 @@ pub struct IpFailover {
     pub overlaps: Vec<String>,
 }
 
-fn report(kind: &'static str, status: bool, reason: Reason, message: impl Into<String>) -> Report {
+pub(crate) fn report(kind: &'static str, status: bool, reason: Reason, message: impl Into<String>) -> Report {
     Report { kind, status, reason: reason.as_str(), message: limited(message.into()) }
 }
 
@@ -373,46 +385,6 @@ pub fn misplaced(namespace: &str) -> Vec<Report> {
         report(PROGRESSING, false, Reason::Progressing, ""),
         report(DEGRADED, true, reason, message),
     ]
-}
-
-/// What is said of an AddressPool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PoolOutcome {
-    /// It is served by these objects.
-    Served(Vec<String>),
-    /// It is about to be.
-    Pending,
-    /// What the API server refused.
-    Failed(Vec<String>),
-    /// It is not valid.
-    Invalid(Vec<Problem>),
-    /// These objects exist and belong to somebody else.
-    Conflict(Vec<String>),
-}
-
-/// Condition of an AddressPool.
-#[must_use]
-pub fn pool_condition(outcome: &PoolOutcome) -> Report {
-    match outcome {
-        PoolOutcome::Served(objects) => {
-            report(READY, true, Reason::Ready, format!("served as {}", objects.join(", ")))
-        }
-        PoolOutcome::Pending => report(READY, false, Reason::Applying, "its objects are being applied"),
-        PoolOutcome::Failed(failures) => report(READY, false, Reason::ApplyFailed, failures.join("; ")),
-        PoolOutcome::Invalid(problems) => {
-            let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            report(READY, false, Reason::Invalid, problems.join("; "))
-        }
-        PoolOutcome::Conflict(objects) => report(
-            READY,
-            false,
-            Reason::Conflict,
-            format!(
-                "not served: {} exists and does not belong to this pool. Remove one of the two",
-                objects.join(", ")
-            ),
-        ),
-    }
 }
 
 #[cfg(test)]

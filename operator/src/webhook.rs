@@ -190,11 +190,14 @@ async fn review(
 
 async fn judge(asked: &Asked, question: &Question<'_>, operation: &Operation) -> Answer {
     let pool = matches!(question.kind, "IPAddressPool" | "AddressPool");
-    let services = pool && *operation != Operation::Create;
+    let scope = cluster::Scope {
+        services: pool && *operation != Operation::Create,
+        network: pool && *operation != Operation::Delete,
+    };
     let existing = if question.kind == "MetalLB" {
         Ok(admission::Existing::default())
     } else {
-        let read = cluster::existing(&asked.client, &asked.settings, services);
+        let read = cluster::existing(&asked.client, &asked.settings, scope);
         match tokio::time::timeout(REQUEST_TIMEOUT, read).await {
             Ok(existing) => existing.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs())),

@@ -76,6 +76,8 @@ pub struct World {
     pods: Store<Pod>,
     nodes: Store<Node>,
     findings: BTreeMap<WorkloadKind, Store<Finding>>,
+    /// Sources that the cluster does not know.
+    absent: BTreeSet<Source>,
     faults: BTreeMap<Source, String>,
 }
 
@@ -105,19 +107,24 @@ impl World {
         }
     }
 
-    /// Forgets all of a kind that the cluster no longer knows. Whether there was anything.
+    /// Forgets all of a kind that the cluster does not know, or knows no longer. Whether that is news.
     fn forget(&mut self, source: Source) -> bool {
         self.faults.remove(&source);
         match source {
-            Source::Objects(kind) => self.objects.remove(&kind).is_some_and(|store| store.complete),
-            Source::Workloads(kind) => self.findings.remove(&kind).is_some_and(|store| store.complete),
-            Source::Pods | Source::Nodes => false,
+            Source::Objects(kind) => drop(self.objects.remove(&kind)),
+            Source::Workloads(kind) => drop(self.findings.remove(&kind)),
+            Source::Pods | Source::Nodes => {}
         }
+        self.absent.insert(source)
     }
 
     /// Forgets the fault of a watch that works again. `Init` alone is only an attempt.
     fn worked<K>(&mut self, source: Source, event: &Event<K>) -> bool {
-        !matches!(event, Event::Init) && self.faults.remove(&source).is_some()
+        if matches!(event, Event::Init) {
+            return false;
+        }
+        self.absent.remove(&source);
+        self.faults.remove(&source).is_some()
     }
 
     /// Takes in what the API server answered to a write.
@@ -143,6 +150,12 @@ impl World {
         }
     }
 
+    /// Whether it is known what there is of `source`, be it that the cluster does not know the kind.
+    #[must_use]
+    pub fn known(&self, source: Source) -> bool {
+        self.absent.contains(&source) || self.complete(source)
+    }
+
     /// Watches that do not work, and why.
     pub fn faults(&self) -> impl Iterator<Item = (Source, &str)> {
         self.faults.iter().map(|(source, message)| (*source, message.as_str()))
@@ -163,6 +176,11 @@ impl World {
     /// Pods of the operands.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
         self.pods.iter()
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter()
     }
 
     /// A node by its name.
@@ -313,7 +331,9 @@ mod tests {
         let source = Source::Objects(Kind::ConfigMap);
         assert!(world.take(Change::Absent(source)));
         assert!(!world.take(Change::Absent(source)));
-        assert_eq!((seen(&world), world.complete(source)), (Vec::new(), false));
+        assert_eq!((seen(&world), world.complete(source), world.known(source)), (Vec::new(), false, true));
+        take(&mut world, Event::InitApply(object("a", 1)));
+        assert!(!world.known(source), "it has appeared again and is being listed");
     }
 
     #[test]

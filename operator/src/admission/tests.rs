@@ -139,6 +139,29 @@ fn each_kind_is_judged() {
             "nodeSelectors: [{matchExpressions: [{key: a, operator: Near}]}]",
             "spec.nodeSelectors[0]",
         ),
+        ("AddressPool", "protocol: layer2, addresses: [192.0.2.0/24, 192.0.2.7/32]", "spec.addresses[1]"),
+        ("AddressPool", "protocol: layer2, addresses: [192.0.2.9-192.0.2.1]", "spec.addresses[0]"),
+        ("AddressPool", "protocol: layer2, addresses: [192.0.2.1-'2001:db8::1']", "spec.addresses[0]"),
+        (
+            "AddressPool",
+            "protocol: bgp, addresses: [192.0.2.0/24], bgpAdvertisements: [{}, {aggregationLength: 33}]",
+            "spec.bgpAdvertisements[1].aggregationLength",
+        ),
+        (
+            "AddressPool",
+            "protocol: bgp, addresses: [192.0.2.0/28], bgpAdvertisements: [{aggregationLength: 24}]",
+            "spec.bgpAdvertisements[0].aggregationLength",
+        ),
+        (
+            "AddressPool",
+            "protocol: bgp, addresses: [192.0.2.0/24], bgpAdvertisements: [{communities: ['1:2:3']}]",
+            "spec.bgpAdvertisements[0].communities",
+        ),
+        (
+            "AddressPool",
+            "protocol: bgp, addresses: [192.0.2.0/24], bgpAdvertisements: [{localPref: -1}]",
+            "spec.bgpAdvertisements[0].localPref",
+        ),
         ("BGPAdvertisement", "aggregationLength: 33", "spec.aggregationLength"),
         ("BGPPeer", "myASN: 0, peerASN: 64512, peerAddress: 192.0.2.1", "spec.myASN"),
         ("BFDProfile", "receiveInterval: 5", "spec.receiveInterval"),
@@ -157,6 +180,127 @@ fn what_names_an_object_that_does_not_exist_yet_is_warned_of() {
     let answer = create(&peer, &Existing::default());
     assert_eq!(answer.denials, Vec::<String>::new());
     assert!(answer.warnings[0].starts_with("spec.bfdProfile: "), "{answer:?}");
+
+    let pool = object(
+        "AddressPool",
+        "p",
+        "protocol: bgp, addresses: [192.0.2.0/24], bgpAdvertisements: [{communities: [fast]}]",
+    );
+    let mut existing = Existing::default();
+    assert_eq!(
+        create(&pool, &existing),
+        warned(&[
+            "spec.bgpAdvertisements[0].communities: \"fast\" is not a community, and no Community defines this name"
+        ])
+    );
+    existing.communities = vec![typed("Community", "c", "communities: [{name: fast, value: '64512:1'}]")];
+    assert_eq!(create(&pool, &existing), Answer::default());
+}
+
+#[test]
+fn address_pools_that_were_not_carried_out_yet_count_too() {
+    let existing = Existing {
+        address_pools: vec![typed("AddressPool", "first", "protocol: layer2, addresses: [192.0.2.0/28]")],
+        ..Existing::default()
+    };
+    let problem = "spec.addresses[0]: 192.0.2.8/29 overlaps 192.0.2.0/28 of IPAddressPool \"first\"";
+    let second = object("AddressPool", "second", "protocol: bgp, addresses: [192.0.2.8/29]");
+    assert_eq!(create(&second, &existing), denied(&[problem]));
+    assert_eq!(create(&object("IPAddressPool", "third", "addresses: [192.0.2.8/29]"), &existing), denied(&[problem]));
+    let own = object("IPAddressPool", "first", "addresses: [192.0.2.0/28]");
+    assert_eq!(create(&own, &existing), Answer::default(), "what it becomes does not overlap its source");
+}
+
+#[test]
+fn an_address_pool_that_grows_over_a_newer_pool_is_denied_and_an_old_overlap_can_be_edited() {
+    let created = |mut pool: IPAddressPool, year: u16| {
+        pool.metadata.creation_timestamp =
+            serde_json::from_str(&format!("\"{year}-01-01T00:00:00Z\"")).unwrap();
+        pool
+    };
+    let source = object("AddressPool", "older", "protocol: layer2, addresses: [192.0.2.0/28]");
+    let mut derived: IPAddressPool = typed("IPAddressPool", "older", "addresses: [192.0.2.0/28]");
+    derived.metadata.owner_references =
+        Some(vec![crate::render::owner_reference(&source.clone().try_parse::<AddressPool>().unwrap())]);
+    let existing = Existing {
+        address_pools: vec![source.clone().try_parse().unwrap()],
+        pools: vec![
+            created(derived, 2020),
+            created(typed("IPAddressPool", "newer", "addresses: [192.0.2.16/28]"), 2021),
+        ],
+        ..Existing::default()
+    };
+    let grown = object("AddressPool", "older", "protocol: layer2, addresses: [192.0.2.0/24]");
+    let problem = "spec.addresses[0]: 192.0.2.0/24 overlaps 192.0.2.16/28 of IPAddressPool \"newer\"";
+    assert_eq!(ask(Some(&source), Some(&grown), &existing), denied(&[problem]));
+    let edited = object("AddressPool", "older", "protocol: bgp, addresses: [192.0.2.0/24]");
+    assert_eq!(ask(Some(&grown), Some(&edited), &existing), warned(&[problem]));
+}
+
+#[test]
+fn a_pool_that_holds_addresses_of_the_cluster_itself_is_warned_of() {
+    let network = Network {
+        nodes: (1..=12)
+            .map(|number| (IpAddr::from([192, 0, 2, number]), format!("node{number}")))
+            .collect(),
+        ranges: vec![
+            ("10.96.0.0/12".parse().unwrap(), "cluster addresses of Services".to_owned()),
+            ("10.244.1.0/24".parse().unwrap(), "pods on node node1".to_owned()),
+        ],
+    };
+    let existing = Existing { network, ..Existing::default() };
+    let pool = |addresses: &str| object("IPAddressPool", "p", &format!("addresses: [{addresses}]"));
+    assert_eq!(
+        create(&pool("192.0.2.2-192.0.2.3, 10.244.0.0/16"), &existing),
+        warned(&[
+            "192.0.2.2-192.0.2.3 holds addresses of nodes, which no Service is given: node2 (192.0.2.2), node3 \
+             (192.0.2.3)",
+            "10.244.0.0/16 meets the cluster's own network: 10.244.1.0/24 (pods on node node1)",
+        ])
+    );
+    let answer = create(&pool("192.0.2.0/24"), &existing);
+    assert!(answer.warnings[0].ends_with("node10 (192.0.2.10) and 2 more"), "{answer:?}");
+    let grown = ask(Some(&pool("192.0.2.0/24")), Some(&pool("192.0.2.0/24, 10.100.0.0/16")), &existing);
+    assert_eq!(
+        grown,
+        warned(&["10.100.0.0/16 meets the cluster's own network: 10.96.0.0/12 (cluster addresses of Services)"])
+    );
+    let source = object("AddressPool", "q", "protocol: layer2, addresses: [192.0.2.2/32]");
+    assert_eq!(create(&source, &existing).warnings.len(), 1);
+}
+
+#[test]
+fn deleting_what_was_converted_takes_no_address_away() {
+    let service: Service = serde_saphyr::from_str(
+        "{metadata: {name: s, namespace: web}, status: {loadBalancer: {ingress: [{ip: 192.0.2.1}]}}}",
+    )
+    .unwrap();
+    let mut source = object("AddressPool", "p", "protocol: layer2, addresses: [192.0.2.0/28]");
+    let mut existing = Existing { services: vec![service], ..Existing::default() };
+    assert_eq!(ask(Some(&source), None, &existing).warnings.len(), 1);
+    source.metadata.annotations = Some(BTreeMap::from([("metallb.io/convert".to_owned(), "true".to_owned())]));
+    existing.pools = vec![typed("IPAddressPool", "p", "addresses: [192.0.2.0/28]")];
+    assert_eq!(ask(Some(&source), None, &existing), Answer::default());
+    assert_eq!(
+        ask(Some(&source), Some(&source), &existing),
+        warned(&["this AddressPool was converted and has no effect any more"])
+    );
+}
+
+#[test]
+fn every_form_of_the_manual_is_accepted() {
+    for spec in [
+        "protocol: layer2, addresses: [203.0.113.1-203.0.113.10, 203.0.113.65-203.0.113.75]",
+        "protocol: layer2, addresses: [10.0.100.0/28], autoAssign: false",
+        "protocol: layer2, addresses: ['2002:2:2::1-2002:2:2::100']",
+        "protocol: layer2, addresses: [1.1.1.1-1.1.1.1]",
+        "protocol: layer2, addresses: [1.1.1.1/32, 'fc00:f853:0ccd:e799::/124', 10.0.100.0-10.0.100.9]",
+        "protocol: bgp, addresses: [198.51.100.0/24], bgpAdvertisements: [{aggregationLength: 24}, {localPref: 100}]",
+    ] {
+        assert_eq!(create(&object("AddressPool", "doc-example", spec), &Existing::default()), Answer::default(), "{spec}");
+    }
+    let bare = create(&object("AddressPool", "p", "protocol: layer2, addresses: [1.1.1.1]"), &Existing::default());
+    assert_eq!(bare, denied(&["spec.addresses[0]: 1.1.1.1 is a single address: write 1.1.1.1/32"]));
 }
 
 #[test]
@@ -173,7 +317,7 @@ fn a_pool_in_use_may_be_deleted_or_shrunk_but_not_unnoticed() {
     let shrunk = object("IPAddressPool", "p", "addresses: [192.0.2.0/25]");
     assert_eq!(
         ask(Some(&pool), Some(&shrunk), &existing),
-        warned(&["1 Services have an address that will no longer be in the pool: web/s200 (192.0.2.200)"])
+        warned(&["1 Service has an address that will no longer be in the pool: web/s200 (192.0.2.200)"])
     );
     existing.services = (1..=12).map(service).collect();
     let answer = ask(Some(&pool), None, &existing);

@@ -106,9 +106,17 @@ fn converge(
         let active: Vec<Finding> =
             found.findings.iter().filter(|finding| finding.severity == Severity::Block).cloned().collect();
         let blocks = owner.spec.ip_failover_policy.unwrap_or_default() == IpFailoverPolicy::Block;
-        if blocks && !active.is_empty() && !is_installed(owner, seen) {
-            seen.refusal = Some(Refusal::IpFailover(active));
-            return;
+        if blocks && !is_installed(owner, seen) {
+            if !active.is_empty() {
+                seen.refusal = Some(Refusal::IpFailover(active));
+                return;
+            }
+            // Those that a cluster need not know: whether it does, and what there is, must be seen first, too.
+            let optional = [Source::Workloads(WorkloadKind::DeploymentConfig)];
+            if !situation.unseen(&optional).is_empty() {
+                seen.faults.extend(situation.faults(&optional));
+                return;
+            }
         }
     }
     let reference = owner_reference(owner);

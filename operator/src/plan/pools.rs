@@ -2,8 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use kube::{Resource, ResourceExt, core::DynamicObject};
-use metallb_api::{IPAddressPool, address_pool::v1beta1::AddressPool};
+use metallb_api::{
+    IPAddressPool,
+    address_pool::{Protocol, v1beta1::AddressPool},
+};
+use metallb_core::range::AddressRange;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -11,9 +16,8 @@ use super::{Change, Plan, Situation, report, seen};
 use crate::{
     install::Problem,
     kinds::{Key, Kind},
-    pool::{self, Derived, Verdict},
+    pool::{self, Derived, Outcome, Verdict},
     render::MANAGED_BY,
-    status::PoolOutcome,
     world::Source,
 };
 
@@ -29,39 +33,60 @@ pub(super) fn plan(situation: Situation<'_>, plan: &mut Plan) {
     if !situation.unseen(&sources).is_empty() {
         return;
     }
-    let mut address_pools = Vec::new();
-    for object in situation.world.objects(Kind::AddressPool) {
-        if object.metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        match object.clone().try_parse::<AddressPool>() {
-            Ok(address_pool) => address_pools.push((object, address_pool)),
-            Err(error) => {
-                let message = format!("cannot be read: {error}");
-                let problem = Problem { field: "spec".to_owned(), message };
-                report::pool(situation, object, &PoolOutcome::Invalid(vec![problem]), plan);
-            }
-        }
-    }
     let pools: Vec<IPAddressPool> = situation
         .world
         .objects(Kind::IpAddressPool)
         .filter_map(|object| object.clone().try_parse().ok())
         .collect();
-    let (objects, address_pools): (Vec<_>, Vec<_>) = address_pools.into_iter().unzip();
-    for (object, verdict) in objects.into_iter().zip(pool::judge(&address_pools, &pools)) {
+    let subnets = pool::subnets(situation.world.nodes());
+    let (mut objects, mut address_pools) = (Vec::new(), Vec::new());
+    for object in situation.world.objects(Kind::AddressPool) {
+        if object.metadata.deletion_timestamp.is_some() {
+            continue;
+        }
+        match object.clone().try_parse::<AddressPool>() {
+            Ok(address_pool) => {
+                objects.push(object);
+                address_pools.push(address_pool);
+            }
+            Err(error) => {
+                let message = format!("cannot be read: {error}");
+                let outcome = Outcome::Invalid(vec![Problem { field: "spec".to_owned(), message }]);
+                let usage = pool::usage(None);
+                report::pool(situation, object, &pool::conditions(&outcome, &[], &[]), usage, plan);
+            }
+        }
+    }
+    let verdicts = pool::judge(&address_pools, &pools);
+    for ((object, address_pool), verdict) in objects.into_iter().zip(&address_pools).zip(verdicts) {
         let outcome = match verdict {
             Verdict::Serve(derived) => serve(situation, object, &derived, plan),
-            Verdict::Refuse(problems) => PoolOutcome::Invalid(problems),
-            Verdict::Conflict => PoolOutcome::Conflict(vec![format!("IPAddressPool {}", object.name_any())]),
+            Verdict::Refuse(problems) => Outcome::Invalid(problems),
+            Verdict::Conflict => Outcome::Conflict(vec![format!("IPAddressPool {}", object.name_any())]),
+            Verdict::Converted => convert(situation, object, plan),
         };
-        report::pool(situation, object, &outcome, plan);
+        let mine = pools.iter().find(|pool| {
+            pool.name_any() == object.name_any() && pool::is_owned_by(pool.meta(), &object.metadata)
+        });
+        let reports = match address_pool.spec.protocol {
+            Protocol::Layer2 => {
+                let outside = outside(address_pool, &subnets);
+                pool::conditions(&outcome, &outside, &subnets)
+            }
+            Protocol::Bgp => pool::conditions(&outcome, &[], &[]),
+        };
+        report::pool(situation, object, &reports, pool::usage(mine), plan);
     }
+}
+
+fn outside(address_pool: &AddressPool, subnets: &[IpNet]) -> Vec<AddressRange> {
+    let blocks: Vec<_> = address_pool.spec.addresses.iter().filter_map(|text| text.parse().ok()).collect();
+    pool::outside(&blocks, subnets)
 }
 
 /// What is to be done for `derived` to be there. What is no longer part of it goes first: two advertisements of
 /// different protocols would otherwise announce the same addresses for a moment.
-fn serve(situation: Situation<'_>, owner: &DynamicObject, derived: &Derived, plan: &mut Plan) -> PoolOutcome {
+fn serve(situation: Situation<'_>, owner: &DynamicObject, derived: &Derived, plan: &mut Plan) -> Outcome {
     let mut wanted = vec![wanted(Kind::IpAddressPool, &derived.pool)];
     wanted.extend(derived.l2_advertisement.iter().map(|object| self::wanted(Kind::L2Advertisement, object)));
     wanted
@@ -72,24 +97,55 @@ fn serve(situation: Situation<'_>, owner: &DynamicObject, derived: &Derived, pla
             let live = situation.world.object(key);
             live.is_some_and(|live| !pool::is_owned_by(&live.metadata, &owner.metadata))
         })
-        .map(|(key, _)| format!("{} {}", key.kind, key.name))
+        .map(|(key, _)| named(key))
         .collect();
     if !foreign.is_empty() {
-        return PoolOutcome::Conflict(foreign);
+        return Outcome::Conflict(foreign);
     }
 
     let keys: BTreeSet<Key> = wanted.iter().map(|(key, _)| key.clone()).collect();
-    let names = wanted.iter().map(|(key, _)| format!("{} {}", key.kind, key.name)).collect();
+    let names = keys.iter().map(named).collect();
     let removals: Vec<Change> = outdated(situation, owner, &keys);
     let changes: Vec<Change> =
         wanted.into_iter().filter_map(|(key, object)| situation.change(&key, object)).collect();
-    if removals.is_empty() && changes.is_empty() {
-        return PoolOutcome::Served(names);
+    if !removals.is_empty() || !changes.is_empty() {
+        return carry_out(situation, [removals, changes], plan);
     }
-    let failures = removals.iter().chain(&changes);
-    let failures = failures.filter_map(|change| situation.attempts.failure(change.key(), change.wanted()));
+    if pool::is_to_be_converted(&owner.metadata) {
+        return convert(situation, owner, plan);
+    }
+    Outcome::Served(names)
+}
+
+/// Hands what the pool became to the user: each object loses its owner and our label, and nothing else changes.
+fn convert(situation: Situation<'_>, owner: &DynamicObject, plan: &mut Plan) -> Outcome {
+    let mine = || owned(situation, owner);
+    if mine().next().is_none() {
+        let name = owner.name_any();
+        let of_that_name = DERIVED.iter().flat_map(|&kind| situation.world.objects(kind).map(move |object| (kind, object)));
+        let names = of_that_name.filter(|(_, object)| object.name_any() == name);
+        return Outcome::Converted(names.map(|(kind, _)| format!("{kind} {name}")).collect());
+    }
+    let freed = mine().filter_map(|(key, object)| {
+        let types = object.types.as_ref()?;
+        let wanted = serde_json::json!({
+            "apiVersion": types.api_version, "kind": types.kind, "spec": object.data["spec"],
+            "metadata": {"name": key.name, "namespace": key.namespace,
+                         "resourceVersion": object.resource_version()},
+        });
+        situation.change(&key, wanted)
+    });
+    // The pool first: as long as it is ours, a foreign advertisement is a conflict.
+    let (pool, advertisements) = freed.partition(|change| change.key().kind == Kind::IpAddressPool);
+    carry_out(situation, [pool, advertisements], plan)
+}
+
+/// Plans the changes that are due, stage by stage. What to say of it meanwhile.
+fn carry_out(situation: Situation<'_>, stages: [Vec<Change>; 2], plan: &mut Plan) -> Outcome {
+    let all = stages.iter().flatten();
+    let failures = all.filter_map(|change| situation.attempts.failure(change.key(), change.wanted()));
     let failures: Vec<_> = failures.map(str::to_owned).collect();
-    for stage in [removals, changes] {
+    for stage in stages {
         let mut due = Vec::new();
         for change in stage {
             match situation.held_until(&change) {
@@ -99,7 +155,11 @@ fn serve(situation: Situation<'_>, owner: &DynamicObject, derived: &Derived, pla
         }
         plan.stages.push(due);
     }
-    if failures.is_empty() { PoolOutcome::Pending } else { PoolOutcome::Failed(failures) }
+    if failures.is_empty() { Outcome::Pending } else { Outcome::Failed(failures) }
+}
+
+fn named(key: &Key) -> String {
+    format!("{} {}", key.kind, key.name)
 }
 
 fn wanted<K: Resource<DynamicType = ()> + Serialize>(kind: Kind, object: &K) -> (Key, Value) {
@@ -113,18 +173,28 @@ fn wanted<K: Resource<DynamicType = ()> + Serialize>(kind: Kind, object: &K) -> 
 
 /// Objects that the pool owns and that are no longer wanted.
 fn outdated(situation: Situation<'_>, owner: &DynamicObject, wanted: &BTreeSet<Key>) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for kind in DERIVED {
-        for object in situation.world.objects(kind) {
-            let mine = object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1)
-                && pool::is_owned_by(&object.metadata, &owner.metadata)
-                && object.metadata.deletion_timestamp.is_none();
-            let key =
-                Key { kind, namespace: object.namespace().unwrap_or_default(), name: object.name_any() };
-            if mine && !wanted.contains(&key) {
-                changes.push(Change::Delete(key, seen(object)));
-            }
-        }
-    }
-    changes
+    owned(situation, owner)
+        .filter(|(key, object)| {
+            object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1)
+                && !wanted.contains(key)
+        })
+        .map(|(key, object)| Change::Delete(key, seen(object)))
+        .collect()
+}
+
+/// Objects that the pool owns, but those that are on their way out.
+fn owned<'a>(
+    situation: Situation<'a>,
+    owner: &'a DynamicObject,
+) -> impl Iterator<Item = (Key, &'a DynamicObject)> {
+    let all = DERIVED.into_iter().flat_map(move |kind| {
+        situation.world.objects(kind).map(move |object| (kind, object))
+    });
+    let mine = all.filter(|(_, object)| {
+        pool::is_owned_by(&object.metadata, &owner.metadata) && object.metadata.deletion_timestamp.is_none()
+    });
+    mine.map(|(kind, object)| {
+        let namespace = object.namespace().unwrap_or_default();
+        (Key { kind, namespace, name: object.name_any() }, object)
+    })
 }

@@ -5,14 +5,19 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use kube::{Resource, ResourceExt, core::DynamicObject};
-use metallb_api::conditions::{self, AVAILABLE, DEGRADED, IP_FAILOVER_ABSENT, READY, Report};
-use serde_json::{Value, json};
+use metallb_api::conditions::{
+    self, AVAILABLE, DEGRADED, IN_NODE_SUBNET, IP_FAILOVER_ABSENT, READY, Report,
+};
+use serde_json::{Map, Value, json};
 
 use super::{Plan, Situation};
 use crate::{
     kinds::{Key, Kind},
-    status::{self, Observation, PoolOutcome, Reason},
+    status::{self, Observation, Reason},
 };
+
+/// Condition types that are there only while there is something to say.
+const OPTIONAL: [&str; 1] = [IN_NODE_SUBNET];
 
 /// A status to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,22 +53,22 @@ pub(super) fn installation(
 ) {
     let before = conditions_of(resource);
     let reports = status::conditions(seen, &before, resource.metadata.generation);
-    write(situation, Kind::MetalLb, resource, &before, &reports, plan);
+    write(situation, Kind::MetalLb, resource, &before, &reports, Map::new(), plan);
 }
 
 pub(super) fn misplaced(situation: Situation<'_>, resource: &DynamicObject, plan: &mut Plan) {
     let reports = status::misplaced(&situation.settings.namespace);
-    write(situation, Kind::MetalLb, resource, &conditions_of(resource), &reports, plan);
+    write(situation, Kind::MetalLb, resource, &conditions_of(resource), &reports, Map::new(), plan);
 }
 
 pub(super) fn pool(
     situation: Situation<'_>,
     resource: &DynamicObject,
-    outcome: &PoolOutcome,
+    reports: &[Report],
+    usage: Map<String, Value>,
     plan: &mut Plan,
 ) {
-    let reports = [status::pool_condition(outcome)];
-    write(situation, Kind::AddressPool, resource, &conditions_of(resource), &reports, plan);
+    write(situation, Kind::AddressPool, resource, &conditions_of(resource), reports, usage, plan);
 }
 
 fn conditions_of(resource: &DynamicObject) -> Vec<Condition> {
@@ -71,23 +76,30 @@ fn conditions_of(resource: &DynamicObject) -> Vec<Condition> {
     serde_json::from_value(conditions.clone()).unwrap_or_default()
 }
 
-/// Writes `reports` into the status where they say something new.
+/// Writes `reports` and the other fields of the status where they say something new. Null is no value.
 fn write(
     situation: Situation<'_>,
     kind: Kind,
     resource: &DynamicObject,
     before: &[Condition],
     reports: &[Report],
+    fields: Map<String, Value>,
     plan: &mut Plan,
 ) {
     let mut after = before.to_vec();
+    after.retain(|condition| {
+        !OPTIONAL.contains(&condition.type_.as_str())
+            || reports.iter().any(|report| report.kind == condition.type_)
+    });
     let now = Time(jiff::Timestamp::from_second(situation.now.as_second()).unwrap_or(situation.now));
     conditions::set(&mut after, reports, resource.metadata.generation, &now);
-    if after == before {
+    let shown = &resource.data["status"];
+    if after == before && fields.iter().all(|(name, value)| shown[name] == *value) {
         return;
     }
     let key = Key { kind, namespace: resource.namespace().unwrap_or_default(), name: resource.name_any() };
-    let status = json!({ "conditions": after });
+    let mut status = Value::Object(fields);
+    status["conditions"] = json!(after);
     if let Some(until) = situation.attempts.held_until(&key, &status, situation.now) {
         plan.wake_at(until);
         return;
@@ -112,7 +124,7 @@ fn event(before: &[Condition], report: &Report) -> Option<EventNote> {
         (READY, _, false) if !same_reason && report.reason != Reason::Applying.as_str() => {
             (true, report.reason)
         }
-        (IP_FAILOVER_ABSENT, _, false) if !same_reason => (true, report.reason),
+        (IP_FAILOVER_ABSENT | IN_NODE_SUBNET, _, false) if !same_reason => (true, report.reason),
         (DEGRADED, false, true) => (true, report.reason),
         (DEGRADED, true, true) if !same_reason => (true, report.reason),
         (DEGRADED, true, false) => (false, "Recovered"),
