@@ -332,12 +332,7 @@ fn blocks_of(pool: Option<&DynamicObject>) -> Vec<AddressRange> {
 }
 
 /// Warns of the Services whose address was in `before` and is not in `after`.
-fn lost_addresses(
-    before: &[AddressRange],
-    after: &[AddressRange],
-    existing: &Existing,
-    answer: &mut Answer,
-) {
+fn lost_addresses(before: &[AddressRange], after: &[AddressRange], existing: &Existing, answer: &mut Answer) {
     let lost: Vec<String> = existing
         .services
         .iter()

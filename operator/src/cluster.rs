@@ -29,11 +29,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::{
-    gate::{Marked, WorkloadKind},
     kinds::Kind,
     plan::{self, FIELD_MANAGER, StatusReport},
     pool,
     settings::{REQUEST_TIMEOUT, Settings},
+    workload::{Marked, WorkloadKind},
     world::{self, Source},
 };
 

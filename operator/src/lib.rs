@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod attempts;
+pub mod balancers;
 pub mod certificate;
 pub mod cluster;
 pub mod drift;
@@ -17,4 +18,5 @@ pub mod settings;
 pub mod status;
 pub mod tls;
 pub mod webhook;
+pub mod workload;
 pub mod world;

@@ -12,8 +12,9 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Resource, ResourceExt, core::DynamicObject, runtime::watcher::Event};
 
 use crate::{
-    gate::{Finding, Marked, WorkloadKind},
+    gate::Finding,
     kinds::{Key, Kind},
+    workload::{Marked, Sighting, WorkloadKind},
 };
 
 /// What a watch saw.
@@ -25,7 +26,7 @@ pub enum Change {
     Pod(Box<Event<Pod>>),
     /// Of a node.
     Node(Box<Event<Node>>),
-    /// Of a workload that may be IP failover.
+    /// Of a workload that may matter.
     Workload(WorkloadKind, Box<Event<Marked>>),
     /// The watch does not work.
     Fault(Source, String),
@@ -42,7 +43,7 @@ pub enum Source {
     Pods,
     /// Nodes.
     Nodes,
-    /// Workloads that may be IP failover.
+    /// Workloads that may matter.
     Workloads(WorkloadKind),
 }
 
@@ -64,7 +65,7 @@ impl fmt::Display for Source {
             Self::Objects(kind) => write!(f, "{kind} objects"),
             Self::Pods => f.write_str("pods of the operands"),
             Self::Nodes => f.write_str("nodes"),
-            Self::Workloads(kind) => write!(f, "{kind:?} workloads that may be IP failover"),
+            Self::Workloads(kind) => write!(f, "{kind:?} objects"),
         }
     }
 }
@@ -75,7 +76,7 @@ pub struct World {
     objects: BTreeMap<Kind, Store<DynamicObject>>,
     pods: Store<Pod>,
     nodes: Store<Node>,
-    findings: BTreeMap<WorkloadKind, Store<Finding>>,
+    workloads: BTreeMap<WorkloadKind, Store<Sighting>>,
     /// Sources that the cluster does not know.
     absent: BTreeSet<Source>,
     faults: BTreeMap<Source, String>,
@@ -99,8 +100,8 @@ impl World {
             }
             Change::Workload(kind, event) => {
                 let worked = self.worked(Source::Workloads(kind), &event);
-                let store = self.findings.entry(kind).or_default();
-                store.take(*event, |marked| marked.finding(kind)) | worked
+                let store = self.workloads.entry(kind).or_default();
+                store.take(*event, |marked| marked.sighting(kind)) | worked
             }
             Change::Absent(source) => self.forget(source),
             Change::Fault(source, message) => self.faults.insert(source, message.clone()) != Some(message),
@@ -112,7 +113,7 @@ impl World {
         self.faults.remove(&source);
         match source {
             Source::Objects(kind) => drop(self.objects.remove(&kind)),
-            Source::Workloads(kind) => drop(self.findings.remove(&kind)),
+            Source::Workloads(kind) => drop(self.workloads.remove(&kind)),
             Source::Pods | Source::Nodes => {}
         }
         self.absent.insert(source)
@@ -146,7 +147,7 @@ impl World {
             Source::Objects(kind) => self.objects.get(&kind).is_some_and(|store| store.complete),
             Source::Pods => self.pods.complete,
             Source::Nodes => self.nodes.complete,
-            Source::Workloads(kind) => self.findings.get(&kind).is_some_and(|store| store.complete),
+            Source::Workloads(kind) => self.workloads.get(&kind).is_some_and(|store| store.complete),
         }
     }
 
@@ -189,9 +190,14 @@ impl World {
         self.nodes.items.get(&(String::new(), name.to_owned())).map(|item| &item.object)
     }
 
+    /// Workloads that matter in some way.
+    pub fn sightings(&self) -> impl Iterator<Item = &Sighting> {
+        self.workloads.values().flat_map(Store::iter)
+    }
+
     /// Workloads that are, or may be, IP failover.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.values().flat_map(Store::iter)
+        self.sightings().filter_map(|sighting| sighting.failover.as_ref())
     }
 }
 
@@ -216,7 +222,7 @@ impl<T> Default for Store<T> {
     }
 }
 
-impl<T> Store<T> {
+impl<T: PartialEq> Store<T> {
     fn iter(&self) -> impl Iterator<Item = &T> {
         self.items.values().map(|item| &item.object)
     }
@@ -259,8 +265,9 @@ impl<T> Store<T> {
         }
         match read(object) {
             Some(object) => {
+                let differs = self.items.get(&name).is_none_or(|item| item.object != object);
                 self.items.insert(name, Item { version, object });
-                true
+                differs
             }
             None => self.items.remove(&name).is_some(),
         }

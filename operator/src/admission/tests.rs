@@ -154,7 +154,7 @@ fn each_kind_is_judged() {
         ),
         (
             "AddressPool",
-            "protocol: bgp, addresses: [192.0.2.0/24], bgpAdvertisements: [{communities: ['1:2:3']}]",
+            "protocol: bgp, addresses: [192.0.2.0/24], bgpAdvertisements: [{communities: ['64512:70000']}]",
             "spec.bgpAdvertisements[0].communities",
         ),
         (
@@ -206,7 +206,10 @@ fn address_pools_that_were_not_carried_out_yet_count_too() {
     let problem = "spec.addresses[0]: 192.0.2.8/29 overlaps 192.0.2.0/28 of IPAddressPool \"first\"";
     let second = object("AddressPool", "second", "protocol: bgp, addresses: [192.0.2.8/29]");
     assert_eq!(create(&second, &existing), denied(&[problem]));
-    assert_eq!(create(&object("IPAddressPool", "third", "addresses: [192.0.2.8/29]"), &existing), denied(&[problem]));
+    assert_eq!(
+        create(&object("IPAddressPool", "third", "addresses: [192.0.2.8/29]"), &existing),
+        denied(&[problem])
+    );
     let own = object("IPAddressPool", "first", "addresses: [192.0.2.0/28]");
     assert_eq!(create(&own, &existing), Answer::default(), "what it becomes does not overlap its source");
 }
@@ -240,9 +243,7 @@ fn an_address_pool_that_grows_over_a_newer_pool_is_denied_and_an_old_overlap_can
 #[test]
 fn a_pool_that_holds_addresses_of_the_cluster_itself_is_warned_of() {
     let network = Network {
-        nodes: (1..=12)
-            .map(|number| (IpAddr::from([192, 0, 2, number]), format!("node{number}")))
-            .collect(),
+        nodes: (1..=12).map(|number| (IpAddr::from([192, 0, 2, number]), format!("node{number}"))).collect(),
         ranges: vec![
             ("10.96.0.0/12".parse().unwrap(), "cluster addresses of Services".to_owned()),
             ("10.244.1.0/24".parse().unwrap(), "pods on node node1".to_owned()),
@@ -253,7 +254,7 @@ fn a_pool_that_holds_addresses_of_the_cluster_itself_is_warned_of() {
     assert_eq!(
         create(&pool("192.0.2.2-192.0.2.3, 10.244.0.0/16"), &existing),
         warned(&[
-            "192.0.2.2-192.0.2.3 holds addresses of nodes, which no Service is given: node2 (192.0.2.2), node3 \
+            "192.0.2.2/31 holds addresses of nodes, which no Service is given: node2 (192.0.2.2), node3 \
              (192.0.2.3)",
             "10.244.0.0/16 meets the cluster's own network: 10.244.1.0/24 (pods on node node1)",
         ])
@@ -263,7 +264,9 @@ fn a_pool_that_holds_addresses_of_the_cluster_itself_is_warned_of() {
     let grown = ask(Some(&pool("192.0.2.0/24")), Some(&pool("192.0.2.0/24, 10.100.0.0/16")), &existing);
     assert_eq!(
         grown,
-        warned(&["10.100.0.0/16 meets the cluster's own network: 10.96.0.0/12 (cluster addresses of Services)"])
+        warned(&[
+            "10.100.0.0/16 meets the cluster's own network: 10.96.0.0/12 (cluster addresses of Services)"
+        ])
     );
     let source = object("AddressPool", "q", "protocol: layer2, addresses: [192.0.2.2/32]");
     assert_eq!(create(&source, &existing).warnings.len(), 1);
@@ -278,7 +281,8 @@ fn deleting_what_was_converted_takes_no_address_away() {
     let mut source = object("AddressPool", "p", "protocol: layer2, addresses: [192.0.2.0/28]");
     let mut existing = Existing { services: vec![service], ..Existing::default() };
     assert_eq!(ask(Some(&source), None, &existing).warnings.len(), 1);
-    source.metadata.annotations = Some(BTreeMap::from([("metallb.io/convert".to_owned(), "true".to_owned())]));
+    source.metadata.annotations =
+        Some(BTreeMap::from([("metallb.io/convert".to_owned(), "true".to_owned())]));
     existing.pools = vec![typed("IPAddressPool", "p", "addresses: [192.0.2.0/28]")];
     assert_eq!(ask(Some(&source), None, &existing), Answer::default());
     assert_eq!(
@@ -297,9 +301,14 @@ fn every_form_of_the_manual_is_accepted() {
         "protocol: layer2, addresses: [1.1.1.1/32, 'fc00:f853:0ccd:e799::/124', 10.0.100.0-10.0.100.9]",
         "protocol: bgp, addresses: [198.51.100.0/24], bgpAdvertisements: [{aggregationLength: 24}, {localPref: 100}]",
     ] {
-        assert_eq!(create(&object("AddressPool", "doc-example", spec), &Existing::default()), Answer::default(), "{spec}");
+        assert_eq!(
+            create(&object("AddressPool", "doc-example", spec), &Existing::default()),
+            Answer::default(),
+            "{spec}"
+        );
     }
-    let bare = create(&object("AddressPool", "p", "protocol: layer2, addresses: [1.1.1.1]"), &Existing::default());
+    let bare =
+        create(&object("AddressPool", "p", "protocol: layer2, addresses: [1.1.1.1]"), &Existing::default());
     assert_eq!(bare, denied(&["spec.addresses[0]: 1.1.1.1 is a single address: write 1.1.1.1/32"]));
 }
 

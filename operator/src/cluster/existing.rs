@@ -110,11 +110,12 @@ async fn network(client: &Client, wanted: bool) -> kube::Result<Network> {
 /// Where Services get their cluster addresses. Before Kubernetes 1.33 the API does not tell; one such address is known.
 async fn service_ranges(client: &Client) -> kube::Result<Vec<(AddressRange, String)>> {
     let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("networking.k8s.io", "v1", "ServiceCIDR"));
-    let ranges = match Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await {
-        Ok(list) => list.items,
-        Err(kube::Error::Api(status)) if status.code == 404 => return one_cluster_address(client).await,
-        Err(error) => return Err(error),
-    };
+    let ranges =
+        match Api::<DynamicObject>::all_with(client.clone(), &kind).list(&ListParams::default()).await {
+            Ok(list) => list.items,
+            Err(kube::Error::Api(status)) if status.code == 404 => return one_cluster_address(client).await,
+            Err(error) => return Err(error),
+        };
     let texts = ranges.iter().flat_map(|range| range.data["spec"]["cidrs"].as_array().into_iter().flatten());
     let ranges = texts.filter_map(|text| text.as_str()?.parse().ok());
     Ok(ranges.map(|range| (range, "cluster addresses of Services".to_owned())).collect())

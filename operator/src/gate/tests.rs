@@ -4,7 +4,7 @@ use metallb_core::config;
 use super::*;
 
 fn finding(kind: WorkloadKind, yaml: &str) -> Option<Finding> {
-    serde_saphyr::from_str::<Marked>(yaml).unwrap().finding(kind)
+    super::finding(&serde_saphyr::from_str::<Marked>(yaml).unwrap(), kind)
 }
 
 /// A Deployment whose template has the given metadata and spec.

@@ -17,12 +17,13 @@ use serde_json::Value;
 
 use super::{ADOPT, Change, Plan, Situation, has_mark, report, seen};
 use crate::{
-    gate::{Finding, Severity, WorkloadKind},
+    gate::{Finding, Severity},
     health,
     install::{self, Install, Problem},
     kinds::{Key, Kind},
     render::{self, MANAGED_BY, owner_reference},
     status::{IpFailover, Observation, Reason, Refusal},
+    workload::WorkloadKind,
     world::Source,
 };
 

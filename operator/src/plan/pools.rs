@@ -122,7 +122,8 @@ fn convert(situation: Situation<'_>, owner: &DynamicObject, plan: &mut Plan) -> 
     let mine = || owned(situation, owner);
     if mine().next().is_none() {
         let name = owner.name_any();
-        let of_that_name = DERIVED.iter().flat_map(|&kind| situation.world.objects(kind).map(move |object| (kind, object)));
+        let of_that_name =
+            DERIVED.iter().flat_map(|&kind| situation.world.objects(kind).map(move |object| (kind, object)));
         let names = of_that_name.filter(|(_, object)| object.name_any() == name);
         return Outcome::Converted(names.map(|(kind, _)| format!("{kind} {name}")).collect());
     }
@@ -187,9 +188,9 @@ fn owned<'a>(
     situation: Situation<'a>,
     owner: &'a DynamicObject,
 ) -> impl Iterator<Item = (Key, &'a DynamicObject)> {
-    let all = DERIVED.into_iter().flat_map(move |kind| {
-        situation.world.objects(kind).map(move |object| (kind, object))
-    });
+    let all = DERIVED
+        .into_iter()
+        .flat_map(move |kind| situation.world.objects(kind).map(move |object| (kind, object)));
     let mine = all.filter(|(_, object)| {
         pool::is_owned_by(&object.metadata, &owner.metadata) && object.metadata.deletion_timestamp.is_none()
     });

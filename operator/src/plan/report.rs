@@ -5,9 +5,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use kube::{Resource, ResourceExt, core::DynamicObject};
-use metallb_api::conditions::{
-    self, AVAILABLE, DEGRADED, IN_NODE_SUBNET, IP_FAILOVER_ABSENT, READY, Report,
-};
+use metallb_api::conditions::{self, AVAILABLE, DEGRADED, IN_NODE_SUBNET, IP_FAILOVER_ABSENT, READY, Report};
 use serde_json::{Map, Value, json};
 
 use super::{Plan, Situation};

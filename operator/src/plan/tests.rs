@@ -4,7 +4,7 @@ use kube::runtime::watcher::Event;
 use serde_json::{Map, json};
 
 use super::*;
-use crate::{gate::WorkloadKind, world};
+use crate::{workload::WorkloadKind, world};
 
 const NAMESPACE: &str = "metallb-system";
 
@@ -474,14 +474,12 @@ fn a_converted_pool_is_the_users_and_nothing_else_changes() {
     let mut bench = Bench::new();
     bench.put(Kind::AddressPool, address_pool("p", "{protocol: layer2, addresses: [192.0.2.0/28]}"));
     bench.settle();
-    let convert = |object: &mut Value| object["metadata"]["annotations"] = json!({"metallb.io/convert": "true"});
+    let convert =
+        |object: &mut Value| object["metadata"]["annotations"] = json!({"metallb.io/convert": "true"});
     bench.edit(Kind::AddressPool, "p", convert);
     assert_eq!(
         bench.changes(),
-        [
-            ["repair IPAddressPool p: metadata.labels"],
-            ["repair L2Advertisement p: metadata.labels"],
-        ]
+        [["repair IPAddressPool p: metadata.labels"], ["repair L2Advertisement p: metadata.labels"],]
     );
     let before = bench.live(Kind::IpAddressPool, "p");
     bench.settle();

@@ -26,15 +26,20 @@ pub fn subnets<'a>(nodes: impl Iterator<Item = &'a Node>) -> Vec<IpNet> {
     let mut found = BTreeSet::new();
     for node in nodes {
         let annotation = |name: &str| node.annotations().get(name).map(String::as_str);
-        let mut texts: Vec<String> = ONE.iter().filter_map(|name| annotation(name)).map(str::to_owned).collect();
+        let mut texts: Vec<String> =
+            ONE.iter().filter_map(|name| annotation(name)).map(str::to_owned).collect();
         let list = annotation(LIST).and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
         texts.extend(list.into_iter().flatten());
-        let families =
-            annotation(BY_FAMILY).and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
+        let families = annotation(BY_FAMILY)
+            .and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
         texts.extend(families.into_iter().flat_map(BTreeMap::into_values));
         let subnets = texts.iter().filter_map(|text| text.parse::<IpNet>().ok());
         // An address that is alone in its subnet says nothing about where the node is connected.
-        found.extend(subnets.map(|subnet| subnet.trunc()).filter(|subnet| subnet.prefix_len() < subnet.max_prefix_len()));
+        found.extend(
+            subnets
+                .map(|subnet| subnet.trunc())
+                .filter(|subnet| subnet.prefix_len() < subnet.max_prefix_len()),
+        );
     }
     found.into_iter().collect()
 }
@@ -63,8 +68,12 @@ mod tests {
     #[test]
     fn network_plug_ins_tell_the_prefix_lengths() {
         let nodes = [
-            node(json!({"k8s.ovn.org/host-cidrs": r#"["192.0.2.5/24","2001:db8::5/64","169.254.0.2/32","x"]"#})),
-            node(json!({"k8s.ovn.org/node-primary-ifaddr": r#"{"ipv4":"192.0.2.6/24","ipv6":"2001:db8:1::6/64"}"#})),
+            node(
+                json!({"k8s.ovn.org/host-cidrs": r#"["192.0.2.5/24","2001:db8::5/64","169.254.0.2/32","x"]"#}),
+            ),
+            node(
+                json!({"k8s.ovn.org/node-primary-ifaddr": r#"{"ipv4":"192.0.2.6/24","ipv6":"2001:db8:1::6/64"}"#}),
+            ),
             node(json!({"projectcalico.org/IPv4Address": "198.51.100.7/25"})),
             node(json!({"k8s.ovn.org/host-cidrs": "nonsense"})),
         ];
@@ -74,9 +83,10 @@ mod tests {
 
     #[test]
     fn a_block_is_outside_when_no_subnet_holds_it_whole() {
-        let blocks: Vec<AddressRange> = ["192.0.2.0/28", "192.0.2.250-192.0.3.5", "203.0.113.0/28", "2001:db8::/64"]
-            .map(|text| text.parse().unwrap())
-            .to_vec();
+        let blocks: Vec<AddressRange> =
+            ["192.0.2.0/28", "192.0.2.250-192.0.3.5", "203.0.113.0/28", "2001:db8::/64"]
+                .map(|text| text.parse().unwrap())
+                .to_vec();
         let outside = |subnets: &[&str]| -> Vec<String> {
             let subnets: Vec<IpNet> = subnets.iter().map(|text| text.parse().unwrap()).collect();
             super::outside(&blocks, &subnets).iter().map(ToString::to_string).collect()

@@ -32,10 +32,8 @@ fn refused(verdict: &Verdict) -> Vec<String> {
 
 #[test]
 fn a_layer2_pool_becomes_a_pool_and_an_advertisement() {
-    let example = address_pool(
-        "doc-example",
-        "protocol: layer2, addresses: [203.0.113.1-203.0.113.10, 'fc00::/124']",
-    );
+    let example =
+        address_pool("doc-example", "protocol: layer2, addresses: [203.0.113.1-203.0.113.10, 'fc00::/124']");
     let metadata = json!({
         "name": "doc-example", "namespace": "metallb-system",
         "labels": {"app.kubernetes.io/managed-by": "metallb-operator"},
@@ -59,15 +57,10 @@ fn each_bgp_entry_becomes_an_advertisement_and_none_becomes_one() {
     let names_and_specs = |spec: &str| {
         let verdicts = judge(&[address_pool("p", spec)], &[]);
         let objects = served(&verdicts[0]).into_iter().skip(1);
-        objects
-            .map(|object| (object["metadata"]["name"].clone(), object["spec"].clone()))
-            .collect::<Vec<_>>()
+        objects.map(|object| (object["metadata"]["name"].clone(), object["spec"].clone())).collect::<Vec<_>>()
     };
     let default = json!({"aggregationLength": 32, "aggregationLengthV6": 128, "ipAddressPools": ["p"]});
-    assert_eq!(
-        names_and_specs("protocol: bgp, addresses: [192.0.2.0/24]"),
-        [(json!("p"), default.clone())]
-    );
+    assert_eq!(names_and_specs("protocol: bgp, addresses: [192.0.2.0/24]"), [(json!("p"), default.clone())]);
     assert_eq!(
         names_and_specs(
             "protocol: bgp, addresses: [192.0.2.0/24], bgpAdvertisements: [{}, {aggregationLength: 24, localPref: \
@@ -118,10 +111,7 @@ fn of_two_that_overlap_the_older_is_served() {
     );
     let problems = refused(&verdicts[0]);
     assert_eq!(problems.len(), 1);
-    assert!(
-        problems[0].starts_with("spec.addresses[0]: ") && problems[0].contains("theirs"),
-        "{problems:?}"
-    );
+    assert!(problems[0].starts_with("spec.addresses[0]: ") && problems[0].contains("theirs"), "{problems:?}");
 }
 
 #[test]
