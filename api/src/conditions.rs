@@ -17,6 +17,8 @@ pub const DEGRADED: &str = "Degraded";
 pub const IP_FAILOVER_ABSENT: &str = "IPFailoverAbsent";
 /// Nothing was found in the cluster that stands in the way of the load balancer.
 pub const COMPATIBLE: &str = "Compatible";
+/// What the ConfigMap `config` of an older MetalLB says has become objects.
+pub const LEGACY_CONFIG_IMPORTED: &str = "LegacyConfigImported";
 /// Condition type of an AddressPool: it was accepted and is served.
 pub const READY: &str = "Ready";
 /// Condition type of an AddressPool: objects of its name exist that belong to somebody else.

@@ -25,6 +25,12 @@ pub const ANNOTATION_ALLOW_SHARED_IP: &str = "metallb.io/allow-shared-ip";
 /// Written by the controller: the pool that the addresses came from.
 pub const ANNOTATION_ALLOCATED_FROM_POOL: &str = "metallb.io/ip-allocated-from-pool";
 
+/// On a MetalLB resource, `"true"`: objects are made of the ConfigMap [`LEGACY_CONFIG`].
+pub const ANNOTATION_IMPORT: &str = "metallb.io/import";
+/// On the ConfigMap [`LEGACY_CONFIG`], once that is done: what became of it, for people.
+pub const ANNOTATION_IMPORTED: &str = "metallb.io/imported";
+/// ConfigMap, and its key, with the configuration of MetalLB before it had custom resources.
+pub const LEGACY_CONFIG: &str = "config";
 /// On an AddressPool, `"true"`: what it became is handed to the user, and the AddressPool has no effect any more.
 pub const ANNOTATION_CONVERT: &str = "metallb.io/convert";
 

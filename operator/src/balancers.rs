@@ -177,3 +177,121 @@ pub fn taken_ports(workload: &Marked, kind: WorkloadKind) -> Vec<TakenPort> {
     });
     taken.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload(kind: WorkloadKind, yaml: &str) -> Option<crate::workload::Sighting> {
+        serde_saphyr::from_str::<Marked>(yaml).unwrap().sighting(kind)
+    }
+
+    #[test]
+    fn each_load_balancer_is_recognised_by_what_its_makers_ship() {
+        use WorkloadKind::{DaemonSet, Deployment, ReplicaSet};
+        let labelled = |labels: &str, pod: &str| {
+            format!(
+                "{{metadata: {{name: x, namespace: n}}, spec: {{template: {{metadata: {{labels: {{{labels}}}}}, spec: \
+                 {{{pod}}}}}}}}}"
+            )
+        };
+        let image = |image: &str, env: &str| {
+            labelled("app: x", &format!("containers: [{{image: '{image}', env: [{env}]}}]"))
+        };
+        let svclb =
+            "{metadata: {name: svclb-web-1a2b3c4d, namespace: kube-system}, spec: {template: {spec: {}}}}";
+        let services = "{name: svc_enable, value: 'true'}";
+        for (what, kind, yaml, want) in [
+            (
+                "manifests",
+                DaemonSet,
+                labelled("app: metallb, component: speaker", ""),
+                Some(Product::MetalLb),
+            ),
+            (
+                "chart",
+                Deployment,
+                labelled("app.kubernetes.io/name: metallb, app.kubernetes.io/component: controller", ""),
+                Some(Product::MetalLb),
+            ),
+            ("webhook server", Deployment, labelled("app: metallb, component: webhook-server", ""), None),
+            (
+                "operator",
+                Deployment,
+                labelled(
+                    "control-plane: controller-manager",
+                    "containers: [{image: quay.io/metallb/metallb-operator}]",
+                ),
+                None,
+            ),
+            ("its replica set", ReplicaSet, labelled("app: metallb, component: controller", ""), None),
+            ("k3s", DaemonSet, svclb.to_owned(), Some(Product::ServiceLb)),
+            ("a Deployment of that name", Deployment, svclb.to_owned(), None),
+            (
+                "k3s by label",
+                DaemonSet,
+                labelled("svccontroller.k3s.cattle.io/svcname: web", ""),
+                Some(Product::ServiceLb),
+            ),
+            (
+                "kube-vip",
+                DaemonSet,
+                image("ghcr.io/kube-vip/kube-vip:v0.8.7", services),
+                Some(Product::KubeVip),
+            ),
+            ("kube-vip, control plane only", DaemonSet, image("ghcr.io/kube-vip/kube-vip:v0.8.7", ""), None),
+            (
+                "kube-vip with a class",
+                DaemonSet,
+                image("kube-vip", &format!("{services}, {{name: lb_class_only, value: 'true'}}")),
+                None,
+            ),
+            (
+                "kube-vip's allocator",
+                Deployment,
+                image("ghcr.io/kube-vip/kube-vip-cloud-provider@sha256:0123", ""),
+                Some(Product::KubeVip),
+            ),
+            ("OpenELB", Deployment, image("kubesphere/openelb:v0.5.1", ""), Some(Product::OpenElb)),
+            (
+                "OpenELB 0.6",
+                DaemonSet,
+                image("kubesphere/openelb-speaker:v0.6.0", ""),
+                Some(Product::OpenElb),
+            ),
+            (
+                "PureLB",
+                DaemonSet,
+                image("registry.gitlab.com/purelb/purelb/lbnodeagent:v0.11.6", ""),
+                Some(Product::PureLb),
+            ),
+            ("anything", Deployment, image("nginx", ""), None),
+        ] {
+            let balancer = workload(kind, &yaml).and_then(|sighting| sighting.balancer);
+            assert_eq!(balancer.map(|balancer| balancer.product), want, "{what}");
+        }
+    }
+
+    #[test]
+    fn ports_of_the_node_are_taken_by_host_ports_and_on_the_host_network() {
+        let ports = |spec: &str| -> Vec<String> {
+            let yaml = format!("{{metadata: {{name: x, namespace: n}}, spec: {{{spec}}}}}");
+            let sighting = workload(WorkloadKind::DaemonSet, &yaml);
+            let ports = sighting.map(|sighting| sighting.ports).unwrap_or_default();
+            ports
+                .iter()
+                .map(|taken| format!("{} {}/{}", taken.workload, taken.port, taken.protocol))
+                .collect()
+        };
+        let port = "containers: [{ports: [{containerPort: 7946, protocol: UDP}]}]";
+        assert_eq!(
+            ports(&format!("template: {{spec: {{hostNetwork: true, {port}}}}}")),
+            ["DaemonSet n/x 7946/UDP"]
+        );
+        assert_eq!(ports(&format!("template: {{spec: {{{port}}}}}")), Vec::<String>::new());
+        let host_port =
+            "containers: [{ports: [{containerPort: 80, hostPort: 9120}, {containerPort: 81, hostPort: 0}]}]";
+        assert_eq!(ports(&format!("template: {{spec: {{{host_port}}}}}")), ["DaemonSet n/x 9120/TCP"]);
+        assert_eq!(ports(&format!("replicas: 0, template: {{spec: {{{host_port}}}}}")), Vec::<String>::new());
+    }
+}

@@ -30,6 +30,7 @@ use serde_json::json;
 
 use crate::{
     kinds::Kind,
+    neighbours::Neighbour,
     plan::{self, FIELD_MANAGER, StatusReport},
     pool,
     settings::{REQUEST_TIMEOUT, Settings},
@@ -84,6 +85,21 @@ pub fn watch(client: &Client, settings: &Settings) -> impl Stream<Item = world::
             world::Change::Workload(kind, Box::new(event))
         }));
     }
+    for kind in Neighbour::ALL {
+        let resource = kind.api_resource();
+        let mut config = watcher::Config::default().page_size(100);
+        let mut api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        if let Some((namespace, name)) = kind.only(&settings.namespace) {
+            config = config.fields(&format!("metadata.name={name}"));
+            if let Some(namespace) = namespace {
+                api = Api::namespaced_with(client.clone(), namespace, &resource);
+            }
+        }
+        streams.push(source(Source::Neighbours(kind), api, config, drop_managed_fields, move |event| {
+            world::Change::Neighbour(kind, Box::new(event))
+        }));
+    }
+    streams.push(versions(client.clone()));
     let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.namespace);
     let operands = watcher::Config::default().labels("app=metallb,component in (controller, speaker)");
     streams.push(source(Source::Pods, pods, operands, drop_managed_fields, |event| {
@@ -94,6 +110,19 @@ pub fn watch(client: &Client, settings: &Settings) -> impl Stream<Item = world::
     streams
         .push(source(Source::Nodes, nodes, config, trim_node, |event| world::Change::Node(Box::new(event))));
     stream::select_all(streams)
+}
+
+/// The API server's version, asked for again now and then, since it is upgraded while the operator runs.
+fn versions(client: Client) -> BoxStream<'static, world::Change> {
+    const PAUSE: Duration = Duration::from_secs(3600);
+    let asked = stream::unfold((client, false), async |(client, again)| {
+        if again {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let version = client.apiserver_version().await.map(|info| world::Change::Version(info.git_version));
+        Some((version.ok(), (client, true)))
+    });
+    asked.filter_map(std::future::ready).boxed()
 }
 
 fn source<K>(
@@ -180,7 +209,11 @@ impl Pauses {
 
     /// A kind that the cluster need not know is asked for again less often.
     fn of(source: Source) -> Self {
-        let longest = Duration::from_secs(if source.optional() { 15 } else { 5 });
+        let longest = Duration::from_secs(match source {
+            Source::Neighbours(kind) if kind.optional() => 60,
+            source if source.optional() => 15,
+            _ => 5,
+        });
         Self { attempts: 0, last: None, longest }
     }
 }

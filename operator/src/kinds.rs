@@ -10,7 +10,8 @@ use k8s_openapi::api::{
 };
 use kube::core::{ApiResource, GroupVersionKind};
 use metallb_api::{
-    BGPAdvertisement, IPAddressPool, L2Advertisement, MetalLB, address_pool::v1beta1::AddressPool, names,
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, MetalLB,
+    address_pool::v1beta1::AddressPool, names,
 };
 
 /// Secret with the webhooks' certificate, where the operator makes it.
@@ -49,6 +50,12 @@ pub enum Kind {
     PodMonitor,
     /// Alerts.
     PrometheusRule,
+    /// A router.
+    BgpPeer,
+    /// Settings of BFD sessions.
+    BfdProfile,
+    /// Names of communities.
+    Community,
     /// Certificate of the webhooks.
     Certificate,
     /// Which requests the API server asks the webhooks about.
@@ -57,7 +64,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which objects of one installation are needed.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::MetalLb,
         Self::AddressPool,
         Self::IpAddressPool,
@@ -72,6 +79,9 @@ impl Kind {
         Self::ServiceMonitor,
         Self::PodMonitor,
         Self::PrometheusRule,
+        Self::BgpPeer,
+        Self::BfdProfile,
+        Self::Community,
         Self::Certificate,
         Self::WebhookConfiguration,
     ];
@@ -94,6 +104,9 @@ impl Kind {
             Self::ServiceMonitor => monitoring("ServiceMonitor"),
             Self::PodMonitor => monitoring("PodMonitor"),
             Self::PrometheusRule => monitoring("PrometheusRule"),
+            Self::BgpPeer => ApiResource::erase::<BGPPeer>(&()),
+            Self::BfdProfile => ApiResource::erase::<BFDProfile>(&()),
+            Self::Community => ApiResource::erase::<Community>(&()),
             Self::WebhookConfiguration => ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
         }
     }
@@ -154,6 +167,9 @@ impl fmt::Display for Kind {
             Self::ServiceMonitor => "ServiceMonitor",
             Self::PodMonitor => "PodMonitor",
             Self::PrometheusRule => "PrometheusRule",
+            Self::BgpPeer => "BGPPeer",
+            Self::BfdProfile => "BFDProfile",
+            Self::Community => "Community",
             Self::WebhookConfiguration => "ValidatingWebhookConfiguration",
         })
     }

@@ -2,6 +2,8 @@
 //!
 //! Pure: the time and a random key come in. The whole plan is made anew each time; in steady state it is empty.
 
+mod compatibility;
+mod import;
 mod installation;
 mod pools;
 mod report;

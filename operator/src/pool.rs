@@ -212,25 +212,14 @@ fn derive(address_pool: &AddressPool, pools: &[IPAddressPool]) -> Derived {
         advertisement.metadata = self::metadata(&name, address_pool, &owner);
         advertisement
     });
-    let default = [default_advertisement()];
-    let entries = if spec.bgp_advertisements.is_empty() { &default[..] } else { &spec.bgp_advertisements };
-    let bgp_advertisements = if layer2 { &[] } else { entries }.iter().enumerate().map(|(at, entry)| {
-        let name = if at == 0 { name.clone() } else { format!("{name}-{}", at + 1) };
-        let mut advertisement = BGPAdvertisement::new(
-            &name,
-            BGPAdvertisementSpec {
-                aggregation_length: entry.aggregation_length,
-                aggregation_length_v6: entry.aggregation_length_v6,
-                local_pref: entry.local_pref,
-                communities: entry.communities.clone(),
-                ip_address_pools: vec![address_pool.name_any()],
-                ..BGPAdvertisementSpec::default()
-            },
-        );
+    let advertisements =
+        if layer2 { Vec::new() } else { bgp_advertisements(&name, &spec.bgp_advertisements) };
+    let advertisements = advertisements.into_iter().map(|(name, spec)| {
+        let mut advertisement = BGPAdvertisement::new(&name, spec);
         advertisement.metadata = self::metadata(&name, address_pool, &owner);
         advertisement
     });
-    Derived { pool, l2_advertisement, bgp_advertisements: bgp_advertisements.collect() }
+    Derived { pool, l2_advertisement, bgp_advertisements: advertisements.collect() }
 }
 
 /// What is yet to be created comes after everything that exists, in the order in which it was asked for: the same
@@ -240,15 +229,29 @@ fn after_all_that_exist(asked_for: &Time) -> Time {
     Time(asked_for.0.checked_add(millennium).unwrap_or(Timestamp::MAX))
 }
 
-/// Every address is a route of its own, without attributes.
-fn default_advertisement() -> LegacyBgpAdvertisement {
-    let default = BGPAdvertisementSpec::default();
-    LegacyBgpAdvertisement {
-        aggregation_length: default.aggregation_length,
-        aggregation_length_v6: default.aggregation_length_v6,
-        local_pref: None,
-        communities: Vec::new(),
+/// What the entries of a pool's `bgpAdvertisements` become, by name: that of the pool, and from the second on with a
+/// number. Without an entry, every address is a route of its own, without attributes.
+#[must_use]
+pub fn bgp_advertisements(
+    pool: &str,
+    entries: &[LegacyBgpAdvertisement],
+) -> Vec<(String, BGPAdvertisementSpec)> {
+    let of_pool = || BGPAdvertisementSpec { ip_address_pools: vec![pool.to_owned()], ..Default::default() };
+    if entries.is_empty() {
+        return vec![(pool.to_owned(), of_pool())];
     }
+    let named = entries.iter().enumerate().map(|(at, entry)| {
+        let name = if at == 0 { pool.to_owned() } else { format!("{pool}-{}", at + 1) };
+        let spec = BGPAdvertisementSpec {
+            aggregation_length: entry.aggregation_length,
+            aggregation_length_v6: entry.aggregation_length_v6,
+            local_pref: entry.local_pref,
+            communities: entry.communities.clone(),
+            ..of_pool()
+        };
+        (name, spec)
+    });
+    named.collect()
 }
 
 fn metadata(name: &str, address_pool: &AddressPool, owner: &OwnerReference) -> ObjectMeta {

@@ -5,7 +5,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use metallb_api::{
-    conditions::{AVAILABLE, DEGRADED, IP_FAILOVER_ABSENT, PROGRESSING, Report, UPGRADEABLE},
+    conditions::{AVAILABLE, COMPATIBLE, DEGRADED, IP_FAILOVER_ABSENT, PROGRESSING, Report, UPGRADEABLE},
     names,
 };
 
@@ -52,11 +52,16 @@ pub enum Reason {
     Converted,
     InNodeSubnet,
     OutsideNodeSubnets,
+    Compatible,
+    Incompatible,
+    LegacyConfigFound,
+    LegacyConfigInvalid,
+    LegacyConfigImported,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 38] = [
         Self::Available,
         Self::Upgradeable,
         Self::Progressing,
@@ -90,6 +95,11 @@ impl Reason {
         Self::Converted,
         Self::InNodeSubnet,
         Self::OutsideNodeSubnets,
+        Self::Compatible,
+        Self::Incompatible,
+        Self::LegacyConfigFound,
+        Self::LegacyConfigInvalid,
+        Self::LegacyConfigImported,
     ];
 
     /// As it stands in a condition.
@@ -129,6 +139,11 @@ impl Reason {
             Self::Converted => "Converted",
             Self::InNodeSubnet => "InNodeSubnet",
             Self::OutsideNodeSubnets => "OutsideNodeSubnets",
+            Self::Compatible => "Compatible",
+            Self::Incompatible => "Incompatible",
+            Self::LegacyConfigFound => "LegacyConfigFound",
+            Self::LegacyConfigInvalid => "LegacyConfigInvalid",
+            Self::LegacyConfigImported => "LegacyConfigImported",
         }
     }
 }
@@ -176,6 +191,10 @@ pub struct Observation {
     pub faults: Vec<String>,
     /// What was found of IP failover; `None` when it is not looked for.
     pub ip_failover: Option<IpFailover>,
+    /// What else in the cluster stands in the way, for people.
+    pub concerns: Vec<String>,
+    /// What is to be said of a configuration of an older MetalLB; `None` when there is none.
+    pub legacy: Option<Report>,
     /// Whether there is a pool to take addresses from.
     pub has_pool: bool,
     /// Who was asked to speak BGP.
@@ -219,7 +238,14 @@ pub fn conditions(seen: &Observation, before: &[Condition], generation: Option<i
     } else {
         report(UPGRADEABLE, true, Reason::Upgradeable, "")
     };
-    vec![available, upgradeable, progressing, degraded(seen), ip_failover_absent(seen)]
+    let compatible = match seen.concerns.as_slice() {
+        [] => report(COMPATIBLE, true, Reason::Compatible, ""),
+        concerns => report(COMPATIBLE, false, Reason::Incompatible, concerns.join("; ")),
+    };
+    let mut reports =
+        vec![available, upgradeable, progressing, degraded(seen), ip_failover_absent(seen), compatible];
+    reports.extend(seen.legacy.clone());
+    reports
 }
 
 fn ip_failover_absent(seen: &Observation) -> Report {

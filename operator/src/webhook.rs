@@ -197,7 +197,7 @@ async fn judge(asked: &Asked, question: &Question<'_>, operation: &Operation) ->
     let existing = if question.kind == "MetalLB" {
         Ok(admission::Existing::default())
     } else {
-        let read = cluster::existing(&asked.client, &asked.settings, scope);
+        let read = Box::pin(cluster::existing(&asked.client, &asked.settings, scope));
         match tokio::time::timeout(REQUEST_TIMEOUT, read).await {
             Ok(existing) => existing.map_err(|error| error.to_string()),
             Err(_) => Err(format!("no answer within {} s", REQUEST_TIMEOUT.as_secs())),

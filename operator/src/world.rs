@@ -14,6 +14,7 @@ use kube::{Resource, ResourceExt, core::DynamicObject, runtime::watcher::Event};
 use crate::{
     gate::Finding,
     kinds::{Key, Kind},
+    neighbours::{Fact, Neighbour},
     workload::{Marked, Sighting, WorkloadKind},
 };
 
@@ -26,6 +27,10 @@ pub enum Change {
     Pod(Box<Event<Pod>>),
     /// Of a node.
     Node(Box<Event<Node>>),
+    /// Of an object of others.
+    Neighbour(Neighbour, Box<Event<DynamicObject>>),
+    /// Version of the API server.
+    Version(String),
     /// Of a workload that may matter.
     Workload(WorkloadKind, Box<Event<Marked>>),
     /// The watch does not work.
@@ -45,6 +50,8 @@ pub enum Source {
     Nodes,
     /// Workloads that may matter.
     Workloads(WorkloadKind),
+    /// Objects of others.
+    Neighbours(Neighbour),
 }
 
 impl Source {
@@ -54,6 +61,7 @@ impl Source {
         match self {
             Self::Objects(kind) => kind.optional(),
             Self::Workloads(kind) => kind.optional(),
+            Self::Neighbours(kind) => kind.optional(),
             Self::Pods | Self::Nodes => false,
         }
     }
@@ -65,6 +73,7 @@ impl fmt::Display for Source {
             Self::Objects(kind) => write!(f, "{kind} objects"),
             Self::Pods => f.write_str("pods of the operands"),
             Self::Nodes => f.write_str("nodes"),
+            Self::Neighbours(kind) => write!(f, "{kind:?} objects"),
             Self::Workloads(kind) => write!(f, "{kind:?} objects"),
         }
     }
@@ -77,6 +86,8 @@ pub struct World {
     pods: Store<Pod>,
     nodes: Store<Node>,
     workloads: BTreeMap<WorkloadKind, Store<Sighting>>,
+    facts: BTreeMap<Neighbour, Store<Fact>>,
+    version: Option<String>,
     /// Sources that the cluster does not know.
     absent: BTreeSet<Source>,
     faults: BTreeMap<Source, String>,
@@ -103,6 +114,12 @@ impl World {
                 let store = self.workloads.entry(kind).or_default();
                 store.take(*event, |marked| marked.sighting(kind)) | worked
             }
+            Change::Neighbour(kind, event) => {
+                let worked = self.worked(Source::Neighbours(kind), &event);
+                let store = self.facts.entry(kind).or_default();
+                store.take(*event, |object| kind.read(&object)) | worked
+            }
+            Change::Version(version) => self.version.replace(version.clone()) != Some(version),
             Change::Absent(source) => self.forget(source),
             Change::Fault(source, message) => self.faults.insert(source, message.clone()) != Some(message),
         }
@@ -114,6 +131,7 @@ impl World {
         match source {
             Source::Objects(kind) => drop(self.objects.remove(&kind)),
             Source::Workloads(kind) => drop(self.workloads.remove(&kind)),
+            Source::Neighbours(kind) => drop(self.facts.remove(&kind)),
             Source::Pods | Source::Nodes => {}
         }
         self.absent.insert(source)
@@ -147,6 +165,7 @@ impl World {
             Source::Objects(kind) => self.objects.get(&kind).is_some_and(|store| store.complete),
             Source::Pods => self.pods.complete,
             Source::Nodes => self.nodes.complete,
+            Source::Neighbours(kind) => self.facts.get(&kind).is_some_and(|store| store.complete),
             Source::Workloads(kind) => self.workloads.get(&kind).is_some_and(|store| store.complete),
         }
     }
@@ -193,6 +212,17 @@ impl World {
     /// Workloads that matter in some way.
     pub fn sightings(&self) -> impl Iterator<Item = &Sighting> {
         self.workloads.values().flat_map(Store::iter)
+    }
+
+    /// What objects of others mean.
+    pub fn facts(&self) -> impl Iterator<Item = &Fact> {
+        self.facts.values().flat_map(Store::iter)
+    }
+
+    /// Version of the API server, once it has told it.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
     }
 
     /// Workloads that are, or may be, IP failover.

@@ -96,6 +96,63 @@ fn evidence_blocks_only_on_the_host_network_and_when_running() {
             ),
         ),
         (
+            "as the manual of OpenShift writes it",
+            deployment(
+                "2",
+                "ipfailover: hello-openshift",
+                "hostNetwork: true, serviceAccountName: ipfailover, nodeSelector: {node-role.kubernetes.io/worker: ''}, \
+                 containers: [{name: openshift-ipfailover, image: 'registry.redhat.io/openshift4/ose-keepalived-ipfailover', \
+                 ports: [{containerPort: 63000, hostPort: 63000}], env: [{name: OPENSHIFT_HA_CONFIG_NAME, value: ipfailover}, \
+                 {name: OPENSHIFT_HA_VIRTUAL_IPS, value: '1.1.1.1-2'}, {name: OPENSHIFT_HA_VIP_GROUPS, value: '10'}]}]",
+            ),
+            found(
+                Block,
+                &[
+                    "env OPENSHIFT_HA_CONFIG_NAME",
+                    "env OPENSHIFT_HA_VIRTUAL_IPS",
+                    "label ipfailover",
+                    "service account ipfailover",
+                    "image registry.redhat.io/openshift4/ose-keepalived-ipfailover",
+                ],
+            ),
+        ),
+        (
+            "explicitly not on the host network",
+            deployment("1", "ipfailover: x", "hostNetwork: false"),
+            found(Warn, &["label ipfailover"]),
+        ),
+        (
+            "a variable from elsewhere",
+            deployment(
+                "1",
+                "",
+                &host(
+                    "containers: [{name: c, env: [{name: OPENSHIFT_HA_VIRTUAL_IPS, valueFrom: {configMapKeyRef: {name: a, \
+                     key: b}}}]}]",
+                ),
+            ),
+            found(Block, &["env OPENSHIFT_HA_VIRTUAL_IPS"]),
+        ),
+        (
+            "the second container",
+            deployment("1", "", &host(&format!("containers: [{{image: web}}, {{image: '{quay}'}}]"))),
+            found(Block, &[&format!("image {quay}")]),
+        ),
+        (
+            "the ingress router of OpenShift",
+            deployment(
+                "2",
+                "ingresscontroller.operator.openshift.io/deployment-ingresscontroller: default",
+                &host("serviceAccountName: router"),
+            ),
+            None,
+        ),
+        (
+            "no number of replicas",
+            deployment("null", "ipfailover: x", "hostNetwork: true"),
+            found(Block, &["label ipfailover"]),
+        ),
+        (
             "init container",
             deployment("1", "", "hostNetwork: true, initContainers: [{image: keepalived-ipfailover}]"),
             found(Block, &["image keepalived-ipfailover"]),
@@ -128,6 +185,19 @@ fn pods_and_replica_sets_count_only_where_nobody_owns_them() {
         "the cluster's own keepalived"
     );
     assert_eq!(severity(labelled, &pod("namespace: openshift-ingress")), block);
+    assert_eq!(severity(WorkloadKind::AccountPod, &pod("namespace: a")), block);
+    for kind in [WorkloadKind::StatefulSet, WorkloadKind::DeploymentConfig] {
+        assert_eq!(severity(kind, &pod(&format!("namespace: a, {owner}"))), block, "{kind:?}");
+    }
+    for (phase, want) in [("Running", block), ("Pending", block), ("Succeeded", Some(Severity::Warn))] {
+        let text = format!(
+            "{{metadata: {{name: p, namespace: a, labels: {{ipfailover: x}}}}, spec: {{hostNetwork: true}}, status: \
+             {{phase: {phase}}}}}"
+        );
+        assert_eq!(severity(labelled, &text), want, "{phase}");
+    }
+    let without_template = "{metadata: {name: dc, namespace: a}, spec: {replicas: 1, template: null}}";
+    assert_eq!(severity(WorkloadKind::DeploymentConfig, without_template), None);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use metallb_core::config;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ADOPT, Change, Plan, Situation, has_mark, report, seen};
+use super::{ADOPT, Change, Plan, Situation, compatibility, has_mark, import, report, seen};
 use crate::{
     gate::{Finding, Severity},
     health,
@@ -76,6 +76,8 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
     {
         found.overlaps.clear();
     }
+    let class = resource.data["spec"]["loadBalancerClass"].as_str();
+    seen.concerns = compatibility::concerns(situation, class, &seen);
     match parse(situation, resource) {
         Err(problems) => seen.refusal = Some(Refusal::Invalid(problems)),
         Ok((owner, install)) => {
@@ -83,6 +85,7 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
             converge(situation, &owner, &install, &mut seen, plan);
         }
     }
+    import::plan(situation, resource, &mut seen, plan);
     if situation.unseen(&watched).iter().all(|source| !situation.faults(&[*source]).is_empty()) {
         report::installation(situation, resource, &seen, plan);
     }
@@ -141,12 +144,15 @@ fn converge(
     last.extend(read.map(|(kind, object)| (key_of(kind, &object), object)));
     let stages = [first, workloads, last];
 
-    let foreign: Vec<_> = stages
+    let mut foreign: Vec<_> = stages
         .iter()
         .flatten()
         .filter(|(key, _)| key.kind != Kind::Secret && is_foreign(situation, key, owner))
         .map(|(key, _)| key.to_string())
         .collect();
+    if !is_installed(owner, seen) {
+        foreign.extend(compatibility::other_metallb(situation).into_iter().map(ToString::to_string));
+    }
     let adopts = owner.annotations().get(ADOPT).is_some_and(|value| value == "true");
     if !foreign.is_empty() && !adopts {
         seen.refusal = Some(Refusal::Foreign(foreign));
@@ -179,7 +185,12 @@ fn change(situation: Situation<'_>, key: &Key, object: Value) -> Option<Change> 
 }
 
 /// Notes that `change` is to be made. Whether that may be now.
-fn admit(situation: Situation<'_>, change: &Change, seen: &mut Observation, plan: &mut Plan) -> bool {
+pub(super) fn admit(
+    situation: Situation<'_>,
+    change: &Change,
+    seen: &mut Observation,
+    plan: &mut Plan,
+) -> bool {
     match situation.attempts.failure(change.key(), change.wanted()) {
         Some(failure) => seen.failures.push(failure.to_owned()),
         None => seen.pending.push(change.key().to_string()),

@@ -5,7 +5,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use kube::{Resource, ResourceExt, core::DynamicObject};
-use metallb_api::conditions::{self, AVAILABLE, DEGRADED, IN_NODE_SUBNET, IP_FAILOVER_ABSENT, READY, Report};
+use metallb_api::conditions::{
+    self, AVAILABLE, COMPATIBLE, DEGRADED, IN_NODE_SUBNET, IP_FAILOVER_ABSENT, LEGACY_CONFIG_IMPORTED, READY,
+    Report,
+};
 use serde_json::{Map, Value, json};
 
 use super::{Plan, Situation};
@@ -15,7 +18,7 @@ use crate::{
 };
 
 /// Condition types that are there only while there is something to say.
-const OPTIONAL: [&str; 1] = [IN_NODE_SUBNET];
+const OPTIONAL: [&str; 2] = [IN_NODE_SUBNET, LEGACY_CONFIG_IMPORTED];
 
 /// A status to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -117,12 +120,16 @@ fn event(before: &[Condition], report: &Report) -> Option<EventNote> {
     let was = before.is_some_and(|condition| condition.status == "True");
     let same_reason = before.is_some_and(|condition| condition.reason == report.reason);
     let (warning, reason) = match (report.kind, was, report.status) {
-        (AVAILABLE | READY, false, true) => (false, report.reason),
+        (AVAILABLE | READY | LEGACY_CONFIG_IMPORTED, false, true) => (false, report.reason),
         (AVAILABLE, true, false) => (true, report.reason),
         (READY, _, false) if !same_reason && report.reason != Reason::Applying.as_str() => {
             (true, report.reason)
         }
-        (IP_FAILOVER_ABSENT | IN_NODE_SUBNET, _, false) if !same_reason => (true, report.reason),
+        (IP_FAILOVER_ABSENT | IN_NODE_SUBNET | COMPATIBLE | LEGACY_CONFIG_IMPORTED, _, false)
+            if !same_reason =>
+        {
+            (true, report.reason)
+        }
         (DEGRADED, false, true) => (true, report.reason),
         (DEGRADED, true, true) if !same_reason => (true, report.reason),
         (DEGRADED, true, false) => (false, "Recovered"),

@@ -128,7 +128,14 @@ impl Bench {
             for change in stages.iter().flatten() {
                 match change {
                     Change::Create(key, object) => self.put(key.kind, stored(object, "Update")),
-                    Change::Apply(key, object, _) => self.put(key.kind, stored(object, "Apply")),
+                    Change::Apply(key, object, _) => {
+                        let mut stored = stored(object, "Apply");
+                        // What is not applied stays.
+                        if let Some(live) = self.world.object(key).filter(|_| object["data"].is_null()) {
+                            stored["data"] = live.data["data"].clone();
+                        }
+                        self.put(key.kind, stored);
+                    }
                     Change::Delete(key, _) => self.delete(key),
                 }
             }
@@ -604,4 +611,220 @@ fn a_write_that_failed_waits_its_time_and_is_told() {
     assert_eq!((warning.warning, warning.message.as_str()), (true, "Deployment controller: forbidden"));
     bench.now = "2030-01-01T00:00:01Z".parse().unwrap();
     assert_eq!(bench.changes(), [["repair Deployment controller: spec.replicas"]]);
+}
+
+/// A workload of the cluster, as YAML.
+fn workload(kind: WorkloadKind, yaml: &str) -> world::Change {
+    world::Change::Workload(kind, Box::new(Event::Apply(serde_saphyr::from_str(yaml).unwrap())))
+}
+
+const METALLB_ELSEWHERE: &str = "{metadata: {name: speaker, namespace: other, resourceVersion: '1', labels: {app: metallb, \
+                                 component: speaker}}, spec: {template: {spec: {hostNetwork: true}}}}";
+
+#[test]
+fn beside_another_metallb_nothing_is_installed_until_it_is_handed_over() {
+    let mut bench = Bench::new();
+    bench.world.take(workload(WorkloadKind::DaemonSet, METALLB_ELSEWHERE));
+    bench.put(Kind::MetalLb, metallb("{}"));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    bench.settle();
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "ForeignLoadBalancer");
+    assert!(message.contains("DaemonSet other/speaker"), "{message}");
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    assert_eq!(bench.changes().len(), 2);
+
+    let mut bench = Bench::installed();
+    bench.world.take(workload(WorkloadKind::DaemonSet, METALLB_ELSEWHERE));
+    bench.delete(&key(Kind::DaemonSet, "speaker"));
+    assert_eq!(bench.changes(), [["apply DaemonSet speaker"]], "what is installed is kept");
+    bench.settle();
+    assert_eq!(bench.degraded().0, "False");
+    let (status, reason, message) = bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "Compatible");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "Incompatible"));
+    assert!(message.starts_with("DaemonSet other/speaker: "), "{message}");
+}
+
+#[test]
+fn its_own_workloads_are_no_other_load_balancer() {
+    let mut bench = Bench::installed();
+    for (kind, name) in [(WorkloadKind::DaemonSet, "speaker"), (WorkloadKind::Deployment, "controller")] {
+        bench.world.take(workload(
+            kind,
+            &format!(
+                "{{metadata: {{name: {name}, namespace: {NAMESPACE}, resourceVersion: '1', labels: {{app: metallb, component: \
+                 {name}}}}}, spec: {{template: {{spec: {{hostNetwork: true, containers: [{{ports: [{{containerPort: 7946, \
+                 protocol: UDP}}]}}]}}}}}}}}"
+            ),
+        ));
+    }
+    bench.settle();
+    assert_eq!(bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "Compatible").0, "True");
+}
+
+#[test]
+fn whatever_stands_in_the_way_is_told_with_what_separates_the_two() {
+    use crate::neighbours::Neighbour;
+    let mut bench = Bench::installed();
+    bench.world.take(workload(
+        WorkloadKind::DaemonSet,
+        "{metadata: {name: svclb-web, namespace: kube-system, resourceVersion: '1'}, spec: {template: {spec: {}}}}",
+    ));
+    bench.world.take(workload(
+        WorkloadKind::Deployment,
+        "{metadata: {name: exporter, namespace: m, resourceVersion: '1'}, spec: {template: {spec: {containers: [{ports: \
+         [{containerPort: 80, hostPort: 9120}]}]}}}}",
+    ));
+    let neighbour = |kind: Neighbour, object: Value| {
+        world::Change::Neighbour(kind, Box::new(Event::Apply(serde_json::from_value(object).unwrap())))
+    };
+    let of = |name: &str| json!({"name": name, "resourceVersion": "1"});
+    bench.world.take(neighbour(Neighbour::CiliumPool, json!({"metadata": of("blue")})));
+    bench.world.take(neighbour(
+        Neighbour::KubeProxy,
+        json!({"metadata": of("kube-proxy"), "data": {"config.conf": "mode: ipvs"}}),
+    ));
+    bench.world.take(neighbour(
+        Neighbour::CalicoPeer,
+        json!({"metadata": of("tor"), "spec": {"peerIP": "192.0.2.1"}}),
+    ));
+    let mut namespace = of(NAMESPACE);
+    namespace["labels"] = json!({"pod-security.kubernetes.io/enforce": "baseline"});
+    bench.world.take(neighbour(Neighbour::Namespace, json!({"metadata": namespace})));
+    bench.world.take(world::Change::Version("v1.29.3".to_owned()));
+    let peer = |address: &str| {
+        json!({"apiVersion": "metallb.io/v1beta2", "kind": "BGPPeer", "metadata": {"name": "p", "namespace": NAMESPACE},
+               "spec": {"myASN": 64512, "peerASN": 64512, "peerAddress": address}})
+    };
+    bench.put(Kind::BgpPeer, peer("192.0.2.1"));
+    bench.settle();
+    let message = || bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "Compatible").2;
+    let told = message();
+    for part in [
+        "DaemonSet kube-system/svclb-web: K3s ServiceLB",
+        "CiliumLoadBalancerIPPool blue: ",
+        "strictARP",
+        "BGPPeer tor of Calico speaks BGP with 192.0.2.1",
+        "namespace metallb-system enforces Pod Security level baseline",
+        "Deployment m/exporter takes port 9120/TCP",
+        "Kubernetes v1.29.3 is older than 1.30",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(bench.degraded().0, "False", "it is told, and works all the same");
+    bench.put(Kind::BgpPeer, peer("192.0.2.2"));
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["spec"]["loadBalancerClass"] = json!("metallb.io/lan");
+    });
+    bench.settle();
+    let told = bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "Compatible").2;
+    for part in ["svclb-web", "Cilium", "Calico"] {
+        assert!(!told.contains(part), "{part}: {told}");
+    }
+}
+
+fn legacy_config(text: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "config", "namespace": NAMESPACE},
+           "data": {"config": text}})
+}
+
+const LEGACY: &str = "
+peers: [{my-asn: 64512, peer-asn: 64513, peer-address: 192.0.2.1}]
+address-pools:
+- {name: Old Pool, protocol: layer2, addresses: [198.51.100.0/28]}
+- {name: rendered, protocol: layer2, addresses: [203.0.113.0/28]}
+";
+
+fn legacy(bench: &Bench) -> (String, String, String) {
+    bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "LegacyConfigImported")
+}
+
+#[test]
+fn a_configuration_of_an_older_metallb_is_told_and_imported_when_asked_for() {
+    let mut bench = Bench::installed();
+    bench.put(Kind::AddressPool, address_pool("rendered", "{protocol: layer2, addresses: [203.0.113.0/28]}"));
+    bench.settle();
+    bench.put(Kind::ConfigMap, legacy_config(LEGACY));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    let plan = bench.plan();
+    assert_eq!(plan.reports[0].events.len(), 1);
+    assert_eq!(plan.reports[0].events[0].reason, "LegacyConfigFound");
+    bench.settle();
+    let (status, _, message) = legacy(&bench);
+    assert_eq!(
+        (status.as_str(), message.as_str()),
+        (
+            "False",
+            "ConfigMap config of an older MetalLB has no effect: set annotation metallb.io/import: \"true\" on this \
+             resource to have IPAddressPool old-pool, L2Advertisement old-pool, BGPPeer peer-192-0-2-1 made of it; \
+             skipped: pool rendered, whose addresses IPAddressPool rendered has, or delete it"
+        )
+    );
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["metadata"]["annotations"] = json!({"metallb.io/import": "true"});
+    });
+    assert_eq!(
+        bench.changes(),
+        [[
+            "create IPAddressPool old-pool",
+            "create L2Advertisement old-pool",
+            "create BGPPeer peer-192-0-2-1"
+        ]]
+    );
+    bench.settle();
+    let pool = bench.live(Kind::IpAddressPool, "old-pool");
+    assert_eq!(pool["spec"]["addresses"], json!(["198.51.100.0/28"]));
+    assert_eq!(pool["metadata"]["ownerReferences"], Value::Null, "it is the user's");
+    let (status, reason, message) = legacy(&bench);
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "LegacyConfigImported"));
+    assert_eq!(
+        message,
+        "imported: IPAddressPool old-pool, L2Advertisement old-pool, BGPPeer peer-192-0-2-1; skipped: pool rendered, \
+         whose addresses IPAddressPool rendered has"
+    );
+    bench.delete(&key(Kind::IpAddressPool, "old-pool"));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "what the user deletes does not come back");
+    bench.delete(&key(Kind::ConfigMap, "config"));
+    bench.settle();
+    let conditions = &bench.live(Kind::MetalLb, "metallb")["status"]["conditions"];
+    assert!(
+        conditions.as_array().unwrap().iter().all(|condition| condition["type"] != "LegacyConfigImported")
+    );
+}
+
+#[test]
+fn nothing_is_imported_while_one_entry_has_a_problem() {
+    for (text, part) in [
+        (
+            "address-pools: [{name: a, protocol: layer2, addresses: [192.0.2.0/28]}, {name: b, protocol: ospf}]",
+            "ospf",
+        ),
+        (
+            "address-pools: [{name: a, protocol: layer2, addresses: [192.0.2.0/28]}, {name: b, protocol: layer2, \
+             addresses: [192.0.2.99]}]",
+            "IPAddressPool \"b\": spec.addresses[0]: 192.0.2.99 is a single address: write 192.0.2.99/32",
+        ),
+        (
+            "address-pools: [{name: a, protocol: layer2, addresses: [198.51.100.0/24]}]",
+            "198.51.100.0/28 overlaps 198.51.100.0/24 of IPAddressPool \"a\"",
+        ),
+        (
+            "peers: [{my-asn: 64512, peer-asn: 64513, peer-address: 192.0.2.1, hold-time: never}]",
+            "spec.holdTime",
+        ),
+    ] {
+        let mut bench = Bench::installed();
+        bench
+            .put(Kind::AddressPool, address_pool("mine", "{protocol: layer2, addresses: [198.51.100.0/28]}"));
+        bench.settle();
+        bench.put(Kind::ConfigMap, legacy_config(text));
+        bench.edit(Kind::MetalLb, "metallb", |object| {
+            object["metadata"]["annotations"] = json!({"metallb.io/import": "true"});
+        });
+        assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "{text}");
+        bench.settle();
+        let (status, reason, message) = legacy(&bench);
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "LegacyConfigInvalid"), "{message}");
+        assert!(message.contains(part), "{message}");
+    }
 }

@@ -130,7 +130,7 @@ mod tests {
                  the nodes reaches it"
             )
         );
-        assert_eq!(conditions(&served, &[], &subnets)[2].status, true);
+        assert!(conditions(&served, &[], &subnets)[2].status);
         assert_eq!(conditions(&served, &[], &[]).len(), 2, "nothing is known of subnets");
         assert_eq!(conditions(&Outcome::Pending, &outside, &subnets).len(), 2);
     }

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn node(annotations: serde_json::Value) -> Node {
+    fn node(annotations: &serde_json::Value) -> Node {
         serde_json::from_value(json!({"metadata": {"name": "n", "annotations": annotations}})).unwrap()
     }
 
@@ -69,13 +69,13 @@ mod tests {
     fn network_plug_ins_tell_the_prefix_lengths() {
         let nodes = [
             node(
-                json!({"k8s.ovn.org/host-cidrs": r#"["192.0.2.5/24","2001:db8::5/64","169.254.0.2/32","x"]"#}),
+                &json!({"k8s.ovn.org/host-cidrs": r#"["192.0.2.5/24","2001:db8::5/64","169.254.0.2/32","x"]"#}),
             ),
             node(
-                json!({"k8s.ovn.org/node-primary-ifaddr": r#"{"ipv4":"192.0.2.6/24","ipv6":"2001:db8:1::6/64"}"#}),
+                &json!({"k8s.ovn.org/node-primary-ifaddr": r#"{"ipv4":"192.0.2.6/24","ipv6":"2001:db8:1::6/64"}"#}),
             ),
-            node(json!({"projectcalico.org/IPv4Address": "198.51.100.7/25"})),
-            node(json!({"k8s.ovn.org/host-cidrs": "nonsense"})),
+            node(&json!({"projectcalico.org/IPv4Address": "198.51.100.7/25"})),
+            node(&json!({"k8s.ovn.org/host-cidrs": "nonsense"})),
         ];
         let found: Vec<_> = subnets(nodes.iter()).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["192.0.2.0/24", "198.51.100.0/25", "2001:db8::/64", "2001:db8:1::/64"]);

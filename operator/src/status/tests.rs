@@ -55,6 +55,7 @@ fn a_load_balancer_that_works_says_so_and_nothing_else() {
             condition("Progressing", false, "Progressing", ""),
             condition("Degraded", false, "Degraded", ""),
             condition("IPFailoverAbsent", true, "IPFailoverAbsent", ""),
+            condition("Compatible", true, "Compatible", ""),
         ]
     );
 }
@@ -153,6 +154,7 @@ fn a_refusal_leaves_what_runs_available_and_says_what_to_do() {
                 "IPFailoverPresent",
                 "IP failover is there: DaemonSet ns/ha (label ipfailover)"
             ),
+            condition("Compatible", true, "Compatible", ""),
         ]
     );
 }
@@ -214,7 +216,7 @@ fn beside_ip_failover_what_runs_is_degraded_only_when_two_claim_one_address() {
     let mut found = IpFailover { findings: vec![finding(Severity::Warn)], overlaps: Vec::new() };
     let beside = told(&Observation { ip_failover: Some(found.clone()), ..serving() });
     assert_eq!(
-        beside[3..],
+        beside[3..5],
         [
             condition("Degraded", false, "Degraded", ""),
             condition(

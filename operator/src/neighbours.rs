@@ -1,0 +1,170 @@
+//! Objects of others that are read for what they mean to this load balancer, and of which only that is kept.
+//!
+//! Pure.
+
+use std::net::IpAddr;
+
+use kube::{
+    ResourceExt,
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
+use serde_json::Value;
+
+/// Label of a namespace that says which pods it takes.
+const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
+
+/// A kind of object of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Neighbour {
+    /// The operator's namespace: which pods it takes.
+    Namespace,
+    /// Configuration of kube-proxy, where kubeadm installed it.
+    KubeProxy,
+    /// Addresses that Cilium gives to Services.
+    CiliumPool,
+    /// Routers to which Cilium speaks.
+    CiliumBgp,
+    /// Routers to which Calico speaks.
+    CalicoPeer,
+}
+
+impl Neighbour {
+    /// All kinds.
+    pub const ALL: [Self; 5] =
+        [Self::Namespace, Self::KubeProxy, Self::CiliumPool, Self::CiliumBgp, Self::CalicoPeer];
+
+    /// Group, version and plural.
+    #[must_use]
+    pub fn api_resource(self) -> ApiResource {
+        let (group, version, kind) = match self {
+            Self::Namespace => ("", "v1", "Namespace"),
+            Self::KubeProxy => ("", "v1", "ConfigMap"),
+            Self::CiliumPool => ("cilium.io", "v2alpha1", "CiliumLoadBalancerIPPool"),
+            Self::CiliumBgp => ("cilium.io", "v2alpha1", "CiliumBGPClusterConfig"),
+            Self::CalicoPeer => ("crd.projectcalico.org", "v1", "BGPPeer"),
+        };
+        ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+    }
+
+    /// Whether a cluster need not know the kind.
+    #[must_use]
+    pub fn optional(self) -> bool {
+        !matches!(self, Self::Namespace | Self::KubeProxy)
+    }
+
+    /// Namespace, where the kind has one, and name of the one object that is read; `operator` is the operator's
+    /// namespace.
+    #[must_use]
+    pub fn only(self, operator: &str) -> Option<(Option<&'static str>, String)> {
+        match self {
+            Self::Namespace => Some((None, operator.to_owned())),
+            Self::KubeProxy => Some((Some("kube-system"), "kube-proxy".to_owned())),
+            Self::CiliumPool | Self::CiliumBgp | Self::CalicoPeer => None,
+        }
+    }
+
+    /// What `object` means; `None` when it means nothing.
+    #[must_use]
+    pub fn read(self, object: &DynamicObject) -> Option<Fact> {
+        match self {
+            Self::Namespace => Some(Fact::PodSecurity(object.labels().get(POD_SECURITY).cloned())),
+            Self::KubeProxy => {
+                let text = object.data["data"]["config.conf"].as_str()?;
+                let config: Value = serde_saphyr::from_str(text).ok()?;
+                let answers = config["mode"] == "ipvs" && config["ipvs"]["strictARP"] != true;
+                answers.then_some(Fact::AnswersEverywhere)
+            }
+            Self::CiliumPool => (object.data["spec"]["disabled"] != true)
+                .then(|| Fact::Pool(format!("CiliumLoadBalancerIPPool {}", object.name_any()))),
+            Self::CiliumBgp => {
+                let instances = object.data["spec"]["bgpInstances"].as_array().into_iter().flatten();
+                let peers = instances.flat_map(|instance| instance["peers"].as_array().into_iter().flatten());
+                let routers = peers.filter_map(|peer| address(&peer["peerAddress"])).collect();
+                Some(Fact::Routers(format!("CiliumBGPClusterConfig {}", object.name_any()), routers))
+            }
+            Self::CalicoPeer => {
+                let routers = address(&object.data["spec"]["peerIP"]).into_iter().collect();
+                Some(Fact::Routers(format!("BGPPeer {} of Calico", object.name_any()), routers))
+            }
+        }
+    }
+}
+
+/// An address, with or without a port.
+fn address(value: &Value) -> Option<IpAddr> {
+    let text = value.as_str()?;
+    text.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip()))
+}
+
+/// What an object of others means to this load balancer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// The Pod Security level that the operator's namespace enforces; `None` where it is not labelled.
+    PodSecurity(Option<String>),
+    /// Every node answers ARP for every address of a Service: kube-proxy runs in mode ipvs without strictARP.
+    AnswersEverywhere,
+    /// A pool, named for people, from which somebody else gives addresses to Services.
+    Pool(String),
+    /// Somebody else, named for people, speaks BGP with these routers.
+    Routers(String, Vec<IpAddr>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(neighbour: Neighbour, object: Value) -> Option<Fact> {
+        neighbour.read(&serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn kube_proxy_is_told_of_only_where_every_node_would_answer() {
+        let config = |text: &str| {
+            let object = json!({"metadata": {"name": "kube-proxy"}, "data": {"config.conf": text}});
+            read(Neighbour::KubeProxy, object)
+        };
+        assert_eq!(config("mode: ipvs\nipvs: {strictARP: false}"), Some(Fact::AnswersEverywhere));
+        assert_eq!(config("mode: ipvs\n"), Some(Fact::AnswersEverywhere));
+        assert_eq!(config("mode: ipvs\nipvs: {strictARP: true}"), None);
+        assert_eq!(config("mode: nftables\nipvs: {strictARP: false}"), None);
+        assert_eq!(config("mode: ''"), None);
+        assert_eq!(config("mode: [ipvs"), None);
+    }
+
+    #[test]
+    fn routers_of_others_are_read_with_and_without_a_port() {
+        let calico = |address: &str| {
+            read(Neighbour::CalicoPeer, json!({"metadata": {"name": "p"}, "spec": {"peerIP": address}}))
+        };
+        let routers = |list: &[&str]| {
+            let list = list.iter().map(|text| text.parse().unwrap()).collect();
+            Some(Fact::Routers("BGPPeer p of Calico".to_owned(), list))
+        };
+        assert_eq!(calico("192.0.2.1"), routers(&["192.0.2.1"]));
+        assert_eq!(calico("192.0.2.1:1179"), routers(&["192.0.2.1"]));
+        assert_eq!(calico("[2001:db8::1]:179"), routers(&["2001:db8::1"]));
+        assert_eq!(calico(""), routers(&[]));
+        let cilium = json!({"metadata": {"name": "c"}, "spec": {"bgpInstances": [
+            {"name": "a", "peers": [{"peerAddress": "192.0.2.1"}, {"name": "auto"}]}, {"name": "b"}]}});
+        let want = Fact::Routers("CiliumBGPClusterConfig c".to_owned(), vec!["192.0.2.1".parse().unwrap()]);
+        assert_eq!(read(Neighbour::CiliumBgp, cilium), Some(want));
+    }
+
+    #[test]
+    fn a_pool_of_cilium_counts_while_it_is_enabled() {
+        let pool =
+            |spec: Value| read(Neighbour::CiliumPool, json!({"metadata": {"name": "p"}, "spec": spec}));
+        assert_eq!(pool(json!({})), Some(Fact::Pool("CiliumLoadBalancerIPPool p".to_owned())));
+        assert_eq!(pool(json!({"disabled": true})), None);
+    }
+
+    #[test]
+    fn plurals_are_those_of_the_definitions() {
+        let plurals = Neighbour::ALL.map(|neighbour| neighbour.api_resource().plural);
+        assert_eq!(
+            plurals,
+            ["namespaces", "configmaps", "ciliumloadbalancerippools", "ciliumbgpclusterconfigs", "bgppeers"]
+        );
+    }
+}
