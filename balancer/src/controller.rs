@@ -6,9 +6,7 @@
 
 mod announcing;
 mod events;
-mod inspect;
 mod lean;
-mod manifests;
 mod metrics;
 mod pools;
 mod serve;
@@ -17,10 +15,11 @@ mod state;
 mod watch;
 mod write;
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use kube::Client;
+use metallb_core::service::ServiceKey;
 use metallb_runtime::{
     lease::{Leadership, Lease},
     logs, probes, shutdown,
@@ -33,6 +32,8 @@ use metrics::Metrics;
 use serve::Controller;
 pub use settings::Settings;
 use write::Writer;
+
+use crate::inspect::{self, Allocation, Announcing, Cluster, Terms};
 
 /// Name of the Lease.
 const LEASE: &str = "metallb-controller";
@@ -47,24 +48,45 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// When the cluster or a file cannot be read, and what ends the controller early.
 pub async fn start(settings: Settings) -> anyhow::Result<ExitCode> {
     let mut good = true;
-    let place = || async {
-        let client = Client::try_default().await.context("no access to a cluster")?;
-        let (namespace, class) = (settings.namespace(), settings.class());
-        anyhow::Ok(inspect::Place { client, namespace, class, policy: settings.pool_edit_policy })
-    };
     match (&settings.explain, &settings.file) {
-        (Some(service), _) => inspect::explain(&place().await?, service).await?,
+        (Some(service), _) => {
+            let Some((namespace, name)) = service.split_once('/') else {
+                bail!("--explain: write NAMESPACE/NAME, not {service:?}");
+            };
+            let (cluster, allocation) = read(&settings).await?;
+            let announcing = Announcing::read(&cluster, Some(namespace)).await;
+            tell(&inspect::explain(&ServiceKey::new(namespace, name), &allocation, announcing)?);
+        }
         (None, Some(file)) if settings.check || settings.diff => {
             if settings.check {
-                good &= inspect::check(file)?;
+                let judgement = inspect::check(file)?;
+                tell(&judgement);
+                good &= judgement.is_good();
             }
             if settings.diff {
-                good &= inspect::diff(&place().await?, file).await?;
+                let changes = inspect::diff(&read(&settings).await?.1, file)?;
+                tell(&changes);
+                good &= changes.harmed() == 0;
             }
         }
         _ => run(settings).await?,
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Reads from the cluster what addresses are given from.
+async fn read(settings: &Settings) -> anyhow::Result<(Cluster, Allocation)> {
+    let client = Client::try_default().await.context("no access to a cluster")?;
+    let terms =
+        Terms { class: settings.class(), policy: settings.pool_edit_policy, ignore_exclude_label: false };
+    let cluster = Cluster { client, namespace: settings.namespace() };
+    let allocation = Allocation::read(&cluster, terms).await?;
+    Ok((cluster, allocation))
+}
+
+/// Says it on standard output, where nothing else of this program goes while it answers.
+fn tell(answer: &impl Display) {
+    println!("{answer}");
 }
 
 /// Runs until the program is asked to end.

@@ -5,6 +5,7 @@ mod external;
 mod failover;
 mod fixture;
 mod path;
+mod plugin;
 mod quiet;
 mod refusals;
 mod repair;

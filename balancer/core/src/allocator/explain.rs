@@ -116,7 +116,7 @@ impl fmt::Display for Explanation {
             }
             Claim::Wants { request, tenant, keep } => {
                 match request {
-                    Ok(request) => writeln!(f, "asks for     {}", Wish(request))?,
+                    Ok(request) => writeln!(f, "asks for     {request}")?,
                     Err(refusal) => writeln!(f, "asks for     what cannot be read: {refusal}")?,
                 }
                 let ports: Vec<_> = tenant.ports.iter().map(ToString::to_string).collect();
@@ -141,26 +141,31 @@ impl fmt::Display for Explanation {
         writeln!(f, "holds        {}", list(&self.held))?;
         for (index, considered) in self.pools.iter().enumerate() {
             let head = if index == 0 { "pools" } else { "" };
-            write!(f, "{head:<12} {}: ", considered.pool)?;
             match &considered.offer {
-                Ok(addresses) => writeln!(f, "could give {}", list(addresses))?,
-                Err(NoOffer::NotAskedFor) => writeln!(f, "not asked for")?,
-                Err(NoOffer::Because(Why::Lacks(lack))) => writeln!(f, "{lack}")?,
-                Err(NoOffer::Because(Why::NotAutomatic)) => writeln!(f, "its autoAssign is false")?,
-                Err(NoOffer::Because(Why::NotForService)) => {
-                    writeln!(f, "its serviceAllocation excludes the Service")?;
+                Ok(addresses) => {
+                    writeln!(f, "{head:<12} {}: could give {}", considered.pool, list(addresses))?;
                 }
+                Err(none) => writeln!(f, "{head:<12} {}: {none}", considered.pool)?,
             }
         }
-        write!(f, "outcome      {}", Outcome(&self.decision))
+        write!(f, "outcome      {}", self.decision)
     }
 }
 
-struct Wish<'a>(&'a Request);
-
-impl fmt::Display for Wish<'_> {
+impl fmt::Display for NoOffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Request { families, addresses, pool } = self.0;
+        match self {
+            Self::NotAskedFor => f.write_str("not asked for"),
+            Self::Because(Why::Lacks(lack)) => lack.fmt(f),
+            Self::Because(Why::NotAutomatic) => f.write_str("its autoAssign is false"),
+            Self::Because(Why::NotForService) => f.write_str("its serviceAllocation excludes the Service"),
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { families, addresses, pool } = self;
         match families {
             _ if !addresses.is_empty() => f.write_str(&list(addresses))?,
             Families::Single(family) => write!(f, "one {family} address")?,
@@ -177,13 +182,11 @@ impl fmt::Display for Wish<'_> {
     }
 }
 
-struct Outcome<'a>(&'a Decision);
-
-impl fmt::Display for Outcome<'_> {
+impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Decision::Leave => f.write_str("left alone: it is not this load balancer's"),
-            Decision::Keep { addresses, pool, concern } => {
+        match self {
+            Self::Leave => f.write_str("left alone: it is not this load balancer's"),
+            Self::Keep { addresses, pool, concern } => {
                 write!(f, "keeps {}", list(addresses))?;
                 if let Some(pool) = pool {
                     write!(f, " of pool {pool:?}")?;
@@ -196,7 +199,7 @@ impl fmt::Display for Outcome<'_> {
                     }
                 }
             }
-            Decision::Assign { addresses, pool, change } => {
+            Self::Assign { addresses, pool, change } => {
                 write!(f, "gets {}", list(addresses))?;
                 if let Some(pool) = pool {
                     write!(f, " of pool {pool:?}")?;
@@ -209,15 +212,15 @@ impl fmt::Display for Outcome<'_> {
                     Change::Lost(loss) => write!(f, ", in place of what it held: {loss}"),
                 }
             }
-            Decision::Clear { loss: Loss::NotLoadBalancer, .. } => f.write_str("gives its address back"),
-            Decision::Clear { loss, refusal } => {
+            Self::Clear { loss: Loss::NotLoadBalancer, .. } => f.write_str("gives its address back"),
+            Self::Clear { loss, refusal } => {
                 write!(f, "loses its address ({loss})")?;
                 match refusal {
                     Some(refusal) => write!(f, " and gets no other: {refusal}"),
                     None => Ok(()),
                 }
             }
-            Decision::Refuse(refusal) => write!(f, "waits: {refusal}"),
+            Self::Refuse(refusal) => write!(f, "waits: {refusal}"),
         }
     }
 }

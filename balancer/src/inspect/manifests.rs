@@ -6,23 +6,15 @@ use std::{
 };
 
 use anyhow::Context;
-use metallb_api::{
-    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, names::GROUP,
-};
-use metallb_core::config::Objects;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+use super::Configuration;
 
 /// The objects in some files, and what could not be read of them.
 #[derive(Debug, Default)]
 pub(super) struct Manifests {
-    /// IPAddressPools.
-    pub(super) pools: Vec<IPAddressPool>,
-    l2_advertisements: Vec<L2Advertisement>,
-    bgp_advertisements: Vec<BGPAdvertisement>,
-    bgp_peers: Vec<BGPPeer>,
-    bfd_profiles: Vec<BFDProfile>,
-    communities: Vec<Community>,
+    /// Those of the configuration.
+    pub(super) configuration: Configuration,
     /// What could not be read, each with its file.
     pub(super) unreadable: Vec<String>,
     /// How many objects of the configuration there are.
@@ -60,41 +52,13 @@ impl Manifests {
             }
             return;
         }
-        if text(&document["apiVersion"]).split('/').next() != Some(GROUP) {
-            return;
-        }
         let name = text(&document["metadata"]["name"]);
-        let read = match kind.as_str() {
-            "IPAddressPool" => push(&mut self.pools, document),
-            "L2Advertisement" => push(&mut self.l2_advertisements, document),
-            "BGPAdvertisement" => push(&mut self.bgp_advertisements, document),
-            "BGPPeer" => push(&mut self.bgp_peers, document),
-            "BFDProfile" => push(&mut self.bfd_profiles, document),
-            "Community" => push(&mut self.communities, document),
-            _ => return,
-        };
+        let Some(read) = self.configuration.take(document) else { return };
         self.count += 1;
         if let Err(error) = read {
             self.unreadable.push(format!("{file}: {kind} {name:?}: {error}"));
         }
     }
-
-    /// The objects, to be parsed.
-    pub(super) fn objects(&self) -> Objects<'_> {
-        Objects {
-            pools: self.pools.iter().collect(),
-            l2_advertisements: self.l2_advertisements.iter().collect(),
-            bgp_advertisements: self.bgp_advertisements.iter().collect(),
-            bgp_peers: self.bgp_peers.iter().collect(),
-            bfd_profiles: self.bfd_profiles.iter().collect(),
-            communities: self.communities.iter().collect(),
-        }
-    }
-}
-
-fn push<T: DeserializeOwned>(list: &mut Vec<T>, document: Value) -> serde_json::Result<()> {
-    list.push(serde_json::from_value(document)?);
-    Ok(())
 }
 
 fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -155,7 +119,7 @@ items:
             fs::write(folder.path().join(name), text).unwrap();
         }
         let manifests = Manifests::read(folder.path()).unwrap();
-        let (config, problems) = parse(&manifests.objects());
+        let (config, problems) = parse(&manifests.configuration.objects());
         let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(
             told,

@@ -1,0 +1,99 @@
+//! What announcements depend on, and who says that it announces.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use metallb_api::{ServiceBGPStatus, ServiceL2Status, names::MEMBERLIST_PORT};
+use metallb_core::{config::parse, plan::World, service::ServiceKey};
+
+use super::{Cluster, Configuration, Terms};
+use crate::speaker::facts;
+
+/// The facts from which speakers announce.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Announcing {
+    /// The configuration.
+    pub(crate) configuration: Configuration,
+    /// All nodes.
+    pub(crate) nodes: Vec<Node>,
+    /// The pods of the speakers.
+    pub(crate) speakers: Vec<Pod>,
+    /// Endpoints.
+    pub(crate) slices: Vec<EndpointSlice>,
+    /// What speakers say about layer 2.
+    pub(crate) layer2: Vec<ServiceL2Status>,
+    /// What speakers say about BGP.
+    pub(crate) bgp: Vec<ServiceBGPStatus>,
+}
+
+impl Announcing {
+    /// Reads all of it, with the endpoints of `namespace` or of all.
+    ///
+    /// # Errors
+    /// When the cluster cannot be read.
+    pub(crate) async fn read(cluster: &Cluster, namespace: Option<&str>) -> anyhow::Result<Self> {
+        Ok(Self {
+            configuration: cluster.configuration().await?,
+            nodes: cluster.nodes().await?,
+            speakers: cluster.speakers().await?,
+            slices: cluster.within(namespace).await?,
+            layer2: cluster.own("").await?,
+            bgp: cluster.own("").await?,
+        })
+    }
+
+    /// What a speaker plans from. Of the speakers only those with a ready pod count: their gossip is not seen from here.
+    pub(crate) fn world(&self, services: &[Service], terms: &Terms) -> World {
+        let (config, _) = parse(&self.configuration.objects());
+        let reduced = services.iter().map(|service| facts::service(service, terms.class.as_deref()));
+        let mut services: BTreeMap<_, _> =
+            reduced.filter_map(|found| Some((found.key, found.service?))).collect();
+        for slice in self.slices.iter().map(facts::slice) {
+            if let Some(service) = services.get_mut(&slice.service) {
+                service.endpoints.any |= slice.endpoints.any;
+                service.endpoints.nodes.extend(slice.endpoints.nodes);
+            }
+        }
+        let ready = self.speakers.iter().filter_map(|pod| facts::speaker(pod, MEMBERLIST_PORT).1);
+        World {
+            config,
+            services,
+            nodes: self.nodes.iter().map(facts::node).collect(),
+            speakers: Some(ready.filter(|seed| seed.ready).map(|seed| seed.node).collect()),
+            ignore_exclude_label: terms.ignore_exclude_label,
+        }
+    }
+
+    /// The nodes that say they announce the Service on layer 2.
+    pub(crate) fn layer2_nodes(&self, service: &ServiceKey) -> BTreeSet<String> {
+        let of = |status: &&metallb_api::ServiceL2StatusStatus| {
+            is(service, status.service_namespace.as_deref(), status.service_name.as_deref())
+        };
+        self.layer2
+            .iter()
+            .filter_map(|status| status.status.as_ref())
+            .filter(of)
+            .filter_map(|status| status.node.clone())
+            .collect()
+    }
+
+    /// The nodes that say they announce the Service by BGP, and to which peers.
+    pub(crate) fn bgp_nodes(&self, service: &ServiceKey) -> BTreeMap<String, Vec<String>> {
+        let of = |status: &&metallb_api::ServiceBGPStatusStatus| {
+            is(service, status.service_namespace.as_deref(), status.service_name.as_deref())
+        };
+        self.bgp
+            .iter()
+            .filter_map(|status| status.status.as_ref())
+            .filter(of)
+            .filter_map(|status| Some((status.node.clone()?, status.peers.clone())))
+            .collect()
+    }
+}
+
+fn is(service: &ServiceKey, namespace: Option<&str>, name: Option<&str>) -> bool {
+    namespace == Some(service.namespace()) && name == Some(service.name())
+}

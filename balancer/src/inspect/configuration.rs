@@ -1,0 +1,64 @@
+//! Objects of the configuration, wherever they come from.
+
+use metallb_api::{
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, names::GROUP,
+};
+use metallb_core::config::Objects;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The objects that say what is announced, and how.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Configuration {
+    /// IPAddressPools.
+    pub(crate) pools: Vec<IPAddressPool>,
+    /// L2Advertisements.
+    pub(crate) l2_advertisements: Vec<L2Advertisement>,
+    /// BGPAdvertisements.
+    pub(crate) bgp_advertisements: Vec<BGPAdvertisement>,
+    /// BGPPeers.
+    pub(crate) bgp_peers: Vec<BGPPeer>,
+    /// BFDProfiles.
+    pub(crate) bfd_profiles: Vec<BFDProfile>,
+    /// Communities.
+    pub(crate) communities: Vec<Community>,
+}
+
+impl Configuration {
+    /// Takes one object in; `None` when it is of no kind of the configuration.
+    ///
+    /// # Errors
+    /// When it has not the form of its kind.
+    pub(crate) fn take(&mut self, object: Value) -> Option<serde_json::Result<()>> {
+        let group = object["apiVersion"].as_str().unwrap_or_default().split('/').next();
+        if group != Some(GROUP) {
+            return None;
+        }
+        Some(match object["kind"].as_str().unwrap_or_default() {
+            "IPAddressPool" => push(&mut self.pools, object),
+            "L2Advertisement" => push(&mut self.l2_advertisements, object),
+            "BGPAdvertisement" => push(&mut self.bgp_advertisements, object),
+            "BGPPeer" => push(&mut self.bgp_peers, object),
+            "BFDProfile" => push(&mut self.bfd_profiles, object),
+            "Community" => push(&mut self.communities, object),
+            _ => return None,
+        })
+    }
+
+    /// The objects, to be parsed.
+    pub(crate) fn objects(&self) -> Objects<'_> {
+        Objects {
+            pools: self.pools.iter().collect(),
+            l2_advertisements: self.l2_advertisements.iter().collect(),
+            bgp_advertisements: self.bgp_advertisements.iter().collect(),
+            bgp_peers: self.bgp_peers.iter().collect(),
+            bfd_profiles: self.bfd_profiles.iter().collect(),
+            communities: self.communities.iter().collect(),
+        }
+    }
+}
+
+fn push<T: DeserializeOwned>(list: &mut Vec<T>, object: Value) -> serde_json::Result<()> {
+    list.push(serde_json::from_value(object)?);
+    Ok(())
+}
