@@ -26,7 +26,15 @@ const PACKAGES: [(&str, &str); 13] = [
 /// # Errors
 /// When not root, or when apt-get fails.
 pub fn install() -> Result<()> {
-    let missing: Vec<_> = PACKAGES
+    need(&PACKAGES)
+}
+
+/// The same for packages that only some tests need, each with a file that tells that it is there.
+///
+/// # Errors
+/// As [`install`].
+pub fn need(packages: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<_> = packages
         .iter()
         .filter(|(_, file)| !std::path::Path::new(file).exists())
         .map(|(name, _)| *name)
