@@ -9,6 +9,7 @@ export METALLB_CACHE ?= $(HOME)/.cache/metallb-operator
 export NODES ?= 3
 export CLUSTER
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
 E2E := cargo run -q -p metallb-e2e --
 PROGRAMS := operator controller speaker
 ARCHIVES := $(PROGRAMS:%=target/images/%.tar)
@@ -28,7 +29,9 @@ demo: preflight images ## From nothing to a client's HTTP answer, and a node pow
 	@$(E2E) demo
 
 .PHONY: test
-test: check e2e demo ## make check, the end-to-end tests on the real cluster, and the demo
+test: check e2e ## make check, the end-to-end tests on the real cluster, the packages up to date, and the demo
+	@$(MAKE) -s packaged
+	@$(MAKE) demo
 
 .PHONY: preflight
 preflight:
@@ -56,12 +59,16 @@ purity: ## Fail when a pure crate depends on a runtime or a client
 	    echo "$$crate must stay pure, but depends on: $$found" >&2; exit 1; fi; done
 
 .PHONY: generate
-generate: ## Write the CRDs from the Rust types
+generate: docs ## Write the CRDs, and their reference in docs/api.md, from the Rust types
 	@cargo run -q -p metallb-api --bin crdgen -- config/crd
+
+.PHONY: docs
+docs: ## Write docs/api.md from the Rust types
+	@cargo run -q -p metallb-api --bin docgen -- docs/api.md
 
 .PHONY: generated
 generated: generate
-	@git diff --exit-code --stat -- config/crd || { echo "config/crd differs from the types: commit what \`make generate\` wrote" >&2; exit 1; }
+	@git diff --exit-code --stat -- config/crd docs/api.md || { echo "config/crd or docs/api.md differs from the types: commit what \`make generate\` wrote" >&2; exit 1; }
 
 .PHONY: cargo-deny
 cargo-deny:
@@ -114,19 +121,28 @@ load: ## Import the OCI archive IMAGE on every node
 # ---- images and installation
 
 .PHONY: images
-images: deps ## Build the images of the three programs as OCI archives in target/images
+images: deps ## Build the images of the three programs as OCI archives in target/images, and the kubectl plugin
 	@echo "building the programs"
-	@RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-operator -p metallb-balancer --bins
+	@RUSTFLAGS="-C target-feature=+crt-static $(REMAP)" cargo build -q --release --target $(TARGET) -p metallb-operator -p metallb-balancer --bins
 	@mkdir -p target/images/bin
-	@for program in $(PROGRAMS); do install -C "target/$(TARGET)/release/$$program" target/images/bin/; done
+	@for program in $(PROGRAMS) kubectl-metallb; do install -C "$(CARGO_TARGET_DIR)/$(TARGET)/release/$$program" target/images/bin/; done
 	@$(MAKE) -s $(ARCHIVES)
+
+# An OCI archive of the image $(2) as target/images/$(1).tar, from the arguments $(3) of the build. Equal input gives
+# equal bytes: no time of the build is in it.
+define ARCHIVE
+@scratch="$(CURDIR)/target/images/scratch-$(1)"; rm -rf "$$scratch"; \
+  buildah="buildah --root $$scratch/storage --runroot $$scratch/run --storage-driver vfs"; \
+  $$buildah bud -q --isolation chroot --timestamp 0 -t $(2) $(3) >/dev/null; \
+  $$buildah push -q $(2) "oci:$$scratch/layout:$(2)"; \
+  tar -C "$$scratch/layout" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
+    -cf target/images/$(1).tar blobs index.json oci-layout; \
+  rm -rf "$$scratch"
+endef
 
 target/images/%.tar: target/images/bin/% Containerfile config/manager/images.env
 	@echo "building the image $(IMAGE_PREFIX)/$*:$(VERSION)"
-	@buildah="buildah --root $(CURDIR)/target/images/storage-$* --runroot $(CURDIR)/target/images/run-$* --storage-driver vfs"; \
-	  $$buildah bud -q --isolation chroot --timestamp 0 --target $* -t $(IMAGE_PREFIX)/$*:$(VERSION) -f Containerfile target/images/bin >/dev/null; \
-	  rm -f $@; $$buildah push -q $(IMAGE_PREFIX)/$*:$(VERSION) oci-archive:$@:$(IMAGE_PREFIX)/$*:$(VERSION); \
-	  rm -rf target/images/storage-$* target/images/run-$*
+	$(call ARCHIVE,$*,$(IMAGE_PREFIX)/$*:$(VERSION),--target $* -f Containerfile target/images/bin)
 
 .PHONY: deploy
 deploy: images ## Build, load and install the operator in the cluster
@@ -149,10 +165,14 @@ e2e-controller: preflight ## The controller against a faulty API server: killed,
 	cargo build -q --release -p metallb-balancer --bin controller
 	METALLB_CONTROLLER=$(CURDIR)/target/release/controller cargo test -q -p metallb-e2e --test controller -- --test-threads=2
 
+.PHONY: e2e-full
+e2e-full: e2e e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer
+
 # ---- packages: dist/install.yaml, the OLM bundle and catalog, the Helm chart
 
-# The kubectl that the cluster uses, when it was built; any of 1.27 or later renders the same.
-KUBECTL ?= $(firstword $(wildcard $(METALLB_CACHE)/kubernetes-*/kubectl) kubectl)
+# The kubectl that the cluster uses, when it was built; any of 1.27 or later renders the same. Looked for when it is
+# needed: `make test` builds it on the way.
+KUBECTL ?= $(shell ls $(METALLB_CACHE)/kubernetes-*/kubectl 2>/dev/null | head -1 | grep . || echo kubectl)
 
 .PHONY: dist
 dist: ## Write dist/install.yaml, the whole installation in one file
@@ -165,17 +185,13 @@ bundle: ## Write the OLM bundle (bundle/) and catalog (olm/) from config/
 	@$(KUBECTL) kustomize config/manifests | cargo run -q -p metallb-api --bin bundlegen -- .
 
 .PHONY: bundle-release
-bundle-release: images ## Write the bundle with images by digest to target/release, and its image to target/images/bundle.tar
-	@rm -rf target/release && mkdir -p target/release
+bundle-release: images ## Write the bundle with images by digest to target/published, and its image to target/images/bundle.tar
+	@rm -rf target/published && mkdir -p target/published
 	@digest() { tar -xOf "target/images/$$1.tar" index.json | grep -oE 'sha256:[0-9a-f]{64}' | head -1; }; \
 	  script=; for program in $(PROGRAMS); do \
 	    script+="s#$(IMAGE_PREFIX)/$$program:$(VERSION)#$(IMAGE_PREFIX)/$$program@$$(digest $$program)#;"; done; \
-	  $(KUBECTL) kustomize config/manifests | sed "$$script" | cargo run -q -p metallb-api --bin bundlegen -- . target/release
-	@buildah="buildah --root $(CURDIR)/target/images/storage-bundle --runroot $(CURDIR)/target/images/run-bundle --storage-driver vfs"; \
-	  name="$(IMAGE_PREFIX)/bundle:$(VERSION)"; \
-	  $$buildah bud -q --isolation chroot --timestamp 0 -t $$name -f target/release/bundle/bundle.Containerfile target/release/bundle >/dev/null; \
-	  rm -f target/images/bundle.tar; $$buildah push -q $$name oci-archive:target/images/bundle.tar:$$name; \
-	  rm -rf target/images/storage-bundle target/images/run-bundle
+	  $(KUBECTL) kustomize config/manifests | sed "$$script" | cargo run -q -p metallb-api --bin bundlegen -- . target/published
+	$(call ARCHIVE,bundle,$(IMAGE_PREFIX)/bundle:$(VERSION),-f target/published/bundle/bundle.Containerfile target/published/bundle)
 
 .PHONY: packaged
 packaged: dist bundle chart ## Fail when dist/, bundle/, olm/ or the chart is not what config/ says
@@ -195,6 +211,33 @@ e2e-installers: images ## Install by install.yaml, by OLM's rules and by Helm, o
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test installers -- --test-threads=1
 	@$(E2E) deploy
+
+# ---- releases
+
+.PHONY: release
+release: ## Make the release VERSION=x.y.z: the version in every file, all that is generated, and target/artifacts
+	@[ "$(origin VERSION)" = "command line" ] || { echo "say which: make release VERSION=x.y.z" >&2; exit 1; }
+	@[ -z "$$(git status --porcelain --untracked-files=no)" ] || { echo "commit or discard what is changed first" >&2; exit 1; }
+	@cargo run -q -p metallb-api --bin release -- prepare . "$(VERSION)" "$$(date -u +%F)"
+	@cargo update -q --workspace --offline
+	@$(MAKE) -s generate dist bundle chart artifacts
+	@echo "look at the changes, then: git commit -am 'Release $(VERSION)' && git tag v$(VERSION)"
+
+# Paths of this machine would be in the messages of panics.
+artifacts: export REMAP := --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+# Apart from what is built day by day, which is built without these flags.
+artifacts: export CARGO_TARGET_DIR := $(CURDIR)/target/reproducible
+.PHONY: artifacts
+artifacts: ## Write what is published of the version that is checked out to target/artifacts: the same bytes each time
+	@rm -rf target/artifacts target/images/bin && mkdir -p target/artifacts
+	@$(MAKE) -s bundle-release
+	@cp $(ARCHIVES) target/images/bundle.tar target/images/bin/kubectl-metallb dist/install.yaml target/artifacts/
+	@tar -C config/chart --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w \
+	  --transform='s,^\.,metallb-operator-rs,' -cf - . | gzip -n > "target/artifacts/metallb-operator-rs-$(VERSION).tgz"
+	@cargo metadata -q --format-version 1 --locked --filter-platform $(TARGET) \
+	  | cargo run -q -p metallb-api --bin release -- bill . > target/artifacts/bill-of-materials.cdx.json
+	@cd target/artifacts && sha256sum * > ../SHA256SUMS && mv ../SHA256SUMS .
+	@echo "target/artifacts holds:" && cat target/artifacts/SHA256SUMS
 
 .PHONY: bench-controller
 bench-controller: ## Measure the controller on a real API server; more in ARGS, e.g. --controller "OTHER --flags"

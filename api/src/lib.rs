@@ -13,6 +13,8 @@ pub mod chart;
 pub mod conditions;
 pub mod crd;
 pub mod names;
+pub mod reference;
+pub mod release;
 
 mod bfd_profile;
 mod bgp_advertisement;
