@@ -2,6 +2,7 @@
 //! chapter on the MetalLB Operator, and two introductions to MetalLB with YAML of their own, which is used as it stands.
 
 #[path = "cluster/fixture.rs"]
+#[allow(dead_code, reason = "scenes are not needed here")]
 mod fixture;
 
 use std::{

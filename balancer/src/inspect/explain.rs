@@ -66,7 +66,7 @@ pub(crate) fn explain(
     let Some(facts) = started.services.iter().find(|facts| facts.key == *key) else {
         bail!("there is no Service {key}");
     };
-    let problems = started.problems.iter().map(|problem| format!("not served   {problem}"));
+    let problems = started.problems.iter().map(|problem| format!("not served: {problem}"));
     Ok(Explained {
         service: key.clone(),
         explanation: started.allocator.explain(facts),
@@ -133,7 +133,7 @@ impl fmt::Display for Explained {
         writeln!(f, "Service      {}", self.service)?;
         writeln!(f, "{}", self.explanation)?;
         for note in &self.notes {
-            writeln!(f, "{note}")?;
+            writeln!(f, "note         {note}")?;
         }
         let announced = match &self.announced {
             Ok(announced) => announced,

@@ -252,6 +252,9 @@ async fn logs(archive: &mut Archive, place: &Place) -> anyhow::Result<()> {
                 let path = format!("logs/{}/{}{which}.log", pod.name_any(), container.name);
                 match api.logs(&pod.name_any(), &params).await {
                     Ok(log) => archive.text(&path, &log)?,
+                    Err(kube::Error::Api(status)) => {
+                        archive.missing.push(format!("{path}: {}", status.message));
+                    }
                     Err(error) => archive.missing.push(format!("{path}: {error}")),
                 }
             }

@@ -64,7 +64,8 @@ impl Status {
         let mut problems = Vec::new();
         match metallb {
             None => {
-                problems.push(format!("there is no MetalLB resource {METALLB_NAME} in namespace {namespace}"))
+                problems
+                    .push(format!("there is no MetalLB resource {METALLB_NAME} in namespace {namespace}"));
             }
             Some(_) => problems.extend(broken(&conditions)),
         }
