@@ -9,6 +9,7 @@ use anyhow::bail;
 use k8s_openapi::api::core::v1::Service;
 use metallb_core::{
     allocator::Explanation,
+    announced::{Announcers, Judgement, judge},
     claim::Claim,
     decision::{Concern, Decision},
     plan::{Verdict, World, plan},
@@ -34,6 +35,8 @@ pub(crate) struct Explained {
 /// Who announces a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Announced {
+    /// How it is announced, or why it is not; `None` while it has no address.
+    judgement: Option<Judgement>,
     /// The node that should on layer 2, or why none.
     should: Result<String, String>,
     /// The nodes that say they do.
@@ -81,11 +84,12 @@ pub(crate) fn explain(
 fn announced(key: &ServiceKey, allocation: &Allocation, announcing: &Announcing) -> Announced {
     let of = |service: &&Service| facts::service(service, allocation.terms.class.as_deref()).key == *key;
     let service: Vec<Service> = allocation.services.iter().find(of).cloned().into_iter().collect();
-    Announced {
-        should: should(&announcing.world(&service, &allocation.terms), key),
-        layer2: announcing.layer2_nodes(key),
-        bgp: announcing.bgp_nodes(key),
-    }
+    let world = announcing.world(&service, &allocation.terms);
+    let (layer2, bgp) = (announcing.layer2_nodes(key), announcing.bgp_nodes(key));
+    let told = bgp.iter().filter(|(_, peers)| !peers.is_empty()).map(|(node, _)| node.clone());
+    let announcers = Announcers { layer2: layer2.clone(), bgp: told.collect() };
+    let judgement = world.services.get(key).map(|service| judge(&world, service, &announcers));
+    Announced { judgement, should: should(&world, key), layer2, bgp }
 }
 
 /// The node that should announce a Service on layer 2, or why none.
@@ -139,6 +143,13 @@ impl fmt::Display for Explained {
             Ok(announced) => announced,
             Err(error) => return write!(f, "announced    cannot be told: {error}"),
         };
+        match &announced.judgement {
+            None => writeln!(f, "announced    no: it has no address")?,
+            Some(Ok(how)) => writeln!(f, "announced    yes: {how}")?,
+            Some(Err((reason, message))) => {
+                writeln!(f, "announced    no: {}: {message}", reason.as_str())?;
+            }
+        }
         match &announced.should {
             Ok(node) => writeln!(f, "layer 2      should be announced by {node}")?,
             Err(reason) => writeln!(f, "layer 2      by nobody: {reason}")?,
@@ -180,6 +191,11 @@ impl Serialize for Explained {
         map.serialize_entry("outcome", &decision.to_string())?;
         map.serialize_entry("notes", &self.notes)?;
         if let Ok(announced) = &self.announced {
+            let judgement = announced.judgement.as_ref();
+            let why_not = judgement.and_then(|judgement| judgement.as_ref().err());
+            let why_not = why_not.map(|(reason, message)| format!("{}: {message}", reason.as_str()));
+            map.serialize_entry("announced", &judgement.is_some_and(Result::is_ok))?;
+            map.serialize_entry("whyNotAnnounced", &why_not)?;
             let (node, why) = (announced.should.as_ref().ok(), announced.should.as_ref().err());
             let layer2 = serde_json::json!({ "should": node, "why": why, "says": announced.layer2 });
             map.serialize_entry("layer2", &layer2)?;

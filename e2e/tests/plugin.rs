@@ -1,0 +1,205 @@
+//! `kubectl metallb` against a real API server whose objects are known, so that whole answers can be compared.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use anyhow::Result;
+use metallb_e2e::{cluster::checkout, exec::output, plane::Plane};
+use serde_json::{Value, json};
+
+/// What there is: three nodes, of which node3 has no speaker; a pool with two addresses, of which one is taken; a pool
+/// that overlaps it; a Service that node2 announces, one that waits, and one of another load balancer.
+const OBJECTS: &str = include_str!("plugin/objects.yaml");
+/// The same objects' statuses, which are written apart.
+const STATUSES: &str = include_str!("plugin/statuses.yaml");
+
+struct Scene {
+    plane: Plane,
+}
+
+impl Scene {
+    async fn new() -> Result<Self> {
+        let scene = Self { plane: Plane::start().await? };
+        scene.plane.install().await?;
+        scene.apply(OBJECTS, &[])?;
+        scene.apply(STATUSES, &["--subresource=status", "--force-conflicts"])?;
+        Ok(scene)
+    }
+
+    fn apply(&self, yaml: &str, flags: &[&str]) -> Result<()> {
+        let file = self.file("objects.yaml", yaml)?.display().to_string();
+        self.plane.kubectl(&[&["apply", "--server-side", "-f", &file], flags].concat()).map(drop)
+    }
+
+    fn file(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let file = self.plane.path(name);
+        std::fs::write(&file, text)?;
+        Ok(file)
+    }
+
+    /// The plugin, as kubectl runs it.
+    fn plugin(&self, arguments: &[&str]) -> Output {
+        let mut plugin = Command::new(checkout().join("target/images/bin/kubectl-metallb"));
+        plugin.env("KUBECONFIG", self.plane.path("load")).args(arguments);
+        plugin.output().expect("run `make images` first")
+    }
+
+    /// Exit status and standard output.
+    fn ask(&self, line: &str) -> (i32, String) {
+        let done = self.plugin(&line.split_whitespace().collect::<Vec<_>>());
+        assert!(done.stderr.is_empty(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+        (done.status.code().unwrap_or(-1), String::from_utf8(done.stdout).unwrap())
+    }
+
+    fn json(&self, line: &str) -> (i32, Value) {
+        let (status, text) = self.ask(&format!("{line} -o json"));
+        (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}")))
+    }
+}
+
+#[tokio::test]
+async fn each_question_is_answered_in_text_and_json_and_by_the_exit_status() {
+    let scene = Scene::new().await.unwrap();
+
+    let (status, said) = scene.json("status");
+    assert_eq!(
+        (status, &said["problems"], &said["services"], &said["components"][0]["version"]),
+        (
+            1,
+            &json!([
+                "controller: IPAddressPool \"overlapping\": spec.addresses[0]: 192.0.2.1/32 overlaps 192.0.2.0/31"
+            ]),
+            &json!({ "served": 1, "waiting": 1 }),
+            &json!("0.1.0"),
+        ),
+        "{said:#}"
+    );
+
+    let (status, said) = scene.json("pools");
+    assert_eq!(status, 1);
+    assert_eq!(said[0]["name"], "lan");
+    assert_eq!(said[0]["ipv4"], json!({ "total": "2", "used": "1", "free": "1" }));
+    assert_eq!(said[0]["advertisedBy"], json!(["L2Advertisement/lan"]));
+    let problem = said[1]["problems"][0].as_str().unwrap();
+    assert!(problem.contains("spec.addresses[0]") && problem.contains("lan"), "{problem}");
+
+    let (status, text) = scene.ask("services");
+    let lines: Vec<Vec<&str>> = text.lines().take(3).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        (status, &lines[1..]),
+        (
+            1,
+            &[
+                vec!["demo", "waits", "-", "-", "Waiting", "-", "-"],
+                vec!["demo", "web", "192.0.2.0", "lan", "Served", "node2", "-"],
+            ][..]
+        ),
+        "{text}"
+    );
+    assert!(text.contains("demo/waits: unknown pool \"nowhere\""), "{text}");
+    assert!(!text.contains('\u{1b}'), "colour is for terminals: {text:?}");
+    assert_eq!(scene.json("services -n elsewhere"), (0, json!([])));
+
+    let (status, said) = scene.json("explain demo/web");
+    assert_eq!(
+        (status, &said["verdict"], &said["shown"], &said["layer2"]),
+        (
+            0,
+            &json!("Keep"),
+            &json!(["192.0.2.0"]),
+            &json!({ "should": "node2", "why": null, "says": ["node2"] })
+        )
+    );
+    assert_eq!(scene.ask("explain -n demo web"), scene.ask("explain demo/web"));
+    let (status, said) = scene.json("explain demo/waits");
+    assert_eq!(
+        (status, &said["verdict"], &said["reason"]),
+        (1, &json!("Refuse"), &json!("UnknownPool")),
+        "{said:#}"
+    );
+
+    let (status, said) = scene.json("facts node3");
+    assert_eq!((status, &said["problems"]), (1, &json!(["no speaker runs here"])));
+    let (status, said) = scene.json("facts node2");
+    assert_eq!(
+        (status, &said["announces"], &said["speaker"]["ready"]),
+        (0, &json!([{ "service": "demo/web", "protocol": "layer2", "at": ["eth0"] }]), &json!(true)),
+        "{said:#}"
+    );
+
+    let (status, said) = scene.json("drain-preview node2");
+    assert_eq!((status, &said["services"][0]["layer2To"]), (0, &json!("node1")), "{said:#}");
+    assert_eq!(scene.ask("drain-preview node1"), (0, "node1 announces nothing\n".to_owned()));
+}
+
+#[tokio::test]
+async fn files_are_judged_with_and_without_the_cluster() {
+    let scene = Scene::new().await.unwrap();
+    let moved = scene
+        .file(
+            "moved.yaml",
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\n\
+             metadata: {name: lan, namespace: metallb-system}\nspec: {addresses: [192.0.2.8/31]}\n",
+        )
+        .unwrap();
+    let wrong = scene
+        .file(
+            "wrong.yaml",
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {name: bad}\n\
+             spec: {addresses: [192.0.2.9]}\n",
+        )
+        .unwrap();
+    let (moved, wrong) = (moved.display(), wrong.display());
+    assert_eq!(scene.json(&format!("check -f {moved}")), (0, json!({ "objects": 1, "problems": [] })));
+    let problem =
+        "IPAddressPool \"bad\": spec.addresses[0]: 192.0.2.9 is a single address: write 192.0.2.9/32";
+    assert_eq!(scene.json(&format!("check -f {wrong}")), (1, json!({ "objects": 1, "problems": [problem] })));
+    let change = json!([{ "service": "demo/web", "before": ["192.0.2.0"], "after": ["192.0.2.8"] }]);
+    assert_eq!(scene.json(&format!("diff -f {moved}")), (1, change));
+
+    // What cannot be answered is told apart from a bad answer.
+    for line in ["explain demo/none", "facts none", "check -f /none", "status --kubeconfig /none", "nonsense"]
+    {
+        let done = scene.plugin(&line.split(' ').collect::<Vec<_>>());
+        let error = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert!(done.status.code() == Some(2) && error.contains("error: "), "{line}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn words_are_completed_as_kubectl_asks() {
+    let scene = Scene::new().await.unwrap();
+    let complete = |words: &[&str]| {
+        let done = scene.plugin(&[&["__complete"], words].concat());
+        String::from_utf8(done.stdout).unwrap()
+    };
+    assert_eq!(complete(&["facts", "node"]), "node1\nnode2\nnode3\n:4\n");
+    assert_eq!(complete(&["explain", "demo/w"]), "demo/waits\ndemo/web\n:4\n");
+    assert_eq!(complete(&["check", "-f", ""]), ":0\n");
+    assert!(complete(&["st"]).starts_with("status\t"));
+    let script = scene.ask("completion").1;
+    assert!(script.starts_with("#!/bin/sh\n") && script.contains("kubectl-metallb __complete"), "{script}");
+}
+
+#[tokio::test]
+async fn the_archive_holds_configuration_and_no_secret() {
+    let scene = Scene::new().await.unwrap();
+    let file = scene.plane.path("support.tar");
+    let (status, said) = scene.ask(&format!("collect -f {}", file.display()));
+    // There is no kubelet that would hand out logs, which is told.
+    assert!(status == 1 && said.contains("not in it: logs/speaker-1/speaker.log"), "{said}");
+    let listed = output(Command::new("tar").arg("-tf").arg(&file)).unwrap();
+    let entries: BTreeSet<&str> = listed.lines().collect();
+    for entry in ["status.yaml", "namespace/bgppeers.yaml", "cluster/services.yaml", "missing.txt"] {
+        assert!(entries.contains(format!("metallb-support/{entry}").as_str()), "{entry}: {listed}");
+    }
+    let bytes = std::fs::read(&file).unwrap();
+    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("peerAddress: 192.0.2.254") && holds("(concealed)"));
+    for secret in ["correct horse battery staple", "Z29zc2lwIGtleQ==", "gossip key"] {
+        assert!(!holds(secret), "{secret}");
+    }
+}
