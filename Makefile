@@ -162,8 +162,8 @@ endif
 .PHONY: e2e-controller
 e2e-controller: preflight ## The controller against a faulty API server: killed, cut off, refused; no cluster, about ten minutes
 	@$(E2E) deps
-	cargo build -q --release -p metallb-balancer --bin controller
-	METALLB_CONTROLLER=$(CURDIR)/target/release/controller cargo test -q -p metallb-e2e --test controller -- --test-threads=2
+	cargo build -q -p metallb-balancer --bin controller
+	METALLB_CONTROLLER=$(CURDIR)/target/debug/controller cargo test -q -p metallb-e2e --test controller -- --test-threads=1
 
 .PHONY: e2e-full
 e2e-full: e2e e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer

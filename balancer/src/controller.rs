@@ -5,9 +5,11 @@
 //! shows all that the holder before it has written.
 
 mod announcing;
+mod answers;
 mod events;
 mod lean;
 mod metrics;
+mod news;
 mod pools;
 mod serve;
 mod settings;

@@ -203,8 +203,11 @@ impl Plane {
     /// # Errors
     /// What it says when it fails.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        let output =
-            Command::new(&self.kubectl).env("KUBECONFIG", self.path(LOAD)).args(arguments).output()?;
+        let output = Command::new(&self.kubectl)
+            .env("KUBECONFIG", self.path(LOAD))
+            .arg("--request-timeout=30s")
+            .args(arguments)
+            .output()?;
         if !output.status.success() {
             bail!("kubectl {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
         }

@@ -179,6 +179,13 @@ impl Lease {
     }
 }
 
+/// The Lease `object` held by nobody; `None` when `me` does not hold it.
+fn given_up(mut object: LeaseObject, me: &str) -> Option<LeaseObject> {
+    let spec = object.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(me))?;
+    spec.holder_identity = Some(String::new());
+    Some(object)
+}
+
 enum Attempt {
     Taken(Box<LeaseObject>),
     HeldBy(String),
@@ -238,14 +245,12 @@ impl Leadership {
         self.lost.cancelled().await;
     }
 
-    /// Gives the Lease up, so that the next contender need not wait for it to run out. To be called when no write
-    /// of this process is under way any more.
+    /// Gives the Lease up, so that the next contender need not wait for it to run out; one that somebody else holds
+    /// by now is left alone. To be called when no write of this process is under way any more.
     pub async fn release(&self) {
         self.released.cancel();
-        let mut object = self.object.lock().await.clone();
-        if let Some(spec) = object.spec.as_mut() {
-            spec.holder_identity = Some(String::new());
-        }
+        let object = self.object.lock().await.clone();
+        let Some(object) = given_up(object, &self.lease.identity) else { return };
         let params = PostParams::default();
         let write = self.lease.api.replace(&self.lease.name, &params, &object);
         match timeout(RETRY * 2, write).await {
@@ -334,6 +339,14 @@ mod tests {
         assert_eq!(sighting.judge(&seen("2", "other"), "me", at(109)), Step::Wait, "renewed: counted anew");
         assert_eq!(sighting.judge(&seen("2", "other"), "me", at(118)), Step::Wait);
         assert_eq!(sighting.judge(&seen("2", "other"), "me", at(119)), Step::Take);
+    }
+
+    #[test]
+    fn only_an_own_lease_is_given_up() {
+        assert_eq!(given_up(seen("1", "me"), "me"), Some(seen("1", "")));
+        for holder in ["other", ""] {
+            assert_eq!(given_up(seen("1", holder), "me"), None, "{holder:?}");
+        }
     }
 
     #[test]

@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use metallb_api::{
-    BGPAdvertisement, Community, IPAddressPool, L2Advertisement,
-    names::{LABEL_STATUS_SERVICE_NAME, LABEL_STATUS_SERVICE_NAMESPACE},
-};
+use metallb_api::{BGPAdvertisement, Community, IPAddressPool, L2Advertisement};
 use metallb_core::{
     announced::{ANNOUNCED_REASON, Announcers, Judgement, Reason, judge},
     claim::{Claim, ServiceFacts},
@@ -22,6 +19,7 @@ use metallb_core::{
 };
 use metallb_proto::membership::Seed;
 
+use super::news::{News, Protocol, Said};
 use crate::{speaker::facts::SliceFacts, watch::Change};
 
 /// How long a Service is not announced before that is said: it takes a moment to begin, and to move.
@@ -32,44 +30,6 @@ const RETRY: Duration = Duration::from_secs(2);
 const KINDS: usize = 8;
 /// Services that are judged before anything else is done.
 const BATCH: usize = 256;
-
-/// What the watches bring.
-pub(super) enum News {
-    Layer2(Change<L2Advertisement>),
-    Bgp(Change<BGPAdvertisement>),
-    Communities(Change<Community>),
-    Nodes(Change<(String, plan::Node)>),
-    Slices(Change<SliceFacts>),
-    Speakers(Change<(String, Option<Seed>)>),
-    Said(Protocol, Change<Said>),
-}
-
-/// How a Service is announced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Protocol {
-    Layer2,
-    Bgp,
-}
-
-/// What a speaker says about one Service in a ServiceL2Status or ServiceBGPStatus.
-#[derive(Debug)]
-pub(super) struct Said {
-    object: String,
-    service: ServiceKey,
-    /// The node, when it announces.
-    node: Option<String>,
-}
-
-impl Said {
-    /// What an object with this metadata says, the status of which names `node`.
-    pub(super) fn of(metadata: kube::api::ObjectMeta, node: Option<String>) -> Self {
-        let labels = metadata.labels.unwrap_or_default();
-        let label = |name| labels.get(name).map(String::as_str).unwrap_or_default();
-        let service =
-            ServiceKey::new(label(LABEL_STATUS_SERVICE_NAMESPACE), label(LABEL_STATUS_SERVICE_NAME));
-        Self { object: metadata.name.unwrap_or_default(), service, node }
-    }
-}
 
 /// A condition that is to be written.
 #[derive(Debug)]

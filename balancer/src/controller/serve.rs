@@ -22,10 +22,7 @@ use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    announcing::{Announcing, News},
-    metrics::Metrics,
-    pools::Pools,
-    watch,
+    announcing::Announcing, answers::Answers, metrics::Metrics, news::News, pools::Pools, watch,
     write::Writer,
 };
 use crate::watch::{Change, Unreadable};
@@ -40,10 +37,6 @@ const BATCH: usize = 256;
 const IDLE: Duration = Duration::from_secs(3600);
 /// How long a write that failed waits for the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
-/// After a write that was not answered nothing is written for so long; each further one doubles it.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest such pause: an API server that is back does not wait for longer.
-const LAST_PAUSE: Duration = Duration::from_secs(5);
 /// What writes under way are given to finish when the program ends.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -86,41 +79,6 @@ struct State {
     told: Option<Vec<String>>,
     /// No attempt is made before.
     after: Duration,
-}
-
-/// Whether the API server answers.
-#[derive(Default)]
-struct Answers {
-    /// How long the pause after the last write that was not answered is; zero when the last one was.
-    pause: Duration,
-    /// When it ends.
-    until: Duration,
-}
-
-impl Answers {
-    /// A write has come back at `now`.
-    fn note(&mut self, answered: bool, now: Duration) {
-        if answered {
-            *self = Self::default();
-            return;
-        }
-        if self.pause.is_zero() {
-            self.pause = FIRST_PAUSE;
-        } else if now >= self.until {
-            // Those that were sent together fail together: they count once.
-            self.pause = (self.pause * 2).min(LAST_PAUSE);
-        }
-        self.until = now + self.pause;
-    }
-
-    /// How many writes may be under way at `now`: one alone finds out whether the API server is back.
-    fn writes(&self, now: Duration) -> usize {
-        match self.pause.is_zero() {
-            true => WRITES,
-            false if now < self.until => 0,
-            false => 1,
-        }
-    }
 }
 
 /// What is known, and the work under way.
@@ -249,9 +207,8 @@ impl Controller {
         let untold = self.state.told.is_none().then_some(self.state.after).filter(|after| *after > now);
         // A Lease that could not be renewed in time may be so a moment later.
         let lease = (!self.writer.may_write()).then_some(now + RETRY);
-        let pause =
-            (!self.answers.pause.is_zero()).then_some(self.answers.until).filter(|until| *until > now);
-        let telling = self.announcing.deadline().filter(|_| self.tellings.len() < TELLINGS && self.adopted);
+        let pause = self.answers.deadline(now);
+        let telling = self.announcing.deadline().filter(|_| self.may_tell(now));
         let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause, telling];
         known.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
@@ -365,7 +322,7 @@ impl Controller {
 
     fn start_writes(&mut self) {
         let now = self.clock.now();
-        while self.writes.len() < self.answers.writes(now) && self.writer.may_write() {
+        while self.writes.len() < self.answers.writes(now, WRITES) && self.writer.may_write() {
             let Some(write) = self.assigner.next(now) else { break };
             let announced = match &write.decision {
                 Decision::Assign { addresses, .. } => self.announcing.at_assignment(&write.facts, addresses),
@@ -378,11 +335,17 @@ impl Controller {
 
     fn start_tellings(&mut self) {
         let now = self.clock.now();
-        let idle = |controller: &Self| controller.adopted && controller.answers.writes(now) == WRITES;
-        while self.tellings.len() < TELLINGS && idle(self) && self.writer.may_write() {
-            let Some(telling) = self.announcing.next(self.assigner.services(), now) else { break };
+        while self.may_tell(now)
+            && let Some(telling) = self.announcing.next(self.assigner.services(), now)
+        {
             self.tellings.spawn(self.writer.clone().tell(telling));
         }
+    }
+
+    /// Whether anything may be written about announcing at `now`.
+    fn may_tell(&self, now: Duration) -> bool {
+        let answered = self.answers.writes(now, WRITES) == WRITES;
+        self.adopted && answered && self.tellings.len() < TELLINGS && self.writer.may_write()
     }
 
     fn finished(&mut self, (write, outcome): (Write, Outcome)) {

@@ -15,8 +15,8 @@ use metallb_core::{claim::ServiceFacts, selector::Labels};
 use serde::de::DeserializeOwned;
 
 use super::{
-    announcing::{News, Protocol, Said},
     lean::LeanService,
+    news::{News, Protocol, Said},
 };
 use crate::{
     speaker::facts,

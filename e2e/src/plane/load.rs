@@ -13,7 +13,10 @@ use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
     core::ApiResource,
-    runtime::watcher::{self, Event, watcher},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
 };
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -87,7 +90,8 @@ impl Load {
         let (turn, turned) = watch::channel(0);
         let (api, sightings) = (Api::<Service>::namespaced(client.clone(), SERVICES), seen.clone());
         let watching = tokio::spawn(async move {
-            let mut events = watcher(api, watcher::Config::default()).boxed();
+            // Without the pause this would go round and round while the API server is away.
+            let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
             while let Some(event) = events.next().await {
                 let mut seen = sightings.lock();
                 match event {

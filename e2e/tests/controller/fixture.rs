@@ -25,8 +25,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// A control plane with one pool `main` of a /16 and a user who makes load.
 pub(crate) struct World {
-    pub(crate) plane: Plane,
+    // First, so that it ends before what it watches does.
     pub(crate) load: Load,
+    pub(crate) plane: Plane,
     pub(crate) client: Client,
 }
 

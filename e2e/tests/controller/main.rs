@@ -4,6 +4,7 @@
 //! The program is that of `METALLB_CONTROLLER`.
 
 mod adoption;
+mod announced;
 mod answers;
 mod extremes;
 mod faults;
