@@ -167,6 +167,7 @@ e2e-controller: preflight ## The controller against a faulty API server: killed,
 
 .PHONY: e2e-full
 e2e-full: e2e e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer
+	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 
 # ---- packages: dist/install.yaml, the OLM bundle and catalog, the Helm chart
 
@@ -244,3 +245,9 @@ bench-controller: ## Measure the controller on a real API server; more in ARGS, 
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-balancer --bin controller
 	cargo build -q --release -p metallb-e2e --bin bench-controller
 	target/release/bench-controller --controller target/$(TARGET)/release/controller $(ARGS)
+
+.PHONY: bench-operator
+bench-operator: ## Measure the operator on a real API server; ARGS="--stops 200" stops leaders past their Lease instead
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-operator --bin operator
+	cargo build -q -p metallb-e2e --bin bench-operator
+	target/debug/bench-operator --operator target/$(TARGET)/release/operator $(ARGS)

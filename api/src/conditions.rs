@@ -19,6 +19,8 @@ pub const IP_FAILOVER_ABSENT: &str = "IPFailoverAbsent";
 pub const COMPATIBLE: &str = "Compatible";
 /// What the ConfigMap `config` of an older MetalLB says has become objects.
 pub const LEGACY_CONFIG_IMPORTED: &str = "LegacyConfigImported";
+/// The operator repairs and upgrades the load balancer.
+pub const MANAGED: &str = "Managed";
 /// Condition type of an AddressPool: it was accepted and is served.
 pub const READY: &str = "Ready";
 /// Condition type of an AddressPool: objects of its name exist that belong to somebody else.

@@ -56,6 +56,8 @@ pub const EXCLUDE_LB_LABEL: &str = "node.kubernetes.io/exclude-from-external-loa
 pub const MEMBERLIST_SECRET: &str = "metallb-memberlist";
 /// Key within [`MEMBERLIST_SECRET`].
 pub const MEMBERLIST_SECRET_KEY: &str = "secretkey";
+/// Key within [`MEMBERLIST_SECRET`] that was used before the one in [`MEMBERLIST_SECRET_KEY`], and is still accepted.
+pub const MEMBERLIST_SECRET_PREVIOUS_KEY: &str = "secretkey-previous";
 /// ConfigMap with the interfaces that never announce.
 pub const EXCLUDE_L2_CONFIG: &str = "metallb-excludel2";
 /// Key within [`EXCLUDE_L2_CONFIG`].

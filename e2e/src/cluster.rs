@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::signal::Signal,
+};
 
 use crate::{
     control_plane, deps,
@@ -239,6 +242,30 @@ pub fn load(archive: &Path) -> Result<()> {
         node_parts::import(&node(index), &archive)?;
     }
     Ok(())
+}
+
+/// Gives an image that every node has a further name.
+///
+/// # Errors
+/// When there is no cluster, or a node lacks the image.
+pub fn tag(image: &str, name: &str) -> Result<()> {
+    (1..=nodes()?).try_for_each(|index| node_parts::tag(&node(index), image, name))
+}
+
+/// Sends `signal` to the processes of pods that run `program`, and returns how many there were.
+///
+/// # Errors
+/// When one cannot be signalled.
+pub fn signal(program: &str, signal: Signal) -> Result<usize> {
+    processes::signal(program, signal)
+}
+
+/// Ends a part of the control plane, such as `kube-apiserver`, at once and starts it again.
+///
+/// # Errors
+/// When it does not run or cannot be started.
+pub fn restart(part: &str) -> Result<()> {
+    processes::restart(part)
 }
 
 /// One line a host: its name and addresses, and for a node whether it is Ready.

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod deploy;
 pub mod deps;
 pub mod exec;
+pub mod held;
 pub mod layout;
 pub mod observe;
 pub mod olm;

@@ -121,6 +121,17 @@ pub(crate) fn import(host: &Host, archive: &Path) -> Result<()> {
     output(command.arg(archive)).map(drop)
 }
 
+/// Gives an image that the node has a further name.
+pub(crate) fn tag(host: &Host, image: &str, name: &str) -> Result<()> {
+    let mut command = inside(host)?;
+    command
+        .arg(bin("ctr"))
+        .arg("-a")
+        .arg(socket(host))
+        .args(["-n", "k8s.io", "images", "tag", "--force", image, name]);
+    output(&mut command).map(drop)
+}
+
 /// A command that runs in the node's namespaces.
 fn inside(host: &Host) -> Result<Command> {
     let mut command = Command::new("nsenter");

@@ -48,10 +48,14 @@ impl Client {
     }
 }
 
-fn connect_until(target: SocketAddr, stop: &AtomicBool) -> Result<Vec<Duration>> {
-    // Only this thread moves to the client's network.
+/// Moves this thread, and no other, to the client's network.
+pub(crate) fn enter_client() -> Result<()> {
     let namespace = File::open(format!("/run/netns/{}", client().netns())).context("host client")?;
-    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
+}
+
+fn connect_until(target: SocketAddr, stop: &AtomicBool) -> Result<Vec<Duration>> {
+    enter_client()?;
     let mut outages = Vec::new();
     let mut last_answer: Option<Instant> = None;
     let mut failed = false;

@@ -46,6 +46,8 @@ pub struct Plane {
     port: u16,
     etcd: Option<Child>,
     api_server: Option<Child>,
+    /// Users whose requests are noted and who may do everything.
+    subjects: Vec<String>,
     /// How the API server is started.
     command: (PathBuf, Vec<String>),
     kubectl: PathBuf,
@@ -80,6 +82,15 @@ impl Plane {
     /// # Errors
     /// When a program cannot be built or started, or is not ready in time.
     pub async fn start() -> Result<Self> {
+        Self::start_for(&[]).await
+    }
+
+    /// The same with further users, each of whom may do everything and has a kubeconfig of its name.
+    ///
+    /// # Errors
+    /// As [`Plane::start`].
+    pub async fn start_for(further: &[String]) -> Result<Self> {
+        let subjects = [&[SUBJECT.to_owned()], further].concat();
         let programs = tools::build()?;
         let program = |name: &str| -> Result<&Path> {
             let found = programs.iter().find(|(known, _)| *known == name);
@@ -123,7 +134,7 @@ impl Plane {
         ];
         let command = (program("kube-apiserver")?.to_owned(), arguments);
         let kubectl = program("kubectl")?.to_owned();
-        let mut plane = Self { folder, port, etcd: None, api_server: None, command, kubectl };
+        let mut plane = Self { folder, port, etcd: None, api_server: None, subjects, command, kubectl };
         plane.write_files()?;
         plane.etcd = Some(plane.spawn(program("etcd")?, &etcd_arguments)?);
         plane.start_api_server().await?;
@@ -155,16 +166,18 @@ impl Plane {
         let key = rcgen::KeyPair::generate()?;
         fs::write(self.path("sa.key"), key.serialize_pem())?;
         fs::write(self.path("sa.pub"), key.public_key_pem())?;
-        let tokens = format!(
-            "{SUBJECT},{SUBJECT},1,system:masters\n{LOAD},{LOAD},2,system:masters\n{CONTROLLER},{ACCOUNT},3\n"
-        );
+        let masters = || self.subjects.iter().map(String::as_str).chain([LOAD]);
+        let mut tokens: String =
+            masters().map(|user| format!("{user},{user},{user},system:masters\n")).collect();
+        tokens.push_str(&format!("{CONTROLLER},{ACCOUNT},3\n"));
         fs::write(self.path("tokens.csv"), tokens)?;
+        let noted: Vec<&str> = self.subjects.iter().map(String::as_str).chain([ACCOUNT]).collect();
         let policy = json!({
             "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
-            "rules": [{ "level": "Metadata", "users": [SUBJECT, ACCOUNT] }, { "level": "None" }],
+            "rules": [{ "level": "Metadata", "users": noted }, { "level": "None" }],
         });
         fs::write(self.path("audit.yaml"), policy.to_string())?;
-        for user in [SUBJECT, LOAD, CONTROLLER] {
+        for user in masters().chain([CONTROLLER]) {
             let server = format!("https://127.0.0.1:{}", self.port);
             fs::write(self.path(user), kubeconfig(&server, user).to_string())?;
         }

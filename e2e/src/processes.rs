@@ -15,7 +15,7 @@ use nix::{
 };
 
 use crate::{
-    exec::wait_until,
+    exec::{on, wait_until},
     layout::{CGROUP_PREFIX, NETNS_PREFIX, state},
 };
 
@@ -72,6 +72,35 @@ pub(crate) fn end_all() -> Result<()> {
         }
         Ok(if left.is_empty() { None } else { Some(format!("processes {left:?}")) })
     })
+}
+
+/// Ends a part of the control plane at once and starts it again as it was.
+pub(crate) fn restart(name: &str) -> Result<()> {
+    let before = pid(name)?;
+    let line = fs::read(format!("/proc/{before}/cmdline")).with_context(|| format!("{name} does not run"))?;
+    let words: Vec<_> =
+        line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+    let (program, arguments) = words.split_first().context("an empty command")?;
+    kill(Pid::from_raw(before), Signal::SIGKILL)?;
+    wait_until(&format!("{name} to end"), Duration::from_secs(10), || {
+        // Its starter may be this process: then it is to be waited for.
+        let _ = nix::sys::wait::waitpid(Pid::from_raw(before), Some(nix::sys::wait::WaitPidFlag::WNOHANG));
+        Ok(alive(name).then(|| format!("process {before}")))
+    })?;
+    let arguments = arguments.iter().filter(|argument| !argument.is_empty());
+    spawn(name, on("cp", program).args(arguments))
+}
+
+/// Sends `signal` to the cluster's processes whose command is `program`; returns how many there were.
+pub(crate) fn signal(program: &str, signal: Signal) -> Result<usize> {
+    let is_it = |pid: &i32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|command| command.trim() == program)
+    };
+    let found: Vec<_> = ours().into_iter().filter(is_it).collect();
+    for pid in &found {
+        kill(Pid::from_raw(*pid), signal).with_context(|| format!("{signal} to {program} ({pid})"))?;
+    }
+    Ok(found.len())
 }
 
 /// Whether the process started under `name` is still there.

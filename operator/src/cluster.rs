@@ -4,6 +4,7 @@
 //! held and is given up before the Lease may be lost.
 
 mod existing;
+mod needs;
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +12,15 @@ use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
 };
-use k8s_openapi::api::core::v1::{Node, Pod};
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Node, NodeSpec, NodeStatus, Pod},
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
 use kube::{
     Api, Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
-    core::{ApiResource, DynamicObject, TypeMeta},
+    core::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta},
     runtime::{
         WatchStreamExt,
         events::{Event, EventType, Recorder, Reporter},
@@ -23,12 +28,14 @@ use kube::{
         watcher::{self, watcher},
     },
 };
+use metallb_api::conditions::{self, Report};
 use metallb_runtime::lease::Leadership;
 use rand::RngExt;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::{
+    health,
     kinds::Kind,
     neighbours::Neighbour,
     plan::{self, FIELD_MANAGER, StatusReport},
@@ -39,6 +46,7 @@ use crate::{
 };
 
 pub use existing::{Scope, existing};
+pub use needs::missing;
 
 /// What became of a write.
 #[derive(Debug)]
@@ -107,8 +115,9 @@ pub fn watch(client: &Client, settings: &Settings) -> impl Stream<Item = world::
     }));
     let nodes: Api<Node> = Api::all(client.clone());
     let config = watcher::Config::default().page_size(100);
-    streams
-        .push(source(Source::Nodes, nodes, config, trim_node, |event| world::Change::Node(Box::new(event))));
+    let images = [settings.controller_image.clone(), settings.speaker_image.clone()];
+    let trim = move |node: &mut Node| trim_node(node, &images.each_ref().map(String::as_str));
+    streams.push(source(Source::Nodes, nodes, config, trim, |event| world::Change::Node(Box::new(event))));
     stream::select_all(streams)
 }
 
@@ -180,17 +189,19 @@ fn drop_managed_fields<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-/// Of a node, only its conditions and what tells its subnets are read; its list of images may be long.
-fn trim_node(node: &mut Node) {
+/// Of a node, only these are read: its conditions, what tells its subnets, whether it is cordoned, and which of images
+/// like `images` it has.
+fn trim_node(node: &mut Node, images: &[&str]) {
     drop_managed_fields(node);
     if let Some(annotations) = &mut node.metadata.annotations {
         annotations.retain(|name, _| pool::ANNOTATIONS.contains(&name.as_str()));
     }
-    node.spec = None;
+    let unschedulable = node.spec.take().and_then(|spec| spec.unschedulable);
+    node.spec = Some(NodeSpec { unschedulable, ..NodeSpec::default() });
+    health::trim(node, images);
     if let Some(status) = &mut node.status {
-        let conditions = status.conditions.take();
-        *status = Default::default();
-        status.conditions = conditions;
+        let (conditions, images) = (status.conditions.take(), status.images.take());
+        *status = NodeStatus { conditions, images, ..NodeStatus::default() };
     }
 }
 
@@ -276,6 +287,14 @@ impl Cluster {
                 self.send(async { api.patch(&key.name, &params, &Patch::Apply(object)).await.map(Some) })
                     .await
             }
+            plan::Change::TakeFields(_, seen, fields) => {
+                let patch = json!({"metadata": {
+                    "uid": seen.uid, "resourceVersion": seen.resource_version, "managedFields": fields,
+                }});
+                let params = PatchParams::default();
+                self.send(async { api.patch(&key.name, &params, &Patch::Merge(&patch)).await.map(Some) })
+                    .await
+            }
             plan::Change::Delete(_, seen) => {
                 let preconditions = Preconditions {
                     uid: Some(seen.uid.clone()),
@@ -317,6 +336,37 @@ impl Cluster {
             Outcome::Failed(message) => Outcome::Failed(format!("{key}: status: {message}")),
             outcome => outcome,
         }
+    }
+
+    /// Says in OLM's OperatorCondition `name` whether the operator may be upgraded
+    /// (<https://olm.operatorframework.io/docs/concepts/crds/operatorcondition/>). OLM grants to read and patch it,
+    /// not to watch it. `Removed` when it says so already, or there is none.
+    pub async fn tell_olm(&self, namespace: &str, name: &str, report: &Report) -> Outcome {
+        let resource =
+            ApiResource::from_gvk(&GroupVersionKind::gvk("operators.coreos.com", "v2", "OperatorCondition"));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        self.send(async {
+            let Some(object) = api.get_opt(name).await? else { return Ok(None) };
+            let present = &object.data["spec"]["conditions"];
+            let before: Vec<Condition> = serde_json::from_value(present.clone()).unwrap_or_default();
+            let mut after = before.clone();
+            let now = Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default());
+            conditions::set(&mut after, std::slice::from_ref(report), object.metadata.generation, &now);
+            // Its own generation counts its own changes.
+            let says = |all: &[Condition]| {
+                let report = all.iter().find(|condition| condition.type_ == report.kind);
+                report.map(|report| (report.status.clone(), report.reason.clone(), report.message.clone()))
+            };
+            if says(&before) == says(&after) {
+                return Ok(None);
+            }
+            let patch = json!({
+                "metadata": {"resourceVersion": object.metadata.resource_version}, "spec": {"conditions": after},
+            });
+            let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            api.patch(name, &params, &Patch::Merge(&patch)).await.map(Some)
+        })
+        .await
     }
 
     /// Emits an Event. One that cannot be written is logged: the condition says the same.

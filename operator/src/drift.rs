@@ -62,14 +62,13 @@ pub fn difference(wanted: &Value, live: &Value, manager: &str) -> Option<Differe
     Some(Difference { field: display(&path), wanted, found, owner: other_owner(live, manager, &path) })
 }
 
-/// Fields that `manager` owns by having applied them, as a FieldsV1 tree.
+/// Fields that `manager` owns by having applied them or, where it must not overwrite what somebody else makes at the
+/// same moment, by having created the object; as a FieldsV1 tree.
 fn owned_fields(live: &Value, manager: &str) -> Map<String, Value> {
     let mut owned = Map::new();
     for entry in entries(live) {
-        let applied = entry["manager"] == manager && entry["operation"] == "Apply";
-        if let (true, Some(fields)) =
-            (applied && entry["subresource"].is_null(), entry["fieldsV1"].as_object())
-        {
+        let mine = entry["manager"] == manager && entry["subresource"].is_null();
+        if let (true, Some(fields)) = (mine, entry["fieldsV1"].as_object()) {
             merge(&mut owned, fields);
         }
     }
@@ -80,7 +79,7 @@ fn entries(live: &Value) -> impl Iterator<Item = &Value> {
     live["metadata"]["managedFields"].as_array().into_iter().flatten()
 }
 
-fn merge(into: &mut Map<String, Value>, fields: &Map<String, Value>) {
+pub(crate) fn merge(into: &mut Map<String, Value>, fields: &Map<String, Value>) {
     for (key, below) in fields {
         match (into.get_mut(key), below) {
             (Some(Value::Object(into)), Value::Object(below)) => merge(into, below),

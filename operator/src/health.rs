@@ -1,7 +1,9 @@
 //! How the workloads fare, from what the cluster says about them.
 //!
 //! Pure: the time comes in. A pod on a node that is not Ready is never a fault of the load balancer: it is excused and
-//! named.
+//! named. Nor does a rollout wait for it, or for a pod on a node that is cordoned or still pulls the image.
+
+mod images;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,11 +11,15 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment, DeploymentCondition},
-        core::v1::{ContainerStatus, Node, Pod},
+        core::v1::{ContainerStatus, Node, Pod, PodTemplateSpec},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::ResourceExt;
+
+use crate::plan::FIELD_MANAGER;
+
+pub use images::{lacks, trim};
 
 /// How long a pod on a Ready node may be not ready before an administrator is asked to look.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -44,9 +50,22 @@ pub struct Trouble {
     pub message: String,
 }
 
+/// How far a rollout has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// When something moved last: the workload was applied, a pod was made or became ready.
+    pub last: Option<Timestamp>,
+    /// Whether it is held up by something else than nodes that are not Ready, are cordoned or pull the image.
+    pub lags: bool,
+}
+
 /// How one workload fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Health {
+    /// The image that its pods are to run.
+    pub image: String,
+    /// The version that was applied, whether or not its pods run it yet.
+    pub version: Option<String>,
     /// Pods that should be ready now: those on nodes that are not Ready are left out.
     pub wanted: usize,
     /// Of them, those that are.
@@ -59,6 +78,23 @@ pub struct Health {
     pub excused: BTreeSet<String>,
     /// When a pod that is not ready becomes a trouble, if it does not become ready before.
     pub patience_ends: Option<Timestamp>,
+    /// How far the rollout has come that is under way, if one is.
+    pub progress: Progress,
+}
+
+/// What one pod means for its workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It is being removed.
+    Leaving,
+    /// Its node is not Ready.
+    Excused,
+    /// It is ready.
+    Ready,
+    /// It is not, but nobody can hurry it: its node is cordoned or pulls the image.
+    Waiting,
+    /// It is not, and should be.
+    Lagging,
 }
 
 impl Health {
@@ -82,10 +118,15 @@ pub fn of_deployment<'a>(
     let observed = is_observed(&deployment.metadata, status.observed_generation);
     let updated = status.updated_replicas.unwrap_or_default();
     let surplus = status.replicas.unwrap_or_default() > updated;
-    let mut health = Health { rolling_out: !observed || updated < replicas || surplus, ..Health::default() };
+    let template = spec.map(|spec| &spec.template);
+    let mut health = Health::of(&deployment.metadata, template);
+    health.rolling_out = !observed || updated < replicas || surplus;
+    let mut standings = Vec::new();
     for pod in pods {
-        health.take(pod, &node, now);
+        standings.push(health.take(pod, &node, now));
     }
+    let waiting = standings.iter().any(|standing| matches!(standing, Standing::Waiting | Standing::Excused));
+    health.progress.lags = !waiting || standings.contains(&Standing::Lagging);
     // A controller on a lost node is replaced on another one, so it is wanted all the same.
     health.excused.clear();
     health.wanted = count(replicas);
@@ -114,21 +155,22 @@ pub fn of_daemon_set<'a>(
     let status = daemon_set.status.clone().unwrap_or_default();
     let observed = is_observed(&daemon_set.metadata, status.observed_generation);
     let desired = count(status.desired_number_scheduled);
-    let mut health = Health::default();
-    let mut outdated_on_ready_nodes = 0;
-    let mut present = 0;
+    let mut health = Health::of(&daemon_set.metadata, daemon_set.spec.as_ref().map(|spec| &spec.template));
+    let mut standings = Vec::new();
     for pod in pods {
-        let excused_before = health.excused.len();
-        health.take(pod, &node, now);
-        present += 1;
         let generation = pod.labels().get("pod-template-generation");
         let current = daemon_set.annotations().get("deprecated.daemonset.template.generation");
         let outdated = generation.zip(current).is_some_and(|(pod, set)| pod != set);
-        outdated_on_ready_nodes += usize::from(outdated && health.excused.len() == excused_before);
+        standings.push((health.take(pod, &node, now), outdated));
     }
+    let outdated = standings.iter().any(|&(standing, outdated)| outdated && standing != Standing::Excused);
+    let waiting =
+        standings.iter().any(|(standing, _)| matches!(standing, Standing::Waiting | Standing::Excused));
+    let lagging = standings.iter().any(|&(standing, outdated)| !outdated && standing == Standing::Lagging);
     health.wanted = if observed { desired.saturating_sub(health.excused.len()) } else { desired.max(1) };
     health.ready = if observed { health.ready } else { 0 };
-    health.rolling_out = !observed || outdated_on_ready_nodes > 0 || present < desired;
+    health.rolling_out = !observed || outdated || standings.len() < desired;
+    health.progress.lags = lagging || !waiting;
     health.sorted()
 }
 
@@ -149,36 +191,66 @@ pub fn is_ready_node(node: &Node) -> bool {
 }
 
 impl Health {
+    fn of(metadata: &ObjectMeta, template: Option<&PodTemplateSpec>) -> Self {
+        let container = template.and_then(|template| template.spec.as_ref()?.containers.first());
+        let version = metadata.labels.as_ref().and_then(|labels| labels.get("app.kubernetes.io/version"));
+        let applied =
+            metadata.managed_fields.iter().flatten().filter(|entry| {
+                entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.subresource.is_none()
+            });
+        let last = applied.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max();
+        Self {
+            image: container.and_then(|container| container.image.clone()).unwrap_or_default(),
+            version: version.cloned(),
+            progress: Progress { last, lags: false },
+            ..Self::default()
+        }
+    }
+
     fn sorted(mut self) -> Self {
         self.troubles.sort();
         self.troubles.dedup();
         self
     }
 
-    fn take<'a>(&mut self, pod: &Pod, node: &impl Fn(&str) -> Option<&'a Node>, now: Timestamp) {
+    fn take<'a>(&mut self, pod: &Pod, node: &impl Fn(&str) -> Option<&'a Node>, now: Timestamp) -> Standing {
         if pod.metadata.deletion_timestamp.is_some() {
-            return;
+            return Standing::Leaving;
         }
         let node_name = node_of(pod);
+        let placed = node_name.and_then(node);
         if let Some(name) = node_name
-            && !node(name).is_some_and(is_ready_node)
+            && !placed.is_some_and(is_ready_node)
         {
             self.excused.insert(name.to_owned());
-            return;
+            return Standing::Excused;
         }
         let ready = condition(pod, "Ready");
-        if ready.is_some_and(|(status, _)| status == "True") {
+        let is_ready = ready.is_some_and(|(status, _)| status == "True");
+        let became_ready = ready.and_then(|(_, since)| since).filter(|_| is_ready);
+        let moved = [pod.metadata.creation_timestamp.as_ref(), became_ready].into_iter().flatten();
+        self.progress.last = moved.map(|time| time.0).chain(self.progress.last).max();
+        if is_ready {
             self.ready += 1;
-            return;
+            return Standing::Ready;
         }
+        let standing = match placed {
+            Some(node) if is_cordoned(node) => Standing::Waiting,
+            Some(node)
+                if trouble(pod).is_none() && images::of_pod(pod).any(|image| images::lacks(node, image)) =>
+            {
+                Standing::Waiting
+            }
+            _ => Standing::Lagging,
+        };
         let place = node_name.map(|node| format!(" on node {node}")).unwrap_or_default();
         let pod_name = pod.name_any();
         if let Some((cause, says)) = trouble(pod) {
             self.troubles.push(Trouble { cause, message: format!("pod {pod_name}{place}: {says}") });
-            return;
+            return standing;
         }
         let since = ready.and_then(|(_, since)| since).or(pod.metadata.creation_timestamp.as_ref());
-        let Some(ends) = since.and_then(|since| since.0.checked_add(PATIENCE).ok()) else { return };
+        let Some(ends) = since.and_then(|since| since.0.checked_add(PATIENCE).ok()) else { return standing };
         if now >= ends {
             let message = format!(
                 "pod {pod_name}{place}: not ready for more than {} s{}",
@@ -189,7 +261,12 @@ impl Health {
         } else {
             self.patience_ends = Some(self.patience_ends.map_or(ends, |before| before.min(ends)));
         }
+        standing
     }
+}
+
+fn is_cordoned(node: &Node) -> bool {
+    node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default()
 }
 
 fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<(&'a str, Option<&'a Time>)> {

@@ -16,6 +16,8 @@ use metallb_api::{
 
 /// Secret with the webhooks' certificate, where the operator makes it.
 pub const CERTIFICATE_SECRET: &str = "metallb-operator-webhook-server-cert";
+/// Secret with the key of the gossip, as MetalLB's manifests and older operators name it.
+pub const OLDER_SECRET: &str = "memberlist";
 /// Service of the webhooks.
 pub const WEBHOOK_SERVICE: &str = "metallb-operator-webhook-service";
 
@@ -34,6 +36,8 @@ pub enum Kind {
     BgpAdvertisement,
     /// Key of the gossip.
     Secret,
+    /// Key of the gossip under the name that older installers gave it.
+    OlderSecret,
     /// Configuration of the programs.
     ConfigMap,
     /// The controller.
@@ -56,6 +60,8 @@ pub enum Kind {
     BfdProfile,
     /// Names of communities.
     Community,
+    /// BGP configuration that others give to frr-k8s.
+    FrrConfiguration,
     /// Certificate of the webhooks.
     Certificate,
     /// Which requests the API server asks the webhooks about.
@@ -64,13 +70,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which objects of one installation are needed.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::MetalLb,
         Self::AddressPool,
         Self::IpAddressPool,
         Self::L2Advertisement,
         Self::BgpAdvertisement,
         Self::Secret,
+        Self::OlderSecret,
         Self::ConfigMap,
         Self::Deployment,
         Self::DaemonSet,
@@ -82,6 +89,7 @@ impl Kind {
         Self::BgpPeer,
         Self::BfdProfile,
         Self::Community,
+        Self::FrrConfiguration,
         Self::Certificate,
         Self::WebhookConfiguration,
     ];
@@ -95,7 +103,7 @@ impl Kind {
             Self::IpAddressPool => ApiResource::erase::<IPAddressPool>(&()),
             Self::L2Advertisement => ApiResource::erase::<L2Advertisement>(&()),
             Self::BgpAdvertisement => ApiResource::erase::<BGPAdvertisement>(&()),
-            Self::Secret | Self::Certificate => ApiResource::erase::<Secret>(&()),
+            Self::Secret | Self::OlderSecret | Self::Certificate => ApiResource::erase::<Secret>(&()),
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
             Self::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
@@ -107,6 +115,11 @@ impl Kind {
             Self::BgpPeer => ApiResource::erase::<BGPPeer>(&()),
             Self::BfdProfile => ApiResource::erase::<BFDProfile>(&()),
             Self::Community => ApiResource::erase::<Community>(&()),
+            Self::FrrConfiguration => ApiResource::from_gvk(&GroupVersionKind::gvk(
+                "frrk8s.metallb.io",
+                "v1beta1",
+                "FRRConfiguration",
+            )),
             Self::WebhookConfiguration => ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
         }
     }
@@ -115,13 +128,16 @@ impl Kind {
     /// no effect, and webhook configurations have no namespace.
     #[must_use]
     pub fn everywhere(self) -> bool {
-        matches!(self, Self::MetalLb | Self::WebhookConfiguration)
+        matches!(self, Self::MetalLb | Self::FrrConfiguration | Self::WebhookConfiguration)
     }
 
     /// Whether a cluster need not know the kind.
     #[must_use]
     pub fn optional(self) -> bool {
-        matches!(self, Self::ServiceMonitor | Self::PodMonitor | Self::PrometheusRule)
+        matches!(
+            self,
+            Self::ServiceMonitor | Self::PodMonitor | Self::PrometheusRule | Self::FrrConfiguration
+        )
     }
 
     /// Label selector of the objects that are read, of kinds of which few objects matter.
@@ -139,6 +155,7 @@ impl Kind {
     pub fn only(self) -> Option<&'static str> {
         match self {
             Self::Secret => Some(names::MEMBERLIST_SECRET),
+            Self::OlderSecret => Some(OLDER_SECRET),
             Self::Certificate => Some(CERTIFICATE_SECRET),
             _ => None,
         }
@@ -158,7 +175,7 @@ impl fmt::Display for Kind {
             Self::IpAddressPool => "IPAddressPool",
             Self::L2Advertisement => "L2Advertisement",
             Self::BgpAdvertisement => "BGPAdvertisement",
-            Self::Secret | Self::Certificate => "Secret",
+            Self::Secret | Self::OlderSecret | Self::Certificate => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Deployment => "Deployment",
             Self::DaemonSet => "DaemonSet",
@@ -170,6 +187,7 @@ impl fmt::Display for Kind {
             Self::BgpPeer => "BGPPeer",
             Self::BfdProfile => "BFDProfile",
             Self::Community => "Community",
+            Self::FrrConfiguration => "FRRConfiguration",
             Self::WebhookConfiguration => "ValidatingWebhookConfiguration",
         })
     }

@@ -5,8 +5,10 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use clap::Parser;
 use metallb_operator::{
+    metrics::Metrics,
     reconcile::{self, Certificates},
     settings::Settings,
     tls,
@@ -14,6 +16,7 @@ use metallb_operator::{
 };
 use metallb_runtime::{
     logs::{self, LogLevel},
+    metrics::Endpoint,
     probes::{self, Readiness},
     shutdown,
 };
@@ -30,6 +33,9 @@ struct Flags {
     /// Port of the probes /healthz and /readyz.
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Address of the metrics over HTTPS, such as `:8443`; none when 0.
+    #[arg(long, default_value = "0")]
+    metrics_addr: String,
     /// Port of the webhooks.
     #[arg(long, default_value_t = 9443)]
     webhook_port: u16,
@@ -89,8 +95,11 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         readiness,
         cancel.clone(),
     ));
+    let metrics = Metrics::default();
+    let shown = tokio::spawn(show(flags.metrics_addr, metrics.clone(), client.clone(), cancel.clone()));
     tokio::select! {
-        result = reconcile::run(client, &settings, certificates, &cancel) => result,
+        result = reconcile::run(client, &settings, certificates, metrics, &cancel) => result,
+        result = lasting(shown, &cancel) => result,
         result = lasting(probes, &cancel) => result,
         result = lasting(webhooks, &cancel) => result,
     }
@@ -103,6 +112,27 @@ async fn lasting(server: JoinHandle<anyhow::Result<()>>, cancel: &CancellationTo
         std::future::pending::<()>().await;
     }
     ended
+}
+
+/// Serves the metrics at `address`, if anywhere.
+async fn show(
+    address: String,
+    metrics: Metrics,
+    client: kube::Client,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    if address == "0" {
+        cancel.cancelled().await;
+        return Ok(());
+    }
+    let address = match address.strip_prefix(':') {
+        Some(port) => any(port.parse().with_context(|| format!("--metrics-addr={address}: not a port"))?),
+        None => address
+            .parse()
+            .with_context(|| format!("--metrics-addr={address}: not an address with a port"))?,
+    };
+    let endpoint = Endpoint { address, certificates: None };
+    metallb_runtime::metrics::serve(endpoint, metrics.registry(), client, cancel).await
 }
 
 /// All addresses of both families, where the host has both.

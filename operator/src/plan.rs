@@ -2,17 +2,21 @@
 //!
 //! Pure: the time and a random key come in. The whole plan is made anew each time; in steady state it is empty.
 
+mod adopt;
 mod compatibility;
 mod import;
 mod installation;
 mod pools;
 mod report;
+mod upgrade;
 mod webhooks;
+
+use std::fmt;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{ResourceExt, core::DynamicObject};
-use metallb_api::names;
+use metallb_api::{conditions::Report, names};
 use serde_json::Value;
 
 pub use report::{EventNote, StatusReport};
@@ -24,6 +28,7 @@ use crate::{
     drift::{self, Difference},
     kinds::{Key, Kind},
     render::MANAGED_BY,
+    rollout::Step,
     settings::Settings,
     world::{Source, World},
 };
@@ -44,10 +49,45 @@ pub struct Situation<'a> {
     pub attempts: &'a Attempts,
     /// The time.
     pub now: Timestamp,
-    /// The key of the speakers' gossip that was seen last, or a random one: used when there is none.
-    pub gossip_key: &'a str,
+    /// Keys of the speakers' gossip.
+    pub gossip: &'a Gossip,
+    /// What the programs need and the cluster lacks.
+    pub missing: &'a [String],
     /// A new certificate of the webhooks, when one is due.
     pub new_certificate: Option<&'a Material>,
+}
+
+/// Keys of the speakers' gossip.
+#[derive(Clone)]
+pub struct Gossip {
+    /// The one that was seen last, or a random one: used when there is none.
+    pub key: String,
+    /// The one before it, if somebody replaced it.
+    pub previous: Option<String>,
+    is_seen: bool,
+}
+
+impl fmt::Debug for Gossip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Gossip")
+    }
+}
+
+impl Gossip {
+    /// Starts with a key that is used if the cluster has none.
+    #[must_use]
+    pub fn new(random: String) -> Self {
+        Self { key: random, previous: None, is_seen: false }
+    }
+
+    /// Takes in which key the cluster has.
+    pub fn see(&mut self, key: String) {
+        if self.is_seen && self.key != key {
+            self.previous = Some(std::mem::take(&mut self.key));
+        }
+        self.is_seen = true;
+        self.key = key;
+    }
 }
 
 /// What is to be done.
@@ -57,8 +97,27 @@ pub struct Plan {
     pub stages: Vec<Vec<Change>>,
     /// What is to be told on resources, once there are no changes left.
     pub reports: Vec<StatusReport>,
+    /// What was seen of the installation, in short; `None` when nothing was judged.
+    pub summary: Option<Summary>,
     /// When to plan again even if nothing is seen.
     pub wake: Option<Timestamp>,
+}
+
+/// What was seen of an installation, in short: for OLM and the metrics.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Condition Upgradeable.
+    pub upgradeable: Option<Report>,
+    /// Whether the installation is looked after.
+    pub is_managed: bool,
+    /// How many workloads are, or may be, IP failover.
+    pub ip_failover: usize,
+    /// What a rollout is at.
+    pub step: Option<Step>,
+    /// Whether it has stopped.
+    pub is_stalled: bool,
+    /// How many objects the installation has.
+    pub objects: usize,
 }
 
 /// One write.
@@ -70,6 +129,9 @@ pub enum Change {
     Apply(Key, Value, Option<Difference>),
     /// Deletes exactly the object that was seen.
     Delete(Key, Seen),
+    /// Says who owns which field of exactly the object that was seen: fields that an older installer set become the
+    /// operator's, so that those which are not wanted go.
+    TakeFields(Key, Seen, Value),
 }
 
 /// An object as it was seen.
@@ -86,16 +148,19 @@ impl Change {
     #[must_use]
     pub fn key(&self) -> &Key {
         match self {
-            Self::Create(key, _) | Self::Apply(key, ..) | Self::Delete(key, _) => key,
+            Self::Create(key, _)
+            | Self::Apply(key, ..)
+            | Self::Delete(key, _)
+            | Self::TakeFields(key, ..) => key,
         }
     }
 
-    /// What is to be written; null for a deletion.
+    /// What is to be written of the object; null where nothing is.
     #[must_use]
     pub fn wanted(&self) -> &Value {
         match self {
             Self::Create(_, object) | Self::Apply(_, object, _) => object,
-            Self::Delete(..) => &Value::Null,
+            Self::Delete(..) | Self::TakeFields(..) => &Value::Null,
         }
     }
 }

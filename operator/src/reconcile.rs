@@ -1,15 +1,21 @@
 //! The operator's one loop: see, plan, change, see what became of it, report.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use anyhow::bail;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::{FutureExt, Stream, StreamExt, future::join_all};
 use jiff::Timestamp;
 use kube::{Client, core::DynamicObject};
-use metallb_api::names;
+use metallb_api::{conditions::Report, names};
 use metallb_runtime::lease::Lease;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,14 +24,19 @@ use crate::{
     cluster::{self, Cluster, Outcome},
     drift::Difference,
     kinds::{Kind, WEBHOOK_SERVICE},
-    plan::{self, Change, Plan, Situation},
-    settings::Settings,
+    metrics::Metrics,
+    needs,
+    plan::{self, Change, Gossip, Plan, Situation, Summary},
+    settings::{REQUEST_TIMEOUT, Settings},
     webhook::Identity,
     world::{self, Source, World},
 };
 
 /// Name of the Lease that one operator holds.
 pub const LEASE: &str = "metallb.io.metallboperator";
+/// How often it is asked whether the cluster has what the programs need, while it has and while it has not.
+const NEEDS_MET: Duration = Duration::from_secs(600);
+const NEEDS_OPEN: Duration = Duration::from_secs(10);
 /// Plans carried out in a row before what the watches saw meanwhile is looked at.
 const ROUNDS: usize = 8;
 
@@ -38,12 +49,13 @@ pub async fn run(
     client: Client,
     settings: &Settings,
     certificates: Certificates,
+    metrics: Metrics,
     cancel: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut watches = pin!(cluster::watch(&client, settings));
     let lease = Lease::new(client.clone(), &settings.namespace, LEASE, &settings.pod_name);
     let mut acquiring = pin!(lease.acquire(cancel).fuse());
-    let mut operator = Operator::new(settings, certificates);
+    let mut operator = Operator::new(settings, certificates, metrics);
     let leadership = loop {
         tokio::select! {
             acquired = &mut acquiring => match acquired? {
@@ -55,13 +67,39 @@ pub async fn run(
             }
         }
     };
-    let cluster = Cluster::new(client, leadership.clone(), &settings.pod_name);
+    let cluster = Cluster::new(client.clone(), leadership.clone(), &settings.pod_name);
+    let (sender, missing) = watch::channel(None);
+    let asking = tokio::spawn(ask(client, settings.namespace.clone(), sender));
     let result = tokio::select! {
         () = leadership.lost() => Err(anyhow::anyhow!("the Lease {LEASE} went to another operator")),
-        result = operator.lead(watches, &cluster, cancel) => result,
+        result = operator.lead(watches, missing, &cluster, cancel) => result,
     };
+    asking.abort();
     leadership.release().await;
     result
+}
+
+/// Asks from time to time whether the cluster has what the programs need.
+async fn ask(client: Client, namespace: String, missing: watch::Sender<Option<Vec<String>>>) {
+    let needs = match needs::all() {
+        Ok(needs) => needs,
+        Err(error) => return tracing::error!(error, "the rules of the programs cannot be read"),
+    };
+    loop {
+        let answer = cluster::missing(&client, &namespace, &needs).await;
+        let pause = match &answer {
+            Ok(found) if found.is_empty() => NEEDS_MET,
+            _ => NEEDS_OPEN,
+        };
+        match answer {
+            Ok(found) => missing.send_replace(Some(found)),
+            Err(error) => {
+                tracing::warn!(%error, "what the programs need could not be asked");
+                None
+            }
+        };
+        sleep(pause).await;
+    }
 }
 
 /// Where the webhooks' certificate comes from.
@@ -78,14 +116,29 @@ struct Operator<'a> {
     world: World,
     attempts: Attempts,
     /// The key that was seen last, so that a Secret that somebody deletes comes back as it was.
-    gossip_key: String,
+    gossip: Gossip,
+    /// What the programs need and the cluster lacks.
+    missing: Vec<String>,
+    /// What OLM was told last.
+    upgradeable: Option<Report>,
+    metrics: Metrics,
+    /// When the rollout began that runs.
+    rolling_since: Option<Instant>,
 }
 
 impl<'a> Operator<'a> {
-    fn new(settings: &'a Settings, certificates: Certificates) -> Self {
-        let gossip_key = BASE64_STANDARD.encode(rand::random::<[u8; 32]>());
-        let (world, attempts) = (World::default(), Attempts::default());
-        Self { settings, certificates, world, attempts, gossip_key }
+    fn new(settings: &'a Settings, certificates: Certificates, metrics: Metrics) -> Self {
+        Self {
+            settings,
+            certificates,
+            world: World::default(),
+            attempts: Attempts::default(),
+            gossip: Gossip::new(BASE64_STANDARD.encode(rand::random::<[u8; 32]>())),
+            missing: Vec::new(),
+            upgradeable: None,
+            metrics,
+            rolling_since: None,
+        }
     }
 
     fn see(&mut self, change: world::Change) -> bool {
@@ -96,7 +149,7 @@ impl<'a> Operator<'a> {
             self.identify();
         }
         if let Some(key) = self.world.objects(Kind::Secret).find_map(gossip_key) {
-            self.gossip_key = key;
+            self.gossip.see(key);
         }
         changed
     }
@@ -145,14 +198,21 @@ impl<'a> Operator<'a> {
     async fn lead(
         &mut self,
         mut watches: impl Stream<Item = world::Change> + Unpin,
+        mut missing: watch::Receiver<Option<Vec<String>>>,
         cluster: &Cluster,
         cancel: &CancellationToken,
     ) -> anyhow::Result<()> {
+        // A rollout must not begin before this is known; nothing else waits for an answer that does not come.
+        if let Ok(Ok(found)) = timeout(REQUEST_TIMEOUT, missing.wait_for(Option::is_some)).await {
+            self.missing = found.clone().unwrap_or_default();
+        }
         let mut due = true;
         let mut wake = None;
         loop {
             if due {
+                let began = Instant::now();
                 wake = self.converge(cluster).await?;
+                self.metrics.reconciled(began.elapsed());
             }
             let pause = wake.map(|time: Timestamp| time.duration_since(Timestamp::now()));
             let pause = pause.map(|pause| Duration::try_from(pause).unwrap_or_default());
@@ -164,6 +224,10 @@ impl<'a> Operator<'a> {
                     None => bail!("the watches ended"),
                 },
                 () = sleep(pause.unwrap_or_default()), if pause.is_some() => due = true,
+                Ok(()) = missing.changed() => {
+                    self.missing = missing.borrow_and_update().clone().unwrap_or_default();
+                    due = true;
+                }
             }
             // Whatever else has come in meanwhile is planned for at once.
             while let Some(Some(change)) = watches.next().now_or_never() {
@@ -172,21 +236,35 @@ impl<'a> Operator<'a> {
         }
     }
 
+    /// Shows what was seen in the metrics.
+    fn show(&mut self, summary: &Summary) {
+        let began = *self.rolling_since.get_or_insert_with(Instant::now);
+        self.metrics.show(summary, summary.step.is_some().then_some(began));
+        if summary.step.is_none() {
+            self.rolling_since = None;
+        }
+    }
+
     /// Carries plans out until there is nothing to change, then reports. When to look again.
     async fn converge(&mut self, cluster: &Cluster) -> anyhow::Result<Option<Timestamp>> {
         for _ in 0..ROUNDS {
             let now = Timestamp::now();
             let (new_certificate, due) = self.certify(now);
-            let Plan { stages, reports, wake } = plan::plan(Situation {
+            let Plan { stages, reports, wake, summary } = plan::plan(Situation {
                 settings: self.settings,
                 world: &self.world,
                 attempts: &self.attempts,
                 now,
-                gossip_key: &self.gossip_key,
+                gossip: &self.gossip,
+                missing: &self.missing,
                 new_certificate: new_certificate.as_ref(),
             });
             let wake = wake.into_iter().chain(due).min();
+            if let Some(summary) = &summary {
+                self.show(summary);
+            }
             if stages.is_empty() {
+                self.tell_olm(cluster, summary.and_then(|summary| summary.upgradeable)).await?;
                 return self.report(cluster, reports, wake).await;
             }
             if !self.change(cluster, &stages).await? {
@@ -232,17 +310,19 @@ impl<'a> Operator<'a> {
                 }
                 let found = match change {
                     Change::Apply(_, _, found) => found.clone(),
-                    Change::Create(..) | Change::Delete(..) => None,
+                    Change::Create(..) | Change::Delete(..) | Change::TakeFields(..) => None,
                 };
                 let difference = found.as_ref().map(ToString::to_string);
                 let repaired = self.attempts.succeeded(key, change.wanted(), found, left, now);
                 tracing::info!(object = %key, difference, repaired, "applied");
+                self.metrics.wrote(key.kind, repaired);
                 self.world.wrote(key.kind, *object);
                 self.identify();
                 Ok(Learnt::Done)
             }
             Outcome::Removed => {
                 tracing::info!(object = %key, "removed");
+                self.metrics.wrote(key.kind, false);
                 self.attempts.removed(key);
                 self.world.removed(key);
                 Ok(Learnt::Done)
@@ -250,11 +330,30 @@ impl<'a> Operator<'a> {
             Outcome::Outdated => Ok(Learnt::Outdated),
             Outcome::Failed(message) => {
                 tracing::warn!(object = %key, message, "not written");
+                self.metrics.failed(key.kind);
                 self.attempts.failed(key, change.wanted(), message, now);
                 Ok(Learnt::Failed)
             }
             Outcome::NotLeading => bail!("the Lease {LEASE} was lost"),
         }
+    }
+
+    /// Tells OLM whether the operator may be upgraded, if OLM asks and has not been told the same.
+    async fn tell_olm(&mut self, cluster: &Cluster, upgradeable: Option<Report>) -> anyhow::Result<()> {
+        let (Some(name), Some(report)) = (&self.settings.operator_condition, upgradeable) else {
+            return Ok(());
+        };
+        if self.upgradeable.as_ref() == Some(&report) {
+            return Ok(());
+        }
+        match cluster.tell_olm(&self.settings.namespace, name, &report).await {
+            Outcome::Failed(message) => tracing::warn!(name, message, "OperatorCondition not written"),
+            Outcome::NotLeading => bail!("the Lease {LEASE} was lost"),
+            Outcome::Written(_) | Outcome::Removed => self.upgradeable = Some(report),
+            // Somebody else wrote it meanwhile: it is read and written again with the next report.
+            Outcome::Outdated => {}
+        }
+        Ok(())
     }
 
     async fn report(
@@ -273,6 +372,7 @@ impl<'a> Operator<'a> {
                 Outcome::Removed | Outcome::Outdated => {}
                 Outcome::Failed(message) => {
                     tracing::warn!(object = %report.key, message, "status not written");
+                    self.metrics.failed(report.key.kind);
                     self.attempts.failed(&report.key, &report.status, message, now);
                     let until = self.attempts.held_until(&report.key, &report.status, now);
                     wake = wake.into_iter().chain(until).min();

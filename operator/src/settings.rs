@@ -21,6 +21,8 @@ pub struct Settings {
     pub ports: Ports,
     /// What a MetalLB resource leaves open.
     pub defaults: Defaults,
+    /// The OperatorCondition by which OLM asks whether the operator may be upgraded, if OLM installed it.
+    pub operator_condition: Option<String>,
 }
 
 /// What is done where a MetalLB resource says nothing about it.
@@ -104,9 +106,11 @@ impl Settings {
             pod_name: environment.required("POD_NAME"),
             controller_image: environment.image("CONTROLLER_IMAGE"),
             speaker_image: environment.image("SPEAKER_IMAGE"),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: environment.text("OPERAND_VERSION", env!("CARGO_PKG_VERSION")),
             ports,
             defaults,
+            operator_condition: (environment.lookup)("OPERATOR_CONDITION_NAME")
+                .filter(|name| !name.is_empty()),
         };
         if environment.problems.is_empty() { Ok(settings) } else { Err(Problems(environment.problems)) }
     }
@@ -128,6 +132,10 @@ impl<L: Fn(&str) -> Option<String>> Environment<L> {
             self.problem(variable, "is not set");
         }
         value
+    }
+
+    fn text(&self, variable: &str, default: &str) -> String {
+        (self.lookup)(variable).filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned())
     }
 
     /// A container image. Its tag and digest are the container runtime's to judge; what no runtime could take as
@@ -218,6 +226,7 @@ mod tests {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 ports: Ports { metrics: 9120, probes: 17472, memberlist: 7946 },
                 defaults: Defaults { network_policies: true, monitors: Monitors::None },
+                operator_condition: None,
             })
         );
     }

@@ -5,7 +5,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use metallb_api::{
-    conditions::{AVAILABLE, COMPATIBLE, DEGRADED, IP_FAILOVER_ABSENT, PROGRESSING, Report, UPGRADEABLE},
+    Component,
+    conditions::{
+        AVAILABLE, COMPATIBLE, DEGRADED, IP_FAILOVER_ABSENT, MANAGED, PROGRESSING, Report, UPGRADEABLE,
+    },
     names,
 };
 
@@ -13,6 +16,7 @@ use crate::{
     gate::{Finding, Severity},
     health::{Cause, Health},
     install::{BgpBackend, Problem},
+    rollout::{Kept, Rollout, Step},
 };
 
 /// Why a condition says what it says.
@@ -57,11 +61,18 @@ pub enum Reason {
     LegacyConfigFound,
     LegacyConfigInvalid,
     LegacyConfigImported,
+    Managed,
+    Unmanaged,
+    WaitingForApproval,
+    UpgradeStalled,
+    UpgradeFailed,
+    RequirementsMissing,
+    BgpInUse,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 45] = [
         Self::Available,
         Self::Upgradeable,
         Self::Progressing,
@@ -100,6 +111,13 @@ impl Reason {
         Self::LegacyConfigFound,
         Self::LegacyConfigInvalid,
         Self::LegacyConfigImported,
+        Self::Managed,
+        Self::Unmanaged,
+        Self::WaitingForApproval,
+        Self::UpgradeStalled,
+        Self::UpgradeFailed,
+        Self::RequirementsMissing,
+        Self::BgpInUse,
     ];
 
     /// As it stands in a condition.
@@ -144,6 +162,13 @@ impl Reason {
             Self::LegacyConfigFound => "LegacyConfigFound",
             Self::LegacyConfigInvalid => "LegacyConfigInvalid",
             Self::LegacyConfigImported => "LegacyConfigImported",
+            Self::Managed => "Managed",
+            Self::Unmanaged => "Unmanaged",
+            Self::WaitingForApproval => "WaitingForApproval",
+            Self::UpgradeStalled => "UpgradeStalled",
+            Self::UpgradeFailed => "UpgradeFailed",
+            Self::RequirementsMissing => "RequirementsMissing",
+            Self::BgpInUse => "BGPInUse",
         }
     }
 }
@@ -170,6 +195,8 @@ pub enum Refusal {
     IpFailover(Vec<Finding>),
     /// Objects of these names exist and were made by somebody else.
     Foreign(Vec<String>),
+    /// An installation that is to be taken over runs BGP sessions that others configured.
+    BgpOfOthers(Vec<String>),
 }
 
 /// What was seen of an installation.
@@ -181,6 +208,8 @@ pub struct Observation {
     pub controller: Option<Health>,
     /// The speakers, if their DaemonSet is there.
     pub speaker: Option<Health>,
+    /// How many objects the installation has.
+    pub objects: usize,
     /// Objects still to be applied or removed.
     pub pending: Vec<String>,
     /// What the API server refused.
@@ -199,6 +228,20 @@ pub struct Observation {
     pub has_pool: bool,
     /// Who was asked to speak BGP.
     pub bgp_backend: BgpBackend,
+    /// Version of this operator, and so of what it installs.
+    pub version: String,
+    /// The last version that is known to have worked.
+    pub known_version: Option<String>,
+    /// Where the rollout of `version` stands.
+    pub rollout: Rollout,
+    /// Why it is not rolled out.
+    pub kept: Option<Kept>,
+    /// Why the last version that worked is not put back although it should be.
+    pub no_rollback: Option<String>,
+    /// What is needed and the cluster lacks.
+    pub missing: Vec<String>,
+    /// Objects that differ from what they would be, when the resource is not to be looked after.
+    pub unmanaged: Option<Vec<String>>,
 }
 
 /// What was found of IP failover.
@@ -231,21 +274,47 @@ fn limited(message: String) -> String {
 pub fn conditions(seen: &Observation, before: &[Condition], generation: Option<i64>) -> Vec<Report> {
     let available = available(seen);
     let progressing = progressing(seen, available.status, before, generation);
-    let rolling_out =
-        [&seen.controller, &seen.speaker].into_iter().flatten().any(|health| health.rolling_out);
-    let upgradeable = if rolling_out || !seen.pending.is_empty() {
-        report(UPGRADEABLE, false, Reason::RollingOut, "a change is being carried out")
-    } else {
-        report(UPGRADEABLE, true, Reason::Upgradeable, "")
-    };
     let compatible = match seen.concerns.as_slice() {
         [] => report(COMPATIBLE, true, Reason::Compatible, ""),
         concerns => report(COMPATIBLE, false, Reason::Incompatible, concerns.join("; ")),
     };
-    let mut reports =
-        vec![available, upgradeable, progressing, degraded(seen), ip_failover_absent(seen), compatible];
+    let mut reports = vec![
+        available,
+        upgradeable(seen),
+        progressing,
+        degraded(seen),
+        ip_failover_absent(seen),
+        compatible,
+        managed(seen),
+    ];
     reports.extend(seen.legacy.clone());
     reports
+}
+
+/// Whether the operator may be replaced: not while a rollout runs, and not after one that failed.
+fn upgradeable(seen: &Observation) -> Report {
+    if let Some(Kept::Failed(failed)) = &seen.kept {
+        let message = format!("version {} failed", failed.version);
+        return report(UPGRADEABLE, false, Reason::UpgradeFailed, message);
+    }
+    if seen.rollout.stalled.is_some() {
+        return report(UPGRADEABLE, false, Reason::UpgradeStalled, "a rollout has stopped: see Degraded");
+    }
+    let rolling_out =
+        [&seen.controller, &seen.speaker].into_iter().flatten().any(|health| health.rolling_out);
+    if rolling_out || !seen.pending.is_empty() || seen.rollout.step.is_some() {
+        return report(UPGRADEABLE, false, Reason::RollingOut, "a change is being carried out");
+    }
+    report(UPGRADEABLE, true, Reason::Upgradeable, "")
+}
+
+fn managed(seen: &Observation) -> Report {
+    let Some(differs) = &seen.unmanaged else { return report(MANAGED, true, Reason::Managed, "") };
+    let mut message = "spec.managementState is Unmanaged: nothing is repaired or upgraded".to_owned();
+    if !differs.is_empty() {
+        message.push_str(&format!("; not as they would be: {}", differs.join(", ")));
+    }
+    report(MANAGED, false, Reason::Unmanaged, message)
 }
 
 fn ip_failover_absent(seen: &Observation) -> Report {
@@ -329,6 +398,18 @@ fn progressing(seen: &Observation, available: bool, before: &[Condition], genera
     if !seen.pending.is_empty() {
         return report(PROGRESSING, true, Reason::Applying, seen.pending.join(", "));
     }
+    if seen.kept == Some(Kept::Approval) {
+        let message = format!(
+            "version {} waits until spec.upgradePolicy.approvedVersion names it; changes of the spec wait with it",
+            seen.version
+        );
+        return report(PROGRESSING, false, Reason::WaitingForApproval, message);
+    }
+    if let Some(Kept::Preflight(_)) = &seen.kept {
+        let message =
+            format!("version {}, {}: condition Degraded says what is missing", seen.version, Step::Preflight);
+        return report(PROGRESSING, true, Reason::RollingOut, message);
+    }
     let rolling = |name: &str, health: &Option<Health>| {
         let health = health.as_ref().filter(|health| health.rolling_out)?;
         Some(format!("{name}: {} of {} ready", health.ready, health.wanted))
@@ -337,6 +418,12 @@ fn progressing(seen: &Observation, available: bool, before: &[Condition], genera
         .into_iter()
         .flatten()
         .collect();
+    // Of an installation that has worked before; the first one only starts.
+    if let (Some(step), true) = (seen.rollout.step, seen.known_version.is_some()) {
+        let detail = if rolling.is_empty() { String::new() } else { format!(": {}", rolling.join(", ")) };
+        let message = format!("version {}, {step}{detail}", seen.version);
+        return report(PROGRESSING, true, Reason::RollingOut, message);
+    }
     if !rolling.is_empty() {
         return report(PROGRESSING, true, Reason::RollingOut, rolling.join(", "));
     }
@@ -376,8 +463,19 @@ fn degraded(seen: &Observation) -> Report {
                 crate::plan::ADOPT
             ),
         )),
+        Some(Refusal::BgpOfOthers(objects)) => causes.push((
+            Reason::BgpInUse,
+            format!(
+                "nothing is changed: BGP sessions that others configured would end: {}. Move them, or set annotation \
+                 {}: \"true\" on this resource to have it so",
+                objects.join(", "),
+                crate::install::ACCEPT_BGP_LOSS
+            ),
+        )),
         None => {}
     }
+    causes.extend(seen.missing.iter().map(|missing| (Reason::RequirementsMissing, missing.clone())));
+    causes.extend(upgrade_failure(seen));
     let overlaps = seen.ip_failover.iter().flat_map(|found| &found.overlaps);
     causes.extend(
         overlaps.map(|overlap| (Reason::IpFailoverPresent, format!("two claim one address: {overlap}"))),
@@ -394,6 +492,57 @@ fn degraded(seen: &Observation) -> Report {
     };
     let messages: Vec<_> = causes.iter().map(|(_, message)| message.as_str()).collect();
     report(DEGRADED, true, *reason, messages.join("; "))
+}
+
+/// What became of a rollout that did not succeed.
+fn upgrade_failure(seen: &Observation) -> Option<(Reason, String)> {
+    let before = seen.known_version.as_deref().unwrap_or("before");
+    if let Some(Kept::Failed(failed)) = &seen.kept {
+        let message = format!(
+            "version {} failed and version {before} was put back as it was; it is tried again when the spec or the \
+             operator changes. It failed of: {}",
+            failed.version, failed.cause
+        );
+        return Some((Reason::UpgradeFailed, message));
+    }
+    let (cause, step) = (seen.rollout.stalled.as_ref()?, seen.rollout.step?);
+    let mut message = format!("the rollout of version {} stopped at {step}: {cause}", seen.version);
+    if let Some(reason) = &seen.no_rollback {
+        message.push_str(&format!("; version {before} is not put back, because {reason}"));
+    }
+    Some((Reason::UpgradeStalled, message))
+}
+
+/// The programs, and how they fare.
+#[must_use]
+pub fn components(seen: &Observation) -> Vec<Component> {
+    let component = |name: &str, health: &Option<Health>| {
+        let health = health.as_ref()?;
+        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        let mut notes: Vec<String> = health.troubles.iter().map(|trouble| trouble.message.clone()).collect();
+        if !health.excused.is_empty() {
+            let nodes: Vec<_> = health.excused.iter().map(String::as_str).collect();
+            notes.push(format!("nodes that are not Ready: {}", nodes.join(", ")));
+        }
+        Some(Component {
+            name: name.to_owned(),
+            image: health.image.clone(),
+            version: health.version.clone().filter(|_| !health.rolling_out),
+            wanted: number(health.wanted),
+            ready: number(health.ready),
+            message: limited(notes.join("; ")),
+        })
+    };
+    let all = [component(names::CONTROLLER, &seen.controller), component(names::SPEAKER, &seen.speaker)];
+    all.into_iter().flatten().collect()
+}
+
+/// The version that all programs run, if they run the same.
+#[must_use]
+pub fn version(components: &[Component]) -> Option<&str> {
+    let (first, others) = components.split_first()?;
+    let version = first.version.as_deref()?;
+    others.iter().all(|other| other.version.as_deref() == Some(version)).then_some(version)
 }
 
 /// Conditions of a MetalLB resource that is not acted on.

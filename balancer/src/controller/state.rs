@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::Pod,
     apimachinery::pkg::apis::meta::v1::{OwnerReference, Time},
     jiff::Timestamp,
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
 };
 use metallb_api::{
-    ConfigurationResult, ConfigurationState, ConfigurationStateStatus,
+    ConfigurationResult, ConfigurationState, ConfigurationStateStatus, MetalLB,
     conditions::{Report, set},
-    names::{CONTROLLER, LABEL_COMPONENT_TYPE},
+    names::{CONTROLLER, LABEL_COMPONENT_TYPE, METALLB_NAME},
 };
 use serde_json::{Value, json};
 
@@ -42,21 +41,22 @@ fn status(before: ConfigurationStateStatus, problems: &[String], now: &Time) -> 
 ///
 /// # Errors
 /// When the API server cannot be reached or refuses.
-pub(super) async fn write(
-    client: Client,
-    namespace: &str,
-    pod: &str,
-    problems: &[String],
-) -> kube::Result<()> {
-    let api: Api<ConfigurationState> = Api::namespaced(client.clone(), namespace);
+pub(super) async fn write(client: Client, namespace: &str, problems: &[String]) -> kube::Result<()> {
+    let owners = owners(Api::<MetalLB>::namespaced(client.clone(), namespace)).await?;
+    let api: Api<ConfigurationState> = Api::namespaced(client, namespace);
+    let params = PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() };
     let present = match api.get_opt(CONTROLLER).await? {
-        Some(present) => present,
+        Some(present) if is_owned(&present.metadata, &owners) => present,
+        // What a former installation left would be collected with it.
+        Some(_) => {
+            let patch = json!({ "metadata": { "ownerReferences": owners } });
+            api.patch(CONTROLLER, &params, &Patch::Merge(patch)).await?
+        }
         None => {
-            let owner = owner(client, namespace, pod).await;
             let metadata = ObjectMeta {
                 name: Some(CONTROLLER.to_owned()),
                 labels: Some(BTreeMap::from([(LABEL_COMPONENT_TYPE.to_owned(), CONTROLLER.to_owned())])),
-                owner_references: owner.map(|owner| vec![owner]),
+                owner_references: Some(owners),
                 ..ObjectMeta::default()
             };
             let object = ConfigurationState { metadata, ..ConfigurationState::default() };
@@ -71,22 +71,48 @@ pub(super) async fn write(
     let mut patch = json!({ "status": wanted });
     // A merge patch leaves what it does not name.
     patch["status"]["errorSummary"] = wanted.error_summary.map_or(Value::Null, Value::from);
-    let params = PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() };
     api.patch_status(CONTROLLER, &params, &Patch::Merge(patch)).await.map(drop)
 }
 
-/// What owns this pod: with it the object goes, while a pod that is replaced leaves it as it is. `None` when that
-/// cannot be read.
-async fn owner(client: Client, namespace: &str, pod: &str) -> Option<OwnerReference> {
-    let pod = Api::<Pod>::namespaced(client, namespace).get(pod).await.ok()?;
-    let workload = pod.metadata.owner_references?.into_iter().find(|owner| owner.controller == Some(true))?;
-    Some(OwnerReference { controller: None, block_owner_deletion: None, ..workload })
+/// The MetalLB resource: with it the object goes, while a pod or a Deployment that is replaced leaves it as it is.
+/// Nobody, where the controller was installed without one.
+async fn owners(api: Api<MetalLB>) -> kube::Result<Vec<OwnerReference>> {
+    let resource = match api.get_opt(METALLB_NAME).await {
+        Err(kube::Error::Api(status)) if status.is_forbidden() => None,
+        result => result?,
+    };
+    Ok(resource.and_then(|resource| resource.owner_ref(&())).into_iter().collect())
+}
+
+/// Whether the object goes with `owners`, and with nobody else.
+fn is_owned(metadata: &ObjectMeta, owners: &[OwnerReference]) -> bool {
+    let uids = |owners: &[OwnerReference]| owners.iter().map(|owner| owner.uid.clone()).collect::<Vec<_>>();
+    uids(metadata.owner_references.as_deref().unwrap_or_default()) == uids(owners)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+    #[test]
+    fn what_a_former_installation_owned_is_not_ours_yet() {
+        let owner = |uid: &str| OwnerReference { uid: uid.to_owned(), ..OwnerReference::default() };
+        let owned = |owners: &[&str]| {
+            let owners = owners.iter().map(|uid| owner(uid)).collect();
+            ObjectMeta { owner_references: Some(owners), ..ObjectMeta::default() }
+        };
+        let table = [
+            (owned(&["new"]), true),
+            (owned(&["old"]), false),
+            (owned(&["old", "new"]), false),
+            (ObjectMeta::default(), false),
+        ];
+        for (metadata, want) in table {
+            assert_eq!(is_owned(&metadata, &[owner("new")]), want, "{metadata:?}");
+        }
+        assert!(is_owned(&ObjectMeta::default(), &[]), "without a MetalLB resource nobody owns it");
+    }
 
     #[test]
     fn a_reverted_mistake_clears_every_mark() {

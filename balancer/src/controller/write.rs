@@ -36,7 +36,6 @@ pub(super) const COMPONENT: &str = "metallb-controller";
 pub(super) struct Writer {
     client: Client,
     namespace: String,
-    pod: String,
     class: Option<String>,
     leadership: Leadership,
     events: Events,
@@ -45,14 +44,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes about Services anywhere, and about the rest in the namespace of the settings.
     pub(super) fn new(client: Client, settings: &Settings, leadership: Leadership, events: Events) -> Self {
-        Self {
-            client,
-            namespace: settings.namespace(),
-            pod: settings.identity(),
-            class: settings.class(),
-            leadership,
-            events,
-        }
+        Self { client, namespace: settings.namespace(), class: settings.class(), leadership, events }
     }
 
     pub(super) fn client(&self) -> Client {
@@ -161,7 +153,7 @@ impl Writer {
 
     /// Tells what is wrong with the pools in the ConfigurationState; whether that was done.
     pub(super) async fn write_state(self, problems: Vec<String>) -> Option<Vec<String>> {
-        let writing = super::state::write(self.client.clone(), &self.namespace, &self.pod, &problems);
+        let writing = super::state::write(self.client.clone(), &self.namespace, &problems);
         match self.in_time(writing).await {
             Ok(()) => Some(problems),
             Err(error) => {

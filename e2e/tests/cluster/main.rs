@@ -1,5 +1,6 @@
 //! End-to-end tests on the real cluster, with the operator deployed (`make e2e`). They run one after another.
 
+mod adoption;
 mod allocation;
 mod external;
 mod failover;
@@ -9,3 +10,5 @@ mod plugin;
 mod quiet;
 mod refusals;
 mod repair;
+mod robustness;
+mod upgrade;

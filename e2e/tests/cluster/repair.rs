@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use metallb_e2e::{
+    audit,
     deploy::NAMESPACE,
-    observe::{get, kube},
+    observe::{condition, get, kube},
 };
 use serde_json::Value;
 
@@ -74,6 +75,140 @@ fn deleting_the_resource_removes_what_it_brought() {
         ))?;
         ensure!(left.trim().is_empty(), "{left}");
         Ok(())
+    });
+    available();
+}
+
+/// Waits until `check` holds again after `change`, and asserts that it took no longer than the goal.
+fn restored(change: &str, mut check: impl FnMut() -> anyhow::Result<()>) {
+    let changed = Instant::now();
+    eventually(&format!("what it was before: {change}"), 10, &mut check);
+    let took = changed.elapsed();
+    println!("restored {} ms after: {change}", took.as_millis());
+    assert!(took < LIMIT, "{took:?}");
+}
+
+#[test]
+fn every_kind_of_object_is_restored_and_so_is_the_number_of_controllers() {
+    available();
+    for (kind, name, field, edit) in [
+        ("configmap", "metallb-excludel2", "data", r#"{"data":{"excludel2.yaml":"x"}}"#),
+        ("networkpolicy", "controller", "spec", r#"{"spec":{"egress":[]}}"#),
+        ("secret", "metallb-memberlist", "data", ""),
+        ("deployment", "controller", "spec", r#"{"spec":{"replicas":0}}"#),
+    ] {
+        let read = || anyhow::Ok(get(&["-n", NAMESPACE, kind, name])?[field].clone());
+        let want = read().unwrap();
+        let same = || {
+            let seen = read()?;
+            ensure!(seen == want, "{seen}");
+            Ok(())
+        };
+        if !edit.is_empty() {
+            kube(&format!("-n {NAMESPACE} patch {kind} {name} --type=merge -p {edit}")).unwrap();
+            restored(&format!("an edit of {kind} {name}"), same);
+        }
+        kube(&format!("-n {NAMESPACE} delete {kind} {name}")).unwrap();
+        restored(&format!("the deletion of {kind} {name}"), same);
+    }
+    available();
+}
+
+#[test]
+fn what_others_own_is_left_alone() {
+    available();
+    let mark = audit::mark().unwrap();
+    kube(&format!("-n {NAMESPACE} label daemonset speaker injected=yes --overwrite")).unwrap();
+    kube(&format!("-n {NAMESPACE} rollout restart deployment/controller")).unwrap();
+    kube(&format!("-n {NAMESPACE} rollout status deployment/controller --timeout=60s")).unwrap();
+    available();
+    let daemon_set = get(&["-n", NAMESPACE, "daemonset", "speaker"]).unwrap();
+    assert_eq!(daemon_set["metadata"]["labels"]["injected"], "yes");
+    let deployment = get(&["-n", NAMESPACE, "deployment", "controller"]).unwrap();
+    let annotations = &deployment["spec"]["template"]["metadata"]["annotations"];
+    assert!(annotations["kubectl.kubernetes.io/restartedAt"].is_string(), "{annotations}");
+    let writes = audit::writes_since(mark, "manager-account").unwrap();
+    assert!(
+        !writes.keys().any(|write| write.contains("daemonsets") || write.contains("deployments")),
+        "{writes:?}"
+    );
+    kube(&format!("-n {NAMESPACE} label daemonset speaker injected-")).unwrap();
+}
+
+#[test]
+fn a_key_that_is_replaced_is_kept_beside_the_new_one() {
+    available();
+    let data =
+        || Ok::<_, anyhow::Error>(get(&["-n", NAMESPACE, "secret", "metallb-memberlist"])?["data"].clone());
+    let before = data().unwrap();
+    kube(&format!(
+        r#"-n {NAMESPACE} patch secret metallb-memberlist --type=merge -p {{"stringData":{{"secretkey":"another"}}}}"#
+    ))
+    .unwrap();
+    restored("the replacement of the key", || {
+        let seen = data()?;
+        ensure!(seen["secretkey"] == "YW5vdGhlcg==", "the new key is kept");
+        ensure!(seen["secretkey-previous"] == before["secretkey"], "the one before it is not there");
+        Ok(())
+    });
+    available();
+}
+
+#[test]
+fn a_right_that_is_missing_is_named_and_not_written() {
+    available();
+    let account = "metallb-system:speaker";
+    kube(&format!("delete clusterrolebinding {account}")).unwrap();
+    kube(&format!("-n {NAMESPACE} delete pod -l control-plane=controller-manager")).unwrap();
+    eventually("the missing right to be named", 30, || {
+        let object = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
+        let (_, reason, message) = condition(&object, "Degraded").context("no condition yet")?;
+        ensure!(
+            reason == "RequirementsMissing"
+                && message.contains("ServiceAccount speaker may not get, list, watch nodes in the cluster"),
+            "{reason}: {message}"
+        );
+        println!("{message}");
+        Ok(())
+    });
+    assert!(get(&["clusterrolebinding", account]).is_err(), "the operator does not grant rights");
+    metallb_e2e::deploy::deploy().unwrap();
+    eventually("the resource to recover", 30, || {
+        let object = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
+        let (status, reason, message) = condition(&object, "Degraded").context("no condition yet")?;
+        ensure!(status == "False", "{reason}: {message}");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_not_managed_is_left_as_it_is_until_it_is_managed_again() {
+    available();
+    let manage = |state: &str| {
+        kube(&format!(
+            r#"-n {NAMESPACE} patch metallb metallb --type=merge -p {{"spec":{{"managementState":{state}}}}}"#
+        ))
+        .unwrap();
+    };
+    manage("\"Unmanaged\"");
+    let managed = || {
+        let object = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
+        condition(&object, "Managed").context("no condition yet")
+    };
+    eventually("the resource to say that it is not managed", 5, || {
+        ensure!(managed()?.1 == "Unmanaged", "{:?}", managed()?);
+        Ok(())
+    });
+    kube(&format!("-n {NAMESPACE} delete networkpolicy controller")).unwrap();
+    eventually("the difference to be told", 5, || {
+        let (_, _, message) = managed()?;
+        ensure!(message.contains("NetworkPolicy metallb-system/controller"), "{message}");
+        Ok(())
+    });
+    assert!(get(&["-n", NAMESPACE, "networkpolicy", "controller"]).is_err(), "it was made again");
+    manage("null");
+    restored("the deletion, once managed again", || {
+        get(&["-n", NAMESPACE, "networkpolicy", "controller"]).map(drop)
     });
     available();
 }

@@ -58,7 +58,9 @@ fn speakers(daemon_set: &DaemonSet, pods: &[Pod]) -> Health {
 fn speakers_serve_when_one_is_ready_on_each_ready_node() {
     let pods = [ready("node1"), ready("node2"), pod("node3", "False", NOW, "")];
     let health = speakers(&daemon_set(3, 3), &pods);
-    let want = Health { wanted: 2, ready: 2, excused: ["node3".to_owned()].into(), ..Health::default() };
+    let progress = Progress { last: Some("2030-01-01T00:00:00Z".parse().unwrap()), lags: false };
+    let excused = ["node3".to_owned()].into();
+    let want = Health { wanted: 2, ready: 2, excused, progress, ..Health::default() };
     assert_eq!(health, want);
     assert!(health.serves());
 }
@@ -211,4 +213,39 @@ fn the_controller_serves_when_its_newest_version_is_ready() {
     );
     let message = "Deployment controller: forbidden by policy".to_owned();
     assert_eq!(refused.troubles, [Trouble { cause: Cause::PodRefused, message }]);
+}
+
+#[test]
+fn a_rollout_is_held_up_by_a_pod_that_could_start_and_not_by_its_node() {
+    let lags = |nodes: &[Node], pod: Pod| {
+        let pods = [ready("node1"), pod];
+        of_daemon_set(&daemon_set(3, 2), pods.iter(), find(nodes), now()).progress.lags
+    };
+    let pulling = || {
+        let mut pod = waiting("node2", "ContainerCreating", "");
+        pod.spec =
+            serde_saphyr::from_str("{nodeName: node2, containers: [{name: c, image: 'speaker:2'}]}").unwrap();
+        pod
+    };
+    let with = |status: &str, spec: &str| {
+        let mut node = node("node2", "True");
+        let images = serde_saphyr::from_str::<Node>(&format!(
+            "{{spec: {spec}, status: {{images: [{{names: {status}}}]}}}}"
+        ))
+        .unwrap();
+        node.spec = images.spec;
+        node.status.as_mut().unwrap().images = images.status.unwrap().images;
+        vec![super::tests::node("node1", "True"), node]
+    };
+    let failing = || {
+        let mut pod = pulling();
+        pod.status = waiting("node2", "ErrImagePull", "no such image").status;
+        pod
+    };
+    assert!(lags(&with("['speaker:2']", "{}"), pulling()), "the image is there");
+    assert!(!lags(&with("['speaker:1']", "{}"), pulling()), "the image is being pulled");
+    assert!(lags(&with("['speaker:1']", "{}"), failing()), "the image cannot be pulled");
+    assert!(!lags(&with("['speaker:2']", "{unschedulable: true}"), pulling()), "the node is cordoned");
+    let lost = pod("node3", "False", NOW, "");
+    assert!(!lags(&nodes(), lost), "the node is lost");
 }

@@ -10,40 +10,29 @@ use k8s_openapi::{
     },
 };
 use kube::{Resource, ResourceExt, core::DynamicObject};
-use metallb_api::{IPAddressPool, IpFailoverPolicy, MetalLB, conditions::AVAILABLE, names};
+use metallb_api::{IPAddressPool, IpFailoverPolicy, ManagementState, MetalLB, conditions::AVAILABLE, names};
 use metallb_core::config;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ADOPT, Change, Plan, Situation, compatibility, has_mark, import, report, seen};
+use super::{ADOPT, Change, Plan, Situation, adopt, compatibility, has_mark, import, report, seen, upgrade};
 use crate::{
     gate::{Finding, Severity},
     health,
-    install::{self, Install, Problem},
+    install::{self, ACCEPT_BGP_LOSS, Install, Problem},
     kinds::{Key, Kind},
+    last_good::{self, KINDS, Set},
     render::{self, MANAGED_BY, owner_reference},
     status::{IpFailover, Observation, Reason, Refusal},
     workload::WorkloadKind,
     world::Source,
 };
 
-/// Kinds of which objects are removed when they are no longer part of an installation. The memberlist Secret always
-/// is.
-const PRUNED: [Kind; 8] = [
-    Kind::ConfigMap,
-    Kind::Deployment,
-    Kind::DaemonSet,
-    Kind::NetworkPolicy,
-    Kind::Service,
-    Kind::ServiceMonitor,
-    Kind::PodMonitor,
-    Kind::PrometheusRule,
-];
-
 /// Kinds without which nothing can be decided.
-const NEEDED: [Kind; 7] = [
+const NEEDED: [Kind; 8] = [
     Kind::MetalLb,
     Kind::Secret,
+    Kind::OlderSecret,
     Kind::ConfigMap,
     Kind::Deployment,
     Kind::DaemonSet,
@@ -57,6 +46,8 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
     let watched = [Source::Pods, Source::Nodes, Source::Objects(Kind::IpAddressPool)];
     let mut seen = Observation {
         faults: situation.faults(&[sources.as_slice(), &watched].concat()),
+        version: situation.settings.version.clone(),
+        missing: situation.missing.to_vec(),
         has_pool: situation.world.objects(Kind::IpAddressPool).next().is_some(),
         ip_failover: ip_failover(situation, resource),
         contested: situation.attempts.quarrels(situation.now).collect(),
@@ -124,54 +115,80 @@ fn converge(
         }
     }
     let reference = owner_reference(owner);
-    let mut data = memberlist(situation);
-    let has_key = data.get(names::MEMBERLIST_SECRET_KEY).is_some_and(|key| !key.is_empty());
-    if !has_key {
-        data.insert(names::MEMBERLIST_SECRET_KEY.to_owned(), situation.gossip_key.as_bytes().to_vec());
-    }
+    let data = memberlist(situation);
     let context = render::Context { settings: situation.settings, owner: &reference, memberlist: &data };
     let objects = render::objects(install, context);
-    let mut first =
-        vec![wanted(Kind::Secret, &objects.memberlist), wanted(Kind::ConfigMap, &objects.exclude_l2)];
-    first.extend(objects.network_policy.iter().map(|policy| wanted(Kind::NetworkPolicy, policy)));
-    let workloads =
-        vec![wanted(Kind::Deployment, &objects.controller), wanted(Kind::DaemonSet, &objects.speaker)];
-    let mut last: Vec<_> =
-        objects.monitor_services.iter().map(|service| wanted(Kind::Service, service)).collect();
-    // What nobody would read is not made.
-    let read =
-        objects.monitors.into_iter().filter(|(kind, _)| situation.world.complete(Source::Objects(*kind)));
-    last.extend(read.map(|(kind, object)| (key_of(kind, &object), object)));
-    let stages = [first, workloads, last];
-
-    let mut foreign: Vec<_> = stages
-        .iter()
-        .flatten()
-        .filter(|(key, _)| key.kind != Kind::Secret && is_foreign(situation, key, owner))
-        .map(|(key, _)| key.to_string())
-        .collect();
+    let secret = wanted(Kind::Secret, &objects.memberlist);
+    let rendered = rendered(situation, objects);
+    let foreign = adopt::foreign(situation, &rendered);
+    let mut named: Vec<String> = foreign.iter().map(ToString::to_string).collect();
     if !is_installed(owner, seen) {
-        foreign.extend(compatibility::other_metallb(situation).into_iter().map(ToString::to_string));
+        named.extend(compatibility::other_metallb(situation).into_iter().map(ToString::to_string));
     }
     let adopts = owner.annotations().get(ADOPT).is_some_and(|value| value == "true");
-    if !foreign.is_empty() && !adopts {
-        seen.refusal = Some(Refusal::Foreign(foreign));
+    if !named.is_empty() && !adopts {
+        seen.refusal = Some(Refusal::Foreign(named));
+        return;
+    }
+    let accepts_loss = owner.annotations().get(ACCEPT_BGP_LOSS).is_some_and(|value| value == "true");
+    let losses =
+        if foreign.is_empty() || accepts_loss { Vec::new() } else { adopt::bgp_of_others(situation) };
+    if !losses.is_empty() {
+        seen.refusal = Some(Refusal::BgpOfOthers(losses));
+        return;
+    }
+    if owner.spec.management_state == Some(ManagementState::Unmanaged) {
+        let differs = [&secret].into_iter().chain(rendered.iter());
+        let differs = differs.filter(|(key, object)| situation.change(key, object.clone()).is_some());
+        seen.unmanaged = Some(differs.map(|(key, _)| key.to_string()).collect());
         return;
     }
 
-    let keys: BTreeSet<Key> = stages.iter().flatten().map(|(key, _)| key.clone()).collect();
-    for stage in stages {
-        let changes = stage.into_iter().filter_map(|(key, object)| change(situation, &key, object));
-        let changes: Vec<_> = changes.filter(|change| admit(situation, change, seen, plan)).collect();
-        plan.stages.push(changes);
+    if !foreign.is_empty() && !adopt::prepare(situation, &reference, &secret, &rendered, &foreign, seen, plan)
+    {
+        return;
     }
-    let prune = PRUNED.iter().flat_map(|&kind| outdated(situation, kind, owner, &keys));
+    let rendered = adopt::exchanged(situation, rendered, &foreign, seen.speaker.as_ref());
+    let Some(set) = upgrade::choose(situation, owner, install, rendered, seen, plan) else { return };
+    let mut keys: BTreeSet<Key> = set.iter().map(|(key, _)| key.clone()).collect();
+    seen.objects = keys.iter().filter(|key| situation.world.object(key).is_some()).count();
+    let stage = |(key, _): &&(Key, Value)| match key.kind {
+        Kind::Secret | Kind::ConfigMap | Kind::NetworkPolicy => 0,
+        Kind::Deployment | Kind::DaemonSet => 1,
+        _ => 2,
+    };
+    for number in 0..=2 {
+        let objects = [&secret].into_iter().chain(set.iter()).filter(|object| stage(object) == number);
+        let changes: Vec<_> =
+            objects.filter_map(|(key, object)| change(situation, key, object.clone())).collect();
+        let admitted = changes
+            .into_iter()
+            .filter(|change| seen.rollout.admits(change.key().kind) && admit(situation, change, seen, plan))
+            .collect();
+        plan.stages.push(admitted);
+    }
+    keys.insert(operand(situation, Kind::ConfigMap, last_good::NAME));
+    let prune = KINDS.iter().flat_map(|&kind| outdated(situation, kind, owner, &keys));
     let prune: Vec<_> = prune.filter(|change| admit(situation, change, seen, plan)).collect();
     plan.stages.push(prune);
+    upgrade::record(situation, owner, set, seen, plan);
+}
+
+/// What is to be there but for Secrets. What nobody would read is not made.
+fn rendered(situation: Situation<'_>, objects: render::Objects) -> Set {
+    let mut all = vec![wanted(Kind::ConfigMap, &objects.exclude_l2)];
+    all.extend(objects.network_policy.iter().map(|policy| wanted(Kind::NetworkPolicy, policy)));
+    all.push(wanted(Kind::Deployment, &objects.controller));
+    all.push(wanted(Kind::DaemonSet, &objects.speaker));
+    all.extend(objects.monitor_services.iter().map(|service| wanted(Kind::Service, service)));
+    let read =
+        objects.monitors.into_iter().filter(|(kind, _)| situation.world.complete(Source::Objects(*kind)));
+    all.extend(read.map(|(kind, object)| (key_of(kind, &object), object)));
+    Set::new(all)
 }
 
 /// A key that is there is never overwritten, so the Secret is created rather than applied when none was seen.
-fn change(situation: Situation<'_>, key: &Key, object: Value) -> Option<Change> {
+pub(super) fn change(situation: Situation<'_>, key: &Key, object: Value) -> Option<Change> {
     match situation.change(key, object)? {
         Change::Apply(key, object, None) if key.kind == Kind::Secret => Some(Change::Create(key, object)),
         Change::Apply(key, mut object, difference) if key.kind == Kind::Secret => {
@@ -212,16 +229,26 @@ fn key_of(kind: Kind, object: &Value) -> Key {
     Key { kind, namespace: text("namespace"), name: text("name") }
 }
 
-fn operand(situation: Situation<'_>, kind: Kind, name: &str) -> Key {
+pub(super) fn operand(situation: Situation<'_>, kind: Kind, name: &str) -> Key {
     Key { kind, namespace: situation.settings.namespace.clone(), name: name.to_owned() }
 }
 
-/// Data of the memberlist Secret as it is.
+/// Data of the memberlist Secret: what is there stays, and a key that somebody replaced is kept beside the new one,
+/// so that speakers which have not read the new one yet are understood.
 fn memberlist(situation: Situation<'_>) -> BTreeMap<String, Vec<u8>> {
     let secret = situation.world.object(&operand(situation, Kind::Secret, names::MEMBERLIST_SECRET));
     let secret: Option<Secret> = secret.and_then(|secret| secret.clone().try_parse().ok());
     let data = secret.and_then(|secret| secret.data).unwrap_or_default();
-    data.into_iter().map(|(key, ByteString(value))| (key, value)).collect()
+    let mut data: BTreeMap<_, _> = data.into_iter().map(|(key, ByteString(value))| (key, value)).collect();
+    let has_key = data.get(names::MEMBERLIST_SECRET_KEY).is_some_and(|key| !key.is_empty());
+    if !has_key {
+        let key = adopt::older_key(situation).unwrap_or_else(|| situation.gossip.key.as_bytes().to_vec());
+        data.insert(names::MEMBERLIST_SECRET_KEY.to_owned(), key);
+    }
+    if let Some(previous) = &situation.gossip.previous {
+        data.insert(names::MEMBERLIST_SECRET_PREVIOUS_KEY.to_owned(), previous.as_bytes().to_vec());
+    }
+    data
 }
 
 /// What was found of IP failover, unless it is not to be looked for. Whether it holds addresses of the pools matters
@@ -255,10 +282,6 @@ fn is_installed(owner: &MetalLB, seen: &Observation) -> bool {
     was || seen.controller.is_some() || seen.speaker.is_some()
 }
 
-fn is_foreign(situation: Situation<'_>, key: &Key, owner: &MetalLB) -> bool {
-    situation.world.object(key).is_some_and(|live| !has_mark(live, Some(owner.meta())))
-}
-
 /// Objects of this installation that are no longer part of it.
 fn outdated(situation: Situation<'_>, kind: Kind, owner: &MetalLB, wanted: &BTreeSet<Key>) -> Vec<Change> {
     let mine = |object: &&DynamicObject| {
@@ -277,7 +300,7 @@ fn outdated(situation: Situation<'_>, kind: Kind, owner: &MetalLB, wanted: &BTre
 fn observe(situation: Situation<'_>, resource: &DynamicObject, seen: &mut Observation, plan: &mut Plan) {
     let live = |kind, name| {
         let object = situation.world.object(&operand(situation, kind, name))?;
-        has_mark(object, Some(&resource.metadata)).then(|| object.clone())
+        (has_mark(object, Some(&resource.metadata)) && !adopt::is_anothers(object)).then(|| object.clone())
     };
     let pods =
         |component: &'static str| situation.world.pods().filter(move |pod| is_component(pod, component));
@@ -299,7 +322,7 @@ fn observe(situation: Situation<'_>, resource: &DynamicObject, seen: &mut Observ
     }
 }
 
-fn is_component(pod: &Pod, component: &str) -> bool {
+pub(super) fn is_component(pod: &Pod, component: &str) -> bool {
     let labels = pod.labels();
     labels.get("app").is_some_and(|app| app == names::APP)
         && labels.get("component").is_some_and(|name| name == component)

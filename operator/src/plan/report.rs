@@ -7,13 +7,14 @@ use k8s_openapi::{
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use metallb_api::conditions::{
     self, AVAILABLE, COMPATIBLE, DEGRADED, IN_NODE_SUBNET, IP_FAILOVER_ABSENT, LEGACY_CONFIG_IMPORTED, READY,
-    Report,
+    Report, UPGRADEABLE,
 };
 use serde_json::{Map, Value, json};
 
-use super::{Plan, Situation};
+use super::{Plan, Situation, Summary};
 use crate::{
     kinds::{Key, Kind},
+    rollout::{Kept, Step},
     status::{self, Observation, Reason},
 };
 
@@ -54,7 +55,22 @@ pub(super) fn installation(
 ) {
     let before = conditions_of(resource);
     let reports = status::conditions(seen, &before, resource.metadata.generation);
-    write(situation, Kind::MetalLb, resource, &before, &reports, Map::new(), plan);
+    let preflight = matches!(seen.kept, Some(Kept::Preflight(_))).then_some(Step::Preflight);
+    let configuration = (!seen.pending.is_empty()).then_some(Step::Configuration);
+    plan.summary = Some(Summary {
+        upgradeable: reports.iter().find(|report| report.kind == UPGRADEABLE).cloned(),
+        is_managed: seen.unmanaged.is_none(),
+        ip_failover: seen.ip_failover.as_ref().map_or(0, |found| found.findings.len()),
+        step: seen.rollout.step.or(preflight).or(configuration),
+        is_stalled: seen.rollout.stalled.is_some(),
+        objects: seen.objects,
+    });
+    let components = status::components(seen);
+    let fields = Map::from_iter([
+        ("components".to_owned(), json!(components)),
+        ("version".to_owned(), json!(status::version(&components))),
+    ]);
+    write(situation, Kind::MetalLb, resource, &before, &reports, fields, plan);
 }
 
 pub(super) fn misplaced(situation: Situation<'_>, resource: &DynamicObject, plan: &mut Plan) {

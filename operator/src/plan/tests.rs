@@ -7,6 +7,8 @@ use super::*;
 use crate::{workload::WorkloadKind, world};
 
 const NAMESPACE: &str = "metallb-system";
+/// When a test begins.
+const START: &str = "2030-01-01T00:00:00Z";
 
 /// A cluster of which everything has been seen, and an API server that does what it is told.
 struct Bench {
@@ -15,6 +17,8 @@ struct Bench {
     attempts: Attempts,
     now: Timestamp,
     version: u64,
+    gossip: Gossip,
+    missing: Vec<String>,
 }
 
 impl Bench {
@@ -30,8 +34,10 @@ impl Bench {
             settings: Settings::read(|name| variables.get(name).map(|&value| value.to_owned())).unwrap(),
             world: World::default(),
             attempts: Attempts::default(),
-            now: "2030-01-01T00:00:00Z".parse().unwrap(),
+            now: START.parse().unwrap(),
             version: 100,
+            gossip: Gossip::new("remembered".to_owned()),
+            missing: Vec::new(),
         }
     }
 
@@ -92,7 +98,8 @@ impl Bench {
             world: &self.world,
             attempts: &self.attempts,
             now: self.now,
-            gossip_key: "remembered",
+            gossip: &self.gossip,
+            missing: &self.missing,
             new_certificate: None,
         })
     }
@@ -106,8 +113,14 @@ impl Bench {
                 format!("repair {} {}: {}", key.kind, key.name, difference.field)
             }
             Change::Delete(key, _) => format!("delete {} {}", key.kind, key.name),
+            Change::TakeFields(key, ..) => format!("take fields of {} {}", key.kind, key.name),
         };
         self.plan().stages.iter().map(|stage| stage.iter().map(verb).collect()).collect()
+    }
+
+    fn assert_idle(&self) {
+        let plan = self.plan();
+        assert_eq!((plan.stages, plan.reports), (Vec::new(), Vec::new()));
     }
 
     /// Carries plans out until nothing is left to do.
@@ -127,9 +140,9 @@ impl Bench {
             }
             for change in stages.iter().flatten() {
                 match change {
-                    Change::Create(key, object) => self.put(key.kind, stored(object, "Update")),
+                    Change::Create(key, object) => self.put(key.kind, stored(object, "Update", self.now)),
                     Change::Apply(key, object, _) => {
-                        let mut stored = stored(object, "Apply");
+                        let mut stored = stored(object, "Apply", self.now);
                         // What is not applied stays.
                         if let Some(live) = self.world.object(key).filter(|_| object["data"].is_null()) {
                             stored["data"] = live.data["data"].clone();
@@ -137,6 +150,11 @@ impl Bench {
                         self.put(key.kind, stored);
                     }
                     Change::Delete(key, _) => self.delete(key),
+                    Change::TakeFields(key, _, fields) => {
+                        self.edit(key.kind, &key.name, |object| {
+                            object["metadata"]["managedFields"] = fields.clone();
+                        });
+                    }
                 }
             }
         }
@@ -156,6 +174,59 @@ impl Bench {
         let found = conditions.iter().find(|found| found["type"] == condition).unwrap();
         let text = |field: &str| found[field].as_str().unwrap().to_owned();
         (text("status"), text("reason"), text("message"))
+    }
+
+    /// The cluster carries out what the workloads say: the controller runs, and a speaker on the one node.
+    fn run(&mut self) {
+        let node = serde_saphyr::from_str(
+            "{metadata: {name: node1, resourceVersion: '1'}, status: {conditions: [{type: Ready, status: 'True'}]}}",
+        );
+        self.world.take(world::Change::Node(Box::new(Event::Apply(node.unwrap()))));
+        let pod = serde_saphyr::from_str(
+            "{metadata: {name: speaker-1, resourceVersion: '1', labels: {app: metallb, component: speaker}}, \
+             spec: {nodeName: node1, containers: []}, status: {conditions: [{type: Ready, status: 'True'}]}}",
+        );
+        self.world.take(world::Change::Pod(Box::new(Event::Apply(pod.unwrap()))));
+        self.run_controller();
+        self.edit(Kind::DaemonSet, "speaker", |object| {
+            object["status"] = json!({"desiredNumberScheduled": 1, "currentNumberScheduled": 1, "numberMisscheduled": 0,
+                                      "numberReady": 1});
+        });
+    }
+
+    fn run_controller(&mut self) {
+        self.edit(Kind::Deployment, "controller", |object| {
+            object["status"] = json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1});
+        });
+    }
+
+    /// With a MetalLB resource of `spec` that was carried out and works, and then a newer operator.
+    fn upgraded(spec: &str) -> Self {
+        let mut bench = Self::new();
+        bench.put(Kind::MetalLb, metallb(spec));
+        bench.settle();
+        bench.run();
+        bench.settle();
+        bench.settings.version = "2".to_owned();
+        bench.settings.controller_image = "controller:2".to_owned();
+        bench.settings.speaker_image = "speaker:2".to_owned();
+        bench
+    }
+
+    fn image(&self, kind: Kind, name: &str) -> String {
+        self.live(kind, name)["spec"]["template"]["spec"]["containers"][0]["image"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Images of controller and speaker.
+    fn images(&self) -> (String, String) {
+        (self.image(Kind::Deployment, "controller"), self.image(Kind::DaemonSet, "speaker"))
+    }
+
+    fn of_metallb(&self, condition: &str) -> (String, String, String) {
+        self.condition(Kind::MetalLb, NAMESPACE, "metallb", condition)
     }
 
     fn degraded(&self) -> (String, String, String) {
@@ -181,13 +252,13 @@ fn address_pool(name: &str, spec: &str) -> Value {
 }
 
 /// An object as the API server stores it after a write by the operator.
-fn stored(object: &Value, operation: &str) -> Value {
+fn stored(object: &Value, operation: &str, now: Timestamp) -> Value {
     let mut stored = object.clone();
     let metadata = stored["metadata"].as_object_mut().unwrap();
     metadata.insert("uid".to_owned(), format!("uid-{}", metadata["name"].as_str().unwrap()).into());
     metadata.insert(
         "managedFields".to_owned(),
-        json!([{"manager": FIELD_MANAGER, "operation": operation, "fieldsV1": fields(object)}]),
+        json!([{"manager": FIELD_MANAGER, "operation": operation, "time": now, "fieldsV1": fields(object)}]),
     );
     stored
 }
@@ -213,7 +284,7 @@ fn fields(object: &Value) -> Value {
 fn nothing_is_decided_on_half_a_picture() {
     let mut bench = Bench::unseen();
     bench.put(Kind::MetalLb, metallb("{}"));
-    assert_eq!(bench.plan(), Plan::default());
+    bench.assert_idle();
     let source = world::Source::Objects(Kind::Secret);
     bench.world.take(world::Change::Fault(source, "cannot watch Secret objects: forbidden".to_owned()));
     let plan = bench.plan();
@@ -239,7 +310,7 @@ fn a_resource_becomes_objects_and_then_there_is_nothing_to_do() {
         ]
     );
     bench.settle();
-    assert_eq!(bench.plan(), Plan::default());
+    bench.assert_idle();
     assert_eq!(bench.degraded().0, "False");
 }
 
@@ -358,7 +429,111 @@ fn what_somebody_else_installed_is_taken_over_only_when_told() {
     bench.edit(Kind::MetalLb, "metallb", |object| {
         object["metadata"]["annotations"] = json!({ADOPT: "true"});
     });
-    assert!(bench.changes()[1][0].starts_with("repair Deployment controller"), "{:?}", bench.changes());
+    assert_eq!(bench.changes(), [["create Secret metallb-memberlist"]], "the key first");
+    bench.settle();
+    assert_eq!(bench.image(Kind::Deployment, "controller"), "controller:1");
+}
+
+/// What MetalLB's manifests made, with FRR beside the speaker.
+fn manifests(bench: &mut Bench) {
+    let object = |kind: &str, name: &str, containers: Value| {
+        let mut object = json!({"apiVersion": "apps/v1", "kind": kind,
+               "spec": {"selector": {"matchLabels": {"app": "metallb", "component": name}},
+                        "template": {"spec": {"containers": containers}}},
+               "metadata": {"name": name, "namespace": NAMESPACE, "uid": "theirs", "labels": {"app": "metallb"}}});
+        object["metadata"]["managedFields"] = json!([{"manager": "kubectl-client-side-apply", "operation": "Update", "fieldsV1": fields(&object)}]);
+        object
+    };
+    let container = |name: &str| json!({"name": name, "image": format!("quay.io/metallb/{name}:v0.14")});
+    bench.put(Kind::Deployment, object("Deployment", "controller", json!([container("controller")])));
+    bench.put(
+        Kind::DaemonSet,
+        object("DaemonSet", "speaker", json!([container("speaker"), container("frr")])),
+    );
+    bench.put(Kind::DaemonSet, object("DaemonSet", "metallb-speaker", json!([container("speaker")])));
+    bench.put(
+        Kind::OlderSecret,
+        json!({"apiVersion": "v1", "kind": "Secret", "data": {"secretkey": "b2xk"},
+        "metadata": {"name": "memberlist", "namespace": NAMESPACE, "uid": "s"}}),
+    );
+    bench.put(Kind::MetalLb, metallb("{}"));
+}
+
+#[test]
+fn taking_over_moves_the_key_then_pulls_the_image_and_then_exchanges_all_speakers_at_once() {
+    let mut bench = Bench::new();
+    manifests(&mut bench);
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    let node = |image: &str| {
+        let text = format!(
+            "{{metadata: {{name: node1, resourceVersion: '{}'}}, status: {{conditions: [{{type: Ready, status: 'True'}}], \
+             images: [{{names: ['{image}']}}]}}}}",
+            image.len()
+        );
+        world::Change::Node(Box::new(Event::Apply(serde_saphyr::from_str(&text).unwrap())))
+    };
+    bench.world.take(node("x"));
+    assert_eq!(bench.changes(), [["create Secret metallb-memberlist"]]);
+    bench.settle();
+    assert_eq!(
+        bench.live(Kind::Secret, "metallb-memberlist")["data"]["secretkey"],
+        "b2xk",
+        "the key is kept"
+    );
+    assert!(bench.world.object(&key(Kind::DaemonSet, "metallb-pull")).is_some());
+    assert_eq!(
+        bench.image(Kind::DaemonSet, "speaker"),
+        "quay.io/metallb/speaker:v0.14",
+        "not before it is pulled"
+    );
+
+    bench.world.take(node("speaker:1"));
+    let changes = bench.changes();
+    assert_eq!(
+        changes[0],
+        [
+            "take fields of Deployment controller",
+            "take fields of DaemonSet speaker",
+            "apply DaemonSet metallb-speaker"
+        ]
+    );
+    let plan = bench.plan();
+    let exchange = plan.stages.iter().flatten().find_map(|change| match change {
+        Change::Apply(key, object, _) if key.name == "speaker" => Some(object),
+        _ => None,
+    });
+    assert_eq!(exchange.unwrap()["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], "100%");
+    bench.settle();
+    assert!(bench.world.object(&key(Kind::DaemonSet, "metallb-speaker")).is_none(), "the chart's is gone");
+    assert!(bench.world.object(&key(Kind::DaemonSet, "metallb-pull")).is_none());
+    bench.run();
+    bench.settle();
+    let speaker = bench.live(Kind::DaemonSet, "speaker");
+    assert_eq!(
+        speaker["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 1,
+        "one at a time from now on"
+    );
+    assert_eq!(bench.degraded().0, "False");
+}
+
+#[test]
+fn an_installation_whose_bgp_others_use_is_not_taken_over_unless_that_is_accepted() {
+    let mut bench = Bench::new();
+    manifests(&mut bench);
+    bench.put(
+        Kind::FrrConfiguration,
+        json!({"apiVersion": "frrk8s.metallb.io/v1beta1", "kind": "FRRConfiguration",
+        "metadata": {"name": "fabric", "namespace": "cni", "uid": "f"}}),
+    );
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    bench.settle();
+    let (_, reason, message) = bench.degraded();
+    assert!(reason == "BGPInUse" && message.contains("FRRConfiguration cni/fabric"), "{reason}: {message}");
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["metadata"]["annotations"] = json!({ADOPT: "true", crate::install::ACCEPT_BGP_LOSS: "true"});
+    });
+    assert_eq!(bench.changes(), [["create Secret metallb-memberlist"]]);
 }
 
 #[test]
@@ -382,7 +557,7 @@ fn a_resource_that_is_being_deleted_is_left_alone() {
         object["metadata"]["deletionTimestamp"] = json!("2030-01-01T00:00:00Z");
     });
     bench.delete(&key(Kind::DaemonSet, "speaker"));
-    assert_eq!(bench.plan(), Plan::default());
+    bench.assert_idle();
 }
 
 #[test]
@@ -415,7 +590,7 @@ fn a_pool_is_served_and_a_change_of_protocol_removes_before_it_creates() {
     bench.edit(Kind::AddressPool, "p", |object| object["spec"]["protocol"] = json!("bgp"));
     assert_eq!(bench.changes(), [["delete L2Advertisement p"], ["apply BGPAdvertisement p"]]);
     bench.settle();
-    assert_eq!(bench.plan(), Plan::default());
+    bench.assert_idle();
 }
 
 #[test]
@@ -827,4 +1002,161 @@ fn nothing_is_imported_while_one_entry_has_a_problem() {
         assert_eq!((status.as_str(), reason.as_str()), ("False", "LegacyConfigInvalid"), "{message}");
         assert!(message.contains(part), "{message}");
     }
+}
+
+fn images(number: u8) -> (String, String) {
+    (format!("controller:{number}"), format!("speaker:{number}"))
+}
+
+#[test]
+fn a_new_key_is_written_once_and_a_replaced_one_is_kept_beside_it() {
+    let mut bench = Bench::new();
+    bench.put(Kind::MetalLb, metallb("{}"));
+    let plan = bench.plan();
+    let Change::Create(key, secret) = &plan.stages[0][0] else { panic!("{plan:?}") };
+    bench.put(key.kind, stored(secret, "Update", bench.now));
+    assert!(
+        !bench.changes().concat().iter().any(|change| change.contains("Secret")),
+        "{:?}",
+        bench.changes()
+    );
+    bench.gossip.see("remembered".to_owned());
+    bench.settle();
+
+    bench.edit(Kind::Secret, "metallb-memberlist", |secret| secret["data"]["secretkey"] = json!("bmV3"));
+    bench.gossip.see("new".to_owned());
+    bench.settle();
+    assert_eq!(
+        bench.live(Kind::Secret, "metallb-memberlist")["data"],
+        json!({"secretkey": "bmV3", "secretkey-previous": "cmVtZW1iZXJlZA=="})
+    );
+}
+
+#[test]
+fn a_new_version_reaches_the_speakers_once_the_controller_is_healthy() {
+    let mut bench = Bench::upgraded("{}");
+    let first = bench.changes();
+    assert_eq!(first.concat().iter().filter(|change| change.contains("speaker")).count(), 0, "{first:?}");
+    bench.settle();
+    assert_eq!(bench.images(), ("controller:2".to_owned(), "speaker:1".to_owned()));
+    let progressing = bench.of_metallb("Progressing");
+    assert_eq!(progressing.1, "RollingOut");
+    assert_eq!(progressing.2, "version 2, step 3 of 4, controller: controller: 0 of 1 ready");
+    assert_eq!(bench.of_metallb("Upgradeable").0, "False");
+    assert_eq!(bench.live(Kind::MetalLb, "metallb")["status"]["version"], Value::Null);
+
+    bench.run_controller();
+    bench.settle();
+    assert_eq!(bench.images(), images(2));
+    assert!(bench.of_metallb("Progressing").2.starts_with("version 2, step 4 of 4, speakers"));
+    bench.run();
+    bench.settle();
+    bench.assert_idle();
+    assert_eq!(bench.of_metallb("Progressing").0, "False");
+    assert_eq!(bench.of_metallb("Upgradeable").0, "True");
+    let status = &bench.live(Kind::MetalLb, "metallb")["status"];
+    assert_eq!(status["version"], "2");
+    assert_eq!(
+        status["components"][1],
+        json!({"name": "speaker", "image": "speaker:2", "version": "2", "wanted": 1, "ready": 1})
+    );
+    assert_eq!(bench.live(Kind::ConfigMap, "metallb-last-good")["data"]["version"], "2");
+}
+
+#[test]
+fn while_a_rollout_waits_what_is_changed_by_hand_or_missing_is_repaired_all_the_same() {
+    let mut bench = Bench::upgraded("{}");
+    bench.settle();
+    bench.delete(&key(Kind::DaemonSet, "speaker"));
+    assert_eq!(bench.changes(), [["apply DaemonSet speaker"]], "missing: made at once");
+
+    let mut bench = Bench::upgraded("{upgradePolicy: {approval: Manual}}");
+    bench.edit(Kind::DaemonSet, "speaker", |object| {
+        object["spec"]["template"]["spec"]["containers"][0]["image"] = json!("mine");
+    });
+    bench.settle();
+    assert_eq!(bench.images(), images(1), "the version before it, as it was");
+}
+
+#[test]
+fn a_rollout_that_makes_no_progress_stops_and_names_its_cause() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {progressDeadline: 5m}}");
+    bench.settle();
+    assert_eq!(bench.plan().wake, Some("2030-01-01T00:05:00Z".parse().unwrap()));
+    bench.now = "2030-01-01T00:05:00Z".parse().unwrap();
+    bench.settle();
+    assert_eq!(bench.images(), ("controller:2".to_owned(), "speaker:1".to_owned()));
+    let (status, reason, message) = bench.degraded();
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "UpgradeStalled"));
+    assert_eq!(message, "the rollout of version 2 stopped at step 3 of 4, controller: 0 of 1 pods are ready");
+}
+
+#[test]
+fn a_rollout_that_makes_no_progress_is_taken_back_and_not_tried_again() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {onFailure: Rollback}}");
+    bench.settle();
+    bench.now = "2030-01-01T00:10:00Z".parse().unwrap();
+    assert_eq!(bench.changes(), [["repair ConfigMap metallb-last-good: data.failedDigest"]], "noted first");
+    bench.settle();
+    bench.run();
+    bench.settle();
+    bench.assert_idle();
+    assert_eq!(bench.images(), images(1));
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "UpgradeFailed");
+    assert!(message.ends_with("It failed of: 0 of 1 pods are ready"), "{message}");
+    assert_eq!(bench.of_metallb("Upgradeable").1, "UpgradeFailed");
+    assert_eq!(
+        bench.live(Kind::MetalLb, "metallb")["status"]["version"],
+        bench.live(Kind::ConfigMap, "metallb-last-good")["data"]["version"]
+    );
+
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["generation"] = json!(2));
+    bench.settle();
+    assert_eq!(
+        bench.image(Kind::Deployment, "controller"),
+        "controller:2",
+        "tried again once the spec changed"
+    );
+}
+
+#[test]
+fn a_version_waits_for_approval_and_for_what_it_needs() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {approval: Manual}}");
+    bench.settle();
+    bench.assert_idle();
+    assert_eq!(bench.images(), images(1));
+    assert_eq!(bench.of_metallb("Progressing").1, "WaitingForApproval");
+    assert_eq!(bench.of_metallb("Upgradeable").0, "True");
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["spec"]["upgradePolicy"]["approvedVersion"] = json!("2");
+    });
+    bench.missing = vec!["ServiceAccount speaker may not list nodes".to_owned()];
+    bench.settle();
+    assert_eq!(bench.images(), images(1));
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(
+        (reason.as_str(), message.as_str()),
+        ("RequirementsMissing", "ServiceAccount speaker may not list nodes")
+    );
+    bench.missing = Vec::new();
+    bench.settle();
+    assert_eq!(bench.image(Kind::Deployment, "controller"), "controller:2");
+}
+
+#[test]
+fn what_is_not_managed_is_neither_repaired_nor_upgraded_and_the_difference_is_told() {
+    let mut bench = Bench::new();
+    bench.put(Kind::MetalLb, metallb("{managementState: Unmanaged}"));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "nor installed");
+    let mut bench = Bench::installed();
+    bench.run();
+    bench.settle();
+    bench.edit(Kind::MetalLb, "metallb", |object| object["spec"]["managementState"] = json!("Unmanaged"));
+    bench.edit(Kind::Deployment, "controller", |object| object["spec"]["replicas"] = json!(0));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    bench.settle();
+    let (status, reason, message) = bench.of_metallb("Managed");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "Unmanaged"));
+    assert!(message.ends_with("not as they would be: Deployment metallb-system/controller"), "{message}");
 }

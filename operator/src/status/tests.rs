@@ -56,6 +56,7 @@ fn a_load_balancer_that_works_says_so_and_nothing_else() {
             condition("Degraded", false, "Degraded", ""),
             condition("IPFailoverAbsent", true, "IPFailoverAbsent", ""),
             condition("Compatible", true, "Compatible", ""),
+            condition("Managed", true, "Managed", ""),
         ]
     );
 }
@@ -155,6 +156,7 @@ fn a_refusal_leaves_what_runs_available_and_says_what_to_do() {
                 "IP failover is there: DaemonSet ns/ha (label ipfailover)"
             ),
             condition("Compatible", true, "Compatible", ""),
+            condition("Managed", true, "Managed", ""),
         ]
     );
 }

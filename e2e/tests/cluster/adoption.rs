@@ -1,0 +1,167 @@
+//! Another installer's MetalLB is taken over, and handed back, without a Service losing its address. The programs that
+//! the other installer runs are stand-ins: they hold the names, labels, side-cars and ports of the real ones.
+
+use anyhow::{Context, ensure};
+use metallb_e2e::{
+    deploy::NAMESPACE,
+    observe::{address, addresses, apply, condition, fetch, get, kube},
+};
+
+use crate::fixture::{Scene, available, eventually};
+
+const METALLB: &str = include_str!("../../demo/metallb.yaml");
+const OPERATOR: &str = "deployment/metallb-operator-controller-manager";
+
+/// One installer's way of naming things.
+struct Installer {
+    name: &'static str,
+    /// Names of its Deployment and its DaemonSet.
+    workloads: [&'static str; 2],
+    /// Labels of its objects.
+    labels: &'static str,
+    /// Label by which its workloads know their pods.
+    component: &'static str,
+    /// Options with which kubectl writes as this installer does.
+    apply: &'static str,
+}
+
+const INSTALLERS: [Installer; 3] = [
+    Installer {
+        name: "MetalLB's manifests, frr mode",
+        workloads: ["controller", "speaker"],
+        labels: "app: metallb",
+        component: "component",
+        apply: "apply",
+    },
+    Installer {
+        name: "MetalLB's Helm chart",
+        workloads: ["metallb-controller", "metallb-speaker"],
+        labels: "app.kubernetes.io/name: metallb, app.kubernetes.io/managed-by: Helm",
+        component: "app.kubernetes.io/component",
+        apply: "apply --server-side --field-manager=helm",
+    },
+    Installer {
+        name: "the Go operator",
+        workloads: ["controller", "speaker"],
+        labels: "app: metallb, app.kubernetes.io/managed-by: Helm",
+        component: "component",
+        apply: "apply --server-side --force-conflicts --field-manager=metallb-operator",
+    },
+];
+
+impl Installer {
+    fn install(&self) {
+        let Self { workloads: [controller, speaker], labels, component, .. } = self;
+        let pod = |which: &str| {
+            format!(
+                "  selector: {{matchLabels: {{app: metallb, {component}: {which}}}}}\n  template:\n    metadata: {{labels: \
+                 {{app: metallb, {component}: {which}}}}}\n    spec:\n      terminationGracePeriodSeconds: 0\n      \
+                 serviceAccountName: {which}\n"
+            )
+        };
+        let container = |name: &str| {
+            format!(
+                "      - {{name: {name}, image: 'lab.local/busybox:1', imagePullPolicy: Never, command: [busybox, sleep, \
+                 '100000']}}\n"
+            )
+        };
+        let objects = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: memberlist, namespace: {NAMESPACE}, labels: {{{labels}}}}}\n\
+             stringData: {{secretkey: older}}\n---\n\
+             apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {controller}, namespace: {NAMESPACE}, labels: \
+             {{{labels}}}}}\nspec:\n{}      containers:\n{}---\n\
+             apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {{name: {speaker}, namespace: {NAMESPACE}, labels: \
+             {{{labels}}}}}\nspec:\n{}      hostNetwork: true\n      containers:\n{}{}",
+            pod("controller"),
+            container("controller"),
+            pod("speaker"),
+            container("speaker"),
+            container("frr"),
+        );
+        let file = std::env::temp_dir().join(format!("metallb-e2e-older-{}.yaml", std::process::id()));
+        std::fs::write(&file, objects).unwrap();
+        kube(&format!("{} -f {}", self.apply, file.display())).unwrap();
+        std::fs::remove_file(file).unwrap();
+        for target in [format!("deployment/{controller}"), format!("daemonset/{speaker}")] {
+            kube(&format!("-n {NAMESPACE} rollout status {target} --timeout=60s")).unwrap();
+        }
+    }
+
+    fn remove(&self) {
+        let [controller, speaker] = self.workloads;
+        kube(&format!("-n {NAMESPACE} delete deployment/{controller} daemonset/{speaker} secret/memberlist"))
+            .unwrap();
+    }
+}
+
+fn gone() {
+    eventually("the workloads to go", 60, || {
+        let left = kube(&format!(
+            "-n {NAMESPACE} get deployment,daemonset,pod,secret,configmap -l app=metallb -o name"
+        ))?;
+        ensure!(left.trim().is_empty(), "{left}");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "long"]
+fn an_older_installation_is_taken_over_and_no_service_loses_its_address() {
+    let scene = Scene::new("adopted", "[172.22.0.201/32]");
+    scene.service("web", "");
+    let held = address(scene.name, "web").unwrap();
+    for installer in &INSTALLERS {
+        println!("from {}", installer.name);
+        kube(&format!("-n {NAMESPACE} delete metallb metallb")).unwrap();
+        gone();
+        installer.install();
+        let [controller, speaker] = installer.workloads;
+
+        apply(METALLB).unwrap();
+        eventually("the older installation to be named", 10, || {
+            let object = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
+            let (_, reason, message) = condition(&object, "Degraded").context("no condition yet")?;
+            ensure!(reason == "ForeignLoadBalancer", "{reason}: {message}");
+            ensure!(message.contains(&format!("Deployment metallb-system/{controller}")), "{message}");
+            Ok(())
+        });
+        let untouched = get(&["-n", NAMESPACE, "daemonset", speaker]).unwrap();
+        assert_eq!(untouched["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 2);
+
+        kube(&format!("-n {NAMESPACE} annotate metallb metallb metallb.io/adopt=true")).unwrap();
+        available();
+        let taken = get(&["-n", NAMESPACE, "daemonset", "speaker"]).unwrap();
+        let containers = taken["spec"]["template"]["spec"]["containers"].as_array().unwrap().clone();
+        assert_eq!(containers.len(), 1, "the side-car is gone: {containers:?}");
+        let left = kube(&format!("-n {NAMESPACE} get deployment,daemonset -o name")).unwrap();
+        assert!(!left.contains("/metallb-controller") && !left.contains("/metallb-speaker"), "{left}");
+        assert!(!left.contains("metallb-pull"), "{left}");
+        let secret = get(&["-n", NAMESPACE, "secret", "metallb-memberlist"]).unwrap();
+        assert_eq!(secret["data"]["secretkey"], "b2xkZXI=", "the key is kept");
+        assert_eq!(secret["metadata"]["ownerReferences"][0]["kind"], "MetalLB");
+        assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
+        eventually("an answer", 20, || fetch(held).map(drop));
+        kube(&format!("-n {NAMESPACE} annotate metallb metallb metallb.io/adopt-")).unwrap();
+        kube(&format!("-n {NAMESPACE} delete secret memberlist --ignore-not-found")).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "long"]
+fn the_way_back_to_manifests_costs_no_address() {
+    let scene = Scene::new("back", "[172.22.0.202/32]");
+    scene.service("web", "");
+    let held = address(scene.name, "web").unwrap();
+    kube(&format!("-n {NAMESPACE} scale {OPERATOR} --replicas=0")).unwrap();
+    kube(&format!("-n {NAMESPACE} delete metallb metallb --cascade=orphan")).unwrap();
+    kube(&format!("-n {NAMESPACE} delete deployment/controller daemonset/speaker")).unwrap();
+    INSTALLERS[0].install();
+    assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
+    let pools = kube(&format!("-n {NAMESPACE} get ipaddresspools,l2advertisements -o name")).unwrap();
+    assert!(pools.contains("/back"), "the pools stay: {pools}");
+
+    INSTALLERS[0].remove();
+    kube(&format!("-n {NAMESPACE} scale {OPERATOR} --replicas=1")).unwrap();
+    available();
+    assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
+}

@@ -1,0 +1,207 @@
+//! A newer operator replaces what the older one installed, step by step, and is stopped where that does not work.
+
+use anyhow::{Context, ensure};
+use metallb_e2e::{
+    cluster,
+    deploy::NAMESPACE,
+    held::Held,
+    observe::{address, addresses, apply, condition, get, kube, owner},
+};
+use serde_json::Value;
+
+use crate::fixture::{Scene, available, eventually};
+
+const OPERATOR: &str = "deployment/metallb-operator-controller-manager";
+const IMAGES: [(&str, &str, &str); 2] =
+    [("controller", "CONTROLLER_IMAGE", "deployment"), ("speaker", "SPEAKER_IMAGE", "daemonset")];
+
+fn metallb() -> anyhow::Result<Value> {
+    get(&["-n", NAMESPACE, "metallb", "metallb"])
+}
+
+fn image(kind: &str, name: &str) -> anyhow::Result<String> {
+    let object = get(&["-n", NAMESPACE, kind, name])?;
+    Ok(object["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Value of a variable of the operator.
+fn variable(name: &str) -> String {
+    let object = get(&["-n", NAMESPACE, OPERATOR]).unwrap();
+    let env = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+    let found = env.iter().find(|variable| variable["name"] == name);
+    found.and_then(|variable| variable["value"].as_str()).unwrap_or_default().to_owned()
+}
+
+/// The operator as it was, also when the test fails.
+pub(crate) struct Operator(Vec<String>);
+
+impl Operator {
+    pub(crate) fn remember() -> Self {
+        let images = IMAGES.map(|(_, name, _)| format!("{name}={}", variable(name)));
+        Self(images.into_iter().chain(["OPERAND_VERSION-".to_owned()]).collect())
+    }
+
+    /// Puts an operator in its place that installs `version`, of which only `programs` have an image.
+    pub(crate) fn replace(version: &str, programs: &[&str]) {
+        let mut set = vec![format!("OPERAND_VERSION={version}")];
+        for (program, name, _) in IMAGES {
+            let before = variable(name);
+            let (repository, _) = before.rsplit_once(':').unwrap();
+            let after = format!("{repository}:{version}");
+            if programs.contains(&program) {
+                cluster::tag(&before, &after).unwrap();
+            }
+            set.push(format!("{name}={after}"));
+        }
+        Self(set).set();
+    }
+
+    fn set(&self) {
+        kube(&format!("-n {NAMESPACE} set env {OPERATOR} {}", self.0.join(" "))).unwrap();
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", kube(&format!("-n {NAMESPACE} get metallb metallb -o yaml")).unwrap_or_default());
+            println!("{}", kube(&format!("-n {NAMESPACE} get pods -o wide")).unwrap_or_default());
+        }
+        kube(&format!(
+            r#"-n {NAMESPACE} patch metallb metallb --type=merge -p {{"spec":{{"upgradePolicy":null}}}}"#
+        ))
+        .unwrap();
+        self.set();
+        kube(&format!("-n {NAMESPACE} rollout status {OPERATOR} --timeout=60s")).unwrap();
+        let want = include_str!("../../../config/manager/images.env");
+        let want = want.lines().find_map(|line| line.strip_prefix("VERSION=")).unwrap();
+        if !std::thread::panicking() {
+            runs(want, 60);
+        }
+    }
+}
+
+/// Waits until `version` runs everywhere and says so.
+pub(crate) fn runs(version: &str, seconds: u64) {
+    eventually(&format!("version {version} to run everywhere"), seconds, || {
+        let object = metallb()?;
+        ensure!(object["status"]["version"] == version, "{}", object["status"]);
+        let available = condition(&object, "Available").context("no condition yet")?;
+        let degraded = condition(&object, "Degraded").context("no condition yet")?;
+        ensure!(available.0 == "True" && degraded.0 == "False", "{available:?} {degraded:?}");
+        Ok(())
+    });
+}
+
+/// A Service of the scene's pods that sends back what it is sent.
+fn echo(scene: &Scene) {
+    let name = scene.name;
+    apply(&format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: echo, namespace: {name}}}\nspec:\n  replicas: 3\n  \
+         selector: {{matchLabels: {{app: echo}}}}\n  template:\n    metadata: {{labels: {{app: echo}}}}\n    spec:\n      \
+         terminationGracePeriodSeconds: 0\n      topologySpreadConstraints:\n      - {{maxSkew: 1, topologyKey: \
+         kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {{matchLabels: {{app: echo}}}}}}\n      \
+         containers:\n      - name: echo\n        image: lab.local/busybox:1\n        imagePullPolicy: Never\n        command: \
+         [busybox, nc, -ll, -p, '7777', -e, busybox, cat]\n"
+    ))
+    .unwrap();
+    kube(&format!("-n {name} rollout status deployment/echo --timeout=60s")).unwrap();
+    apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: echo, namespace: {name}, annotations: {{metallb.io/address-pool: \
+         {name}}}}}\nspec: {{type: LoadBalancer, externalTrafficPolicy: Local, selector: {{app: echo}}, ports: [{{port: \
+         7777}}]}}\n"
+    ))
+    .unwrap();
+}
+
+#[test]
+fn an_upgrade_moves_no_address_and_resets_no_connection() {
+    let scene = Scene::new("upgrade", "[172.22.0.192/30]");
+    let operator = Operator::remember();
+    echo(&scene);
+    let held_address = address(scene.name, "echo").unwrap();
+    eventually("a node to announce", 20, || owner(held_address).map(drop));
+    let node = owner(held_address).unwrap();
+    let held = Held::open(held_address, 7777, 200);
+
+    Operator::replace("0.2.0", &["controller", "speaker"]);
+    let mut steps = Vec::new();
+    eventually("version 0.2.0 to run everywhere", 120, || {
+        let (controller, speaker) = (image("deployment", "controller")?, image("daemonset", "speaker")?);
+        assert!(!held.has_ended(), "the connections could not be opened");
+        assert!(
+            controller.ends_with(":0.2.0") || !speaker.ends_with(":0.2.0"),
+            "the speakers go first: {controller}, {speaker}"
+        );
+        let object = metallb()?;
+        let progressing = condition(&object, "Progressing").context("no condition yet")?;
+        if steps.last() != Some(&progressing.2) {
+            steps.push(progressing.2);
+        }
+        ensure!(object["status"]["version"] == "0.2.0", "{}", object["status"]);
+        Ok(())
+    });
+    println!("steps: {steps:#?}");
+    assert!(steps.iter().any(|step| step.contains("step 4 of 4")), "{steps:?}");
+    runs("0.2.0", 30);
+    let (answers, broken) = held.close().unwrap();
+    println!("{answers} answers over 200 connections during the upgrade; broken: {broken:?}");
+    assert!(broken.is_empty(), "{broken:?}");
+    assert!(answers > 200, "{answers}");
+    assert_eq!(addresses(scene.name, "echo").unwrap(), [held_address]);
+    assert_eq!(owner(held_address).unwrap(), node, "the same node announces");
+    let upgradeable = condition(&metallb().unwrap(), "Upgradeable").unwrap();
+    assert_eq!(upgradeable.0, "True");
+    drop(operator);
+}
+
+fn degraded() -> anyhow::Result<(String, String, String)> {
+    condition(&metallb()?, "Degraded").context("no condition yet")
+}
+
+#[test]
+fn an_image_that_is_missing_stops_the_rollout_and_is_taken_back_where_that_is_wanted() {
+    available();
+    let operator = Operator::remember();
+    let before = image("daemonset", "speaker").unwrap();
+    let policy = |on_failure: &str| {
+        kube(&format!(
+            r#"-n {NAMESPACE} patch metallb metallb --type=merge -p {{"spec":{{"upgradePolicy":{{"progressDeadline":"5s","onFailure":"{on_failure}"}}}}}}"#
+        ))
+        .unwrap();
+    };
+    policy("Pause");
+    Operator::replace("0.3.0", &["controller"]);
+    eventually("the rollout to be stopped", 90, || {
+        let (status, reason, message) = degraded()?;
+        ensure!((status.as_str(), reason.as_str()) == ("True", "UpgradeStalled"), "{reason}: {message}");
+        ensure!(
+            message.contains("step 4 of 4, speakers: pod speaker-") && message.contains("mage"),
+            "{message}"
+        );
+        println!("{message}");
+        Ok(())
+    });
+    let pods = get(&["-n", NAMESPACE, "pods", "-l", "app=metallb,component=speaker"]).unwrap();
+    let left = pods["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|pod| pod["spec"]["containers"][0]["image"] == before.as_str());
+    assert_eq!(left.count(), 2, "one speaker at a time");
+    assert_eq!(condition(&metallb().unwrap(), "Upgradeable").unwrap().0, "False");
+
+    policy("Rollback");
+    eventually("the version before it to be put back", 90, || {
+        let (status, reason, message) = degraded()?;
+        ensure!((status.as_str(), reason.as_str()) == ("True", "UpgradeFailed"), "{reason}: {message}");
+        ensure!(
+            condition(&metallb()?, "Available").context("no condition yet")?.0 == "True",
+            "not available yet"
+        );
+        println!("{message}");
+        Ok(())
+    });
+    assert_eq!(image("daemonset", "speaker").unwrap(), before);
+    drop(operator);
+}

@@ -1,0 +1,201 @@
+//! What the programs need of the cluster that the installation brings and the operator may not make: rights and
+//! custom resources.
+//!
+//! Pure. The needs are the rules of `config/rbac` themselves; whether they are met is asked of the API server, so that
+//! it does not matter under which names an installer granted them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+/// The rules of each program, as they are installed.
+const RULES: [(&str, &str); 3] = [
+    ("controller", include_str!("../../config/rbac/controller.yaml")),
+    ("speaker", include_str!("../../config/rbac/speaker.yaml")),
+    ("manager-account", include_str!("../../config/rbac/manager.yaml")),
+];
+/// Account of the operator itself, which may have another name.
+const SELF: &str = "manager-account";
+
+/// Who needs a right.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Account {
+    /// A ServiceAccount in the operator's namespace.
+    Named(&'static str),
+    /// The operator.
+    Own,
+}
+
+/// A right that a program needs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Need {
+    /// Who needs it.
+    pub account: Account,
+    /// Whether in all namespaces.
+    pub everywhere: bool,
+    /// API group.
+    pub group: String,
+    /// Resource, with its subresource behind a slash.
+    pub resource: String,
+    /// Name of the one object, if only one is needed.
+    pub name: Option<String>,
+    /// What is to be done with it.
+    pub verb: String,
+}
+
+#[derive(Deserialize)]
+struct Role {
+    kind: String,
+    #[serde(default)]
+    rules: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rule {
+    #[serde(default)]
+    api_groups: Vec<String>,
+    #[serde(default)]
+    resources: Vec<String>,
+    #[serde(default)]
+    resource_names: Vec<String>,
+    verbs: Vec<String>,
+}
+
+/// Groups of which a cluster need not know anything.
+const OPTIONAL: [&str; 3] = ["apps.openshift.io", "monitoring.coreos.com", "frrk8s.metallb.io"];
+
+/// All needs.
+///
+/// # Errors
+/// When the rules are not YAML; a test shows that they are.
+pub fn all() -> Result<BTreeSet<Need>, String> {
+    let mut needs = BTreeSet::new();
+    for (account, text) in RULES {
+        let account = if account == SELF { Account::Own } else { Account::Named(account) };
+        for document in text.split("\n---\n") {
+            let role: Role = serde_saphyr::from_str(document).map_err(|error| error.to_string())?;
+            let everywhere = role.kind == "ClusterRole";
+            for rule in &role.rules {
+                needs.extend(rule.needs(&account, everywhere));
+            }
+        }
+    }
+    Ok(needs)
+}
+
+impl Rule {
+    fn needs(&self, account: &Account, everywhere: bool) -> Vec<Need> {
+        let names: Vec<_> = match self.resource_names.as_slice() {
+            [] => vec![None],
+            names => names.iter().cloned().map(Some).collect(),
+        };
+        let mut needs = Vec::new();
+        for group in self.api_groups.iter().filter(|group| !OPTIONAL.contains(&group.as_str())) {
+            for resource in &self.resources {
+                for name in &names {
+                    needs.extend(self.verbs.iter().map(|verb| Need {
+                        account: account.clone(),
+                        everywhere,
+                        group: group.clone(),
+                        resource: resource.clone(),
+                        name: name.clone(),
+                        verb: verb.clone(),
+                    }));
+                }
+            }
+        }
+        needs
+    }
+}
+
+/// Custom resources of metallb.io that are needed.
+pub fn custom_resources(needs: &BTreeSet<Need>) -> BTreeSet<&str> {
+    let ours = needs.iter().filter(|need| need.group == metallb_api::names::GROUP);
+    ours.filter_map(|need| need.resource.split('/').next()).collect()
+}
+
+/// Tells what is missing, one line for each account and resource.
+pub fn told<'a>(refused: impl IntoIterator<Item = &'a Need>, absent: &BTreeSet<&str>) -> Vec<String> {
+    let mut lines: Vec<_> = absent
+        .iter()
+        .map(|resource| {
+            format!("CustomResourceDefinition {resource}.{} is missing", metallb_api::names::GROUP)
+        })
+        .collect();
+    let mut rights: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut order = Vec::new();
+    for need in refused {
+        let account = match need.account {
+            Account::Named(name) => format!("ServiceAccount {name}"),
+            Account::Own => "the operator".to_owned(),
+        };
+        let resource = match need.group.as_str() {
+            "" => need.resource.clone(),
+            group => format!("{}.{group}", need.resource),
+        };
+        let place = if need.everywhere { " in the cluster" } else { "" };
+        let name = need.name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        let what = format!("{resource}{name}{place}");
+        let key = format!("{account}\n{what}");
+        if !rights.contains_key(&key) {
+            order.push((key.clone(), account, what));
+        }
+        rights.entry(key).or_default().push(&need.verb);
+    }
+    lines.extend(order.into_iter().map(|(key, account, what)| {
+        let verbs = rights.get(&key).map(|verbs| verbs.join(", ")).unwrap_or_default();
+        format!("{account} may not {verbs} {what}: a rule of its role, or the binding, is missing")
+    }));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_of_all_programs_are_needs() {
+        let needs = all().unwrap();
+        let need = |account, everywhere, group: &str, resource: &str, verb: &str| Need {
+            account,
+            everywhere,
+            group: group.to_owned(),
+            resource: resource.to_owned(),
+            name: None,
+            verb: verb.to_owned(),
+        };
+        let table = [
+            need(Account::Named("controller"), true, "", "services/status", "patch"),
+            need(Account::Named("speaker"), true, "discovery.k8s.io", "endpointslices", "watch"),
+            need(Account::Named("speaker"), false, "metallb.io", "servicel2statuses/status", "patch"),
+            need(Account::Own, false, "apps", "daemonsets", "create"),
+        ];
+        for need in table {
+            assert!(needs.contains(&need), "{need:?}");
+        }
+        assert!(needs.iter().all(|need| need.group != "monitoring.coreos.com"));
+        let resources = custom_resources(&needs);
+        assert!(resources.contains("bgppeers") && resources.contains("metallbs"), "{resources:?}");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_in_one_line_a_resource() {
+        let need = |verb: &str| Need {
+            account: Account::Named("speaker"),
+            everywhere: true,
+            group: String::new(),
+            resource: "nodes".to_owned(),
+            name: None,
+            verb: verb.to_owned(),
+        };
+        assert_eq!(
+            told(&[need("list"), need("watch")], &["bgppeers"].into()),
+            [
+                "CustomResourceDefinition bgppeers.metallb.io is missing",
+                "ServiceAccount speaker may not list, watch nodes in the cluster: a rule of its role, or the binding, \
+                 is missing",
+            ]
+        );
+    }
+}

@@ -1,0 +1,252 @@
+//! Taking over what another installer installed: the Go operator, MetalLB's manifests or its Helm chart.
+//!
+//! The order keeps every Service's address. First the key of the gossip becomes the operator's, so that nothing that is
+//! removed takes it along. Then the image is pulled on every node that runs a speaker. Then fields that the older
+//! installer set become the operator's, and all speakers are exchanged at once: two kinds of speakers do not hear each
+//! other, so that a node-by-node exchange would have two owners of an address all the while.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{ResourceExt, core::DynamicObject};
+use metallb_api::names;
+use serde_json::{Map, Value, json};
+
+use super::{
+    Change, FIELD_MANAGER, Plan, Situation,
+    installation::{admit, change, operand},
+    seen,
+};
+use crate::{
+    drift,
+    health::{self, Health},
+    kinds::{Key, Kind, OLDER_SECRET},
+    last_good::Set,
+    render::MANAGED_BY,
+    status::Observation,
+    world::Source,
+};
+
+/// Annotation of the DaemonSet while all speakers are exchanged at once.
+const EXCHANGE: &str = "metallb.io/exchange";
+/// DaemonSet that pulls the speaker's image before they are exchanged.
+const PULL: &str = "metallb-pull";
+/// ConfigMap with FRR configuration of the administrator, which MetalLB's frr mode appends to its own.
+const BGP_EXTRAS: &str = "bgpextras";
+/// Programs that wrote these objects for older installers, as they are named in `metadata.managedFields`: kubectl's
+/// ways of applying, Helm, the Go operator of 4.9 (`manager`) and today's.
+const OLDER_MANAGERS: [&str; 8] = [
+    "kubectl-client-side-apply",
+    "kubectl-create",
+    "kubectl-replace",
+    "kubectl",
+    "helm",
+    "Helm",
+    "manager",
+    FIELD_MANAGER,
+];
+/// Workloads of other installers that have other names than the operator's. In the operator's namespace they are
+/// MetalLB's own.
+const OTHERS: [(Kind, &str); 4] = [
+    (Kind::Deployment, "metallb-controller"),
+    (Kind::DaemonSet, "metallb-speaker"),
+    (Kind::Deployment, "metallb-operator-webhook-server"),
+    (Kind::DaemonSet, "frr-k8s"),
+];
+
+/// Objects that another installer made, and that are to be replaced.
+pub(super) fn foreign(situation: Situation<'_>, rendered: &Set) -> Vec<Key> {
+    let others = OTHERS.iter().map(|&(kind, name)| operand(situation, kind, name));
+    let all = rendered.iter().map(|(key, _)| key.clone()).chain(others);
+    all.filter(|key| situation.world.object(key).is_some_and(is_anothers)).collect()
+}
+
+/// Whether another installer made the object: it is neither labelled nor applied as the operator's are. Helm's label
+/// is on what the Go operator renders, too.
+pub(super) fn is_anothers(object: &DynamicObject) -> bool {
+    let manager = object.labels().get(MANAGED_BY.0).map(String::as_str);
+    let applied = object.managed_fields().iter().any(|entry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+    });
+    manager == Some("Helm") || (manager != Some(MANAGED_BY.1) && !applied)
+}
+
+/// The key that an older installation has.
+pub(super) fn older_key(situation: Situation<'_>) -> Option<Vec<u8>> {
+    let secret = situation.world.object(&operand(situation, Kind::OlderSecret, OLDER_SECRET))?;
+    let secret: k8s_openapi::api::core::v1::Secret = secret.clone().try_parse().ok()?;
+    secret.data?.remove(names::MEMBERLIST_SECRET_KEY).map(|key| key.0).filter(|key| !key.is_empty())
+}
+
+/// BGP configuration that others gave to an installation which is to be taken over: the sessions would end.
+pub(super) fn bgp_of_others(situation: Situation<'_>) -> Vec<String> {
+    let extras = operand(situation, Kind::ConfigMap, BGP_EXTRAS);
+    let extras = situation.world.object(&extras).map(|_| extras.to_string());
+    let configurations = situation.world.objects(Kind::FrrConfiguration);
+    // What MetalLB's speakers write for themselves is named after the node.
+    let others = configurations.filter(|object| !object.name_any().starts_with("metallb-")).map(|object| {
+        format!("FRRConfiguration {}/{}", object.namespace().unwrap_or_default(), object.name_any())
+    });
+    extras.into_iter().chain(others).collect()
+}
+
+/// Plans what has to be done before anything is replaced. Whether it may be replaced now.
+pub(super) fn prepare(
+    situation: Situation<'_>,
+    reference: &OwnerReference,
+    (secret_key, secret): &(Key, Value),
+    rendered: &Set,
+    foreign: &[Key],
+    seen: &mut Observation,
+    plan: &mut Plan,
+) -> bool {
+    let mut stage = |changes: Vec<Change>| {
+        let changes: Vec<_> =
+            changes.into_iter().filter(|change| admit(situation, change, seen, plan)).collect();
+        let any = !changes.is_empty();
+        plan.stages.push(changes);
+        any
+    };
+    let secrets: Vec<_> = change(situation, secret_key, secret.clone()).into_iter().collect();
+    if !secrets.is_empty() {
+        stage(secrets);
+        return false;
+    }
+    if !situation.unseen(&[Source::Pods, Source::Nodes]).is_empty() {
+        return false;
+    }
+    let lacking = lacking(situation, rendered);
+    if !lacking.is_empty() && foreign.iter().any(|key| key.kind == Kind::DaemonSet) {
+        let (key, object) = puller(situation, reference, rendered);
+        stage(change(situation, &key, object).into_iter().collect());
+        seen.pending.push(format!("the speaker's image is being pulled on {}", lacking.join(", ")));
+        return false;
+    }
+    let taken: Vec<_> = foreign.iter().filter_map(|key| take(situation, key, reference, rendered)).collect();
+    stage(taken);
+    true
+}
+
+/// Nodes that run a speaker of another installer and are known to lack the image of the new one.
+fn lacking(situation: Situation<'_>, rendered: &Set) -> Vec<String> {
+    let images = rendered.images();
+    let image = images.iter().find(|(kind, _)| *kind == Kind::DaemonSet).map(|(_, image)| image.as_str());
+    let Some(image) = image else { return Vec::new() };
+    let ready = situation.world.nodes().filter(|node| health::is_ready_node(node));
+    ready.filter(|node| health::lacks(node, image)).map(|node| node.name_any()).collect()
+}
+
+/// A DaemonSet whose pods do nothing but have the speaker's image. It is no longer wanted, and so removed, as soon as
+/// every node has it.
+fn puller(situation: Situation<'_>, reference: &OwnerReference, rendered: &Set) -> (Key, Value) {
+    let key = operand(situation, Kind::DaemonSet, PULL);
+    let speaker = rendered.first(Kind::DaemonSet).unwrap_or(&Value::Null);
+    let pod = &speaker["spec"]["template"]["spec"];
+    let labels = json!({"app": "metallb", "component": "pull"});
+    let mut object = json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet",
+        "metadata": {"name": key.name, "namespace": key.namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1, "app": "metallb"},
+                     "ownerReferences": [reference]},
+        "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {
+            "containers": [{
+                "name": "pull", "image": pod["containers"][0]["image"], "args": ["--version"],
+                "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                                    "runAsNonRoot": true, "runAsUser": 65534, "capabilities": {"drop": ["ALL"]}}}]}}},
+    });
+    for field in ["nodeSelector", "tolerations", "imagePullSecrets"] {
+        if !pod[field].is_null() {
+            object["spec"]["template"]["spec"][field] = pod[field].clone();
+        }
+    }
+    (key, object)
+}
+
+/// How one object becomes the operator's: by its fields where it is kept, by a mark where it is to go.
+fn take(situation: Situation<'_>, key: &Key, reference: &OwnerReference, rendered: &Set) -> Option<Change> {
+    let live = situation.world.object(key)?;
+    if rendered.iter().any(|(wanted, _)| wanted == key) {
+        let live = serde_json::to_value(live).ok()?;
+        return Some(Change::TakeFields(key.clone(), seen(situation.world.object(key)?), taken(&live)?));
+    }
+    let resource = key.kind.api_resource();
+    let object = json!({
+        "apiVersion": resource.api_version, "kind": resource.kind,
+        "metadata": {"name": key.name, "namespace": key.namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1},
+                     "ownerReferences": [reference]},
+    });
+    Some(Change::Apply(key.clone(), object, None))
+}
+
+/// The record of who owns which field, with what older installers own in the operator's name. `None` when they own
+/// nothing.
+fn taken(live: &Value) -> Option<Value> {
+    let entries = live["metadata"]["managedFields"].as_array()?;
+    let is_older = |entry: &&Value| {
+        entry["subresource"].is_null() && OLDER_MANAGERS.iter().any(|name| entry["manager"] == *name)
+    };
+    let is_ours = |entry: &Value| entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply";
+    let older: Vec<&Value> = entries.iter().filter(is_older).collect();
+    let first = older.first()?;
+    if older.iter().all(|entry| is_ours(entry)) {
+        return None;
+    }
+    let mut fields = Map::new();
+    for entry in &older {
+        drift::merge(&mut fields, entry["fieldsV1"].as_object()?);
+    }
+    let mine = json!({
+        "manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": first["apiVersion"], "time": first["time"],
+        "fieldsType": "FieldsV1", "fieldsV1": fields,
+    });
+    let others = entries.iter().filter(|entry| !is_older(entry)).cloned();
+    Some(others.chain([mine]).collect())
+}
+
+/// The set with speakers that are exchanged all at once, while they are being taken over.
+pub(super) fn exchanged(
+    situation: Situation<'_>,
+    rendered: Set,
+    foreign: &[Key],
+    speaker: Option<&Health>,
+) -> Set {
+    let live = situation.world.object(&operand(situation, Kind::DaemonSet, names::SPEAKER));
+    let began = live.is_some_and(|live| live.annotations().contains_key(EXCHANGE));
+    let goes_on = began && speaker.is_some_and(|health| health.rolling_out);
+    let begins = foreign.iter().any(|key| key.kind == Kind::DaemonSet && key.name == names::SPEAKER);
+    if !begins && !goes_on {
+        return rendered;
+    }
+    rendered.map(|key, object| {
+        if key.kind == Kind::DaemonSet {
+            object["metadata"]["annotations"][EXCHANGE] = "true".into();
+            object["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"] = "100%".into();
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_older_installers_become_the_operators_and_those_of_others_stay() {
+        let entry = |manager: &str, operation: &str, fields: Value| {
+            json!({"manager": manager, "operation": operation, "apiVersion": "apps/v1", "time": "t",
+                   "fieldsType": "FieldsV1", "fieldsV1": fields})
+        };
+        let mut status = entry("kube-controller-manager", "Update", json!({"f:status": {}}));
+        status["subresource"] = json!("status");
+        let live = json!({"metadata": {"managedFields": [
+            entry("kubectl-client-side-apply", "Update", json!({"f:spec": {"f:a": {}}})),
+            entry("injector", "Update", json!({"f:spec": {"f:c": {}}})),
+            entry("manager", "Update", json!({"f:spec": {"f:b": {}}})),
+            status,
+        ]}});
+        let want = json!([
+            entry("injector", "Update", json!({"f:spec": {"f:c": {}}})),
+            status,
+            entry(FIELD_MANAGER, "Apply", json!({"f:spec": {"f:a": {}, "f:b": {}}})),
+        ]);
+        assert_eq!(taken(&live), Some(want));
+        let ours = json!({"metadata": {"managedFields": [entry(FIELD_MANAGER, "Apply", json!({}))]}});
+        assert_eq!(taken(&ours), None);
+    }
+}
