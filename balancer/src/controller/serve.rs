@@ -91,6 +91,8 @@ pub(super) struct Controller {
     pools_changed: bool,
     /// Whether something has changed that may concern the announcing of any Service.
     announcing_changed: bool,
+    /// The configuration is not read again before.
+    read_after: Duration,
     have_namespaces: bool,
     /// Services that came before everything was known that adopting them needs.
     early: Option<BTreeMap<ServiceKey, ServiceFacts>>,
@@ -124,6 +126,7 @@ impl Controller {
             have_pools: false,
             pools_changed: false,
             announcing_changed: false,
+            read_after: Duration::ZERO,
             have_namespaces: false,
             early: None,
             adopted: false,
@@ -164,6 +167,8 @@ impl Controller {
     pub(super) async fn serve(mut self, cancel: &CancellationToken) -> anyhow::Result<()> {
         let mut inputs = self.inputs();
         loop {
+            self.read_configuration();
+            self.adopt_when_known();
             self.start_writes();
             self.start_tellings();
             self.start_pool_writes();
@@ -209,7 +214,8 @@ impl Controller {
         let lease = (!self.writer.may_write()).then_some(now + RETRY);
         let pause = self.answers.deadline(now);
         let telling = self.announcing.deadline().filter(|_| self.may_tell(now));
-        let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause, telling];
+        let unread = (self.pools_changed || self.announcing_changed).then_some(self.read_after);
+        let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause, telling, unread];
         known.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
 
@@ -219,10 +225,28 @@ impl Controller {
             self.take(input);
         }
         self.pools.touch();
-        // All pools are read together, so once for however many of them have changed.
+    }
+
+    /// Takes in the Services that came early, once all is known that adopting them needs.
+    fn adopt_when_known(&mut self) {
+        if self.have_pools
+            && self.have_namespaces
+            && let Some(early) = self.early.take()
+        {
+            self.load(early.into_values().collect());
+        }
+    }
+
+    /// Reads the configuration where it has changed: all of it together, since an object may overlap any other, and for
+    /// a tenth of the time at most, however many objects there are and however fast they change.
+    fn read_configuration(&mut self) {
+        let began = self.clock.now();
+        if began < self.read_after {
+            return;
+        }
         if std::mem::take(&mut self.pools_changed) {
             let pools = self.pools.serve();
-            self.assigner.set_pools(pools, self.clock.now());
+            self.assigner.set_pools(pools, began);
             self.have_pools = true;
             self.announcing_changed = true;
         }
@@ -230,12 +254,7 @@ impl Controller {
             self.announcing.configure(self.pools.objects(), self.assigner.allocator().pools());
             self.announcing.touch(self.assigner.services().keys().cloned());
         }
-        if self.have_pools
-            && self.have_namespaces
-            && let Some(early) = self.early.take()
-        {
-            self.load(early.into_values().collect());
-        }
+        self.read_after = began + self.clock.now().saturating_sub(began) * 10;
     }
 
     fn take(&mut self, input: Input) {
