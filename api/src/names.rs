@@ -34,6 +34,10 @@ pub const LEGACY_CONFIG: &str = "config";
 /// On an AddressPool, `"true"`: what it became is handed to the user, and the AddressPool has no effect any more.
 pub const ANNOTATION_CONVERT: &str = "metallb.io/convert";
 
+/// Written by the speaker that announces a Service on layer 2: its node, and after it the interfaces, separated by
+/// commas.
+pub const ANNOTATION_ANNOUNCED_FROM: &str = "metallb.io/announced-from";
+
 /// Label of a ServiceL2Status or ServiceBGPStatus: the node that it speaks of.
 pub const LABEL_STATUS_NODE: &str = "metallb.io/node";
 /// Label of a ServiceL2Status or ServiceBGPStatus: the name of its Service.
