@@ -3,10 +3,12 @@
 //! OpenMetrics puts `_total` behind the name of every counter. Those that MetalLB names without it are gauges here, so
 //! that dashboards and alerts find them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use metallb_core::service::ServiceKey;
+use metallb_proto::layer2::conflict::Conflict;
 use metallb_proto::layer2::frame::Rejected;
 use metallb_proto::membership::{Counters, Roster};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -34,6 +36,7 @@ pub struct Layer2Metrics {
     responses: Family<Address, Gauge>,
     gratuitous: Family<Address, Gauge>,
     rejected: Family<Reason, Counter>,
+    conflicts: Family<Address, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,6 +77,7 @@ impl Metrics {
         layer2.register("requests_received", "Questions for announced addresses", frames.requests.clone());
         layer2.register("responses_sent", "Answers to them", frames.responses.clone());
         layer2.register("gratuitous_sent", "Frames that announced unasked", frames.gratuitous.clone());
+        layer2.register("conflicts", "Addresses that another host has", frames.conflicts.clone());
         layer2.register("frames_rejected", "Frames not looked at, by reason", frames.rejected.clone());
         Arc::new(registry)
     }
@@ -130,6 +134,13 @@ impl Layer2Metrics {
 
     pub(super) fn gratuitous(&self, address: IpAddr) {
         self.gratuitous.get_or_create(&Address { ip: address.to_string() }).inc();
+    }
+
+    pub(super) fn conflicts(&self, found: &BTreeMap<IpAddr, Conflict>) {
+        self.conflicts.clear();
+        for ip in found.keys() {
+            self.conflicts.get_or_create(&Address { ip: ip.to_string() }).set(1);
+        }
     }
 
     pub(super) fn rejected(&self, reason: Rejected) {
