@@ -165,9 +165,19 @@ e2e-controller: preflight ## The controller against a faulty API server: killed,
 	cargo build -q -p metallb-balancer --bin controller
 	METALLB_CONTROLLER=$(CURDIR)/target/debug/controller cargo test -q -p metallb-e2e --test controller -- --test-threads=1
 
+.PHONY: e2e-layer2
+e2e-layer2: images ## Layer 2 in full, on the cluster that is up: options, selectors, shared addresses, a kubelet that hangs
+	@$(E2E) deploy
+	cargo test -q -p metallb-e2e --test layer2 -- --test-threads=1 --nocapture
+
 .PHONY: e2e-full
-e2e-full: e2e e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer
+e2e-full: e2e e2e-controller e2e-packages e2e-installers e2e-layer2 ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
+
+.PHONY: bench-layer2
+bench-layer2: deploy ## Measure fail-over on layer 2 on the cluster that is up; more in ARGS, e.g. --runs 5 --cases rollout
+	cargo build -q -p metallb-e2e --bin bench-layer2
+	target/debug/bench-layer2 $(ARGS)
 
 # ---- packages: dist/install.yaml, the OLM bundle and catalog, the Helm chart
 

@@ -17,6 +17,7 @@ pub mod outage;
 pub mod plane;
 pub mod power;
 pub mod tools;
+pub mod wire;
 
 mod control_plane;
 mod network;
