@@ -34,8 +34,7 @@ pub(crate) fn check(bytes: &[u8]) {
             };
             assert_eq!(says, (LOCAL, address));
         }
-        Verdict::Claim(claim) => assert!(decoded.is_ok() && claim.mac != LOCAL, "{claim:?} of {decoded:?}"),
-        Verdict::NotOurs => assert!(decoded.is_ok()),
+        Verdict::Claim(_) | Verdict::NotOurs => assert!(decoded.is_ok()),
         Verdict::Rejected(reason) => assert_eq!(decoded, Err(reason)),
     }
 }
