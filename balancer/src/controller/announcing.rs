@@ -38,10 +38,18 @@ pub(super) enum News {
     Layer2(Change<L2Advertisement>),
     Bgp(Change<BGPAdvertisement>),
     Communities(Change<Community>),
-    Nodes(Change<(String, plan::Node)>),
+    Nodes(Change<NodeFacts>),
     Slices(Change<SliceFacts>),
     Speakers(Change<(String, Option<Seed>)>),
     Said(Protocol, Change<Said>),
+}
+
+/// What is needed of a node.
+#[derive(Debug)]
+pub(super) struct NodeFacts {
+    pub(super) name: String,
+    pub(super) facts: plan::Node,
+    pub(super) addresses: BTreeSet<IpAddr>,
 }
 
 /// How a Service is announced.
@@ -86,6 +94,7 @@ pub(super) struct Announcing {
     bgp: BTreeMap<String, BGPAdvertisement>,
     communities: BTreeMap<String, Community>,
     speakers: BTreeMap<String, Option<Seed>>,
+    node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Endpoints by Service and slice.
     endpoints: BTreeMap<ServiceKey, BTreeMap<ServiceKey, Endpoints>>,
     /// Announcing nodes by Service and object.
@@ -119,17 +128,7 @@ impl Announcing {
             }
             News::Nodes(change) => {
                 self.list("Node", &change);
-                let before = self.world.nodes.clone();
-                match change {
-                    Change::All(all) => self.world.nodes = all.into_iter().collect(),
-                    Change::Set((name, node)) => {
-                        self.world.nodes.insert(name, node);
-                    }
-                    Change::Gone((name, _)) => {
-                        self.world.nodes.remove(&name);
-                    }
-                }
-                return before != self.world.nodes;
+                return self.take_nodes(change);
             }
             News::Slices(change) => {
                 self.list("EndpointSlice", &change);
@@ -167,6 +166,36 @@ impl Announcing {
         if matches!(change, Change::All(_)) {
             self.listed.insert(kind);
         }
+    }
+
+    fn take_nodes(&mut self, change: Change<NodeFacts>) -> bool {
+        let before = (self.world.nodes.clone(), self.node_addresses.clone());
+        match change {
+            Change::All(all) => {
+                self.world.nodes.clear();
+                self.node_addresses.clear();
+                all.into_iter().for_each(|node| drop(self.take_nodes(Change::Set(node))));
+            }
+            Change::Set(NodeFacts { name, facts, addresses }) => {
+                self.world.nodes.insert(name.clone(), facts);
+                self.node_addresses.insert(name, addresses);
+            }
+            Change::Gone(NodeFacts { name, .. }) => {
+                self.world.nodes.remove(&name);
+                self.node_addresses.remove(&name);
+            }
+        }
+        before != (self.world.nodes.clone(), self.node_addresses.clone())
+    }
+
+    /// Whether all nodes are known.
+    pub(super) fn knows_nodes(&self) -> bool {
+        self.listed.contains("Node")
+    }
+
+    /// The addresses of all nodes.
+    pub(super) fn node_addresses(&self) -> BTreeSet<IpAddr> {
+        self.node_addresses.values().flatten().copied().collect()
     }
 
     fn take_slices(&mut self, change: Change<SliceFacts>) {

@@ -38,6 +38,8 @@ const TELLINGS: usize = 4;
 const BATCH: usize = 256;
 /// How long nothing need happen at most.
 const IDLE: Duration = Duration::from_secs(3600);
+/// How long the list of nodes is waited for before the first address is given.
+const NODES: Duration = Duration::from_secs(5);
 /// How long a write that failed waits for the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
 /// After a write that was not answered nothing is written for so long; each further one doubles it.
@@ -206,6 +208,7 @@ impl Controller {
     pub(super) async fn serve(mut self, cancel: &CancellationToken) -> anyhow::Result<()> {
         let mut inputs = self.inputs();
         loop {
+            self.begin();
             self.start_writes();
             self.start_tellings();
             self.start_pool_writes();
@@ -252,7 +255,8 @@ impl Controller {
         let pause =
             (!self.answers.pause.is_zero()).then_some(self.answers.until).filter(|until| *until > now);
         let telling = self.announcing.deadline().filter(|_| self.tellings.len() < TELLINGS && self.adopted);
-        let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause, telling];
+        let nodes = self.early.is_some().then_some(now + RETRY);
+        let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause, telling, nodes];
         known.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
 
@@ -270,13 +274,18 @@ impl Controller {
             self.announcing_changed = true;
         }
         if std::mem::take(&mut self.announcing_changed) {
+            self.assigner.reserve(self.announcing.node_addresses(), self.clock.now());
             self.announcing.configure(self.pools.objects(), self.assigner.allocator().pools());
             self.announcing.touch(self.assigner.services().keys().cloned());
         }
-        if self.have_pools
-            && self.have_namespaces
-            && let Some(early) = self.early.take()
-        {
+    }
+
+    /// Begins to give addresses once everything is known that this needs. Nodes are waited for only for a while: their
+    /// addresses are better kept out of the way, but Services must not go without for their sake.
+    fn begin(&mut self) {
+        let patient = self.clock.started.elapsed() < NODES;
+        let known = self.have_pools && self.have_namespaces && (self.announcing.knows_nodes() || !patient);
+        if let Some(early) = self.early.take_if(|_| known) {
             self.load(early.into_values().collect());
         }
     }

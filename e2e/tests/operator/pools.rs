@@ -24,13 +24,17 @@ fn is_condition(kind: &str, name: &str, condition_type: &str, status: &str, reas
 
 #[test]
 fn an_address_pool_tells_its_use_is_healed_changes_its_protocol_and_may_be_handed_over() {
-    let scene = Scene::new("forms", "[172.22.0.160-172.22.0.160, 172.22.0.162/32, 'fd00:22::160-fd00:22::161']");
+    let scene =
+        Scene::new("forms", "[172.22.0.160-172.22.0.160, 172.22.0.162/32, 'fd00:22::160-fd00:22::161']");
     scene.service("one", "");
     let held = address(scene.name, "one").unwrap();
     assert_eq!(held.to_string(), "172.22.0.160", "a single address, as the manual writes it");
     eventually("the pool to tell its use", 5, || {
         let status = object("addresspool", "forms")?["status"].clone();
-        ensure!(status["assigned"] == 1 && status["assignedIPv4"] == 1 && status["services"] == 1, "{status}");
+        ensure!(
+            status["assigned"] == 1 && status["assignedIPv4"] == 1 && status["services"] == 1,
+            "{status}"
+        );
         ensure!(status["capacity"]["ipv4"] == "2" && status["capacity"]["ipv6"] == "2", "{status}");
         Ok(())
     });
@@ -70,7 +74,11 @@ fn an_address_pool_tells_its_use_is_healed_changes_its_protocol_and_may_be_hande
     kube(&format!("-n {NAMESPACE} delete addresspool forms")).unwrap();
     for kind in ["ipaddresspool", "l2advertisement"] {
         let metadata = object(kind, "forms").unwrap()["metadata"].clone();
-        assert_eq!((&metadata["ownerReferences"], &metadata["labels"]), (&Value::Null, &Value::Null), "{kind}");
+        assert_eq!(
+            (&metadata["ownerReferences"], &metadata["labels"]),
+            (&Value::Null, &Value::Null),
+            "{kind}"
+        );
     }
     assert_eq!(addresses(scene.name, "one").unwrap(), [held], "nothing moved");
     kube(&format!("-n {NAMESPACE} delete ipaddresspool,l2advertisement forms")).unwrap();
@@ -94,7 +102,10 @@ fn what_belongs_to_somebody_else_is_not_overwritten() {
     eventually("the pool to be served", 5, || is_condition("addresspool", "taken", "Ready", "True", "Ready"));
     kube(&format!("-n {NAMESPACE} delete addresspool taken")).unwrap();
     eventually("what it became to go with it", 10, || {
-        ensure!(object("ipaddresspool", "taken").is_err() && object("l2advertisement", "taken").is_err(), "not yet");
+        ensure!(
+            object("ipaddresspool", "taken").is_err() && object("l2advertisement", "taken").is_err(),
+            "not yet"
+        );
         Ok(())
     });
 }
@@ -103,12 +114,8 @@ fn what_belongs_to_somebody_else_is_not_overwritten() {
 pub(crate) fn tried(verb: &str, yaml: &str) -> (bool, String) {
     let file = std::env::temp_dir().join(format!("metallb-e2e-tried-{}.yaml", std::process::id()));
     std::fs::write(&file, yaml).unwrap();
-    let done = kubectl()
-        .args([verb, "--dry-run=server", "-f"])
-        .arg(&file)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let done =
+        kubectl().args([verb, "--dry-run=server", "-f"]).arg(&file).stdin(Stdio::null()).output().unwrap();
     std::fs::remove_file(file).unwrap();
     let text = [done.stdout, done.stderr].concat();
     (done.status.success(), String::from_utf8_lossy(&text).into_owned())
@@ -134,8 +141,11 @@ fn admission_refuses_what_cannot_be_and_warns_of_what_should_not() {
     };
     let node = get(&["nodes"]).unwrap()["items"][0].clone();
     let internal = node["status"]["addresses"][0]["address"].as_str().unwrap();
-    let cluster_ip = get(&["service", "kubernetes"]).unwrap()["spec"]["clusterIP"].as_str().unwrap().to_owned();
-    let layer2 = |addresses: &str| pool("AddressPool", "tried", &format!("protocol: layer2, addresses: [{addresses}]"));
+    let cluster_ip =
+        get(&["service", "kubernetes"]).unwrap()["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let layer2 = |addresses: &str| {
+        pool("AddressPool", "tried", &format!("protocol: layer2, addresses: [{addresses}]"))
+    };
     for (verb, yaml, accepted, text) in [
         (
             "apply",
@@ -164,7 +174,12 @@ fn admission_refuses_what_cannot_be_and_warns_of_what_should_not() {
         ),
         ("apply", metallb("default", ""), false, format!("must be created in namespace {NAMESPACE}")),
         ("apply", metallb(NAMESPACE, "bgpBackend: bird"), false, "spec.bgpBackend: \"bird\"".to_owned()),
-        ("apply", layer2("198.51.100.1-198.51.100.1").replace("v1beta1", "v1alpha1"), true, "created".to_owned()),
+        (
+            "apply",
+            layer2("198.51.100.1-198.51.100.1").replace("v1beta1", "v1alpha1"),
+            true,
+            "created".to_owned(),
+        ),
         (
             "apply",
             layer2(&format!("{internal}-{internal}")),
@@ -174,7 +189,11 @@ fn admission_refuses_what_cannot_be_and_warns_of_what_should_not() {
         ("apply", layer2(&format!("{cluster_ip}/32")), true, "meets the cluster's own network".to_owned()),
         (
             "apply",
-            pool("AddressPool", "admits", "protocol: layer2, addresses: [172.22.0.168/32], autoAssign: false"),
+            pool(
+                "AddressPool",
+                "admits",
+                "protocol: layer2, addresses: [172.22.0.168/32], autoAssign: false",
+            ),
             true,
             format!("1 Service has an address that will no longer be in the pool: admits/held ({held})"),
         ),
@@ -198,7 +217,9 @@ fn the_configuration_of_an_older_metallb_is_imported_when_asked_for() {
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: {NAMESPACE}}}\ndata:\n  config: |\n    {text}"
     ))
     .unwrap();
-    let imported = |status: &str, reason: &str| is_condition("metallb", "metallb", "LegacyConfigImported", status, reason);
+    let imported = |status: &str, reason: &str| {
+        is_condition("metallb", "metallb", "LegacyConfigImported", status, reason)
+    };
     eventually("the ConfigMap to be told of", 5, || imported("False", "LegacyConfigFound"));
     assert!(object("ipaddresspool", "old-pool").is_err(), "nothing is done unasked");
     kube(&format!("-n {NAMESPACE} annotate metallb metallb metallb.io/import=true")).unwrap();

@@ -45,15 +45,20 @@ fn the_operator_may_do_what_it_does_and_little_more() {
     available();
     let mut used = audit::calls_since(audit::start(), "manager-account").unwrap();
     // Who applies an object that is not there needs the right to create it, too.
-    let created: Vec<_> = used.iter().filter_map(|call| Some(format!("create {}", call.strip_prefix("patch ")?))).collect();
+    let created: Vec<_> =
+        used.iter().filter_map(|call| Some(format!("create {}", call.strip_prefix("patch ")?))).collect();
     used.extend(created);
     let mut granted = BTreeSet::new();
     for (everywhere, rule) in rules() {
-        for (field, values) in [("apiGroups", &rule["apiGroups"]), ("resources", &rule["resources"]), ("verbs", &rule["verbs"])]
+        for (field, values) in
+            [("apiGroups", &rule["apiGroups"]), ("resources", &rule["resources"]), ("verbs", &rule["verbs"])]
         {
             assert!(!texts(values).contains(&"*"), "a wildcard in {field}: {rule}");
         }
-        assert!(!(everywhere && texts(&rule["resources"]).contains(&"secrets")), "secrets of the whole cluster: {rule}");
+        assert!(
+            !(everywhere && texts(&rule["resources"]).contains(&"secrets")),
+            "secrets of the whole cluster: {rule}"
+        );
         let optional = ["monitoring.coreos.com", "cilium.io", "crd.projectcalico.org", "apps.openshift.io"];
         if texts(&rule["apiGroups"]).iter().any(|group| optional.contains(group)) {
             // Of kinds that this cluster does not have, nothing but a watch is tried.
@@ -66,14 +71,19 @@ fn the_operator_may_do_what_it_does_and_little_more() {
     let excused: BTreeSet<String> = UNUSED.iter().map(|(right, _)| (*right).to_owned()).collect();
     let unused: Vec<_> = granted.difference(&used).filter(|right| !excused.contains(*right)).collect();
     assert!(unused.is_empty(), "granted and not used by any test: {unused:?}\nused: {used:?}");
-    let refused: Vec<_> = audit::refused_since(audit::start()).unwrap().into_iter().filter(|call| call.starts_with("manager-account")).collect();
+    let refused: Vec<_> = audit::refused_since(audit::start())
+        .unwrap()
+        .into_iter()
+        .filter(|call| call.starts_with("manager-account"))
+        .collect();
     assert!(refused.is_empty(), "{refused:?}");
 }
 
 #[test]
 fn operator_and_controller_fit_the_restricted_profile_and_the_speaker_has_one_capability() {
     available();
-    let pods = |labels: &str| get(&["-n", "metallb-system", "pods", "-l", labels]).unwrap()["items"][0].clone();
+    let pods =
+        |labels: &str| get(&["-n", "metallb-system", "pods", "-l", labels]).unwrap()["items"][0].clone();
     kube("create namespace restricted").unwrap();
     eventually("its account", 10, || kube("-n restricted get serviceaccount default").map(drop));
     kube("label namespace restricted pod-security.kubernetes.io/enforce=restricted").unwrap();
@@ -93,5 +103,8 @@ fn operator_and_controller_fit_the_restricted_profile_and_the_speaker_has_one_ca
     kube("delete namespace restricted --wait=false").unwrap();
     let context = pods("app=metallb,component=speaker")["spec"]["containers"][0]["securityContext"].clone();
     assert_eq!(context["capabilities"], serde_json::json!({"add": ["NET_RAW"], "drop": ["ALL"]}));
-    assert_eq!((&context["readOnlyRootFilesystem"], &context["allowPrivilegeEscalation"]), (&true.into(), &false.into()));
+    assert_eq!(
+        (&context["readOnlyRootFilesystem"], &context["allowPrivilegeEscalation"]),
+        (&true.into(), &false.into())
+    );
 }
