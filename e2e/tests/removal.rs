@@ -54,7 +54,9 @@ fn objects_and_then_the_namespace_go_without_the_operator() {
     without_operator();
     let started = Instant::now();
     kube(&format!("-n {NAMESPACE} label addresspools,bgppeers,metallbs --all edited=yes")).unwrap();
-    for kind in ["bfdprofile left", "ipaddresspool left", "addresspool pool --cascade=foreground", "metallb metallb"] {
+    for kind in
+        ["bfdprofile left", "ipaddresspool left", "addresspool pool --cascade=foreground", "metallb metallb"]
+    {
         kube(&format!("-n {NAMESPACE} delete {kind} --timeout=30s")).unwrap();
     }
     println!("objects were deleted after {} ms", started.elapsed().as_millis());

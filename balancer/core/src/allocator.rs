@@ -86,7 +86,9 @@ impl Allocator {
         let before = homeless(&self.ledger);
         let mut reserved = self.reserved.clone();
         for (_, holding) in self.ledger.holdings() {
-            holding.addresses.iter().chain(&holding.leaving).for_each(|held| drop(reserved.remove(held)));
+            for held in holding.addresses.iter().chain(&holding.leaving) {
+                reserved.remove(held);
+            }
         }
         let spec = |pool: &Pool| PoolSpec {
             ranges: without(&pool.ranges, &reserved),

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -174,18 +175,20 @@ impl Announcing {
             Change::All(all) => {
                 self.world.nodes.clear();
                 self.node_addresses.clear();
-                all.into_iter().for_each(|node| drop(self.take_nodes(Change::Set(node))));
+                all.into_iter().for_each(|node| self.put_node(node));
             }
-            Change::Set(NodeFacts { name, facts, addresses }) => {
-                self.world.nodes.insert(name.clone(), facts);
-                self.node_addresses.insert(name, addresses);
-            }
+            Change::Set(node) => self.put_node(node),
             Change::Gone(NodeFacts { name, .. }) => {
                 self.world.nodes.remove(&name);
                 self.node_addresses.remove(&name);
             }
         }
         before != (self.world.nodes.clone(), self.node_addresses.clone())
+    }
+
+    fn put_node(&mut self, NodeFacts { name, facts, addresses }: NodeFacts) {
+        self.world.nodes.insert(name.clone(), facts);
+        self.node_addresses.insert(name, addresses);
     }
 
     /// Whether all nodes are known.
