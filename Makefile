@@ -165,8 +165,14 @@ e2e-controller: preflight ## The controller against a faulty API server: killed,
 	cargo build -q --release -p metallb-balancer --bin controller
 	METALLB_CONTROLLER=$(CURDIR)/target/release/controller cargo test -q -p metallb-e2e --test controller -- --test-threads=2
 
+.PHONY: e2e-operator
+e2e-operator: images ## Pools, admission, the gate's policies and rights on the cluster that is up; then all of it is removed
+	@$(E2E) deploy
+	cargo test -q -p metallb-e2e --test operator -- --test-threads=1 --nocapture
+	cargo test -q -p metallb-e2e --test removal -- --test-threads=1 --nocapture
+
 .PHONY: e2e-full
-e2e-full: e2e e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer
+e2e-full: e2e e2e-controller e2e-packages e2e-installers e2e-operator ## make e2e, and the end-to-end tests that take longer
 
 # ---- packages: dist/install.yaml, the OLM bundle and catalog, the Helm chart
 
