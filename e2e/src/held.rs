@@ -56,8 +56,10 @@ fn hold(target: SocketAddr, count: usize, stop: &AtomicBool) -> Result<(usize, V
     enter_client()?;
     let open = |number: usize| {
         let stream = TcpStream::connect_timeout(&target, Duration::from_secs(5));
-        let stream = stream.with_context(|| format!("connection {number} to {target}"))?;
+        let mut stream = stream.with_context(|| format!("connection {number} to {target}"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        // Answered before the next one is opened: a small server keeps few that it has not accepted yet.
+        exchange(&mut stream).with_context(|| format!("connection {number} to {target}"))?;
         Ok((number, stream))
     };
     let mut streams: Vec<(usize, TcpStream)> = (1..=count).map(open).collect::<Result<_>>()?;

@@ -134,12 +134,17 @@ impl<'a> Pair<'a> {
     }
 
     async fn stop_leader(&self, client: &Client, sides: &mut [Child; 2]) -> Result<Vec<String>> {
-        let leader = self.holder(client, |_| true).await?;
-        let (index, side) = if leader == self.user("a") { (0, "a") } else { (1, "b") };
-        tokio::time::sleep(Duration::from_millis(rand::rng().random_range(500..3500))).await;
+        let (leader, index, side) = loop {
+            let leader = self.holder(client, sides, |_| true).await?;
+            let (index, side) = if leader == self.user("a") { (0, "a") } else { (1, "b") };
+            tokio::time::sleep(Duration::from_millis(rand::rng().random_range(500..3500))).await;
+            if sides[index].try_wait()?.is_none() {
+                break (leader, index, side);
+            }
+        };
         let pid = Pid::from_raw(i32::try_from(sides[index].id())?);
         kill(pid, Signal::SIGSTOP)?;
-        self.holder(client, |holder| holder != leader).await?;
+        self.holder(client, sides, |holder| holder != leader).await?;
         let log = self.plane.path("audit.log");
         let (from, taken_over) = (fs::metadata(&log)?.len(), Timestamp::now());
         kill(pid, Signal::SIGCONT)?;
@@ -156,10 +161,21 @@ impl<'a> Pair<'a> {
     }
 
     /// Waits until somebody holds the Lease who `is_wanted`.
-    async fn holder(&self, client: &Client, is_wanted: impl Fn(&str) -> bool) -> Result<String> {
+    async fn holder(
+        &self,
+        client: &Client,
+        sides: &mut [Child; 2],
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<String> {
         let leases = api(client, "coordination.k8s.io/v1", "Lease", &self.namespace);
         let began = Instant::now();
         loop {
+            // One that could not renew in time, on a busy machine, ends and is started again, as a kubelet does.
+            for (process, side) in sides.iter_mut().zip(["a", "b"]) {
+                if process.try_wait()?.is_some() {
+                    *process = self.start(side)?;
+                }
+            }
             let lease = leases.get_opt(LEASE).await?;
             let holder = lease.as_ref().and_then(|lease| lease.data["spec"]["holderIdentity"].as_str());
             if let Some(holder) = holder.filter(|holder| !holder.is_empty() && is_wanted(holder)) {
