@@ -1,11 +1,13 @@
 //! The speaker: announces the addresses of Services from this node.
 //!
 //! Decisions are `metallb_core::plan`'s and `metallb_proto`'s; here are the tasks around them, each the one owner of its
-//! state: the observer (API server in, plan out), the membership (UDP), the links (netlink), layer 2 (packet sockets)
-//! and the reporter (API server out). What answers the network runs on a thread of its own, so that a large list from
-//! the API server delays no answer and no heartbeat.
+//! state: the observer (API server in, plan out), the membership (UDP), the links (netlink), layer 2 (packet sockets),
+//! BGP (TCP), BFD (UDP) and the reporters (API server out). What answers the network runs on threads of its own, so that
+//! a large list from the API server delays no answer and no heartbeat.
 
 mod announcer;
+mod bgp;
+mod departure;
 pub(crate) mod facts;
 mod gossip;
 pub mod layer2;
@@ -21,7 +23,7 @@ mod sys;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use kube::Client;
@@ -29,10 +31,12 @@ use metallb_core::plan::Plan;
 use metallb_proto::layer2::link::Exclude;
 use metallb_proto::membership::{self, Roster, Seed};
 use metallb_runtime::{logs, probes, shutdown};
-use tokio::sync::{mpsc, watch};
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use departure::Departure;
 use metrics::Metrics;
 use report::Announced;
 pub use settings::Settings;
@@ -72,9 +76,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         wires.observer(metrics.clone()),
         cancel.clone(),
     ));
+    tasks.spawn(depart(client.clone(), settings.clone(), wires.departure.clone(), cancel.clone()));
+    let routing = thread("bgp", bgp::run(wires.bgp(&metrics), cancel.clone()))?;
+    tasks.spawn(async move { routing.await.context("the BGP thread broke off")? });
     tasks.spawn(report::run(client, reporting(&settings), wires.announced.subscribe(), cancel.clone()));
     tasks.spawn(ready_when_announcing(wires.announced.subscribe(), readiness, cancel.clone()));
-    let network = network.start(cancel.clone())?;
+    let network = thread("network", network.run(cancel.clone()))?;
     tasks.spawn(async move { network.await.context("the network thread broke off")? });
 
     while let Some(ended) = tasks.join_next().await {
@@ -94,6 +101,7 @@ fn observing(settings: &Settings) -> anyhow::Result<observer::Settings> {
         speakers: settings.gossip()?.map(|(_, labels)| labels),
         port: settings.ml_bindport,
         ignore_exclude_label: settings.ignore_exclude_lb,
+        bgp: settings.bgp(up_since()),
     })
 }
 
@@ -103,6 +111,40 @@ fn reporting(settings: &Settings) -> report::Settings {
         pod: settings.pod_name.clone(),
         node: settings.node_name.clone(),
     }
+}
+
+/// Finds out, once the speaker is asked to end, how.
+async fn depart(
+    client: Client,
+    settings: Settings,
+    departure: watch::Sender<Option<Departure>>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    cancel.cancelled().await;
+    let how = departure::decide(&client, &settings.namespace, &settings.node_name).await;
+    departure.send_replace(Some(how));
+    Ok(())
+}
+
+/// Time since the node was started.
+fn up_since() -> Duration {
+    // The clock is there on every Linux; without it the node counts as just started, which is the careful guess.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
+/// Runs a future on a thread and a runtime of its own; the receiver tells how it ended.
+fn thread<F>(name: &str, work: F) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let result = runtime.block_on(work);
+        // Nobody listens when the program ends already.
+        let _ = done.send(result);
+    })?;
+    Ok(ended)
 }
 
 /// Ready once the first plan was made: from then on this speaker stands in for its node.
@@ -126,6 +168,9 @@ struct Wires {
     seeds: watch::Sender<Option<Vec<Seed>>>,
     plan: watch::Sender<Arc<Plan>>,
     announced: watch::Sender<Option<Arc<Announced>>>,
+    wanted: watch::Sender<Option<Arc<bgp::spec::Wanted>>>,
+    statuses: watch::Sender<bgp::peer::Statuses>,
+    departure: watch::Sender<Option<Departure>>,
 }
 
 impl Wires {
@@ -135,6 +180,18 @@ impl Wires {
             seeds: watch::Sender::new(None),
             plan: watch::Sender::default(),
             announced: watch::Sender::new(None),
+            wanted: watch::Sender::new(None),
+            statuses: watch::Sender::default(),
+            departure: watch::Sender::new(None),
+        }
+    }
+
+    fn bgp(&self, metrics: &Metrics) -> bgp::Ports {
+        bgp::Ports {
+            wanted: self.wanted.subscribe(),
+            statuses: self.statuses.clone(),
+            departure: self.departure.subscribe(),
+            metrics: metrics.bgp.clone(),
         }
     }
 
@@ -144,6 +201,7 @@ impl Wires {
             seeds: self.seeds.clone(),
             plan: self.plan.clone(),
             announced: self.announced.clone(),
+            wanted: self.wanted.clone(),
             metrics,
         }
     }
@@ -182,23 +240,6 @@ impl Network {
             roster: wires.roster.clone(),
             metrics,
         })
-    }
-
-    /// Starts the thread; the result tells how it ended.
-    fn start(
-        self,
-        cancel: CancellationToken,
-    ) -> anyhow::Result<
-        impl Future<Output = Result<anyhow::Result<()>, tokio::sync::oneshot::error::RecvError>>,
-    > {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (done, ended) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new().name("network".to_owned()).spawn(move || {
-            let result = runtime.block_on(self.run(cancel));
-            // Nobody listens when the program ends already.
-            let _ = done.send(result);
-        })?;
-        Ok(ended)
     }
 
     async fn run(self, cancel: CancellationToken) -> anyhow::Result<()> {

@@ -15,10 +15,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::bgp::metrics::BgpMetrics;
+
 /// All metrics of the speaker.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Metrics {
     pub(super) layer2: Layer2Metrics,
+    pub(super) bgp: BgpMetrics,
     announced: Family<Announced, Gauge>,
     members: Gauge,
     unheard: Gauge,
@@ -63,6 +66,7 @@ impl Metrics {
             "Services announced from this node",
             self.announced.clone(),
         );
+        self.bgp.register(&mut registry);
         let gossip = registry.sub_registry_with_prefix("metallb_speaker_gossip");
         gossip.register("members", "Nodes with a living speaker, this one included", self.members.clone());
         gossip.register("unheard", "Nodes whose ready speaker was never heard", self.unheard.clone());

@@ -1,6 +1,6 @@
 //! The observer: watches the cluster, keeps the world, and publishes a plan whenever it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -13,13 +13,14 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use metallb_api::{IPAddressPool, L2Advertisement};
-use metallb_core::config::{self, Config, Objects};
+use metallb_core::config::{self, Config, Objects, Problem};
 use metallb_core::plan::{self, Endpoints, Plan, World};
 use metallb_core::service::ServiceKey;
 use metallb_proto::membership::{Roster, Seed};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::bgp;
 use super::facts::{self, ServiceFacts, SliceFacts};
 use super::metrics::Metrics;
 use super::report::Announced;
@@ -45,6 +46,8 @@ pub(super) struct Settings {
     pub(super) port: u16,
     /// Whether the exclude label of nodes is ignored.
     pub(super) ignore_exclude_label: bool,
+    /// What holds for all BGP sessions.
+    pub(super) bgp: bgp::spec::Node,
 }
 
 /// What connects the observer to the rest of the speaker.
@@ -54,6 +57,8 @@ pub(super) struct Ports {
     pub(super) plan: watch::Sender<Arc<Plan>>,
     /// What there is to tell of this node's announcements.
     pub(super) announced: watch::Sender<Option<Arc<Announced>>>,
+    /// What is to be announced by BGP.
+    pub(super) wanted: watch::Sender<Option<Arc<bgp::spec::Wanted>>>,
     pub(super) metrics: Metrics,
 }
 
@@ -68,8 +73,10 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let services = load_balancers(&client).await;
-    let mut inputs = inputs(&client, &settings, services).ready_chunks(BATCH);
-    let mut observer = Observer::new(settings);
+    let (bgp, bgp_inputs) = bgp::inputs::Inputs::new(&client, &settings.namespace, settings.bgp);
+    let inputs = inputs(&client, &settings, services);
+    let mut inputs = futures::stream::select(inputs, bgp_inputs.map(Input::Bgp)).ready_chunks(BATCH);
+    let mut observer = Observer::new(settings, bgp);
     loop {
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
@@ -95,6 +102,7 @@ enum Input {
     Pools(Change<IPAddressPool>),
     Advertisements(Change<L2Advertisement>),
     Speakers(Change<(String, Option<Seed>)>),
+    Bgp(bgp::inputs::Input),
 }
 
 fn inputs(
@@ -148,7 +156,7 @@ async fn load_balancers(client: &Client) -> watcher::Config {
 }
 
 /// An object without the record of who wrote which field.
-fn stripped<K: kube::Resource>(mut object: K) -> K {
+pub(super) fn stripped<K: kube::Resource>(mut object: K) -> K {
     object.meta_mut().managed_fields = None;
     object
 }
@@ -164,7 +172,9 @@ struct Observer {
     pools: BTreeMap<String, IPAddressPool>,
     advertisements: BTreeMap<String, L2Advertisement>,
     speakers: BTreeMap<String, Option<Seed>>,
+    bgp: bgp::inputs::Inputs,
     config: Config,
+    problems: Vec<Problem>,
     seen: Seen,
 }
 
@@ -180,7 +190,7 @@ struct Seen {
 }
 
 impl Observer {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: Settings, bgp: bgp::inputs::Inputs) -> Self {
         Self {
             settings,
             roster: None,
@@ -190,7 +200,9 @@ impl Observer {
             pools: BTreeMap::new(),
             advertisements: BTreeMap::new(),
             speakers: BTreeMap::new(),
+            bgp,
             config: Config::default(),
+            problems: Vec::new(),
             seen: Seen::default(),
         }
     }
@@ -223,6 +235,10 @@ impl Observer {
                 self.seen.speakers = true;
                 take(&mut self.speakers, change, |speaker| speaker);
             }
+            Input::Bgp(input) => {
+                self.bgp.take(input);
+                self.configure();
+            }
         }
     }
 
@@ -249,16 +265,17 @@ impl Observer {
     }
 
     fn configure(&mut self) {
-        let objects = Objects {
+        let objects = self.bgp.objects(Objects {
             pools: self.pools.values().collect(),
             l2_advertisements: self.advertisements.values().collect(),
             ..Objects::default()
-        };
+        });
         let (config, problems) = config::parse(&objects);
-        for problem in problems {
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             tracing::error!(event = "configInvalid", error = %problem, "part of the configuration is not served");
         }
         self.config = config;
+        self.problems = problems;
     }
 
     fn publish(&self, ports: &Ports) {
@@ -272,7 +289,13 @@ impl Observer {
                 changed
             });
         }
-        let Some(world) = self.world() else { return };
+        let Some(mut world) = self.world() else { return };
+        self.bgp.publish(&world, &self.settings.node, &ports.wanted);
+        // Sessions with routers do not wait for the speakers to know of each other.
+        match self.alive() {
+            Some(speakers) => world.speakers = speakers,
+            None => return,
+        }
         let plan = plan::plan(&world, &self.settings.node);
         let announced = Announced::of(&plan, &self.services);
         ports.plan.send_if_modified(|former| {
@@ -298,19 +321,12 @@ impl Observer {
         });
     }
 
-    /// The world, once it is known whole: a plan from half of it would withdraw what is announced rightly.
+    /// The world but for its speakers, once it is known whole: a plan from half of it would withdraw what is announced rightly.
     fn world(&self) -> Option<World> {
         let Seen { services, slices, nodes, pools, advertisements, .. } = self.seen;
         if !(services && slices && nodes && pools && advertisements) {
             return None;
         }
-        let speakers = match &self.settings.speakers {
-            None => None,
-            Some(_) => {
-                let roster = self.roster.as_ref().filter(|roster| roster.settled)?;
-                Some(roster.candidates().map(str::to_owned).collect())
-            }
-        };
         let services = self.services.iter().filter_map(|(key, facts)| {
             let service = facts.service.clone()?;
             Some((key.clone(), plan::Service { endpoints: self.endpoints_of(key), ..service }))
@@ -319,9 +335,19 @@ impl Observer {
             config: self.config.clone(),
             services: services.collect(),
             nodes: self.nodes.iter().map(|(name, node)| (name.clone(), self.linked(name, node))).collect(),
-            speakers,
+            speakers: None,
             ignore_exclude_label: self.settings.ignore_exclude_label,
         })
+    }
+
+    /// Nodes with a living speaker, which are all where the speakers do not know of each other; `None` until it is
+    /// settled.
+    fn alive(&self) -> Option<Option<BTreeSet<String>>> {
+        if self.settings.speakers.is_none() {
+            return Some(None);
+        }
+        let roster = self.roster.as_ref().filter(|roster| roster.settled)?;
+        Some(Some(roster.candidates().map(str::to_owned).collect()))
     }
 
     /// A node with what its speaker says of its interfaces.
@@ -340,11 +366,11 @@ impl Observer {
     }
 }
 
-fn named<K: kube::ResourceExt>(object: K) -> (String, K) {
+pub(super) fn named<K: kube::ResourceExt>(object: K) -> (String, K) {
     (object.name_any(), object)
 }
 
-fn take<K: Ord, T, V>(map: &mut BTreeMap<K, V>, change: Change<T>, entry: impl Fn(T) -> (K, V)) {
+pub(super) fn take<K: Ord, T, V>(map: &mut BTreeMap<K, V>, change: Change<T>, entry: impl Fn(T) -> (K, V)) {
     match change {
         Change::All(all) => *map = all.into_iter().map(entry).collect(),
         Change::Set(one) => {

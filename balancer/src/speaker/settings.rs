@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
@@ -14,7 +15,12 @@ use metallb_proto::layer2::gratuitous;
 use metallb_proto::membership::{Secret, Timing};
 use metallb_runtime::logs::LogLevel;
 
+use super::bgp;
+use super::bgp::spec::Backend;
 use crate::arguments::sort_out;
+
+/// A node that was started so lately has forwarded nothing from before; a speaker that starts later follows another.
+const BOOT: Duration = Duration::from_secs(300);
 
 /// Announces the addresses of Services on layer 2.
 #[derive(Clone, Debug, Parser)]
@@ -44,6 +50,15 @@ pub struct Settings {
     /// Waits as long as MetalLB does before a silent speaker counts as gone.
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     ml_wan_config: bool,
+    /// Address of this node: its BGP Identifier where it is one of IPv4.
+    #[arg(long, env = "METALLB_HOST", default_value = "", hide_default_value = true)]
+    host: String,
+    /// Whose habits BGP sessions have.
+    #[arg(long, env = "METALLB_BGP_TYPE", value_enum, default_value_t = Backend::Native)]
+    bgp_type: Backend,
+    /// Lets routers connect to this node, on port 179.
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    bgp_listen: bool,
     /// How much is logged: all, debug, info, warn, error or none.
     #[arg(long, default_value_t = LogLevel::Info)]
     pub(super) log_level: LogLevel,
@@ -121,6 +136,16 @@ impl Settings {
         Ok(Secret::new(bytes))
     }
 
+    /// What holds for all BGP sessions. `up` is the time since the node was started.
+    pub(super) fn bgp(&self, up: Duration) -> bgp::spec::Node {
+        bgp::spec::Node {
+            router_id: bgp::spec::router_id(self.host.parse().ok(), &self.node_name),
+            backend: self.bgp_type,
+            listens: self.bgp_listen,
+            preserved: up >= BOOT,
+        }
+    }
+
     /// How soon a silent speaker counts as gone.
     pub(super) fn timing(&self) -> Timing {
         if self.ml_wan_config { Timing::TOLERANT } else { Timing::FAST }
@@ -129,7 +154,7 @@ impl Settings {
     /// How addresses are announced unasked.
     pub(super) fn gratuitous(&self) -> gratuitous::Settings {
         let seconds = u64::from(self.gratuitous_arp_interval);
-        let repeat = (seconds > 0).then(|| std::time::Duration::from_secs(seconds));
+        let repeat = (seconds > 0).then(|| Duration::from_secs(seconds));
         gratuitous::Settings { repeat, ..gratuitous::Settings::default() }
     }
 }
