@@ -169,6 +169,12 @@ e2e-controller: preflight ## The controller against a faulty API server: killed,
 e2e-full: e2e e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 
+.PHONY: e2e-bgp
+e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is up; more in ARGS
+	@$(E2E) deps
+	@$(E2E) deploy
+	cargo test -q -p metallb-e2e --test bgp -- --test-threads=1 $(ARGS)
+
 # ---- packages: dist/install.yaml, the OLM bundle and catalog, the Helm chart
 
 # The kubectl that the cluster uses, when it was built; any of 1.27 or later renders the same. Looked for when it is
@@ -251,3 +257,9 @@ bench-operator: ## Measure the operator on a real API server; ARGS="--stops 200"
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-operator --bin operator
 	cargo build -q -p metallb-e2e --bin bench-operator
 	target/debug/bench-operator --operator target/$(TARGET)/release/operator $(ARGS)
+
+.PHONY: bench-bgp
+bench-bgp: preflight deps ## Measure the speaker's BGP with BIRD; more in ARGS, e.g. --routes 10000 --families 4
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-balancer --bin speaker
+	cargo build -q --release -p metallb-e2e --bin bench-bgp
+	target/release/bench-bgp --speaker target/$(TARGET)/release/speaker $(ARGS)

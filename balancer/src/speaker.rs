@@ -77,8 +77,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         cancel.clone(),
     ));
     tasks.spawn(depart(client.clone(), settings.clone(), wires.departure.clone(), cancel.clone()));
-    let routing = thread("bgp", bgp::run(wires.bgp(&metrics), cancel.clone()))?;
+    let routing = thread("bgp", bgp::run(wires.bgp(&metrics, settings.bgp_listen), cancel.clone()))?;
     tasks.spawn(async move { routing.await.context("the BGP thread broke off")? });
+    let sources =
+        bgp::report::Sources { wanted: wires.wanted.subscribe(), statuses: wires.statuses.subscribe() };
+    tasks.spawn(bgp::report::run(client.clone(), reporting(&settings), sources, cancel.clone()));
     tasks.spawn(report::run(client, reporting(&settings), wires.announced.subscribe(), cancel.clone()));
     tasks.spawn(ready_when_announcing(wires.announced.subscribe(), readiness, cancel.clone()));
     let network = thread("network", network.run(cancel.clone()))?;
@@ -186,12 +189,13 @@ impl Wires {
         }
     }
 
-    fn bgp(&self, metrics: &Metrics) -> bgp::Ports {
+    fn bgp(&self, metrics: &Metrics, listens: bool) -> bgp::Ports {
         bgp::Ports {
             wanted: self.wanted.subscribe(),
             statuses: self.statuses.clone(),
             departure: self.departure.subscribe(),
             metrics: metrics.bgp.clone(),
+            listens,
         }
     }
 

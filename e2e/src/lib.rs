@@ -16,6 +16,7 @@ pub mod olm;
 pub mod outage;
 pub mod plane;
 pub mod power;
+pub mod router;
 pub mod tools;
 
 mod control_plane;

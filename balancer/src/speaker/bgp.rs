@@ -6,25 +6,34 @@
 
 mod bfd;
 pub(super) mod inputs;
+mod keeper;
 mod link;
+mod listener;
 pub(super) mod metrics;
+mod neighbor;
 pub(super) mod peer;
+pub(super) mod report;
+mod rival;
 pub(super) mod spec;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use metallb_core::config::Endpoint;
 use metallb_proto::bgp::Stop;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::departure::Departure;
+use listener::Listener;
 use metrics::BgpMetrics;
 use peer::{Order, Status, Statuses};
-use spec::{Wanted, WantedPeer};
+use spec::{Key, Wanted, WantedPeer};
 
 /// Connections of a router that wait to be looked at.
 const BACKLOG: usize = 4;
@@ -39,6 +48,8 @@ pub(super) struct Ports {
     /// How the speaker ends, once that was found out.
     pub(super) departure: watch::Receiver<Option<Departure>>,
     pub(super) metrics: BgpMetrics,
+    /// Whether routers may connect to this node.
+    pub(super) listens: bool,
 }
 
 /// Runs until `cancel`, and then until every peer has ended as the departure wants it.
@@ -56,6 +67,7 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
         tasks: JoinSet::new(),
         is_first: true,
     };
+    let mut listener = if ports.listens { listen() } else { None };
     loop {
         tokio::select! {
             () = cancel.cancelled() => break,
@@ -63,9 +75,13 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
                 changed.context("the plans ended")?;
                 let wanted = ports.wanted.borrow_and_update().clone();
                 if let Some(wanted) = wanted {
+                    if let Some(listener) = &mut listener {
+                        listener.sign(passwords(&wanted.peers));
+                    }
                     peers.follow(&wanted.peers);
                 }
             }
+            Some(stream) = accepted(&mut listener) => peers.accept(stream),
             Some(ended) = peers.tasks.join_next() => {
                 peers.ended(&ended.context("a peer's task broke off")?);
                 let wanted = ports.wanted.borrow().clone();
@@ -92,12 +108,43 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
     watching.await.context("the BFD thread broke off")?
 }
 
+fn listen() -> Option<Listener> {
+    Listener::open()
+        .inspect_err(|error| {
+            // Sessions that this node opens do not depend on it.
+            tracing::error!(error = format!("{error:#}"), "routers cannot connect to this node");
+        })
+        .ok()
+}
+
+async fn accepted(listener: &mut Option<Listener>) -> Option<TcpStream> {
+    match listener {
+        Some(listener) => listener.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Passwords by router.
+fn passwords(wanted: &BTreeMap<String, WantedPeer>) -> BTreeMap<IpAddr, Key> {
+    let of = |peer: &WantedPeer| match (&peer.endpoint, &peer.spec) {
+        (Endpoint::Address(address), Ok(spec)) => Some((*address, spec.password.clone()?)),
+        _ => None,
+    };
+    wanted.values().filter_map(of).collect()
+}
+
+/// A peer whose task runs.
+struct Running {
+    orders: watch::Sender<Order>,
+    incoming: mpsc::Sender<TcpStream>,
+}
+
 /// The peers of this node.
 struct Peers {
     statuses: watch::Sender<Statuses>,
     metrics: BgpMetrics,
     bfd: bfd::Sender,
-    running: BTreeMap<String, watch::Sender<Order>>,
+    running: BTreeMap<String, Running>,
     /// Each returns the name of its peer.
     tasks: JoinSet<String>,
     /// Whether nothing was wanted yet: the peers that come first may know this node from before.
@@ -107,10 +154,10 @@ struct Peers {
 impl Peers {
     fn follow(&mut self, wanted: &BTreeMap<String, WantedPeer>) {
         let restarting = std::mem::take(&mut self.is_first);
-        for (name, orders) in &self.running {
+        for (name, running) in &self.running {
             if !matches!(wanted.get(name), Some(WantedPeer { spec: Ok(_), .. })) {
                 let text = format!("BGPPeer {name} does not concern this node any more");
-                stop(orders, &Stop::Leave { text });
+                stop(&running.orders, &Stop::Leave { text });
             }
         }
         for (name, peer) in wanted {
@@ -138,8 +185,8 @@ impl Peers {
     }
 
     fn order(&mut self, name: &str, order: Order, restarting: bool) {
-        if let Some(orders) = self.running.get(name) {
-            orders.send_if_modified(|former| {
+        if let Some(running) = self.running.get(name) {
+            running.orders.send_if_modified(|former| {
                 // One that is ending ends first; the peer is begun anew after that.
                 let changed = former.stop.is_none() && *former != order;
                 if changed {
@@ -149,8 +196,7 @@ impl Peers {
             });
             return;
         }
-        // The listener for connections of routers holds the other end.
-        let (_, incoming) = mpsc::channel(BACKLOG);
+        let (accept, incoming) = mpsc::channel(BACKLOG);
         let metrics = self.metrics.of_peer(&order.spec);
         let monitor = self.bfd.monitor(name, metrics.label.clone());
         let (orders, ordered) = watch::channel(order);
@@ -163,12 +209,24 @@ impl Peers {
             monitor,
             restarting,
         };
-        self.running.insert(name.to_owned(), orders);
+        self.running.insert(name.to_owned(), Running { orders, incoming: accept });
         self.tasks.spawn(async move {
             let name = ports.name.clone();
             peer::run(ports).await;
             name
         });
+    }
+
+    /// Gives a connection that a router opened to its peer; that of a stranger is closed.
+    fn accept(&self, stream: TcpStream) {
+        let Ok(from) = stream.peer_addr() else { return };
+        let is_its =
+            |running: &&Running| running.orders.borrow().spec.endpoint == Endpoint::Address(from.ip());
+        match self.running.values().find(is_its) {
+            // A router that connects again and again is heard once in a while.
+            Some(running) => drop(running.incoming.try_send(stream)),
+            None => tracing::debug!(%from, "connection of a stranger closed"),
+        }
     }
 
     /// A peer that can have no session.
@@ -195,8 +253,8 @@ impl Peers {
     }
 
     fn stop_all(&self, how: &Stop) {
-        for orders in self.running.values() {
-            stop(orders, how);
+        for running in self.running.values() {
+            stop(&running.orders, how);
         }
     }
 }

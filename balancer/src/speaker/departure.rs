@@ -64,13 +64,13 @@ mod tests {
 
     use super::*;
 
-    fn set(metadata: Value, selector: Value) -> DaemonSet {
+    fn set(metadata: &Value, selector: &Value) -> DaemonSet {
         let spec =
             json!({"selector": {}, "template": {"spec": {"containers": [], "nodeSelector": selector}}});
         serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
     }
 
-    fn node(metadata: Value, ready: &str, message: &str) -> Node {
+    fn node(metadata: &Value, ready: &str, message: &str) -> Node {
         let ready = json!({"type": "Ready", "status": ready, "message": message});
         serde_json::from_value(json!({"metadata": metadata, "status": {"conditions": [ready]}})).unwrap()
     }
@@ -83,27 +83,27 @@ mod tests {
     fn a_speaker_leaves_with_its_node_or_its_installation_and_is_else_replaced() {
         let linux = json!({"kubernetes.io/os": "linux"});
         let ending = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
-        let here = || Ok(set(json!({}), linux.clone()));
-        let up = || Ok(node(json!({"labels": linux}), "True", ""));
+        let here = || Ok(set(&json!({}), &linux));
+        let up = || Ok(node(&json!({"labels": linux}), "True", ""));
         for (what, set, node, want) in [
             ("a rollout", here(), up(), Departure::Restart),
-            ("the installation goes", Ok(set(ending.clone(), linux.clone())), up(), Departure::Leave),
+            ("the installation goes", Ok(set(&ending, &linux)), up(), Departure::Leave),
             ("it is gone", Err(refused(404)), up(), Departure::Leave),
             ("its rights are gone", Err(refused(403)), Err(refused(403)), Departure::Leave),
             ("the API server is ill", Err(refused(500)), Err(refused(500)), Departure::Restart),
-            ("the node is deleted", here(), Ok(node(ending, "True", "")), Departure::Leave),
+            ("the node is deleted", here(), Ok(node(&ending, "True", "")), Departure::Leave),
             ("the node was removed", here(), Err(refused(404)), Departure::Leave),
-            ("the node is not selected any more", here(), Ok(node(json!({}), "True", "")), Departure::Leave),
+            ("the node is not selected any more", here(), Ok(node(&json!({}), "True", "")), Departure::Leave),
             (
                 "the node shuts down",
                 here(),
-                Ok(node(json!({"labels": linux}), "False", "node is shutting down")),
+                Ok(node(&json!({"labels": linux}), "False", "node is shutting down")),
                 Departure::Leave,
             ),
             (
                 "the kubelet is silent",
                 here(),
-                Ok(node(json!({"labels": linux}), "Unknown", "Kubelet stopped posting node status.")),
+                Ok(node(&json!({"labels": linux}), "Unknown", "Kubelet stopped posting node status.")),
                 Departure::Restart,
             ),
         ] {

@@ -58,7 +58,7 @@ pub struct Settings {
     bgp_type: Backend,
     /// Lets routers connect to this node, on port 179.
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
-    bgp_listen: bool,
+    pub(super) bgp_listen: bool,
     /// How much is logged: all, debug, info, warn, error or none.
     #[arg(long, default_value_t = LogLevel::Info)]
     pub(super) log_level: LogLevel,

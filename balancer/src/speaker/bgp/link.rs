@@ -39,19 +39,7 @@ pub(super) fn socket(spec: &Spec, router: SocketAddr, bound: Option<SocketAddr>)
     if let Some(device) = &spec.device {
         socket.bind_device(Some(device.as_bytes())).with_context(|| format!("cannot bind to {device:?}"))?;
     }
-    let ttl = match spec.ttl {
-        Ttl::Default => None,
-        Ttl::OneHop => Some(1),
-        Ttl::Security { hops } => {
-            sys::set_minimum_ttl(&socket, is_v4, (MOST_HOPS - hops).saturating_add(1))
-                .context("cannot set the least TTL")?;
-            Some(u32::from(MOST_HOPS))
-        }
-    };
-    if let Some(ttl) = ttl {
-        if is_v4 { socket.set_ttl_v4(ttl) } else { socket.set_unicast_hops_v6(ttl) }
-            .context("cannot set the TTL")?;
-    }
+    set_ttl(&socket, is_v4, spec.ttl)?;
     if let Some(password) = &spec.password {
         sys::set_md5_key(&socket, &router.into(), password.bytes()).context("cannot set the password")?;
     }
@@ -229,18 +217,26 @@ impl Link {
     }
 }
 
-/// Sets on a connection that the router opened what could not be inherited from its listener.
+/// Sets on a connection that the router opened what its listener cannot know.
 ///
 /// # Errors
-/// What the kernel says.
+/// What could not be set, and why.
 pub(super) fn adopt(spec: &Spec, stream: &TcpStream) -> anyhow::Result<()> {
-    let socket = SockRef::from(stream);
-    let is_v4 = stream.peer_addr()?.ip().to_canonical().is_ipv4();
-    match spec.ttl {
-        Ttl::Security { hops } => sys::set_minimum_ttl(&socket, is_v4, (MOST_HOPS - hops).saturating_add(1))?,
-        Ttl::Default | Ttl::OneHop => {}
-    }
-    Ok(())
+    set_ttl(&SockRef::from(stream), stream.peer_addr()?.is_ipv4(), spec.ttl)
+}
+
+fn set_ttl(socket: &Socket, is_v4: bool, ttl: Ttl) -> anyhow::Result<()> {
+    let ttl = match ttl {
+        Ttl::Default => return Ok(()),
+        Ttl::OneHop => 1,
+        Ttl::Security { hops } => {
+            let least = (MOST_HOPS - hops).saturating_add(1);
+            sys::set_minimum_ttl(socket, is_v4, least).context("cannot set the least TTL")?;
+            u32::from(MOST_HOPS)
+        }
+    };
+    let set = if is_v4 { socket.set_ttl_v4(ttl) } else { socket.set_unicast_hops_v6(ttl) };
+    set.context("cannot set the TTL")
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! One peer: drives its session over TCP, one session after another as its settings change.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
 use metallb_core::config::{BfdProfile, Endpoint};
@@ -18,10 +19,14 @@ use super::bfd::{Monitor, Reach};
 use super::link::{self, Link, Ready};
 use super::metrics::PeerMetrics;
 use super::spec::Spec;
+use super::{neighbor, rival};
 use crate::speaker::sleep_until;
 
 /// Read at once from a connection.
 const CHUNK: usize = 65_536;
+
+/// Longest wait for a router to be found on an interface: less than an attempt may take.
+const PATIENCE: Duration = Duration::from_secs(8);
 
 /// What a peer's task is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +124,8 @@ struct Driver {
     dialing: Option<Dialing>,
     outgoing: Option<Link>,
     incoming: Option<Link>,
+    /// Where the router is, for one that is known by an interface, and the task that looks for it.
+    neighbor: Option<(watch::Receiver<Option<SocketAddrV6>>, JoinSet<()>)>,
     closing: JoinSet<()>,
     buffer: Vec<u8>,
     /// Whether the session was told to stop.
@@ -136,6 +143,7 @@ impl Driver {
         }
         Self {
             session: Session::new(settings),
+            neighbor: neighbor(&order.spec),
             order,
             dialing: None,
             outgoing: None,
@@ -197,7 +205,7 @@ impl Driver {
             Input::Accepted(stream) => match link::adopt(&self.order.spec, &stream) {
                 Ok(()) => self.connected(ports, Side::Incoming, stream),
                 Err(error) => {
-                    tracing::warn!(peer = ports.name, error = format!("{error:#}"), "connection refused")
+                    tracing::warn!(peer = ports.name, error = format!("{error:#}"), "connection refused");
                 }
             },
             Input::Ready(side, ready) => self.ready(ports, side, ready),
@@ -314,7 +322,10 @@ impl Driver {
 
     fn act(&mut self, ports: &mut Ports, action: Action) {
         match action {
-            Action::Connect => self.dialing = Some(dial(Arc::clone(&self.order.spec)).boxed()),
+            Action::Connect => {
+                let neighbor = self.neighbor.as_ref().map(|(router, _)| router.clone());
+                self.dialing = Some(dial(Arc::clone(&self.order.spec), neighbor).boxed());
+            }
             Action::Send { side, bytes } => {
                 if let Some(link) = self.slot(side) {
                     link.push(&bytes);
@@ -390,6 +401,15 @@ impl Driver {
     }
 }
 
+/// Looks for the router of a peer that is known by an interface.
+fn neighbor(spec: &Spec) -> Option<(watch::Receiver<Option<SocketAddrV6>>, JoinSet<()>)> {
+    let Endpoint::Interface(interface) = &spec.endpoint else { return None };
+    let (found, router) = watch::channel(None);
+    let mut task = JoinSet::new();
+    task.spawn(neighbor::follow(interface.clone(), found));
+    Some((router, task))
+}
+
 async fn ready(link: &mut Option<Link>) -> Ready {
     match link {
         Some(link) => link.ready().await,
@@ -404,10 +424,28 @@ async fn dialed(dialing: &mut Option<Dialing>) -> anyhow::Result<TcpStream> {
     }
 }
 
-async fn dial(spec: Arc<Spec>) -> anyhow::Result<TcpStream> {
-    let router = match &spec.endpoint {
-        Endpoint::Address(address) => SocketAddr::new(*address, spec.port),
-        Endpoint::Interface(interface) => anyhow::bail!("no router is known on interface {interface:?}"),
+async fn dial(
+    spec: Arc<Spec>,
+    mut neighbor: Option<watch::Receiver<Option<SocketAddrV6>>>,
+) -> anyhow::Result<TcpStream> {
+    let router = match (&spec.endpoint, &mut neighbor) {
+        (Endpoint::Address(address), _) => SocketAddr::new(*address, spec.port),
+        (Endpoint::Interface(interface), Some(neighbor)) => {
+            let found = tokio::time::timeout(PATIENCE, neighbor.wait_for(Option::is_some)).await;
+            let found = found.ok().and_then(Result::ok).and_then(|found| *found);
+            let mut found =
+                found.with_context(|| format!("no router advertises itself on interface {interface:?}"))?;
+            found.set_port(spec.port);
+            found.into()
+        }
+        (Endpoint::Interface(interface), None) => {
+            anyhow::bail!("nobody looks for the router on {interface:?}")
+        }
     };
+    if let Some(other) = rival::session_with(router).context("connections of this node cannot be read")? {
+        anyhow::bail!(
+            "Conflict: another BGP speaker on this node has a session with this router ({other}); this one stays closed"
+        );
+    }
     link::dial(&spec, router).await
 }

@@ -125,6 +125,10 @@ pub(crate) enum Ttl {
 /// A peer of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WantedPeer {
+    /// Where the router is.
+    pub(super) endpoint: Endpoint,
+    /// VRF in which it is reached.
+    pub(super) vrf: Option<String>,
     /// How the session is made, or why there can be none.
     pub(super) spec: Result<Arc<Spec>, String>,
     /// The BFD session that goes with it.
@@ -159,10 +163,15 @@ impl Wanted {
             });
             let bfd = peer.bfd_profile.as_ref().and_then(|profile| config.bfd_profiles.get(profile)).cloned();
             let is_multihop = !peer.is_external() || peer.ebgp_multi_hop;
-            Some((
-                name,
-                WantedPeer { spec: spec(peer, node, secrets).map(Arc::new), bfd, is_multihop, routes },
-            ))
+            let wanted = WantedPeer {
+                endpoint: peer.endpoint.clone(),
+                vrf: peer.vrf.clone(),
+                spec: spec(peer, node, secrets).map(Arc::new),
+                bfd,
+                is_multihop,
+                routes,
+            };
+            Some((name, wanted))
         });
         let peers = peers.collect();
         let services = plan.services.into_iter().filter_map(|(key, told)| Some((key, told.ok()?)));
