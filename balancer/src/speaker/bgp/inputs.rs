@@ -80,8 +80,12 @@ impl Inputs {
         }
     }
 
-    /// Adds what is known to the objects of the configuration.
+    /// Adds what is known to the objects of the configuration, once that is everything: what is not known yet would be
+    /// taken for missing.
     pub(crate) fn objects<'a>(&'a self, objects: Objects<'a>) -> Objects<'a> {
+        if !self.is_complete() {
+            return objects;
+        }
         Objects {
             bgp_peers: self.peers.iter().flat_map(BTreeMap::values).collect(),
             bgp_advertisements: self.advertisements.iter().flat_map(BTreeMap::values).collect(),
@@ -91,14 +95,17 @@ impl Inputs {
         }
     }
 
+    fn is_complete(&self) -> bool {
+        let Self { peers, advertisements, profiles, communities, .. } = self;
+        peers.is_some() && advertisements.is_some() && profiles.is_some() && communities.is_some()
+    }
+
     /// Plans the routes and publishes what is wanted, once everything is known: routes from half of it would be
     /// withdrawn from routers that hold them rightly.
     pub(crate) fn publish(&self, world: &World, me: &str, wanted: &watch::Sender<Option<Arc<Wanted>>>) {
-        let Self { peers: Some(_), advertisements: Some(_), profiles: Some(_), communities: Some(_), .. } =
-            self
-        else {
+        if !self.is_complete() {
             return;
-        };
+        }
         let plan = routes::plan(world, me);
         let now = Wanted::of(&world.config, plan, self.node, &self.secrets.found);
         wanted.send_if_modified(|former| {
