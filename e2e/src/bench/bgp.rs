@@ -3,9 +3,6 @@
 //! etcd, the API server and BIRD are real; the speaker is a process of its own. They share a network namespace that is
 //! this program's own, but for BIRD, which has another at the end of a cable. Prints one JSON line a measurement.
 
-mod plane;
-mod subject;
-
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -16,14 +13,15 @@ use kube::{
     api::{DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
     core::ApiResource,
 };
-use metallb_e2e::{exec::run, router::Bird};
+use metallb_e2e::{
+    exec::run,
+    plane::{NAMESPACE, Plane, subject::Subject},
+    router::Bird,
+};
 use nix::sched::{CloneFlags, unshare};
-use plane::Plane;
 use serde_json::{Value, json};
-use subject::Subject;
 
-/// Namespace of the configuration, and of the Services.
-pub(crate) const NAMESPACE: &str = "metallb-system";
+/// Namespace of the Services.
 const SERVICES: &str = "default";
 /// No measurement takes longer.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -102,6 +100,7 @@ struct Bench {
 impl Bench {
     async fn start(speaker: &str, family: u8, count: usize) -> Result<Self> {
         let plane = Plane::start().await?;
+        plane.install().await?;
         let client = plane.client().await?;
         let bench = Self {
             speaker: speaker.to_owned(),
@@ -112,7 +111,6 @@ impl Bench {
             bird: Bird::start(ROUTER, BIRD)?,
             read: 0,
         };
-        bench.create("Namespace", "", "v1", None, json!({ "metadata": { "name": NAMESPACE } })).await?;
         bench.create("Node", "", "v1", None, json!({ "metadata": { "name": "node1" } })).await?;
         let pool = json!({ "addresses": ["198.18.0.0/15", "2001:db8::/64"] });
         bench.metallb("IPAddressPool", "v1beta1", pool).await?;
@@ -180,7 +178,7 @@ impl Bench {
         }
         let took = since.elapsed();
         let usage = speaker.usage()?;
-        let (requests, read) = self.plane.requests(self.read)?;
+        let (requests, read) = self.plane.requests(self.read);
         self.read = read;
         let protocol = self.bird.ask("show protocols all node")?;
         let updates = protocol.lines().filter(|line| line.trim_start().starts_with("Import updates:"));
