@@ -111,6 +111,10 @@ impl Inputs {
         wanted.send_if_modified(|former| {
             let changed = former.as_deref() != Some(&now);
             if changed {
+                let known = former.as_ref().map(|former| former.problems.as_slice()).unwrap_or_default();
+                for problem in now.problems.iter().filter(|problem| !known.contains(problem)) {
+                    tracing::error!(event = "configInvalid", error = %problem, "part of the configuration is not served");
+                }
                 *former = Some(Arc::new(now));
             }
             changed
