@@ -169,6 +169,8 @@ e2e-controller: preflight ## The controller against a faulty API server: killed,
 e2e-full: e2e e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 
+e2e-full: e2e e2e-bgp e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer
+
 .PHONY: e2e-bgp
 e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is up; more in ARGS
 	@$(E2E) deps
