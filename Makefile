@@ -166,10 +166,8 @@ e2e-controller: preflight ## The controller against a faulty API server: killed,
 	METALLB_CONTROLLER=$(CURDIR)/target/debug/controller cargo test -q -p metallb-e2e --test controller -- --test-threads=1
 
 .PHONY: e2e-full
-e2e-full: e2e e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer
-	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
-
 e2e-full: e2e e2e-bgp e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer
+	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 
 .PHONY: e2e-bgp
 e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is up; more in ARGS
