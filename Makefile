@@ -165,9 +165,31 @@ e2e-controller: preflight ## The controller against a faulty API server: killed,
 	cargo build -q -p metallb-balancer --bin controller
 	METALLB_CONTROLLER=$(CURDIR)/target/debug/controller cargo test -q -p metallb-e2e --test controller -- --test-threads=1
 
+.PHONY: e2e-layer2
+e2e-layer2: images ## Layer 2 in full, on the cluster that is up: options, selectors, shared addresses, a kubelet that hangs
+	@$(E2E) deploy
+	cargo test -q -p metallb-e2e --test layer2 -- --test-threads=1 --nocapture
+
+.PHONY: e2e-operator
+e2e-operator: images ## Pools, admission, the gate's policies and rights on the cluster that is up; then all of it is removed
+	@$(E2E) deploy
+	cargo test -q -p metallb-e2e --test operator -- --test-threads=1 --nocapture
+	cargo test -q -p metallb-e2e --test removal -- --test-threads=1 --nocapture
+
 .PHONY: e2e-full
-e2e-full: e2e e2e-controller e2e-packages e2e-installers ## make e2e, and the end-to-end tests that take longer
+.PHONY: e2e-bgp
+e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is up; more in ARGS
+	@$(E2E) deps
+	@$(E2E) deploy
+	cargo test -q -p metallb-e2e --test bgp -- --test-threads=1 $(ARGS)
+
+e2e-full: e2e e2e-bgp e2e-controller e2e-packages e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
+
+.PHONY: bench-layer2
+bench-layer2: deploy ## Measure fail-over on layer 2 on the cluster that is up; more in ARGS, e.g. --runs 5 --cases rollout
+	cargo build -q -p metallb-e2e --bin bench-layer2
+	target/debug/bench-layer2 $(ARGS)
 
 # ---- packages: dist/install.yaml, the OLM bundle and catalog, the Helm chart
 
@@ -251,3 +273,9 @@ bench-operator: ## Measure the operator on a real API server; ARGS="--stops 200"
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-operator --bin operator
 	cargo build -q -p metallb-e2e --bin bench-operator
 	target/debug/bench-operator --operator target/$(TARGET)/release/operator $(ARGS)
+
+.PHONY: bench-bgp
+bench-bgp: preflight deps ## Measure the speaker's BGP with BIRD; more in ARGS, e.g. --routes 10000 --families 4
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-balancer --bin speaker
+	cargo build -q --release -p metallb-e2e --bin bench-bgp
+	target/release/bench-bgp --speaker target/$(TARGET)/release/speaker $(ARGS)

@@ -41,6 +41,18 @@ pub struct BGPAdvertisementSpec {
     /// LOCAL_PREF of the routes (RFC 4271 §5.1.5); higher is preferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_pref: Option<i32>,
+    /// MULTI_EXIT_DISC of the routes (RFC 4271 §5.1.4); lower is preferred. Not sent unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::embedded::unsigned")]
+    pub med: Option<u32>,
+    /// How many more times this end's AS number stands in the AS path: up to 10. Has no effect within an AS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10))]
+    pub as_path_prepend: Option<i32>,
+    /// Whether a route may reach beyond the pool. Without it, a pool that holds no prefix of the aggregation length is
+    /// not announced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_covering: Option<bool>,
     /// Communities of the routes: `number:number` (RFC 1997), `large:number:number:number` (RFC 8092), or the name of
     /// an alias in a Community.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -74,6 +86,9 @@ impl Default for BGPAdvertisementSpec {
             aggregation_length: crate::host_v4(),
             aggregation_length_v6: crate::host_v6(),
             local_pref: None,
+            med: None,
+            as_path_prepend: None,
+            allow_covering: None,
             communities: Vec::new(),
             ip_address_pools: Vec::new(),
             ip_address_pool_selectors: Vec::new(),

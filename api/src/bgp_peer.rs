@@ -208,6 +208,19 @@ pub mod v1beta2 {
         /// Whether both families are exchanged over the one session.
         #[serde(default)]
         pub dual_stack_address_family: bool,
+        /// Accepts the router's packets only when they took at most so many hops, and sends with TTL 255 (GTSM,
+        /// RFC 5082): 1 for a router on the same link. The router must send with TTL 255 too.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(min = 1, max = 254))]
+        pub ttl_security_hops: Option<i32>,
+        /// Waits for the router to connect instead of connecting to it. Needs `speakerConfig.bgpListen` of the MetalLB
+        /// resource.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub passive: Option<bool>,
+        /// Ends the session when the router announces more prefixes. None of them is installed either way.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(schema_with = "crate::embedded::unsigned")]
+        pub max_prefixes: Option<u32>,
     }
 
     optional_spec!(BGPPeerSpec);
@@ -236,6 +249,9 @@ pub mod v1beta2 {
                 vrf: None,
                 disable_mp: false,
                 dual_stack_address_family: false,
+                ttl_security_hops: None,
+                passive: None,
+                max_prefixes: None,
             }
         }
     }

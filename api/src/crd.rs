@@ -11,8 +11,8 @@ use kube::CustomResourceExt;
 use kube::core::crd::{MergeError, merge_crds};
 
 use crate::{
-    BFDProfile, BGPAdvertisement, Community, ConfigurationState, IPAddressPool, L2Advertisement, MetalLB,
-    ServiceBGPStatus, ServiceL2Status, address_pool, bgp_peer,
+    BFDProfile, BGPAdvertisement, BGPSessionState, Community, ConfigurationState, IPAddressPool,
+    L2Advertisement, MetalLB, ServiceBGPStatus, ServiceL2Status, address_pool, bgp_peer,
 };
 
 /// Syntax of a Kubernetes quantity.
@@ -34,6 +34,7 @@ pub fn all() -> Result<Vec<CustomResourceDefinition>, MergeError> {
         BFDProfile::crd(),
         BGPAdvertisement::crd(),
         merge_crds(vec![bgp_peer::v1beta1::BGPPeer::crd(), bgp_peer::v1beta2::BGPPeer::crd()], "v1beta2")?,
+        BGPSessionState::crd(),
         Community::crd(),
         ConfigurationState::crd(),
         IPAddressPool::crd(),

@@ -91,6 +91,11 @@ pub(crate) fn integer(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer" })
 }
 
+/// A whole number of four octets. The API server has no unsigned ones, so its limits are those of the schema.
+pub(crate) fn unsigned(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": u32::MAX })
+}
+
 /// A string that cannot be changed once it is set.
 pub(crate) fn immutable_string(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

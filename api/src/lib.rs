@@ -1,4 +1,4 @@
-//! CRD types of metallb.io and the generator of config/crd.
+//! CRD types of metallb.io, and one of frrk8s.metallb.io, and the generator of config/crd.
 //!
 //! One kind a file. Field names, types, defaults and printer columns are those of upstream MetalLB and of its operator,
 //! so that their YAML applies unchanged; docs/compatibility.md lists what is added. The types accept whatever the
@@ -18,6 +18,7 @@ pub mod release;
 
 mod bfd_profile;
 mod bgp_advertisement;
+mod bgp_session_state;
 mod community;
 mod configuration_state;
 mod embedded;
@@ -31,6 +32,7 @@ mod service_l2_status;
 pub use bfd_profile::{BFDProfile, BFDProfileSpec};
 pub use bgp_advertisement::{BGPAdvertisement, BGPAdvertisementSpec};
 pub use bgp_peer::v1beta2::{BGPPeer, BGPPeerSpec, DynamicAsn};
+pub use bgp_session_state::{BGPSessionState, BGPSessionStateSpec, BGPSessionStateStatus};
 pub use community::{Community, CommunityAlias, CommunitySpec};
 pub use configuration_state::{
     ConfigurationResult, ConfigurationState, ConfigurationStateSpec, ConfigurationStateStatus,

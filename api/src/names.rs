@@ -34,12 +34,22 @@ pub const LEGACY_CONFIG: &str = "config";
 /// On an AddressPool, `"true"`: what it became is handed to the user, and the AddressPool has no effect any more.
 pub const ANNOTATION_CONVERT: &str = "metallb.io/convert";
 
+/// Written by the speaker that announces a Service on layer 2: its node, and after it the interfaces, separated by
+/// commas.
+pub const ANNOTATION_ANNOUNCED_FROM: &str = "metallb.io/announced-from";
+
 /// Label of a ServiceL2Status or ServiceBGPStatus: the node that it speaks of.
 pub const LABEL_STATUS_NODE: &str = "metallb.io/node";
 /// Label of a ServiceL2Status or ServiceBGPStatus: the name of its Service.
 pub const LABEL_STATUS_SERVICE_NAME: &str = "metallb.io/service-name";
 /// Label of a ServiceL2Status or ServiceBGPStatus: the namespace of its Service.
 pub const LABEL_STATUS_SERVICE_NAMESPACE: &str = "metallb.io/service-namespace";
+/// Label of a BGPSessionState: the node that it speaks of.
+pub const LABEL_SESSION_NODE: &str = "frrk8s.metallb.io/node";
+/// Label of a BGPSessionState: address of the router with `-` for each colon, or the interface that it is behind.
+pub const LABEL_SESSION_PEER: &str = "frrk8s.metallb.io/peer";
+/// Label of a BGPSessionState: the VRF, or empty.
+pub const LABEL_SESSION_VRF: &str = "frrk8s.metallb.io/vrf";
 /// `metadata.generateName` of ServiceL2Status objects.
 pub const L2_STATUS_GENERATE_NAME: &str = "l2-";
 /// `metadata.generateName` of ServiceBGPStatus objects.

@@ -181,7 +181,7 @@ fn each_rule_finds_what_breaks_it() {
         "spec": { "addresses": "192.0.2.0/24", "autoassign": true } }]);
     let internal = json!(
         r#"["addresspools.metallb.io","bfdprofiles.metallb.io","bgpadvertisements.metallb.io",
-        "bgppeers.metallb.io","communities.metallb.io","configurationstates.metallb.io","l2advertisements.metallb.io",
+        "bgppeers.metallb.io","bgpsessionstates.frrk8s.metallb.io","communities.metallb.io","configurationstates.metallb.io","l2advertisements.metallb.io",
         "servicebgpstatuses.metallb.io","servicel2statuses.metallb.io"]"#
     );
     let hook = json!([{ "generateName": "w.metallb.io", "type": "ValidatingAdmissionWebhook", "sideEffects": "Some",

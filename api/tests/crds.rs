@@ -34,7 +34,7 @@ fn the_committed_definitions_are_those_of_the_types() {
 fn the_yaml_says_what_the_definition_says() {
     let files = crd::files().unwrap();
     for definition in crd::all().unwrap() {
-        let text = &files[&format!("metallb.io_{}.yaml", definition.spec.names.plural)];
+        let text = &files[&format!("{}_{}.yaml", definition.spec.group, definition.spec.names.plural)];
         let read: CustomResourceDefinition = serde_saphyr::from_str(text).unwrap();
         assert_eq!(read, definition);
     }
@@ -84,6 +84,9 @@ fn versions_and_columns_are_those_that_users_know() {
             ),
             format!("BGPPeer.v1beta1 served {peer_columns}"),
             format!("BGPPeer.v1beta2 stored {peer_columns}"),
+            "BGPSessionState.v1beta1 stored Node:string=.status.node, Peer:string=.status.peer, \
+                VRF:string=.status.vrf, BGP:string=.status.bgpStatus, BFD:string=.status.bfdStatus"
+                .into(),
             "Community.v1beta1 stored".into(),
             "ConfigurationState.v1beta1 stored Result:string=.status.result, \
                 ErrorSummary:string=.status.errorSummary, Age:date=.metadata.creationTimestamp"

@@ -13,7 +13,7 @@ mod news;
 mod pools;
 mod serve;
 mod settings;
-mod state;
+pub(crate) mod state;
 mod watch;
 mod write;
 

@@ -1,11 +1,14 @@
 //! The speaker: announces the addresses of Services from this node.
 //!
 //! Decisions are `metallb_core::plan`'s and `metallb_proto`'s; here are the tasks around them, each the one owner of its
-//! state: the observer (API server in, plan out), the membership (UDP), the links (netlink), layer 2 (packet sockets)
-//! and the reporter (API server out). What answers the network runs on a thread of its own, so that a large list from
-//! the API server delays no answer and no heartbeat.
+//! state: the observer (API server in, plan out), the membership (UDP), the links (netlink), layer 2 (packet sockets),
+//! BGP (TCP), BFD (UDP) and the reporters (API server out). What answers the network runs on threads of its own, so that
+//! a large list from the API server delays no answer and no heartbeat.
 
+mod about;
 mod announcer;
+mod bgp;
+mod departure;
 pub(crate) mod facts;
 mod gossip;
 pub mod layer2;
@@ -15,27 +18,34 @@ mod observer;
 mod packet;
 mod report;
 mod settings;
+mod state;
 mod streams;
 mod sys;
 
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use kube::Client;
 use metallb_core::plan::Plan;
+use metallb_core::range::AddressRange;
 use metallb_proto::layer2::link::Exclude;
-use metallb_proto::membership::{self, Roster, Seed};
-use metallb_runtime::{logs, probes, shutdown};
-use tokio::sync::{mpsc, watch};
+use metallb_proto::membership::{self, Roster, Secret, Timing};
+use metallb_runtime::{logs, page::Page, probes, shutdown};
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use departure::{Departure, Home};
+use gossip::Peers;
 use metrics::Metrics;
-use report::Announced;
+use report::{Announced, Marks};
 pub use settings::Settings;
+use state::State;
 
 /// Messages that wait between two tasks.
 const BACKLOG: usize = 256;
@@ -45,9 +55,13 @@ const BACKLOG: usize = 256;
 /// # Errors
 /// When a setting cannot be used, a socket cannot be opened, or one of the tasks broke off.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    if settings.facts {
+        return about::print(settings.health_probe_port).await;
+    }
     logs::init(settings.log_level);
     settings.log_unused();
-    let cancel = shutdown::token()?;
+    let asked = shutdown::token()?;
+    let cancel = CancellationToken::new();
     let client = Client::try_default().await.context("no access to a cluster")?;
     let metrics = Metrics::default();
     let wires = Wires::new();
@@ -56,7 +70,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let readiness = probes::Readiness::new();
     let probes_at = SocketAddr::from(([127, 0, 0, 1], settings.health_probe_port));
-    tasks.spawn(probes::serve(probes_at, readiness.clone(), cancel.clone()));
+    let page = wires.page(&settings)?;
+    tasks.spawn(probes::serve_with(probes_at, readiness.clone(), Some(page.clone()), cancel.clone()));
     if settings.port > 0 {
         let endpoint = metallb_runtime::metrics::Endpoint {
             address: SocketAddr::from(([0, 0, 0, 0], settings.port)),
@@ -64,17 +79,41 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
                 .filter(|path| !path.as_os_str().is_empty()),
         };
         let registry = metrics.registry();
-        tasks.spawn(metallb_runtime::metrics::serve(endpoint, registry, client.clone(), cancel.clone()));
+        let served = metallb_runtime::metrics::serve_with(
+            endpoint,
+            registry,
+            Some(page),
+            client.clone(),
+            cancel.clone(),
+        );
+        tasks.spawn(served);
     }
-    tasks.spawn(observer::run(
+    tasks.spawn(observer::run(client.clone(), observing(&settings)?, wires.observer(), cancel.clone()));
+    let reported = report::Ports {
+        announced: wires.announced.subscribe(),
+        marks: wires.marks.subscribe(),
+        standing: wires.standing.subscribe(),
+        metrics: metrics.clone(),
+    };
+    tasks.spawn(report::run(client.clone(), reporting(&settings), reported, cancel.clone()));
+    let described =
+        state::Settings { namespace: settings.namespace.clone(), node: settings.node_name.clone() };
+    tasks.spawn(state::run(client.clone(), described, wires.state.subscribe(), cancel.clone()));
+    tasks.spawn(departure::run(
         client.clone(),
-        observing(&settings)?,
-        wires.observer(metrics.clone()),
+        departure::Settings { namespace: settings.namespace.clone(), pod: settings.pod_name.clone() },
+        wires.home.subscribe(),
+        wires.departure.clone(),
+        asked,
         cancel.clone(),
     ));
-    tasks.spawn(report::run(client, reporting(&settings), wires.announced.subscribe(), cancel.clone()));
+    let routing = thread("bgp", bgp::run(wires.bgp(&metrics, settings.bgp_listen), cancel.clone()))?;
+    tasks.spawn(async move { routing.await.context("the BGP thread broke off")? });
+    let sources =
+        bgp::report::Sources { wanted: wires.wanted.subscribe(), statuses: wires.statuses.subscribe() };
+    tasks.spawn(bgp::report::run(client, reporting(&settings), sources, cancel.clone()));
     tasks.spawn(ready_when_announcing(wires.announced.subscribe(), readiness, cancel.clone()));
-    let network = network.start(cancel.clone())?;
+    let network = thread("network", network.run(cancel.clone()))?;
     tasks.spawn(async move { network.await.context("the network thread broke off")? });
 
     while let Some(ended) = tasks.join_next().await {
@@ -94,6 +133,9 @@ fn observing(settings: &Settings) -> anyhow::Result<observer::Settings> {
         speakers: settings.gossip()?.map(|(_, labels)| labels),
         port: settings.ml_bindport,
         ignore_exclude_label: settings.ignore_exclude_lb,
+        drain: settings.drains(),
+        never_fail_back: settings.stays(),
+        bgp: settings.bgp(up_since()),
     })
 }
 
@@ -103,6 +145,27 @@ fn reporting(settings: &Settings) -> report::Settings {
         pod: settings.pod_name.clone(),
         node: settings.node_name.clone(),
     }
+}
+
+/// Time since the node was started.
+fn up_since() -> Duration {
+    // The clock is there on every Linux; without it the node counts as just started, which is the careful guess.
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
+}
+
+/// Runs a future on a thread and a runtime of its own; the receiver tells how it ended.
+fn thread<F>(name: &str, work: F) -> anyhow::Result<oneshot::Receiver<anyhow::Result<()>>>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (done, ended) = oneshot::channel();
+    std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let result = runtime.block_on(work);
+        // Nobody listens when the program ends already.
+        let _ = done.send(result);
+    })?;
+    Ok(ended)
 }
 
 /// Ready once the first plan was made: from then on this speaker stands in for its node.
@@ -123,28 +186,86 @@ async fn ready_when_announcing(
 /// The connections between the tasks of both threads.
 struct Wires {
     roster: watch::Sender<Option<Roster>>,
-    seeds: watch::Sender<Option<Vec<Seed>>>,
+    peers: watch::Sender<Option<Peers>>,
+    kept: watch::Sender<BTreeSet<IpAddr>>,
+    home: watch::Sender<Home>,
+    state: watch::Sender<Option<State>>,
+    departure: watch::Sender<Option<Departure>>,
     plan: watch::Sender<Arc<Plan>>,
     announced: watch::Sender<Option<Arc<Announced>>>,
+    marks: watch::Sender<Marks>,
+    standing: watch::Sender<layer2::Standing>,
+    links: watch::Sender<links::Snapshot>,
+    /// What each pool holds.
+    pools: watch::Sender<BTreeMap<String, Vec<AddressRange>>>,
+    wanted: watch::Sender<Option<Arc<bgp::spec::Wanted>>>,
+    statuses: watch::Sender<bgp::peer::Statuses>,
 }
 
 impl Wires {
     fn new() -> Self {
         Self {
             roster: watch::Sender::new(None),
-            seeds: watch::Sender::new(None),
+            peers: watch::Sender::new(None),
+            kept: watch::Sender::default(),
+            home: watch::Sender::default(),
+            state: watch::Sender::new(None),
+            departure: watch::Sender::new(None),
             plan: watch::Sender::default(),
             announced: watch::Sender::new(None),
+            marks: watch::Sender::default(),
+            standing: watch::Sender::default(),
+            links: watch::Sender::default(),
+            pools: watch::Sender::default(),
+            wanted: watch::Sender::new(None),
+            statuses: watch::Sender::default(),
         }
     }
 
-    fn observer(&self, metrics: Metrics) -> observer::Ports {
+    fn bgp(&self, metrics: &Metrics, listens: bool) -> bgp::Ports {
+        bgp::Ports {
+            wanted: self.wanted.subscribe(),
+            statuses: self.statuses.clone(),
+            departure: self.departure.subscribe(),
+            metrics: metrics.bgp.clone(),
+            listens,
+        }
+    }
+
+    /// The page that tells what this speaker knows.
+    fn page(&self, settings: &Settings) -> anyhow::Result<Page> {
+        let sources = about::Sources {
+            node: settings.node_name.clone(),
+            ports: about::Ports {
+                gossip: settings.ml_bindport,
+                metrics: settings.port,
+                probes: settings.health_probe_port,
+            },
+            exclude: links::read_exclude(&settings.exclude_interfaces)?,
+            links: self.links.subscribe(),
+            roster: self.roster.subscribe(),
+            plan: self.plan.subscribe(),
+            standing: self.standing.subscribe(),
+            pools: self.pools.subscribe(),
+        };
+        Ok(Page::new(about::PATH, move || {
+            let sources = sources.clone();
+            async move { sources.json().await }
+        }))
+    }
+
+    fn observer(&self) -> observer::Ports {
         observer::Ports {
             roster: self.roster.subscribe(),
-            seeds: self.seeds.clone(),
+            peers: self.peers.clone(),
+            kept: self.kept.clone(),
+            home: self.home.clone(),
+            state: self.state.clone(),
+            pools: self.pools.clone(),
             plan: self.plan.clone(),
             announced: self.announced.clone(),
-            metrics,
+            marks: self.marks.clone(),
+            wanted: self.wanted.clone(),
         }
     }
 }
@@ -152,62 +273,72 @@ impl Wires {
 /// What runs on the network thread.
 struct Network {
     exclude: Exclude,
-    gratuitous: metallb_proto::layer2::gratuitous::Settings,
+    layer2: layer2::Settings,
     membership: Option<membership::Settings>,
+    secret_folder: Option<PathBuf>,
+    timing: Option<Timing>,
     plan: watch::Receiver<Arc<Plan>>,
-    seeds: watch::Receiver<Option<Vec<Seed>>>,
+    peers: watch::Receiver<Option<Peers>>,
+    kept: watch::Receiver<BTreeSet<IpAddr>>,
+    departure: watch::Receiver<Option<Departure>>,
     roster: watch::Sender<Option<Roster>>,
+    standing: watch::Sender<layer2::Standing>,
+    links: watch::Sender<links::Snapshot>,
     metrics: Metrics,
 }
 
 impl Network {
     fn of(settings: &Settings, wires: &Wires, metrics: Metrics) -> anyhow::Result<Self> {
-        let membership = match settings.gossip()? {
+        let gossip = settings.gossip()?;
+        let secret_folder = gossip.as_ref().and_then(|_| settings.secret_folder());
+        let membership = match gossip {
             None => None,
             Some((address, _)) => Some(membership::Settings {
                 node: settings.node_name.clone(),
                 address,
                 epoch: epoch(),
-                secret: settings.secret()?,
+                secrets: match &secret_folder {
+                    Some(folder) => settings::read_secrets(folder)?,
+                    None => Secret::new([]).into(),
+                },
                 seed: rand::random(),
-                timing: settings.timing(),
+                timing: Timing::FAST,
             }),
         };
         Ok(Self {
             exclude: links::read_exclude(&settings.exclude_interfaces)?,
-            gratuitous: settings.gratuitous(),
+            layer2: layer2::Settings {
+                gratuitous: settings.gratuitous(),
+                conflict: settings.conflict(),
+                ignored: settings.conflict_ignore_macs(),
+            },
             membership,
+            secret_folder,
+            timing: settings.timing(),
             plan: wires.plan.subscribe(),
-            seeds: wires.seeds.subscribe(),
+            peers: wires.peers.subscribe(),
+            kept: wires.kept.subscribe(),
+            departure: wires.departure.subscribe(),
             roster: wires.roster.clone(),
+            standing: wires.standing.clone(),
+            links: wires.links.clone(),
             metrics,
         })
-    }
-
-    /// Starts the thread; the result tells how it ended.
-    fn start(
-        self,
-        cancel: CancellationToken,
-    ) -> anyhow::Result<
-        impl Future<Output = Result<anyhow::Result<()>, tokio::sync::oneshot::error::RecvError>>,
-    > {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (done, ended) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new().name("network".to_owned()).spawn(move || {
-            let result = runtime.block_on(self.run(cancel));
-            // Nobody listens when the program ends already.
-            let _ = done.send(result);
-        })?;
-        Ok(ended)
     }
 
     async fn run(self, cancel: CancellationToken) -> anyhow::Result<()> {
         let (ask, asked) = mpsc::channel(BACKLOG);
         let (answer, answered) = mpsc::channel(BACKLOG);
-        let links = watch::Sender::default();
+        let links = self.links;
         let own_links = links.subscribe();
-        let layer2 =
-            layer2::Ports { links: links.subscribe(), plan: self.plan, questions: asked, answers: answer };
+        let layer2 = layer2::Ports {
+            links: links.subscribe(),
+            plan: self.plan,
+            roster: self.roster.subscribe(),
+            standing: self.standing,
+            questions: asked,
+            answers: answer,
+        };
         let mut tasks = JoinSet::new();
         let stop = cancel.clone();
         tasks.spawn(async move {
@@ -216,17 +347,20 @@ impl Network {
                 ended = links::follow(self.exclude, links) => ended,
             }
         });
-        tasks.spawn(layer2::run(self.gratuitous, layer2, self.metrics.layer2.clone(), cancel.clone()));
+        tasks.spawn(layer2::run(self.layer2, layer2, self.metrics.layer2.clone(), cancel.clone()));
         match self.membership {
             Some(settings) => {
+                let own = gossip::Settings { timing: self.timing, secret_folder: self.secret_folder };
                 let ports = gossip::Ports {
-                    seeds: self.seeds,
+                    peers: self.peers,
+                    kept: self.kept,
+                    departure: self.departure,
                     answers: answered,
                     questions: ask,
                     roster: self.roster,
                     links: own_links,
                 };
-                tasks.spawn(gossip::run(settings, ports, self.metrics, cancel.clone()));
+                tasks.spawn(gossip::run(settings, own, ports, self.metrics, cancel.clone()));
             }
             None => {
                 let stop = cancel.clone();

@@ -23,6 +23,42 @@ pub fn mark() -> Result<Mark> {
     Ok(Mark(File::open(audit_log())?.metadata()?.len()))
 }
 
+/// Its start: everything since the cluster was made.
+#[must_use]
+pub fn start() -> Mark {
+    Mark(0)
+}
+
+/// All calls since `mark` of the ServiceAccount `account` of the installation, as RBAC names them: `list nodes`,
+/// `patch metallbs/status`.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn calls_since(mark: Mark, account: &str) -> Result<BTreeSet<String>> {
+    let mut file = File::open(audit_log())?;
+    file.seek(SeekFrom::Start(mark.0))?;
+    let user = format!("system:serviceaccount:{}:{account}", crate::deploy::NAMESPACE);
+    let mut calls = BTreeSet::new();
+    for line in BufReader::new(file).lines() {
+        let Ok(entry) = serde_json::from_str::<Value>(&line?) else { continue };
+        if entry["user"]["username"] == user.as_str() && entry["objectRef"].is_object() {
+            calls.insert(called(&entry));
+        }
+    }
+    Ok(calls)
+}
+
+/// `verb resource/subresource` of an entry.
+fn called(entry: &Value) -> String {
+    let object = &entry["objectRef"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let what = format!("{} {}", text(&entry["verb"]), text(&object["resource"]));
+    match object["subresource"].as_str() {
+        Some(subresource) => format!("{what}/{subresource}"),
+        None => what,
+    }
+}
+
 /// Writes since `mark` of the ServiceAccount `account` of the installation: `verb resource/subresource` and how often.
 ///
 /// # Errors
@@ -39,17 +75,11 @@ pub fn writes_since(mark: Mark, account: &str) -> Result<BTreeMap<String, usize>
         if entry["user"]["username"] != user.as_str() || matches!(verb, "get" | "list" | "watch") {
             continue;
         }
-        let object = &entry["objectRef"];
-        let resource = object["resource"].as_str().unwrap_or_default();
         // Questions that are asked by creating an object which is never stored.
-        if resource.ends_with("reviews") {
+        if entry["objectRef"]["resource"].as_str().is_some_and(|resource| resource.ends_with("reviews")) {
             continue;
         }
-        let mut what = format!("{verb} {resource}");
-        if let Some(subresource) = object["subresource"].as_str() {
-            what = format!("{what}/{subresource}");
-        }
-        *writes.entry(what).or_default() += 1;
+        *writes.entry(called(&entry)).or_default() += 1;
     }
     Ok(writes)
 }

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::outage::enter_client;
+use crate::{layout::client, outage::enter};
 
 /// How long an answer may take: longer than it takes to find out anew where an address is.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,7 +53,7 @@ impl Held {
 }
 
 fn hold(target: SocketAddr, count: usize, stop: &AtomicBool) -> Result<(usize, Vec<String>)> {
-    enter_client()?;
+    enter(&client())?;
     let open = |number: usize| {
         let stream = TcpStream::connect_timeout(&target, Duration::from_secs(5));
         let mut stream = stream.with_context(|| format!("connection {number} to {target}"))?;

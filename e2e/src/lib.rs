@@ -16,7 +16,9 @@ pub mod olm;
 pub mod outage;
 pub mod plane;
 pub mod power;
+pub mod router;
 pub mod tools;
+pub mod wire;
 
 mod control_plane;
 mod network;

@@ -164,10 +164,21 @@ fn from_client(program: &str) -> Command {
 /// # Errors
 /// When there is no answer.
 pub fn fetch(address: IpAddr) -> Result<String> {
+    get_page(from_client("curl"), address)
+}
+
+/// What `host` gets from `http://ADDRESS/`, within two seconds.
+///
+/// # Errors
+/// When there is no answer.
+pub fn fetch_from(host: &str, address: IpAddr) -> Result<String> {
+    get_page(on(host, "curl"), address)
+}
+
+fn get_page(mut curl: Command, address: IpAddr) -> Result<String> {
     let url = match address {
         IpAddr::V4(v4) => format!("http://{v4}/"),
         IpAddr::V6(v6) => format!("http://[{v6}]/"),
     };
-    output(from_client("curl").args(["-sS", "-g", "--max-time", "2", &url]))
-        .map(|body| body.trim().to_owned())
+    output(curl.args(["-sS", "-g", "--max-time", "2", &url])).map(|body| body.trim().to_owned())
 }

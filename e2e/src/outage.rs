@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
-use crate::layout::client;
+use crate::layout::{Host, client};
 
 /// One try every so often.
 const INTERVAL: Duration = Duration::from_millis(5);
@@ -31,9 +31,16 @@ impl Client {
     /// Starts connecting to port 80 of `address` from host client.
     #[must_use]
     pub fn start(address: IpAddr) -> Self {
+        Self::start_on(&client(), address)
+    }
+
+    /// The same from any host.
+    #[must_use]
+    pub fn start_on(host: &Host, address: IpAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || connect_until(SocketAddr::new(address, 80), &stopped));
+        let host = host.clone();
+        let thread = std::thread::spawn(move || connect_until(&host, SocketAddr::new(address, 80), &stopped));
         Self { stop, thread }
     }
 
@@ -48,14 +55,19 @@ impl Client {
     }
 }
 
-/// Moves this thread, and no other, to the client's network.
-pub(crate) fn enter_client() -> Result<()> {
-    let namespace = File::open(format!("/run/netns/{}", client().netns())).context("host client")?;
-    Ok(setns(namespace, CloneFlags::CLONE_NEWNET)?)
+/// Moves the calling thread, and no other, to the network of a host.
+///
+/// # Errors
+/// When there is no such host.
+pub fn enter(host: &Host) -> Result<()> {
+    let namespace =
+        File::open(format!("/run/netns/{}", host.netns())).with_context(|| format!("host {}", host.name))?;
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    Ok(())
 }
 
-fn connect_until(target: SocketAddr, stop: &AtomicBool) -> Result<Vec<Duration>> {
-    enter_client()?;
+fn connect_until(host: &Host, target: SocketAddr, stop: &AtomicBool) -> Result<Vec<Duration>> {
+    enter(host)?;
     let mut outages = Vec::new();
     let mut last_answer: Option<Instant> = None;
     let mut failed = false;

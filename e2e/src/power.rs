@@ -1,10 +1,18 @@
 //! Powering nodes off and on.
 
-use std::str::FromStr;
+use std::{fs, os::unix::fs::MetadataExt, str::FromStr};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-use crate::{cluster::refuse_external, exec::run_on, layout::node};
+use crate::{
+    cluster::refuse_external,
+    exec::run_on,
+    layout::{NETNS_PREFIX, node},
+};
 
 /// How a node is cut off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +59,34 @@ pub fn on(name: &str) -> Result<()> {
     for port in ports(name)? {
         run_on("lan", &format!("ip link set {port} up"))?;
         run_on("lan", &format!("bridge link set dev {port} state 3"))?;
+    }
+    Ok(())
+}
+
+/// The processes of a host's own network that were started as `name`, such as its speaker.
+///
+/// # Errors
+/// When there is no such host.
+pub fn processes(host: &str, name: &str) -> Result<Vec<i32>> {
+    let namespace = fs::metadata(format!("/run/netns/{NETNS_PREFIX}{host}")).context(host.to_owned())?.ino();
+    let all = fs::read_dir("/proc")?.flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_string_lossy().parse::<i32>().ok());
+    Ok(pids
+        .filter(|pid| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|found| found.ino() == namespace))
+        .filter(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
+        .collect())
+}
+
+/// Sends a signal to every process of [`processes`].
+///
+/// # Errors
+/// When there is none.
+pub fn signal(host: &str, name: &str, signal: Signal) -> Result<()> {
+    refuse_external("ending programs")?;
+    let found = processes(host, name)?;
+    ensure!(!found.is_empty(), "no process {name} on {host}");
+    for pid in found {
+        kill(Pid::from_raw(pid), signal)?;
     }
     Ok(())
 }

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use metallb_balancer::speaker::layer2::{self, Answer, Ports, Question};
+use metallb_balancer::speaker::layer2::{self, Answer, Ports, Question, Settings, Standing};
 use metallb_balancer::speaker::links;
 use metallb_balancer::speaker::metrics::Layer2Metrics;
 use metallb_core::plan::{Interfaces, Plan};
-use metallb_proto::layer2::gratuitous::Settings;
 use metallb_proto::layer2::link::Exclude;
+use metallb_proto::layer2::{conflict, gratuitous};
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,7 @@ struct Segment {
     speaker: Option<JoinHandle<()>>,
     speaker_thread: i32,
     plan: watch::Sender<Arc<Plan>>,
+    standing: watch::Receiver<Standing>,
     cancel: CancellationToken,
     questions: mpsc::Sender<Question>,
     answers: mpsc::Receiver<Answer>,
@@ -42,6 +43,10 @@ struct Segment {
 
 impl Segment {
     fn new() -> Self {
+        Self::with(gratuitous::Settings::default())
+    }
+
+    fn with(gratuitous: gratuitous::Settings) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests make network namespaces: run them as root");
         unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
         let (tell, told) = std::sync::mpsc::channel();
@@ -50,6 +55,7 @@ impl Segment {
         let (questions, asked) = mpsc::channel(8);
         let (answer, answers) = mpsc::channel(8);
         let (go, ready) = std::sync::mpsc::channel::<()>();
+        let (tell_standing, standing) = watch::channel(Standing::default());
         let (plans, stop) = (plan.subscribe(), cancel.clone());
         let speaker = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
@@ -58,19 +64,31 @@ impl Segment {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let links = watch::Sender::default();
-                let ports =
-                    Ports { links: links.subscribe(), plan: plans, questions: asked, answers: answer };
+                let ports = Ports {
+                    links: links.subscribe(),
+                    plan: plans,
+                    roster: watch::Sender::default().subscribe(),
+                    standing: tell_standing,
+                    questions: asked,
+                    answers: answer,
+                };
+                let settings = Settings {
+                    gratuitous,
+                    conflict: conflict::Settings { probe: Some(conflict::Pace::FAST), withhold: true },
+                    ignored: BTreeSet::new(),
+                };
                 let exclude = Exclude::new(["^lo$", "^hidden"]).unwrap();
                 tokio::select! {
                     ended = links::follow(exclude, links) => panic!("the links ended: {ended:?}"),
-                    ended = layer2::run(Settings::default(), ports, Layer2Metrics::default(), stop) => {
+                    ended = layer2::run(settings, ports, Layer2Metrics::default(), stop) => {
                         ended.unwrap();
                     }
                 }
             });
         });
         let speaker_thread = told.recv().unwrap();
-        let segment = Self { speaker: Some(speaker), speaker_thread, plan, cancel, questions, answers };
+        let segment =
+            Self { speaker: Some(speaker), speaker_thread, plan, standing, cancel, questions, answers };
         let peer = format!("link add va type veth peer name vb address {SPEAKER_MAC} netns {speaker_thread}");
         ip(&peer);
         ip("link set va up");
@@ -95,6 +113,21 @@ impl Segment {
         let announcements: BTreeMap<IpAddr, Interfaces> =
             addresses.iter().map(|address| (address.parse().unwrap(), interfaces.clone())).collect();
         self.plan.send_replace(Arc::new(Plan { announcements, ..Plan::default() }));
+    }
+
+    /// Announces what other hosts are asked for first.
+    fn announce_fresh(&self, addresses: &[&str]) {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        self.plan.send_replace(Arc::new(Plan {
+            announcements: addresses.iter().map(|address| (*address, Interfaces::All)).collect(),
+            fresh: addresses.into_iter().collect(),
+            ..Plan::default()
+        }));
+    }
+
+    fn conflicts(&self) -> Vec<(String, bool)> {
+        let standing = self.standing.borrow();
+        standing.conflicts.iter().map(|(address, found)| (address.to_string(), found.withheld)).collect()
     }
 
     fn on_speaker(&self, command: &str) -> String {
@@ -271,6 +304,54 @@ fn an_address_that_is_handed_over_is_answered_for_a_moment_more() {
     segment.plan.send_replace(Arc::new(Plan { elsewhere, ..Plan::default() }));
     until("the old owner is silent", || arping(V4).is_none());
     assert!(started.elapsed() > Duration::from_millis(150), "silent after {:?}", started.elapsed());
+}
+
+#[test]
+fn a_fresh_address_is_announced_when_no_host_has_it_and_withheld_while_one_does() {
+    let segment = Segment::new();
+    let both = |withheld| vec![(V4.to_owned(), withheld), (V6.to_owned(), withheld)];
+    // The client's kernel has the addresses, and answers for no others.
+    ip(&format!("addr add {V4}/24 dev va"));
+    ip(&format!("addr add {V6}/64 dev va nodad"));
+    segment.announce_fresh(&[V4, V6]);
+    until("the conflicts are seen", || segment.conflicts() == both(true));
+    ip(&format!("addr del {V4}/24 dev va"));
+    ip(&format!("addr del {V6}/64 dev va"));
+    assert_eq!((arping(V4), ndisc6(V6)), (None, None));
+    until("both are announced once they are free", || is_speaker(&arping(V4)) && is_speaker(&ndisc6(V6)));
+    assert_eq!(segment.conflicts(), vec![]);
+
+    segment.announce(&[]);
+    until("ARP is silent", || arping(V4).is_none());
+    let started = Instant::now();
+    segment.announce_fresh(&[V4]);
+    until("ARP is answered", || is_speaker(&arping(V4)));
+    assert!(started.elapsed() > Duration::from_millis(100), "after {:?}: hosts are asked", started.elapsed());
+}
+
+#[test]
+fn a_host_that_takes_an_announced_address_is_reported_and_the_address_defended() {
+    // Nothing is said unasked but once at the start.
+    let segment = Segment::with(gratuitous::Settings { count: 1, ..gratuitous::Settings::default() });
+    segment.announce(&[V4]);
+    until("ARP is answered", || is_speaker(&arping(V4)));
+    let shown = || ip(&format!("neigh show {V4} dev va"));
+    ip(&format!("neigh replace {V4} dev va lladdr 02:00:00:00:00:77 nud stale"));
+    // A host that claims it as RFC 5227 says, without asking before.
+    run("arping", ["-c", "1", "-r", "-W", "0.1", "-U", "-S", V4, "-i", "va", V4].into_iter());
+    until("the claim is reported", || segment.conflicts() == [(V4.to_owned(), false)]);
+    until("the neighbour is told again", || shown().contains(SPEAKER_MAC));
+    assert!(is_speaker(&arping(V4)), "it goes on answering");
+}
+
+#[test]
+fn a_neighbour_that_answers_for_every_address_is_no_conflict() {
+    let segment = Segment::new();
+    // The client's kernel has all of the network.
+    ip("route add local 172.22.0.0/24 dev va table local");
+    segment.announce_fresh(&[V4]);
+    until("it is announced", || segment.standing.borrow().announced.contains(&V4.parse().unwrap()));
+    assert_eq!(segment.conflicts(), vec![]);
 }
 
 #[test]

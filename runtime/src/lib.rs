@@ -5,5 +5,6 @@
 pub mod lease;
 pub mod logs;
 pub mod metrics;
+pub mod page;
 pub mod probes;
 pub mod shutdown;

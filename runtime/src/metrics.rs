@@ -29,6 +29,8 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::{page::Page, probes::JSON};
+
 const PATH: &str = "/metrics";
 /// How long an answer about a token holds.
 const CACHED: Duration = Duration::from_secs(60);
@@ -45,13 +47,27 @@ pub struct Endpoint {
     pub certificates: Option<PathBuf>,
 }
 
-/// Serves `registry` until `cancel`.
+/// Serves `registry` until `cancel`, without further pages: see [`serve_with`].
 ///
 /// # Errors
-/// When the address cannot be bound or the certificate not be read, naming it.
+/// As [`serve_with`].
 pub async fn serve(
     endpoint: Endpoint,
     registry: Arc<Registry>,
+    client: Client,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    serve_with(endpoint, registry, None, client, cancel).await
+}
+
+/// Serves `registry`, and `page` to whoever may read the metrics, until `cancel`.
+///
+/// # Errors
+/// When the address cannot be bound or the certificate not be read, naming it.
+pub async fn serve_with(
+    endpoint: Endpoint,
+    registry: Arc<Registry>,
+    page: Option<Page>,
     client: Client,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -62,7 +78,19 @@ pub async fn serve(
         None => self_signed().await?,
     };
     let state = Gatekeeper { registry, client, answers: Arc::default() };
-    let routes = Router::new().route(PATH, get(metrics)).with_state(state);
+    let mut routes = Router::new().route(PATH, get(metrics));
+    if let Some(page) = page {
+        let path = page.path;
+        let show = async move |State(gatekeeper): State<Gatekeeper>, headers: HeaderMap| match gatekeeper
+            .judge(&headers)
+            .await
+        {
+            StatusCode::OK => ([JSON], page.text().await).into_response(),
+            refused => refused.into_response(),
+        };
+        routes = routes.route(path, get(show));
+    }
+    let routes = routes.with_state(state);
     let handle = axum_server::Handle::new();
     let stopping = handle.clone();
     tokio::spawn(async move {

@@ -3,9 +3,19 @@
 use std::net::SocketAddr;
 
 use anyhow::Context;
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderName, StatusCode, header},
+    routing::get,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::page::Page;
+
+/// The content type of a [`Page`].
+pub(crate) const JSON: (HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
 
 /// Whether the program is ready to do its work. Clones share the same state; it starts as not ready.
 #[derive(Clone, Debug)]
@@ -36,19 +46,34 @@ impl Readiness {
     }
 }
 
-/// Serves the probes until `cancel`: `/healthz` is 200 as long as the program answers, `/readyz` is 200 when it
+/// Serves the probes until `cancel`, without further pages: see [`serve_with`].
+///
+/// # Errors
+/// As [`serve_with`].
+pub async fn serve(addr: SocketAddr, readiness: Readiness, cancel: CancellationToken) -> anyhow::Result<()> {
+    serve_with(addr, readiness, None, cancel).await
+}
+
+/// Serves the probes and `page` until `cancel`: `/healthz` is 200 as long as the program answers, `/readyz` is 200 when it
 /// is ready and 503 otherwise.
 ///
 /// # Errors
 /// When `addr` cannot be bound, naming it.
-pub async fn serve(addr: SocketAddr, readiness: Readiness, cancel: CancellationToken) -> anyhow::Result<()> {
+pub async fn serve_with(
+    addr: SocketAddr,
+    readiness: Readiness,
+    page: Option<Page>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(addr)
         .await
         .with_context(|| format!("health probes: cannot bind {addr}"))?;
-    let routes = Router::new()
-        .route("/healthz", get(async || "ok"))
-        .route("/readyz", get(ready))
-        .with_state(readiness);
+    let mut routes = Router::new().route("/healthz", get(async || "ok")).route("/readyz", get(ready));
+    if let Some(page) = page {
+        let path = page.path;
+        routes = routes.route(path, get(async move || ([JSON], page.text().await)));
+    }
+    let routes = routes.with_state(readiness);
     axum::serve(listener, routes).with_graceful_shutdown(cancel.cancelled_owned()).await?;
     Ok(())
 }
@@ -81,12 +106,14 @@ mod tests {
         drop(free);
 
         let readiness = Readiness::new();
-        let server = tokio::spawn(serve(addr, readiness.clone(), cancel.clone()));
+        let page = Page::new("/facts", || async { "{}".to_owned() });
+        let server = tokio::spawn(serve_with(addr, readiness.clone(), Some(page), cancel.clone()));
         while tokio::net::TcpStream::connect(addr).await.is_err() {
             tokio::task::yield_now().await;
         }
         assert_eq!(status_line(addr, "/healthz").await, "HTTP/1.1 200 OK");
         assert_eq!(status_line(addr, "/readyz").await, "HTTP/1.1 503 Service Unavailable");
+        assert_eq!(status_line(addr, "/facts").await, "HTTP/1.1 200 OK");
         readiness.set(true);
         assert_eq!(status_line(addr, "/readyz").await, "HTTP/1.1 200 OK");
         cancel.cancel();

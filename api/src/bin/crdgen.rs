@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let stale = entry.file_name().to_str().is_some_and(|name| {
-            name.starts_with("metallb.io_") && name.ends_with(".yaml") && !files.contains_key(name)
+            name.contains("metallb.io_") && name.ends_with(".yaml") && !files.contains_key(name)
         });
         if stale {
             fs::remove_file(entry.path())?;

@@ -36,6 +36,7 @@ use crate::{
     claim::{Claim, ServiceFacts},
     config::Pool,
     decision::{Change, Concern, Decision, Loss},
+    range::without,
     refusal::Refusal,
     request::Request,
     selector::Labels,
@@ -57,6 +58,8 @@ pub enum PoolEditPolicy {
 pub struct Allocator {
     ledger: Ledger,
     pools: BTreeMap<String, Pool>,
+    /// Addresses of nodes.
+    reserved: BTreeSet<IpAddr>,
     /// Names of pools that may serve without being asked for, in the order in which they are tried.
     automatic: Vec<String>,
     namespaces: BTreeMap<String, Labels>,
@@ -81,8 +84,14 @@ impl Allocator {
             held.map(|(service, _)| service.clone()).collect()
         };
         let before = homeless(&self.ledger);
+        let mut reserved = self.reserved.clone();
+        for (_, holding) in self.ledger.holdings() {
+            for held in holding.addresses.iter().chain(&holding.leaving) {
+                reserved.remove(held);
+            }
+        }
         let spec = |pool: &Pool| PoolSpec {
-            ranges: pool.ranges.clone(),
+            ranges: without(&pool.ranges, &reserved),
             avoid_buggy_ips: pool.avoid_buggy_ips,
             cooldown: pool.cooldown,
         };
@@ -102,6 +111,25 @@ impl Allocator {
         automatic.sort_by_key(|pool| (rank(pool), &pool.name));
         self.automatic = automatic.into_iter().map(|pool| pool.name.clone()).collect();
         self.pools = pools;
+    }
+
+    /// Sets the addresses of nodes, which no pool gives out. One that a Service holds stays with it until it is
+    /// given up. `now` is the clock of [`Allocator::set_pools`]. Tells whether they are others than before.
+    pub fn reserve(&mut self, addresses: BTreeSet<IpAddr>, now: Duration) -> bool {
+        let differ = self.reserved != addresses;
+        if differ {
+            self.reserved = addresses;
+            self.set_pools(self.pools.clone(), now);
+        }
+        differ
+    }
+
+    /// Cuts those of the freed addresses out of the pools that are reserved.
+    fn freed(&mut self, freed: Vec<IpAddr>, now: Duration) -> Vec<IpAddr> {
+        if freed.iter().any(|address| self.reserved.contains(address)) {
+            self.set_pools(self.pools.clone(), now);
+        }
+        freed
     }
 
     /// The pools that are served.
@@ -257,13 +285,15 @@ impl Allocator {
     /// At `now` the status of the Service shows what was decided: what it gave up is free, or rests. Returns what
     /// that is.
     pub fn settle(&mut self, service: &ServiceKey, now: Duration) -> Vec<IpAddr> {
-        self.ledger.settle(service, now)
+        let freed = self.ledger.settle(service, now);
+        self.freed(freed, now)
     }
 
     /// The Service is gone at `now`: what it held is free, or rests. Returns what that is.
     pub fn forget(&mut self, service: &ServiceKey, now: Duration) -> Vec<IpAddr> {
         self.lost.remove(service);
-        self.ledger.release(service, now)
+        let freed = self.ledger.release(service, now);
+        self.freed(freed, now)
     }
 }
 

@@ -115,6 +115,13 @@ impl Assigner {
         self.allocator.doubt_pools(doubted, now);
     }
 
+    /// Sets the addresses of nodes, which no Service is given.
+    pub fn reserve(&mut self, addresses: BTreeSet<IpAddr>, now: Duration) {
+        if self.allocator.reserve(addresses, now) {
+            self.queue_all();
+        }
+    }
+
     /// Replaces the labels of all namespaces.
     pub fn set_namespaces(&mut self, namespaces: BTreeMap<String, Labels>) {
         self.allocator.set_namespaces(namespaces);

@@ -19,6 +19,7 @@ pub mod claim;
 pub mod config;
 pub mod decision;
 pub mod election;
+pub mod failback;
 pub mod plan;
 pub mod preview;
 pub mod range;

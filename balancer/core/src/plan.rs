@@ -25,6 +25,14 @@ pub struct World {
     pub speakers: Option<BTreeSet<String>>,
     /// Whether label `node.kubernetes.io/exclude-from-external-load-balancers` is ignored.
     pub ignore_exclude_label: bool,
+    /// Whether addresses move away from cordoned nodes.
+    pub drain: bool,
+    /// By address, the nodes whose speakers announce it and keep it, whatever the hash says.
+    pub kept: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// By Service, the node that announced it last by the record: it keeps it where nobody else does.
+    pub recorded: BTreeMap<ServiceKey, String>,
+    /// Addresses that were given to a Service just now, or are known to be another host's.
+    pub fresh: BTreeSet<IpAddr>,
 }
 
 /// What announcing a Service depends on.
@@ -60,6 +68,10 @@ pub struct Node {
     pub labels: Labels,
     /// Condition `NetworkUnavailable` is true.
     pub network_unavailable: bool,
+    /// It is shutting down, or has taint `node.kubernetes.io/out-of-service`.
+    pub going: bool,
+    /// It is cordoned.
+    pub unschedulable: bool,
     /// Interfaces that can announce now, by the word of the node's speaker; `None` when unknown, which counts as all.
     pub interfaces: Option<BTreeSet<String>>,
 }
@@ -69,6 +81,8 @@ pub struct Node {
 pub struct Plan {
     /// By address, on which interfaces.
     pub announcements: BTreeMap<IpAddr, Interfaces>,
+    /// Those of them that nobody may have announced before: other hosts are asked for them first.
+    pub fresh: BTreeSet<IpAddr>,
     /// By address, the other node that announces it.
     pub elsewhere: BTreeMap<IpAddr, String>,
     /// By Service, the owner or the reason why there is none.
@@ -182,6 +196,8 @@ pub fn plan(world: &World, me: &str) -> Plan {
             plan.services.insert(key.clone(), verdict);
         }
     }
+    let mine = |address: &&IpAddr| plan.announcements.contains_key(*address);
+    plan.fresh = world.fresh.iter().filter(mine).copied().collect();
     plan
 }
 
@@ -265,7 +281,19 @@ impl World {
     fn may_announce(&self, name: &str, node: &Node) -> bool {
         let excluded = node.labels.contains_key(metallb_api::names::EXCLUDE_LB_LABEL);
         let has_speaker = self.speakers.as_ref().is_none_or(|speakers| speakers.contains(name));
-        has_speaker && !node.network_unavailable && (self.ignore_exclude_label || !excluded)
+        let usable = !node.network_unavailable && !node.going;
+        has_speaker && usable && (self.ignore_exclude_label || !excluded)
+    }
+
+    /// Whether the speaker of `node` keeps an address of the group.
+    fn keeps(&self, node: &str, group: &Group<'_, '_>) -> bool {
+        let mut addresses = group.iter().flat_map(|(_, eligible)| &eligible.service.addresses);
+        addresses.any(|address| self.kept.get(address).is_some_and(|keepers| keepers.contains(node)))
+    }
+
+    /// Whether addresses stay on `node`: with [`World::drain`] they leave when it is cordoned.
+    fn stays(&self, node: &str) -> bool {
+        !self.drain || self.nodes.get(node).is_some_and(|node| !node.unschedulable)
     }
 }
 
@@ -311,7 +339,8 @@ fn groups<'a, 'w>(services: &'a BTreeMap<&'w ServiceKey, Eligible<'w>>) -> Vec<G
 /// The node that announces all Services of a group.
 ///
 /// It is chosen among those that may announce each of them, by the least first address. Where no node may announce
-/// them all, among those that may announce any: one owner that serves some is better than two that fight.
+/// them all, among those that may announce any: one owner that serves some is better than two that fight. A node that
+/// keeps the addresses comes before the order of the election.
 fn owner<'w>(world: &'w World, group: &Group<'_, 'w>) -> Option<&'w str> {
     let address = group.iter().filter_map(|(_, eligible)| eligible.service.addresses.first()).min()?;
     let all: BTreeSet<&'w str> =
@@ -319,6 +348,16 @@ fn owner<'w>(world: &'w World, group: &Group<'_, 'w>) -> Option<&'w str> {
     let by_all = |node: &&str| group.iter().all(|(_, eligible)| eligible.nodes.contains(*node));
     let common: BTreeSet<&'w str> = all.iter().copied().filter(by_all).collect();
     let nodes = if common.is_empty() { all } else { common };
+    // An address stays on a cordoned node when there is no other for it.
+    let nodes = narrowed(nodes, |node| world.stays(node));
+    let keepers: BTreeSet<&'w str> = nodes.iter().copied().filter(|node| world.keeps(node, group)).collect();
+    if keepers.is_empty() {
+        let mut recorded = group.iter().filter_map(|(key, _)| world.recorded.get(*key));
+        if let Some(node) = recorded.find(|node| nodes.contains(node.as_str())) {
+            return Some(node);
+        }
+    }
+    let nodes = if keepers.is_empty() { nodes } else { keepers };
     let candidates: Vec<Candidate<'w>> = nodes
         .into_iter()
         .filter_map(|name| {
@@ -328,6 +367,12 @@ fn owner<'w>(world: &'w World, group: &Group<'_, 'w>) -> Option<&'w str> {
         })
         .collect();
     elect(&candidates, *address)
+}
+
+/// Those of `nodes` that `choose` likes, or all of them when it likes none.
+fn narrowed<'w>(nodes: BTreeSet<&'w str>, choose: impl Fn(&str) -> bool) -> BTreeSet<&'w str> {
+    let liked: BTreeSet<&'w str> = nodes.iter().copied().filter(|node| choose(node)).collect();
+    if liked.is_empty() { nodes } else { liked }
 }
 
 #[cfg(test)]

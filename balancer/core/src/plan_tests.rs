@@ -66,7 +66,7 @@ fn world() -> World {
             .map(|name| (name.to_owned(), Node { labels: labels(&[("name", name)]), ..Node::default() }))
             .into(),
         speakers: Some(names(&["node1", "node2", "node3"])),
-        ignore_exclude_label: false,
+        ..World::default()
     }
 }
 
@@ -103,19 +103,12 @@ fn one_node_announces_and_the_others_know_it() {
     let services = |verdict| [(key("web"), verdict)].into();
     assert_eq!(
         plan(&world(), "node2"),
-        Plan {
-            announcements,
-            elsewhere: BTreeMap::new(),
-            services: services(Verdict::Mine(Interfaces::All))
-        }
+        Plan { announcements, services: services(Verdict::Mine(Interfaces::All)), ..Plan::default() }
     );
     for other in ["node1", "node3"] {
         let elsewhere = [(ip(FIRST), "node2".to_owned())].into();
         let theirs = services(Verdict::Theirs("node2".into()));
-        assert_eq!(
-            plan(&world(), other),
-            Plan { announcements: BTreeMap::new(), elsewhere, services: theirs }
-        );
+        assert_eq!(plan(&world(), other), Plan { elsewhere, services: theirs, ..Plan::default() });
     }
 }
 
@@ -133,6 +126,14 @@ fn web(world: &mut World) -> &mut Service {
     world.services.get_mut(&key("web")).unwrap()
 }
 
+fn keep(world: &mut World, nodes: &[&str]) {
+    world.kept.insert(ip(FIRST), names(nodes));
+}
+
+fn record(world: &mut World, node: &str) {
+    world.recorded.insert(key("web"), node.to_owned());
+}
+
 #[test]
 fn the_owner_follows_from_the_facts() {
     let cases: &[(&str, Change, Result<&str, Reason>)] = &[
@@ -146,6 +147,53 @@ fn the_owner_follows_from_the_facts() {
             Err(Reason::NoAvailableNodes),
         ),
         ("network unavailable", |world| of(world, "node2").network_unavailable = true, Ok("node1")),
+        ("shutting down, or out of service", |world| of(world, "node2").going = true, Ok("node1")),
+        ("cordoned", |world| of(world, "node2").unschedulable = true, Ok("node2")),
+        (
+            "cordoned, and addresses move",
+            |world| {
+                world.drain = true;
+                of(world, "node2").unschedulable = true;
+            },
+            Ok("node1"),
+        ),
+        (
+            "cordoned, and there is no other node",
+            |world| {
+                world.drain = true;
+                world.nodes.values_mut().for_each(|node| node.unschedulable = true);
+            },
+            Ok("node2"),
+        ),
+        (
+            "cordoned, and the only one with an endpoint",
+            |world| {
+                world.drain = true;
+                web(world).local = true;
+                of(world, "node1").unschedulable = true;
+            },
+            Ok("node1"),
+        ),
+        ("kept by another", |world| keep(world, &["node3"]), Ok("node3")),
+        ("kept by two: the hash decides between them", |world| keep(world, &["node1", "node3"]), Ok("node1")),
+        (
+            "kept by one without a speaker",
+            |world| {
+                keep(world, &["node3"]);
+                world.speakers = Some(names(&["node1", "node2"]));
+            },
+            Ok("node2"),
+        ),
+        ("recorded at another", |world| record(world, "node3"), Ok("node3")),
+        ("recorded at a node that is gone", |world| record(world, "node9"), Ok("node2")),
+        (
+            "recorded at one and kept by another",
+            |world| {
+                record(world, "node3");
+                keep(world, &["node1"]);
+            },
+            Ok("node1"),
+        ),
         (
             "excluded by label, whatever its value",
             |world| {
@@ -291,6 +339,14 @@ fn both_families_are_on_the_owner_of_the_first_address() {
     assert_eq!(owners(&world)["web"], Ok("node3".into()), "owner by hash of fd00:22::100");
     let announced = plan(&world, "node3").announcements;
     assert_eq!(announced, both.map(|address| (ip(address), Interfaces::All)).into());
+}
+
+#[test]
+fn a_fresh_address_is_fresh_for_its_owner_alone() {
+    let mut world = world();
+    world.fresh = [ip(FIRST), ip("172.22.0.199")].into();
+    assert_eq!(plan(&world, "node2").fresh, [ip(FIRST)].into());
+    assert_eq!(plan(&world, "node1").fresh, BTreeSet::new());
 }
 
 #[test]

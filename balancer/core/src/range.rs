@@ -4,6 +4,7 @@
 //! either end of the address space.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
@@ -157,6 +158,26 @@ pub fn from_number(family: Family, number: u128) -> Option<IpAddr> {
         Family::V4 => u32::try_from(number).ok().map(|number| Ipv4Addr::from_bits(number).into()),
         Family::V6 => Some(Ipv6Addr::from_bits(number).into()),
     }
+}
+
+/// `ranges` but for `addresses`, in the same order: a range that holds some of them becomes those around them.
+#[must_use]
+pub fn without(ranges: &[AddressRange], addresses: &BTreeSet<IpAddr>) -> Vec<AddressRange> {
+    let mut left = Vec::new();
+    for range in ranges {
+        let mut rest = Some(*range);
+        for address in addresses.range(range.first..=range.last) {
+            let Some(AddressRange { first, last }) = rest else { break };
+            let (family, number) = (range.family(), to_number(*address));
+            let neighbour = |number: Option<u128>| number.and_then(|number| from_number(family, number));
+            let before = neighbour(number.checked_sub(1)).filter(|before| *before >= first);
+            left.extend(before.map(|before| AddressRange { first, last: before }));
+            let after = neighbour(number.checked_add(1)).filter(|after| *after <= last);
+            rest = after.map(|after| AddressRange { first: after, last });
+        }
+        left.extend(rest);
+    }
+    left
 }
 
 impl From<IpAddr> for AddressRange {
@@ -324,6 +345,21 @@ mod tests {
         assert!(!all_four.overlaps(&all_six) && !all_six.overlaps(&all_four));
         assert!(!all_six.contains(Ipv4Addr::UNSPECIFIED.into()));
         assert!(!all_four.contains(Ipv6Addr::UNSPECIFIED.into()));
+    }
+
+    #[test]
+    fn single_addresses_are_cut_out_of_ranges() {
+        let cut = |ranges: &[&str], addresses: &[&str]| -> Vec<String> {
+            let ranges: Vec<AddressRange> = ranges.iter().map(|text| text.parse().unwrap()).collect();
+            let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+            without(&ranges, &addresses).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(cut(&["192.0.2.0/29"], &["192.0.2.3"]), ["192.0.2.0-192.0.2.2", "192.0.2.4/30"]);
+        assert_eq!(cut(&["192.0.2.0/30"], &["192.0.2.0", "192.0.2.3"]), ["192.0.2.1-192.0.2.2"]);
+        assert_eq!(cut(&["192.0.2.1/32", "192.0.2.9/32"], &["192.0.2.1"]), ["192.0.2.9/32"]);
+        assert_eq!(cut(&["255.255.255.254/31"], &["255.255.255.255"]), ["255.255.255.254/32"]);
+        assert_eq!(cut(&["0.0.0.0/31", "::/127"], &["0.0.0.0", "::"]), ["0.0.0.1/32", "::1/128"]);
+        assert_eq!(cut(&["192.0.2.0/29"], &["192.0.2.8", "2001:db8::1"]), ["192.0.2.0/29"]);
     }
 
     proptest! {

@@ -1,7 +1,8 @@
 //! Routes that one node announces by BGP, to each of its peers, computed whole from a snapshot of the cluster.
 //!
-//! Advertisements that speak of one prefix to one peer are merged: communities add up, and a LOCAL_PREF counts from the
-//! one that sets it. Where two set different ones, the first by name counts, and the other is told.
+//! Advertisements that speak of one prefix to one peer are merged: communities add up, the longest AS path counts, and
+//! LOCAL_PREF and MED count from the one that sets them. Where two set different ones, the first by name counts, and
+//! the other is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -21,6 +22,10 @@ use crate::service::ServiceKey;
 pub struct Attributes {
     /// LOCAL_PREF (RFC 4271 §5.1.5).
     pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC (RFC 4271 §5.1.4).
+    pub med: Option<u32>,
+    /// How many more times this end's AS number stands in the AS path.
+    pub prepend: u8,
     /// Communities of all kinds.
     pub communities: BTreeSet<Community>,
 }
@@ -228,15 +233,25 @@ impl<'a> Eligible<'a> {
 struct Table<'a> {
     routes: Routes,
     services: BTreeSet<&'a ServiceKey>,
-    /// By the advertisement that does not get its way, and the one that does.
-    conflicts: BTreeMap<(String, String), Problem>,
+    /// By field, the advertisement that does not get its way, and the one that does.
+    conflicts: BTreeMap<(&'static str, String, String), Problem>,
+}
+
+/// What a route was made from.
+#[derive(Default)]
+struct Sources<'b> {
+    /// Indices of advertisements.
+    advertisements: BTreeSet<usize>,
+    /// Which one set its LOCAL_PREF.
+    local_pref: Option<&'b str>,
+    /// Which one set its MED.
+    med: Option<&'b str>,
 }
 
 impl<'a> Table<'a> {
     fn of(audience: &Audience, advertisements: &[&BgpAdvertisement], eligible: &[Eligible<'a>]) -> Self {
         let mut table = Self::default();
-        // By prefix, which advertisements went into its route, and which of them set its LOCAL_PREF.
-        let mut merged: BTreeMap<IpNet, (BTreeSet<usize>, Option<&str>)> = BTreeMap::new();
+        let mut merged: BTreeMap<IpNet, Sources<'_>> = BTreeMap::new();
         for index in &audience.advertisements {
             let Some(advertisement) = advertisements.get(*index) else { continue };
             for found in eligible.iter().filter(|found| found.advertisements.contains(index)) {
@@ -245,9 +260,9 @@ impl<'a> Table<'a> {
                 {
                     let Some(prefix) = aggregate(advertisement, *address) else { continue };
                     table.services.insert(found.key);
-                    let (sources, preferred_by) = merged.entry(prefix).or_default();
-                    if sources.insert(*index) {
-                        table.merge(prefix, advertisement, preferred_by);
+                    let sources = merged.entry(prefix).or_default();
+                    if sources.advertisements.insert(*index) {
+                        table.merge(prefix, advertisement, sources);
                     }
                 }
             }
@@ -255,32 +270,31 @@ impl<'a> Table<'a> {
         table
     }
 
-    fn merge<'b>(
-        &mut self,
-        prefix: IpNet,
-        advertisement: &'b BgpAdvertisement,
-        preferred_by: &mut Option<&'b str>,
-    ) {
+    fn merge<'b>(&mut self, prefix: IpNet, advertisement: &'b BgpAdvertisement, sources: &mut Sources<'b>) {
         let attributes = self.routes.entry(prefix).or_default();
         attributes.communities.extend(&advertisement.communities);
-        let Some(wanted) = advertisement.local_pref else { return };
-        match (attributes.local_pref, *preferred_by) {
-            (Some(chosen), Some(other)) if chosen != wanted => {
+        attributes.prepend = attributes.prepend.max(advertisement.prepend);
+        for (field, chosen, by, wanted) in [
+            ("spec.localPref", &mut attributes.local_pref, &mut sources.local_pref, advertisement.local_pref),
+            ("spec.med", &mut attributes.med, &mut sources.med, advertisement.med),
+        ] {
+            let Some(wanted) = wanted else { continue };
+            let (Some(chosen), Some(other)) = (*chosen, *by) else {
+                *chosen = Some(wanted);
+                *by = Some(&advertisement.name);
+                continue;
+            };
+            if chosen != wanted {
                 let name = &advertisement.name;
-                self.conflicts.entry((name.clone(), other.to_owned())).or_insert_with(|| Problem {
+                self.conflicts.entry((field, name.clone(), other.to_owned())).or_insert_with(|| Problem {
                     kind: "BGPAdvertisement".to_owned(),
                     name: name.clone(),
-                    field: "spec.localPref".to_owned(),
+                    field: field.to_owned(),
                     message: format!(
                         "{wanted} is not used for {prefix}: BGPAdvertisement {other:?} sets {chosen}"
                     ),
                     cause: Cause::Invalid,
                 });
-            }
-            (Some(_), _) => {}
-            (None, _) => {
-                attributes.local_pref = Some(wanted);
-                *preferred_by = Some(&advertisement.name);
             }
         }
     }

@@ -48,6 +48,9 @@ fn peer(name: &str, address: &str) -> Peer {
         ebgp_multi_hop: false,
         vrf: None,
         dual_stack: false,
+        ttl_security_hops: None,
+        passive: false,
+        max_prefixes: None,
     }
 }
 
@@ -61,6 +64,8 @@ fn advertisement(name: &str) -> BgpAdvertisement {
         aggregation_length: 32,
         aggregation_length_v6: 128,
         local_pref: None,
+        med: None,
+        prepend: 0,
         communities: BTreeSet::new(),
     }
 }
@@ -228,12 +233,26 @@ fn advertisements_of_one_prefix_add_up_and_contradictions_are_told() {
     let communities = BTreeSet::from([low, large]);
     advertise(&mut world, BgpAdvertisement { communities, ..advertisement("all") });
     let communities = BTreeSet::from([high]);
-    advertise(&mut world, BgpAdvertisement { local_pref: Some(200), communities, ..advertisement("b") });
-    advertise(&mut world, BgpAdvertisement { local_pref: Some(200), ..advertisement("c") });
+    advertise(
+        &mut world,
+        BgpAdvertisement { local_pref: Some(200), prepend: 3, communities, ..advertisement("b") },
+    );
+    advertise(
+        &mut world,
+        BgpAdvertisement { local_pref: Some(200), med: Some(0), prepend: 1, ..advertisement("c") },
+    );
     let peers = names(&["one"]);
-    advertise(&mut world, BgpAdvertisement { local_pref: Some(300), peers, ..advertisement("d") });
+    advertise(
+        &mut world,
+        BgpAdvertisement { local_pref: Some(300), med: Some(1), peers, ..advertisement("d") },
+    );
     let told = plan(&world, "node1");
-    let merged = Attributes { local_pref: Some(200), communities: BTreeSet::from([low, high, large]) };
+    let merged = Attributes {
+        local_pref: Some(200),
+        med: Some(0),
+        prepend: 3,
+        communities: BTreeSet::from([low, high, large]),
+    };
     for peer in ["one", "two"] {
         let got: Vec<&Attributes> = told.peers[peer].values().collect();
         assert_eq!(got, [&merged, &merged], "{peer}");
@@ -242,7 +261,8 @@ fn advertisements_of_one_prefix_add_up_and_contradictions_are_told() {
     assert_eq!(
         problems,
         [
-            "BGPAdvertisement \"d\": spec.localPref: 300 is not used for 198.51.100.10/32: BGPAdvertisement \"b\" sets 200"
+            "BGPAdvertisement \"d\": spec.localPref: 300 is not used for 198.51.100.10/32: BGPAdvertisement \"b\" sets 200",
+            "BGPAdvertisement \"d\": spec.med: 1 is not used for 198.51.100.10/32: BGPAdvertisement \"c\" sets 0"
         ]
     );
 }

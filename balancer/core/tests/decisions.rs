@@ -605,6 +605,30 @@ fn a_service_that_is_no_load_balancer_any_more_gives_its_address_back() {
 }
 
 #[test]
+fn an_address_of_a_node_is_given_to_nobody_but_who_holds_it_already() {
+    let now = Duration::from_secs(1);
+    let mut allocator = allocator(typical());
+    allocator.reserve(ips(&["192.0.2.0", "192.0.2.2"]).into_iter().collect(), now);
+    let first = service("a", json!({}));
+    assert_eq!(serve_one(&mut allocator, &first), given(&["192.0.2.1"], "four", Change::New));
+    let asks = service("b", annotated(json!({ "metallb.io/loadBalancerIPs": "192.0.2.2" })));
+    assert_eq!(serve_one(&mut allocator, &asks), Decision::Refuse(Refusal::NotInPools(ips(&["192.0.2.2"]))));
+    let total = allocator.ledger().counters("four").unwrap().total.ipv4;
+    assert_eq!(total.to_string(), "2");
+
+    // A node comes up with the address of a Service: the Service keeps it, and nobody has it after.
+    allocator.reserve(ips(&["192.0.2.1"]).into_iter().collect(), now);
+    assert_eq!(serve_one(&mut allocator, &first), kept(&["192.0.2.1"], "four", None));
+    assert_eq!(allocator.deadline(), None);
+    assert_eq!(allocator.forget(&first.key, now), ips(&["192.0.2.1"]));
+    let second = service("c", json!({}));
+    assert_eq!(serve_one(&mut allocator, &second), given(&["192.0.2.0"], "four", Change::New));
+    assert_eq!(allocator.ledger().pool_of(ip("192.0.2.1")), None);
+    allocator.reserve(ips(&[]).into_iter().collect(), now);
+    assert_eq!(allocator.ledger().pool_of(ip("192.0.2.1")), Some("four"), "the node is gone");
+}
+
+#[test]
 fn pools_are_tried_by_priority_then_by_name() {
     let pinned = |priority: i64, block: &str| json!({ "addresses": [block], "serviceAllocation": { "priority": priority, "namespaces": ["ns"] } });
     let mut allocator = allocator(json!({

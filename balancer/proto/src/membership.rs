@@ -15,6 +15,7 @@ mod identity;
 mod intake;
 mod joining;
 mod message;
+mod outlet;
 mod peer;
 mod ring;
 mod seal;
@@ -30,6 +31,8 @@ use std::time::Instant;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::layer2::MacAddress;
+
 use identity::Identity;
 use joining::KnownSeed;
 use message::Message;
@@ -40,7 +43,7 @@ use swim::{Change, Effects, Swim};
 use watch::Watch;
 
 pub use event::{Action, Counters, Event, Facts, Roster, Seed, Via};
-pub use seal::Secret;
+pub use seal::{Secret, Secrets};
 pub use settings::{Settings, Timing};
 
 /// Most nodes named in one report of dead ones: fits into a datagram.
@@ -53,6 +56,8 @@ pub struct Membership {
     timing: Timing,
     rng: StdRng,
     seal: Seal,
+    /// Members that are known to have the current secret.
+    current: BTreeSet<SocketAddr>,
     sessions: Sessions,
     swim: Swim,
     peers: BTreeMap<String, Peer>,
@@ -66,6 +71,8 @@ pub struct Membership {
     absent: Vec<String>,
     next_join: Instant,
     settled: bool,
+    /// Whether this member has given up its part.
+    left: bool,
     roster: Roster,
     /// Whether the roster may have changed since it was last told.
     changed: bool,
@@ -73,6 +80,8 @@ pub struct Membership {
     streams: BTreeMap<SocketAddr, Instant>,
     /// What this node is able to do; `None` until it is known.
     facts: Option<Facts>,
+    /// Link-layer addresses of every node that told its facts.
+    macs: BTreeSet<MacAddress>,
     facts_version: u32,
     /// How many times more the facts are told to everybody, since a datagram may be lost.
     facts_repeats: u32,
@@ -83,11 +92,12 @@ pub struct Membership {
 impl Membership {
     /// A member that knows nobody yet.
     pub fn new(now: Instant, settings: Settings) -> Self {
-        let Settings { node, address, epoch, secret, seed, timing } = settings;
+        let Settings { node, address, epoch, secrets, seed, timing } = settings;
         let mut rng = StdRng::from_seed(seed);
         let identity = Identity { node: node.clone(), address, epoch };
         Self {
-            seal: Seal::new(&secret, rng.random()),
+            seal: Seal::new(&secrets, rng.random()),
+            current: BTreeSet::new(),
             sessions: Sessions::default(),
             swim: Swim::new(identity, &timing, rng.random()),
             node,
@@ -103,10 +113,12 @@ impl Membership {
             absent: vec![],
             next_join: now,
             settled: false,
+            left: false,
             roster: Roster::default(),
             changed: true,
             streams: BTreeMap::new(),
             facts: None,
+            macs: BTreeSet::new(),
             facts_version: 0,
             facts_repeats: 0,
             counters: Counters::default(),
@@ -116,6 +128,9 @@ impl Membership {
 
     /// Takes one event in and does what is due.
     pub fn handle(&mut self, now: Instant, event: Event<'_>) -> Vec<Action> {
+        if self.left {
+            return vec![];
+        }
         self.forgive_stall(now);
         match event {
             Event::Datagram { from, bytes, via } => self.datagram(now, from, bytes, via),
@@ -124,6 +139,10 @@ impl Membership {
             Event::HostAnswered(address) => self.host_answered(now, address),
             Event::SpeakerAnswered(node) => self.speaker_answered(now, node),
             Event::Facts(facts) => self.set_facts(facts),
+            Event::Secrets(secrets) => {
+                self.seal.replace(&secrets);
+                self.current.clear();
+            }
             Event::Carrier(carrier) => {
                 if carrier && !self.carrier {
                     self.watches.values_mut().for_each(|watch| watch.heard(now));
@@ -135,19 +154,21 @@ impl Membership {
                     self.peers.values().filter(|peer| peer.up).map(|peer| peer.address).collect();
                 up.into_iter().for_each(|address| self.send(address, &Message::Restarting));
             }
-            Event::Leave => {
-                let effects = self.swim.leave(now);
-                self.apply(now, effects);
-            }
+            Event::Leave => self.leave(now),
         }
-        self.run_timers(now);
-        self.settle(now);
+        if !self.left {
+            self.run_timers(now);
+            self.settle(now);
+        }
         self.publish();
         std::mem::take(&mut self.actions)
     }
 
     /// When [`Event::Timeout`] is wanted next.
     pub fn deadline(&self) -> Option<Instant> {
+        if self.left {
+            return None;
+        }
         let heartbeat = (!self.targets.is_empty()).then_some(self.next_heartbeat);
         let join = (!self.absent.is_empty()).then_some(self.next_join);
         let watches =
@@ -182,7 +203,7 @@ impl Membership {
     }
 
     fn message(&mut self, now: Instant, from: SocketAddr, node: &str, message: Message) {
-        let hint = !matches!(message, Message::Stale { .. });
+        let hint = !matches!(message, Message::Stale { .. } | Message::Leaving);
         match message {
             Message::Swim(packet) => match self.swim.receive(now, &packet) {
                 Some(effects) => self.apply(now, effects),
@@ -197,9 +218,15 @@ impl Membership {
                 }
             }
             Message::FactsWanted => self.send_facts(from),
-            Message::Facts { version, interfaces } => {
+            Message::Facts { version, interfaces, macs, kept } => {
                 if let Some(peer) = self.peers.get_mut(node) {
-                    let facts = Facts { interfaces: interfaces.into_iter().collect() };
+                    let macs: BTreeSet<MacAddress> = macs.into_iter().map(MacAddress).collect();
+                    self.macs.extend(&macs);
+                    let facts = Facts {
+                        interfaces: interfaces.into_iter().collect(),
+                        macs,
+                        kept: kept.into_iter().collect(),
+                    };
                     peer.facts = Some((version, facts));
                     self.changed = true;
                 }
@@ -242,6 +269,14 @@ impl Membership {
             Message::Restarting => {
                 if let Some(peer) = self.peers.get_mut(node) {
                     peer.restart_until = Some(now + self.timing.restart_hold);
+                }
+            }
+            Message::Leaving => {
+                if let Some(identity) =
+                    self.peers.get(node).filter(|peer| peer.up).and_then(|peer| peer.identity.clone())
+                {
+                    let effects = self.swim.declare_down(now, vec![identity]);
+                    self.apply(now, effects);
                 }
             }
             Message::Alive { watched: true } | Message::Challenge { .. } | Message::Proof { .. } => {}
@@ -340,7 +375,9 @@ impl Membership {
         let up = self.peers.iter().filter(|(_, peer)| peer.up);
         let mut members: BTreeMap<String, Option<Facts>> =
             up.map(|(node, peer)| (node.clone(), known(peer))).collect();
-        members.insert(self.node.clone(), self.facts.clone());
+        if !self.left {
+            members.insert(self.node.clone(), self.facts.clone());
+        }
         let never_heard = |node: &String| self.peers.get(node).is_none_or(|peer| peer.identity.is_none());
         let unheard = self
             .seeds
@@ -349,32 +386,12 @@ impl Membership {
             .filter(|(node, seed)| seed.ready && never_heard(node))
             .map(|(node, _)| node.clone())
             .collect();
-        let roster = Roster { settled: self.settled, members, unheard };
+        let known = self.peers.iter().filter(|(_, peer)| peer.identity.is_some());
+        let known = known.map(|(node, _)| node.clone()).collect();
+        let roster = Roster { settled: self.settled, members, unheard, known, macs: self.macs.clone() };
         if roster != self.roster {
             self.roster = roster.clone();
             self.actions.push(Action::Roster(roster));
         }
-    }
-
-    fn send_to_node(&mut self, node: &str, message: &Message) {
-        if let Some(address) = self.peers.get(node).map(|peer| peer.address) {
-            self.send(address, message);
-        }
-    }
-
-    /// Sends a message the way that its receiver is known to be reached.
-    fn send(&mut self, to: SocketAddr, message: &Message) {
-        let via = if self.streams.contains_key(&to) { Via::Stream } else { Via::Datagram };
-        self.send_via(to, message, via);
-    }
-
-    fn send_via(&mut self, to: SocketAddr, message: &Message, via: Via) {
-        // Fails for nothing that a message can hold.
-        let Ok(plain) = postcard::to_stdvec(message) else { return };
-        let bytes = self.seal.seal(to, &plain);
-        self.counters.sent += 1;
-        self.counters.sent_bytes =
-            self.counters.sent_bytes.saturating_add(bytes.len().try_into().unwrap_or(0));
-        self.actions.push(Action::Send { to, bytes, via });
     }
 }

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use metallb_proto::membership::{Event, Facts, Timing};
+use metallb_proto::membership::{Event, Facts, Secret, Secrets, Timing};
 use support::{Cluster, address, name};
 
 fn ms(number: u64) -> Duration {
@@ -105,11 +105,45 @@ fn a_node_that_reboots_while_its_speaker_restarts_is_gone_soon() {
 fn a_member_that_leaves_is_gone_at_once() {
     let mut cluster = Cluster::joined(5, 1);
     cluster.tell(4, Event::Leave);
+    assert_eq!(cluster.members(4), nodes(0..4), "by its own word too");
     agreed(&mut cluster, ms(50), &[0, 1, 2, 3], &nodes(0..4));
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.members(0), nodes(0..4), "it does not come back by itself");
     cluster.kill(4);
     cluster.run(Duration::from_secs(5));
     cluster.start(4);
     agreed(&mut cluster, ms(1000), &[0, 1, 2, 3, 4], &nodes(0..5));
+}
+
+#[test]
+fn a_member_that_leaves_while_datagrams_are_lost_is_gone_at_once() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::joined(3, seed);
+        cluster.loss = 0.5;
+        cluster.tell(2, Event::Leave);
+        agreed(&mut cluster, ms(50), &[0, 1], &nodes(0..2));
+    }
+}
+
+#[test]
+fn a_large_set_of_facts_arrives() {
+    let mut cluster = Cluster::joined(3, 1);
+    let kept = (0..1000_u32).map(|number| std::net::Ipv4Addr::from(0x0a63_0000 + number).into()).collect();
+    let facts = Facts { kept, ..Facts::default() };
+    cluster.tell(0, Event::Facts(facts.clone()));
+    let known = |cluster: &Cluster| (1..3).all(|node| cluster.facts(node, 0).as_ref() == Some(&facts));
+    assert!(cluster.run_until(ms(10), known));
+}
+
+#[test]
+fn the_link_layer_addresses_of_a_dead_node_are_still_known() {
+    let mut cluster = Cluster::joined(2, 1);
+    let mac = metallb_proto::layer2::MacAddress([2, 0, 0, 0, 0, 1]);
+    cluster.tell(1, Event::Facts(Facts { macs: [mac].into(), ..Facts::default() }));
+    cluster.run(ms(10));
+    cluster.power_off(1);
+    agreed(&mut cluster, ms(500), &[0], &nodes(0..1));
+    assert_eq!(cluster.roster(0).macs, [mac].into());
 }
 
 #[test]
@@ -177,6 +211,38 @@ fn foreign_speakers_are_kept_out_and_counted() {
     assert_eq!(cluster.members(0), nodes(0..2));
     assert_eq!(cluster.members(2), nodes(2..3));
     assert!(cluster.counters(0).foreign > 10, "{:?}", cluster.counters(0));
+}
+
+#[test]
+fn a_secret_changes_without_a_gap_however_late_each_member_learns_of_it() {
+    let secrets = |current: &str, previous: Option<&str>| {
+        Event::Secrets(Secrets { current: Secret::new(current), previous: previous.map(Secret::new) })
+    };
+    let mut cluster = Cluster::joined(5, 1);
+    for node in 0..5 {
+        cluster.tell(node, secrets("new", Some("shared")));
+        cluster.run(Duration::from_secs(3));
+    }
+    // A speaker that starts in between learns both at its start; here it knows the old one at first.
+    cluster.run(Duration::from_secs(30));
+    let foreign = cluster.counters(0).foreign;
+    for node in 0..5 {
+        cluster.tell(node, secrets("new", None));
+        cluster.run(Duration::from_secs(3));
+    }
+    assert_eq!(cluster.removals, vec![]);
+    assert_eq!(
+        cluster.counters(0).foreign,
+        foreign,
+        "everybody spoke under the new secret before the old one went"
+    );
+
+    // The old one convinces nobody any more.
+    cluster.kill(4);
+    cluster.run(Duration::from_secs(5));
+    cluster.start(4);
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.members(0), nodes(0..4));
 }
 
 #[test]
@@ -293,7 +359,10 @@ fn members_that_never_had_udp_find_each_other_by_tcp() {
 
 #[test]
 fn facts_reach_everybody_and_every_newcomer() {
-    let facts = |names: &[&str]| Facts { interfaces: names.iter().map(|name| (*name).to_owned()).collect() };
+    let facts = |names: &[&str]| Facts {
+        interfaces: names.iter().map(|name| (*name).to_owned()).collect(),
+        ..Facts::default()
+    };
     let everyone_knows = |want: Facts| {
         move |cluster: &Cluster| (0..5).all(|node| cluster.facts(node, 0).as_ref() == Some(&want))
     };

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -19,7 +20,7 @@ use metallb_core::{
 };
 use metallb_proto::membership::Seed;
 
-use super::news::{News, Protocol, Said};
+use super::news::{News, NodeFacts, Protocol, Said};
 use crate::{speaker::facts::SliceFacts, watch::Change};
 
 /// How long a Service is not announced before that is said: it takes a moment to begin, and to move.
@@ -46,6 +47,7 @@ pub(super) struct Announcing {
     bgp: BTreeMap<String, BGPAdvertisement>,
     communities: BTreeMap<String, Community>,
     speakers: BTreeMap<String, Option<Seed>>,
+    node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Endpoints by Service and slice.
     endpoints: BTreeMap<ServiceKey, BTreeMap<ServiceKey, Endpoints>>,
     /// Announcing nodes by Service and object.
@@ -79,17 +81,7 @@ impl Announcing {
             }
             News::Nodes(change) => {
                 self.list("Node", &change);
-                let before = self.world.nodes.clone();
-                match change {
-                    Change::All(all) => self.world.nodes = all.into_iter().collect(),
-                    Change::Set((name, node)) => {
-                        self.world.nodes.insert(name, node);
-                    }
-                    Change::Gone((name, _)) => {
-                        self.world.nodes.remove(&name);
-                    }
-                }
-                return before != self.world.nodes;
+                return self.take_nodes(change);
             }
             News::Slices(change) => {
                 self.list("EndpointSlice", &change);
@@ -127,6 +119,38 @@ impl Announcing {
         if matches!(change, Change::All(_)) {
             self.listed.insert(kind);
         }
+    }
+
+    fn take_nodes(&mut self, change: Change<NodeFacts>) -> bool {
+        let before = (self.world.nodes.clone(), self.node_addresses.clone());
+        match change {
+            Change::All(all) => {
+                self.world.nodes.clear();
+                self.node_addresses.clear();
+                all.into_iter().for_each(|node| self.put_node(node));
+            }
+            Change::Set(node) => self.put_node(node),
+            Change::Gone(NodeFacts { name, .. }) => {
+                self.world.nodes.remove(&name);
+                self.node_addresses.remove(&name);
+            }
+        }
+        before != (self.world.nodes.clone(), self.node_addresses.clone())
+    }
+
+    fn put_node(&mut self, NodeFacts { name, facts, addresses }: NodeFacts) {
+        self.world.nodes.insert(name.clone(), facts);
+        self.node_addresses.insert(name, addresses);
+    }
+
+    /// Whether all nodes are known.
+    pub(super) fn knows_nodes(&self) -> bool {
+        self.listed.contains("Node")
+    }
+
+    /// The addresses of all nodes.
+    pub(super) fn node_addresses(&self) -> BTreeSet<IpAddr> {
+        self.node_addresses.values().flatten().copied().collect()
     }
 
     fn take_slices(&mut self, change: Change<SliceFacts>) {

@@ -1,5 +1,7 @@
 //! What the watches bring of all that announcing depends on.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use metallb_api::{
     BGPAdvertisement, Community, L2Advertisement,
     names::{LABEL_STATUS_SERVICE_NAME, LABEL_STATUS_SERVICE_NAMESPACE},
@@ -14,10 +16,18 @@ pub(super) enum News {
     Layer2(Change<L2Advertisement>),
     Bgp(Change<BGPAdvertisement>),
     Communities(Change<Community>),
-    Nodes(Change<(String, plan::Node)>),
+    Nodes(Change<NodeFacts>),
     Slices(Change<SliceFacts>),
     Speakers(Change<(String, Option<Seed>)>),
     Said(Protocol, Change<Said>),
+}
+
+/// What is needed of a node.
+#[derive(Debug)]
+pub(super) struct NodeFacts {
+    pub(super) name: String,
+    pub(super) facts: plan::Node,
+    pub(super) addresses: BTreeSet<IpAddr>,
 }
 
 /// How a Service is announced.

@@ -35,6 +35,8 @@ const TELLINGS: usize = 4;
 const BATCH: usize = 256;
 /// How long nothing need happen at most.
 const IDLE: Duration = Duration::from_secs(3600);
+/// How long the list of nodes is waited for before the first address is given.
+const NODES: Duration = Duration::from_secs(5);
 /// How long a write that failed waits for the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
 /// What writes under way are given to finish when the program ends.
@@ -215,7 +217,9 @@ impl Controller {
         let pause = self.answers.deadline(now);
         let telling = self.announcing.deadline().filter(|_| self.may_tell(now));
         let unread = (self.pools_changed || self.announcing_changed).then_some(self.read_after);
-        let known = [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause, telling, unread];
+        let nodes = self.early.is_some().then_some(now + RETRY);
+        let known =
+            [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause, telling, unread, nodes];
         known.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
 
@@ -227,10 +231,13 @@ impl Controller {
         self.pools.touch();
     }
 
-    /// Takes in the Services that came early, once all is known that adopting them needs.
+    /// Takes in the Services that came early, once all is known that adopting them needs. Nodes are waited for only for
+    /// a while: their addresses are better kept out of the way, but Services must not go without for their sake.
     fn adopt_when_known(&mut self) {
+        let knows_nodes = self.announcing.knows_nodes() && !self.announcing_changed;
         if self.have_pools
             && self.have_namespaces
+            && (knows_nodes || self.clock.started.elapsed() >= NODES)
             && let Some(early) = self.early.take()
         {
             self.load(early.into_values().collect());
@@ -251,6 +258,7 @@ impl Controller {
             self.announcing_changed = true;
         }
         if std::mem::take(&mut self.announcing_changed) {
+            self.assigner.reserve(self.announcing.node_addresses(), self.clock.now());
             self.announcing.configure(self.pools.objects(), self.assigner.allocator().pools());
             self.announcing.touch(self.assigner.services().keys().cloned());
         }

@@ -1,4 +1,4 @@
-//! ConfigurationState `controller`: whether the pools could be read, for whoever looks there.
+//! ConfigurationState of a program: whether its configuration could be read, for whoever looks there.
 
 use std::collections::BTreeMap;
 
@@ -22,14 +22,33 @@ use super::write::COMPONENT;
 /// Condition of the pools, named as MetalLB names it.
 const POOLS_VALID: &str = "poolReconcilerValid";
 
-/// The status that tells `problems`, one a line, where `before` is there.
-fn status(before: ConfigurationStateStatus, problems: &[String], now: &Time) -> ConfigurationStateStatus {
+/// The object of one program.
+pub(crate) struct Subject {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its labels.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// Condition that says whether the configuration could be read.
+    pub(crate) condition: &'static str,
+    /// In whose name it is written.
+    pub(crate) writer: &'static str,
+}
+
+/// The status that tells `problems`, one a line, where `before` is there; `more` are further conditions.
+fn status(
+    before: ConfigurationStateStatus,
+    condition: &'static str,
+    problems: &[String],
+    more: &[Report],
+    now: &Time,
+) -> ConfigurationStateStatus {
     let valid = problems.is_empty();
     let summary = problems.join("\n");
     let mut conditions = before.conditions;
     let reason = if valid { "Reconciled" } else { "ConfigurationError" };
-    let report = Report { kind: POOLS_VALID, status: valid, reason, message: summary.clone() };
+    let report = Report { kind: condition, status: valid, reason, message: summary.clone() };
     set(&mut conditions, &[report], None, now);
+    set(&mut conditions, more, None, now);
     ConfigurationStateStatus {
         result: Some(if valid { ConfigurationResult::Valid } else { ConfigurationResult::Invalid }),
         error_summary: (!valid).then_some(summary),
@@ -37,25 +56,45 @@ fn status(before: ConfigurationStateStatus, problems: &[String], now: &Time) -> 
     }
 }
 
-/// Makes the ConfigurationState tell `problems`; writes nothing when it does so already.
+/// Makes the ConfigurationState of the controller tell `problems`; writes nothing when it does so already.
 ///
 /// # Errors
 /// When the API server cannot be reached or refuses.
 pub(super) async fn write(client: Client, namespace: &str, problems: &[String]) -> kube::Result<()> {
+    let subject = Subject {
+        name: CONTROLLER.to_owned(),
+        labels: BTreeMap::from([(LABEL_COMPONENT_TYPE.to_owned(), CONTROLLER.to_owned())]),
+        condition: POOLS_VALID,
+        writer: COMPONENT,
+    };
+    write_for(client, namespace, &subject, problems, &[]).await
+}
+
+/// The same for any program, with further conditions.
+///
+/// # Errors
+/// When the API server cannot be reached or refuses.
+pub(crate) async fn write_for(
+    client: Client,
+    namespace: &str,
+    subject: &Subject,
+    problems: &[String],
+    more: &[Report],
+) -> kube::Result<()> {
     let owners = owners(Api::<MetalLB>::namespaced(client.clone(), namespace)).await?;
     let api: Api<ConfigurationState> = Api::namespaced(client, namespace);
-    let params = PatchParams { field_manager: Some(COMPONENT.to_owned()), ..PatchParams::default() };
-    let present = match api.get_opt(CONTROLLER).await? {
+    let params = PatchParams { field_manager: Some(subject.writer.to_owned()), ..PatchParams::default() };
+    let present = match api.get_opt(&subject.name).await? {
         Some(present) if is_owned(&present.metadata, &owners) => present,
         // What a former installation left would be collected with it.
         Some(_) => {
             let patch = json!({ "metadata": { "ownerReferences": owners } });
-            api.patch(CONTROLLER, &params, &Patch::Merge(patch)).await?
+            api.patch(&subject.name, &params, &Patch::Merge(patch)).await?
         }
         None => {
             let metadata = ObjectMeta {
-                name: Some(CONTROLLER.to_owned()),
-                labels: Some(BTreeMap::from([(LABEL_COMPONENT_TYPE.to_owned(), CONTROLLER.to_owned())])),
+                name: Some(subject.name.clone()),
+                labels: Some(subject.labels.clone()),
                 owner_references: Some(owners),
                 ..ObjectMeta::default()
             };
@@ -64,14 +103,14 @@ pub(super) async fn write(client: Client, namespace: &str, problems: &[String]) 
         }
     };
     let before = present.status.unwrap_or_default();
-    let wanted = status(before.clone(), problems, &Time(Timestamp::now()));
+    let wanted = status(before.clone(), subject.condition, problems, more, &Time(Timestamp::now()));
     if wanted == before {
         return Ok(());
     }
     let mut patch = json!({ "status": wanted });
     // A merge patch leaves what it does not name.
     patch["status"]["errorSummary"] = wanted.error_summary.map_or(Value::Null, Value::from);
-    api.patch_status(CONTROLLER, &params, &Patch::Merge(patch)).await.map(drop)
+    api.patch_status(&subject.name, &params, &Patch::Merge(patch)).await.map(drop)
 }
 
 /// The MetalLB resource: with it the object goes, while a pod or a Deployment that is replaced leaves it as it is.
@@ -127,7 +166,7 @@ mod tests {
         };
         let problems = ["IPAddressPool \"a\": x".to_owned(), "IPAddressPool \"b\": y".to_owned()];
         let summary = "IPAddressPool \"a\": x\nIPAddressPool \"b\": y";
-        let invalid = status(ConfigurationStateStatus::default(), &problems, &at(1));
+        let invalid = status(ConfigurationStateStatus::default(), POOLS_VALID, &problems, &[], &at(1));
         assert_eq!(
             invalid,
             ConfigurationStateStatus {
@@ -136,9 +175,9 @@ mod tests {
                 conditions: vec![condition("False", "ConfigurationError", summary, 1)],
             }
         );
-        assert_eq!(status(invalid.clone(), &problems, &at(2)), invalid);
+        assert_eq!(status(invalid.clone(), POOLS_VALID, &problems, &[], &at(2)), invalid);
         assert_eq!(
-            status(invalid, &[], &at(3)),
+            status(invalid, POOLS_VALID, &[], &[], &at(3)),
             ConfigurationStateStatus {
                 result: Some(ConfigurationResult::Valid),
                 error_summary: None,

@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     lean::LeanService,
-    news::{News, Protocol, Said},
+    news::{News, NodeFacts, Protocol, Said},
 };
 use crate::{
     speaker::facts,
@@ -57,7 +57,7 @@ pub(super) fn announcing(client: &Client, namespace: &str) -> impl Stream<Item =
         Api::<Pod>::namespaced(client.clone(), namespace),
         watcher::Config::default().labels(&speakers),
     );
-    let nodes = changes("Node", watch_anew(Api::<Node>::all(client.clone())), |node| facts::node(&node));
+    let nodes = changes("Node", watch_anew(Api::<Node>::all(client.clone())), node_facts);
     let slices = watch_anew(Api::<EndpointSlice>::all(client.clone()));
     let slices = changes("EndpointSlice", slices, |slice| facts::slice(&slice));
     let speakers = changes("Pod", speakers, |pod| facts::speaker(&pod, MEMBERLIST_PORT));
@@ -79,6 +79,13 @@ pub(super) fn announcing(client: &Client, namespace: &str) -> impl Stream<Item =
         by_bgp.map(|change| News::Said(Protocol::Bgp, change)).boxed(),
     ];
     futures::stream::select_all(streams)
+}
+
+fn node_facts(node: Node) -> NodeFacts {
+    let (name, facts) = facts::node(&node);
+    let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+    let addresses = addresses.iter().filter_map(|address| address.address.parse().ok()).collect();
+    NodeFacts { name, facts, addresses }
 }
 
 /// Objects of the configuration without the record of who wrote which field.

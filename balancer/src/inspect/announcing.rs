@@ -64,6 +64,7 @@ impl Announcing {
             nodes: self.nodes.iter().map(facts::node).collect(),
             speakers: Some(ready.filter(|seed| seed.ready).map(|seed| seed.node).collect()),
             ignore_exclude_label: terms.ignore_exclude_label,
+            ..World::default()
         }
     }
 

@@ -18,6 +18,8 @@ use super::sleep_until;
 
 /// Longest time for which two nodes answer for an address that is handed over.
 const HAND_OVER: Duration = Duration::from_millis(200);
+/// How long answers to a question are let in.
+const LISTEN: Duration = Duration::from_secs(10);
 
 /// What an interface is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +41,15 @@ pub(super) struct Sighting {
     pub(super) claim: Claim,
 }
 
+/// What an interface is to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// A question.
+    Ask(Probe),
+    /// One more announcement of this address, since another host claims it.
+    Defend(IpAddr),
+}
+
 /// An address to be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Probe {
@@ -53,8 +64,8 @@ pub(super) struct Announcer {
     interface: Interface,
     responder: Responder,
     schedule: Schedule,
-    /// Addresses whose answers are wanted: their frames pass the filter too.
-    asked: BTreeSet<IpAddr>,
+    /// Addresses whose answers are wanted, and since when: their frames pass the filter too.
+    asked: BTreeMap<IpAddr, Instant>,
     /// Addresses that were handed over, and until when they are still answered for: until the new owner is heard, so
     /// that somebody always answers.
     leaving: BTreeMap<IpAddr, Instant>,
@@ -79,7 +90,7 @@ impl Announcer {
         Ok(Self {
             responder: Responder::new(interface.mac),
             schedule: Schedule::new(settings),
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
             leaving: BTreeMap::new(),
             arp: PacketSocket::arp(interface.index)?,
             ndp: None,
@@ -90,14 +101,14 @@ impl Announcer {
         })
     }
 
-    /// Serves the interface until its assignment or the probes end.
+    /// Serves the interface until its assignment or the orders end.
     ///
     /// # Errors
     /// When a socket broke, which is how the end of an interface shows first.
     pub(super) async fn run(
         mut self,
         mut assignment: watch::Receiver<Assignment>,
-        mut probes: mpsc::Receiver<Probe>,
+        mut orders: mpsc::Receiver<Order>,
     ) -> io::Result<()> {
         let first = assignment.borrow_and_update().clone();
         self.assign(first)?;
@@ -116,8 +127,9 @@ impl Announcer {
                     let next = assignment.borrow_and_update().clone();
                     self.assign(next)?;
                 }
-                probe = probes.recv() => match probe {
-                    Some(probe) => self.ask(probe)?,
+                order = orders.recv() => match order {
+                    Some(Order::Ask(probe)) => self.ask(probe)?,
+                    Some(Order::Defend(address)) => self.schedule.once(Instant::now(), address),
                     None => return Ok(()),
                 },
                 seen = self.arp.receive(see) => claims = seen?,
@@ -206,9 +218,11 @@ impl Announcer {
 
     /// Opens the sockets, filters and groups for `addresses`, and for what is asked or handed over.
     fn open_for(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
+        let now = Instant::now();
+        self.asked.retain(|_, asked| now.saturating_duration_since(*asked) < LISTEN);
         let announced: BTreeSet<IpAddr> = self.leaving.keys().chain(addresses).copied().collect();
         self.join_groups(&announced);
-        let (v4, v6) = by_family(announced.union(&self.asked).copied());
+        let (v4, v6) = by_family(announced.iter().chain(self.asked.keys()).copied());
         self.arp.filter_arp(&v4)?;
         if v6.is_empty() || !self.interface.ipv6 {
             self.ndp = None;
@@ -236,7 +250,7 @@ impl Announcer {
     }
 
     fn ask(&mut self, probe: Probe) -> io::Result<()> {
-        if self.asked.insert(probe.target) {
+        if self.asked.insert(probe.target, Instant::now()).is_none() {
             let addresses: BTreeSet<IpAddr> = self.responder.addresses().collect();
             self.open_for(&addresses)?;
         }

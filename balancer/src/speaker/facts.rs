@@ -5,10 +5,23 @@ use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
-use metallb_api::names::{ANNOTATION_ALLOCATED_FROM_POOL, ANNOTATION_ALLOW_SHARED_IP, OLD_ANNOTATION_PREFIX};
+use metallb_api::names::{
+    ANNOTATION_ALLOCATED_FROM_POOL, ANNOTATION_ALLOW_SHARED_IP, ANNOTATION_ANNOUNCED_FROM,
+    OLD_ANNOTATION_PREFIX,
+};
+use metallb_core::announced::ANNOUNCED;
 use metallb_core::plan;
 use metallb_core::service::ServiceKey;
 use metallb_proto::membership::Seed;
+
+/// Reason of [`ANNOUNCED`] while another host has the address.
+pub(crate) const CONFLICT: &str = "Conflict";
+/// Taint of a node that is known to be off.
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// What the kubelet says in condition Ready while it ends its pods before the node goes off.
+const SHUTTING_DOWN: &str = "node is shutting down";
+/// Prefix of the `providerID` of virtual machines that stand still for seconds when they are migrated.
+const STALLING_PROVIDER: &str = "vsphere://";
 
 /// Label of an EndpointSlice with the name of its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -18,8 +31,35 @@ const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub(crate) struct ServiceFacts {
     pub(crate) key: ServiceKey,
     pub(crate) uid: String,
+    /// The node that announces it by the word of its annotation, and that annotation whole.
+    pub(crate) record: Option<(String, String)>,
+    /// Condition [`ANNOUNCED`].
+    pub(crate) condition: Option<Finding>,
     /// `None` when it is not for this load balancer to announce, or has no address.
     pub(crate) service: Option<plan::Service>,
+}
+
+/// What condition [`ANNOUNCED`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) announced: bool,
+    pub(crate) reason: String,
+    pub(crate) message: String,
+}
+
+impl ServiceFacts {
+    /// Whether another host was found to have its address.
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.condition.as_ref().is_some_and(|finding| !finding.announced && finding.reason == CONFLICT)
+    }
+}
+
+/// One Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeFacts {
+    pub(crate) node: plan::Node,
+    /// Whether it is a virtual machine that stands still for seconds when it is migrated.
+    pub(crate) stalls: bool,
 }
 
 /// One EndpointSlice.
@@ -46,9 +86,12 @@ pub(crate) fn service(object: &Service, class: Option<&str>) -> ServiceFacts {
         annotations.contains_key(ANNOTATION_ALLOW_SHARED_IP) || annotations.contains_key(&old)
     });
     let policy = spec.and_then(|spec| spec.external_traffic_policy.as_deref());
+    let record = annotations.and_then(|annotations| annotations.get(ANNOTATION_ANNOUNCED_FROM));
     ServiceFacts {
         key: key(metadata.namespace.as_deref(), metadata.name.as_deref()),
         uid: metadata.uid.clone().unwrap_or_default(),
+        record: record.map(|text| (text.split(',').next().unwrap_or_default().to_owned(), text.clone())),
+        condition: condition(object),
         service: (wanted && !addresses.is_empty()).then(|| plan::Service {
             addresses,
             pool: annotations.and_then(|all| all.get(ANNOTATION_ALLOCATED_FROM_POOL)).cloned(),
@@ -58,6 +101,16 @@ pub(crate) fn service(object: &Service, class: Option<&str>) -> ServiceFacts {
             endpoints: plan::Endpoints::default(),
         }),
     }
+}
+
+fn condition(object: &Service) -> Option<Finding> {
+    let conditions = object.status.as_ref()?.conditions.as_ref()?;
+    let condition = conditions.iter().find(|condition| condition.type_ == ANNOUNCED)?;
+    Some(Finding {
+        announced: condition.status == "True",
+        reason: condition.reason.clone(),
+        message: condition.message.clone(),
+    })
 }
 
 fn addresses(object: &Service) -> Vec<IpAddr> {
@@ -97,12 +150,30 @@ pub(crate) fn node(object: &Node) -> (String, plan::Node) {
         .into_iter()
         .flatten()
         .any(|condition| condition.type_ == "NetworkUnavailable" && condition.status == "True");
+    let shutting_down = conditions.into_iter().flatten().any(|condition| {
+        condition.type_ == "Ready"
+            && condition.status != "True"
+            && condition.message.as_ref().is_some_and(|message| message.contains(SHUTTING_DOWN))
+    });
+    let spec = object.spec.as_ref();
+    let taints = spec.and_then(|spec| spec.taints.as_ref());
+    let out_of_service = taints.into_iter().flatten().any(|taint| taint.key == OUT_OF_SERVICE);
     let facts = plan::Node {
         labels: object.metadata.labels.clone().unwrap_or_default(),
         network_unavailable,
+        going: shutting_down || out_of_service,
+        unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
         interfaces: None,
     };
     (object.metadata.name.clone().unwrap_or_default(), facts)
+}
+
+/// Reduces a Node to its name and what a speaker needs.
+pub(crate) fn node_facts(object: &Node) -> (String, NodeFacts) {
+    let (name, node) = node(object);
+    let provider = object.spec.as_ref().and_then(|spec| spec.provider_id.as_deref());
+    let stalls = provider.is_some_and(|provider| provider.starts_with(STALLING_PROVIDER));
+    (name, NodeFacts { node, stalls })
 }
 
 /// Reduces the pod of a speaker: its own name, and the seed that it is. `None` for a pod that has no address, or has

@@ -72,9 +72,31 @@ fn a_service_is_reduced_to_what_a_plan_needs() {
     for (name, change, class, want) in cases {
         let mut object = load_balancer();
         change(&mut object);
-        let want =
-            ServiceFacts { key: ServiceKey::new("shop", "web"), uid: "u1".into(), service: want.clone() };
+        let want = ServiceFacts {
+            key: ServiceKey::new("shop", "web"),
+            uid: "u1".into(),
+            record: None,
+            condition: None,
+            service: want.clone(),
+        };
         assert_eq!(service(&parse(object), *class), want, "{name}");
+    }
+}
+
+#[test]
+fn a_service_tells_who_announced_it_and_whether_its_address_is_anothers() {
+    let mut object = load_balancer();
+    object["metadata"]["annotations"] = json!({"metallb.io/announced-from": "node1,eth0"});
+    let condition = |status: &str, reason: &str| json!([{"type": "metallb.io/Announced", "status": status, "reason": reason, "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    for (status, reason, withheld) in
+        [("False", "Conflict", true), ("True", "Conflict", false), ("False", "Other", false)]
+    {
+        object["status"]["conditions"] = condition(status, reason);
+        let facts = service(&parse(object.clone()), None);
+        assert_eq!(facts.record, Some(("node1".to_owned(), "node1,eth0".to_owned())));
+        let finding =
+            Finding { announced: status == "True", reason: reason.to_owned(), message: "m".to_owned() };
+        assert_eq!((facts.is_withheld(), facts.condition), (withheld, Some(finding)));
     }
 }
 
@@ -114,8 +136,37 @@ fn a_node_is_its_labels_and_its_network() {
     };
     for (status, network_unavailable) in [("True", true), ("False", false), ("Unknown", false)] {
         let labels = [("zone".to_owned(), "a".to_owned())].into();
-        let want = plan::Node { labels, network_unavailable, interfaces: None };
+        let want = plan::Node { labels, network_unavailable, ..plan::Node::default() };
         assert_eq!(node(&parse(object(status))), ("node1".to_owned(), want));
+    }
+}
+
+#[test]
+fn a_node_that_goes_is_told_from_one_that_is_cordoned_or_not_ready() {
+    let ready = |status: &str, message: &str| {
+        json!({"metadata": {"name": "node1"}, "spec": {}, "status": {"conditions": [
+            {"type": "Ready", "status": status, "reason": "KubeletNotReady", "message": message}]}})
+    };
+    let with = |spec: Value| json!({"metadata": {"name": "node1"}, "spec": spec});
+    let taint = json!([{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]);
+    for (object, going, unschedulable) in [
+        (ready("True", "kubelet is posting ready status"), false, false),
+        (ready("Unknown", "Kubelet stopped posting node status."), false, false),
+        (ready("False", "node is shutting down"), true, false),
+        (with(json!({"taints": taint})), true, false),
+        (
+            with(
+                json!({"unschedulable": true, "taints": [{"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]}),
+            ),
+            false,
+            true,
+        ),
+    ] {
+        let want = plan::Node { going, unschedulable, ..plan::Node::default() };
+        assert_eq!(node(&parse(object)).1, want);
+    }
+    for (provider, stalls) in [("vsphere://4220", true), ("aws:///i-1", false)] {
+        assert_eq!(node_facts(&parse(with(json!({"providerID": provider})))).1.stalls, stalls);
     }
 }
 

@@ -1,31 +1,59 @@
 //! The membership on its sockets: UDP, and TCP where UDP is lost.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use metallb_proto::membership::{Action, Event, Facts, Membership, Roster, Seed, Settings, Via};
+use metallb_proto::membership::{self, Action, Event, Facts, Membership, Roster, Secrets, Seed, Timing, Via};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::departure::Departure;
 use super::layer2::{Answer, Question};
 use super::links::Snapshot;
 use super::metrics::Metrics;
+use super::settings;
 use super::sleep_until;
 use super::streams::Streams;
 
 /// Largest datagram of the protocol, and some room.
 const DATAGRAM: usize = 2048;
 
+/// Time between two looks at the secret.
+const READ_SECRETS: Duration = Duration::from_secs(5);
 /// Datagrams by TCP that wait.
 const BACKLOG: usize = 256;
 
+/// What the shell of the membership depends on.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// How soon a silent speaker counts as gone; `None` where that depends on the nodes.
+    pub(super) timing: Option<Timing>,
+    /// Where the secret is read, now and then: it may change.
+    pub(super) secret_folder: Option<PathBuf>,
+}
+
+/// The other speakers, as the API server knows them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peers {
+    /// Their pods.
+    pub(super) seeds: Vec<Seed>,
+    /// Whether there are nodes that stand still for seconds now and then.
+    pub(super) stalls: bool,
+}
+
 /// What connects the membership to the rest of the speaker.
 pub(super) struct Ports {
-    /// The other speakers' pods; `None` until the list is known.
-    pub(super) seeds: watch::Receiver<Option<Vec<Seed>>>,
+    /// The other speakers; `None` until the list is known and this speaker able to announce.
+    pub(super) peers: watch::Receiver<Option<Peers>>,
+    /// Addresses that this node keeps.
+    pub(super) kept: watch::Receiver<BTreeSet<IpAddr>>,
+    /// How this speaker ends, once it is asked to.
+    pub(super) departure: watch::Receiver<Option<Departure>>,
     /// Who answered at link level.
     pub(super) answers: mpsc::Receiver<Answer>,
     /// Nodes to be asked at link level.
@@ -36,23 +64,35 @@ pub(super) struct Ports {
     pub(super) roster: watch::Sender<Option<Roster>>,
 }
 
-/// Takes part until `cancel`, and then tells the others that this speaker restarts.
+/// Takes part until `cancel`, and then tells the others that this speaker restarts, unless it has left.
 ///
 /// # Errors
 /// When the socket cannot be bound, naming its address.
 pub(super) async fn run(
-    settings: Settings,
+    mut settings: membership::Settings,
+    own: Settings,
     mut ports: Ports,
     metrics: Metrics,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
+    let stalls = tokio::select! {
+        () = cancel.cancelled() => return Ok(()),
+        known = ports.peers.wait_for(Option::is_some) => {
+            known.context("the list of speakers ended")?.as_ref().is_some_and(|peers| peers.stalls)
+        }
+    };
+    settings.timing = own.timing.unwrap_or(if stalls { Timing::TOLERANT } else { Timing::FAST });
+    ports.peers.mark_changed();
+    ports.links.mark_changed();
     let address = settings.address;
     let socket =
         UdpSocket::bind(address).await.with_context(|| format!("gossip: cannot bind UDP {address}"))?;
     let (arrivals, mut arrived) = mpsc::channel(BACKLOG);
     let streams = Streams::listen(address, arrivals).await?;
+    let mut known = settings.secrets.clone();
     let mut gossip = Gossip { member: Membership::new(Instant::now(), settings), socket, streams, metrics };
     let mut buffer = [0; DATAGRAM];
+    let mut secrets = tokio::time::interval(READ_SECRETS);
     loop {
         let deadline = gossip.member.deadline();
         tokio::select! {
@@ -60,12 +100,23 @@ pub(super) async fn run(
             biased;
             () = cancel.cancelled() => break,
             received = gossip.socket.recv_from(&mut buffer) => gossip.received(received, &buffer, &ports),
-            changed = ports.seeds.changed() => {
+            changed = ports.peers.changed() => {
                 changed.context("the list of speakers ended")?;
-                let seeds = ports.seeds.borrow_and_update().clone();
-                if let Some(seeds) = seeds {
-                    gossip.handle(Event::Seeds(seeds), &ports);
+                let peers = ports.peers.borrow_and_update().clone();
+                if let Some(peers) = peers {
+                    gossip.handle(Event::Seeds(peers.seeds), &ports);
                 }
+            }
+            changed = ports.departure.changed() => {
+                changed.context("the end of this speaker is decided no more")?;
+                if *ports.departure.borrow_and_update() == Some(Departure::Leave) {
+                    gossip.handle(Event::Leave, &ports);
+                }
+            }
+            changed = ports.kept.changed() => {
+                changed.context("the plans ended")?;
+                let facts = ports.facts();
+                gossip.handle(Event::Facts(facts), &ports);
             }
             Some((from, bytes)) = arrived.recv() => {
                 gossip.handle(Event::Datagram { from, bytes: &bytes, via: Via::Stream }, &ports);
@@ -78,10 +129,17 @@ pub(super) async fn run(
             },
             changed = ports.links.changed() => {
                 changed.context("the links ended")?;
-                let links = ports.links.borrow_and_update().clone();
-                let carrier = links.links.carrier_at(address.ip()).unwrap_or(true);
+                let carrier = ports.links.borrow_and_update().links.carrier_at(address.ip()).unwrap_or(true);
                 gossip.handle(Event::Carrier(carrier), &ports);
-                gossip.handle(Event::Facts(facts(&links)), &ports);
+                let facts = ports.facts();
+                gossip.handle(Event::Facts(facts), &ports);
+            }
+            _ = secrets.tick() => {
+                if let Some(changed) = own.secret_folder.as_deref().and_then(|folder| changed(folder, &known)) {
+                    tracing::info!(event = "secretChanged", "the speakers' secret changed");
+                    known = changed.clone();
+                    gossip.handle(Event::Secrets(changed), &ports);
+                }
             }
             () = sleep_until(deadline) => gossip.handle(Event::Timeout, &ports),
         }
@@ -91,10 +149,28 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// What this node is able to do, by its links.
-fn facts(links: &Snapshot) -> Facts {
-    let linked = links.eligible.values().filter(|interface| interface.carrier);
-    Facts { interfaces: linked.map(|interface| interface.name.clone()).collect() }
+/// The secrets of a folder, when they are others than those that are known. What cannot be read is as it was.
+fn changed(folder: &Path, known: &Secrets) -> Option<Secrets> {
+    match settings::read_secrets(folder) {
+        Ok(secrets) => (secrets != *known).then_some(secrets),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "the speakers' secret is kept as it was");
+            None
+        }
+    }
+}
+
+impl Ports {
+    /// What this node is able to do.
+    fn facts(&self) -> Facts {
+        let links = self.links.borrow();
+        let linked = links.eligible.values().filter(|interface| interface.carrier);
+        Facts {
+            interfaces: linked.map(|interface| interface.name.clone()).collect(),
+            macs: links.macs.clone(),
+            kept: self.kept.borrow().clone(),
+        }
+    }
 }
 
 struct Gossip {

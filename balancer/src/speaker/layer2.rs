@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metallb_core::plan::Plan;
-use metallb_proto::layer2::MacAddress;
-use metallb_proto::layer2::gratuitous::Settings;
+use metallb_proto::layer2::conflict::{self, Action, Conflict, Guard};
 use metallb_proto::layer2::link::Interface;
+use metallb_proto::layer2::{MacAddress, gratuitous};
+use metallb_proto::membership::Roster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::announcer::{Announcer, Assignment, Probe, Sighting};
+use super::announcer::{Announcer, Assignment, Order, Probe, Sighting};
 use super::links::Snapshot;
 use super::metrics::Layer2Metrics;
 use super::sleep_until;
@@ -25,12 +26,36 @@ const BACKLOG: usize = 256;
 /// Pause before an interface whose sockets broke is opened again.
 const REOPEN: Duration = Duration::from_secs(1);
 
+/// How layer 2 announces.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What is said unasked.
+    pub gratuitous: gratuitous::Settings,
+    /// How other hosts are asked for an address.
+    pub conflict: conflict::Settings,
+    /// Link-layer addresses that are no conflict.
+    pub ignored: BTreeSet<MacAddress>,
+}
+
+/// What became of the plan on the wire.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The addresses that are announced.
+    pub announced: BTreeSet<IpAddr>,
+    /// Those of the plan that another host has.
+    pub conflicts: BTreeMap<IpAddr, Conflict>,
+}
+
 /// What connects layer 2 to the rest of the speaker.
 pub struct Ports {
     /// The links of the node.
     pub links: watch::Receiver<Snapshot>,
     /// What to announce.
     pub plan: watch::Receiver<Arc<Plan>>,
+    /// The other speakers, whose link-layer addresses are no conflict.
+    pub roster: watch::Receiver<Option<Roster>>,
+    /// What is announced.
+    pub standing: watch::Sender<Standing>,
     /// Nodes to be asked whether they live.
     pub questions: mpsc::Receiver<Question>,
     /// Who answered.
@@ -67,6 +92,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let (sightings, mut seen) = mpsc::channel(BACKLOG);
     let mut layer2 = Layer2 {
+        guard: Guard::new(settings.conflict, rand::random()),
         settings,
         metrics,
         sightings,
@@ -78,9 +104,15 @@ pub async fn run(
         let links = ports.links.borrow_and_update().clone();
         let plan = ports.plan.borrow_and_update().clone();
         layer2.assign(&links, &plan);
-        // Until the plan or the links change, everything else is passed through.
+        // Until what is announced changes, everything else is passed through.
         loop {
-            let retry = layer2.retry();
+            for action in layer2.guard.poll(Instant::now()) {
+                layer2.act(&plan, action);
+            }
+            if layer2.tell(&plan, &ports.standing) {
+                break;
+            }
+            let deadline = layer2.guard.deadline().into_iter().chain(layer2.retry()).min();
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 changed = ports.links.changed() => break changed.context("the links ended")?,
@@ -88,7 +120,15 @@ pub async fn run(
                 question = ports.questions.recv() => {
                     layer2.ask(&links, &plan, &question.context("the membership ended")?);
                 }
-                Some(Sighting { claim, .. }) = seen.recv() => {
+                Some(Sighting { interface, claim }) = seen.recv() => {
+                    let macs = ports.roster.borrow().as_ref().map(|roster| roster.macs.clone());
+                    let ours = |known: &BTreeSet<MacAddress>| known.contains(&claim.mac);
+                    if !(ours(&links.macs) || macs.as_ref().is_some_and(ours) || ours(&layer2.settings.ignored)) {
+                        let decoys = || decoys(&links, interface, &plan, claim.address);
+                        for action in layer2.guard.claim(Instant::now(), claim, decoys) {
+                            layer2.act(&plan, action);
+                        }
+                    }
                     let answer = match plan.elsewhere.get(&claim.address) {
                         Some(node) => Answer::Speaker(node.clone()),
                         None => Answer::Host(claim.address),
@@ -97,7 +137,9 @@ pub async fn run(
                     let _ = ports.answers.try_send(answer);
                 }
                 Some(ended) = layer2.tasks.join_next() => layer2.ended(ended),
-                () = sleep_until(retry) => break,
+                () = sleep_until(deadline) => if layer2.retry().is_some_and(|retry| retry <= Instant::now()) {
+                    break;
+                },
             }
         }
     }
@@ -105,6 +147,7 @@ pub async fn run(
 
 struct Layer2 {
     settings: Settings,
+    guard: Guard,
     metrics: Layer2Metrics,
     sightings: mpsc::Sender<Sighting>,
     announcers: BTreeMap<u32, Running>,
@@ -117,7 +160,9 @@ struct Layer2 {
 struct Running {
     mac: MacAddress,
     assignment: watch::Sender<Assignment>,
-    probes: mpsc::Sender<Probe>,
+    orders: mpsc::Sender<Order>,
+    /// Names the interface in plans.
+    name: String,
     task: AbortHandle,
 }
 
@@ -132,6 +177,8 @@ impl Layer2 {
         });
         let now = Instant::now();
         self.broken.retain(|_, retry| *retry > now);
+        let wanted = plan.announcements.keys();
+        self.guard.assign(now, &wanted.map(|address| (*address, plan.fresh.contains(address))).collect());
         for interface in links.eligible.values() {
             if self.broken.contains_key(&interface.index) {
                 continue;
@@ -141,6 +188,7 @@ impl Layer2 {
                 .iter()
                 .filter(|(_, interfaces)| interfaces.contains(&interface.name))
                 .map(|(address, _)| *address)
+                .filter(|address| !self.guard.withholds(*address))
                 .collect();
             let elsewhere = plan.elsewhere.keys().copied().collect();
             let assignment = Assignment { interface: interface.clone(), addresses, elsewhere };
@@ -160,8 +208,12 @@ impl Layer2 {
     }
 
     fn start(&mut self, interface: &Interface, assignment: Assignment) {
-        let opened =
-            Announcer::open(interface.clone(), self.settings, self.sightings.clone(), self.metrics.clone());
+        let opened = Announcer::open(
+            interface.clone(),
+            self.settings.gratuitous,
+            self.sightings.clone(),
+            self.metrics.clone(),
+        );
         let announcer = match opened {
             Ok(announcer) => announcer,
             Err(error) => {
@@ -172,10 +224,11 @@ impl Layer2 {
         };
         tracing::info!(event = "createAnnouncer", interface = interface.name, "announcing on this interface");
         let (assignment, assigned) = watch::channel(assignment);
-        let (probes, asked) = mpsc::channel(BACKLOG);
+        let (orders, ordered) = mpsc::channel(BACKLOG);
         let index = interface.index;
-        let task = self.tasks.spawn(async move { (index, announcer.run(assigned, asked).await) });
-        self.announcers.insert(index, Running { mac: interface.mac, assignment, probes, task });
+        let task = self.tasks.spawn(async move { (index, announcer.run(assigned, ordered).await) });
+        let (mac, name) = (interface.mac, interface.name.clone());
+        self.announcers.insert(index, Running { mac, assignment, orders, name, task });
     }
 
     fn ended(&mut self, ended: Result<(u32, io::Result<()>), tokio::task::JoinError>) {
@@ -204,13 +257,66 @@ impl Layer2 {
             let from = links.links.addresses(*index).find(|net| net.contains(&question.address));
             if let Some(from) = from.map(|net| net.addr()) {
                 // Full when the interface is busy: the question comes again.
-                let _ = running.probes.try_send(Probe { target: question.address, from });
+                let _ = running.orders.try_send(Order::Ask(Probe { target: question.address, from }));
             }
             if let Some((target, _)) = announced {
-                let _ = running.probes.try_send(Probe { target: *target, from: unspecified(*target) });
+                let probe = Probe { target: *target, from: unspecified(*target) };
+                let _ = running.orders.try_send(Order::Ask(probe));
             }
         }
     }
+
+    /// Does what guarding an address takes, on the interfaces that it is for.
+    fn act(&self, plan: &Plan, action: Action) {
+        let (address, order) = match action {
+            Action::Probe { address, target } => {
+                (address, Order::Ask(Probe { target, from: unspecified(target) }))
+            }
+            Action::Defend(address) => (address, Order::Defend(address)),
+        };
+        let wanted = plan.announcements.get(&address);
+        for running in self.announcers.values() {
+            if wanted.is_some_and(|interfaces| interfaces.contains(&running.name)) {
+                // Full when the interface is busy: a probe comes again, and so does a claim.
+                let _ = running.orders.try_send(order);
+            }
+        }
+    }
+
+    /// Tells what is announced. Returns whether that is something else than before.
+    fn tell(&self, plan: &Plan, standing: &watch::Sender<Standing>) -> bool {
+        let announced = plan.announcements.keys().copied();
+        let now = Standing {
+            announced: announced.filter(|address| !self.guard.withholds(*address)).collect(),
+            conflicts: self.guard.conflicts(),
+        };
+        let mut moved = false;
+        standing.send_if_modified(|former| {
+            let changed = *former != now;
+            if changed {
+                moved = former.announced != now.announced;
+                self.metrics.conflicts(&now.conflicts);
+                *former = now;
+            }
+            changed
+        });
+        moved
+    }
+}
+
+/// Addresses that are probably free in the network that `address` belongs to on an interface.
+fn decoys(links: &Snapshot, interface: u32, plan: &Plan, address: IpAddr) -> [IpAddr; conflict::DECOYS] {
+    let network = links.links.addresses(interface).find(|net| net.contains(&address));
+    let taken = |decoy: &IpAddr| {
+        plan.announcements.contains_key(decoy)
+            || plan.elsewhere.contains_key(decoy)
+            || links.links.addresses(interface).any(|net| net.addr() == *decoy)
+    };
+    [(); conflict::DECOYS].map(|()| {
+        let draw = || conflict::decoy(address, network, rand::random());
+        // A network that is full of our own addresses yields one of them in the end.
+        (0..16).map(|_| draw()).find(|decoy| !taken(decoy)).unwrap_or_else(draw)
+    })
 }
 
 fn unspecified(family: IpAddr) -> IpAddr {

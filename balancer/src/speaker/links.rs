@@ -1,9 +1,10 @@
 //! The node's links and addresses, as the kernel tells them: one list at start, then every change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
+use metallb_proto::layer2::MacAddress;
 use metallb_proto::layer2::link::{Exclude, Interface, Links};
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_core::NetlinkPayload;
@@ -21,6 +22,8 @@ pub struct Snapshot {
     pub links: Links,
     /// Those that may announce.
     pub eligible: Interfaces,
+    /// Link-layer addresses under which this node may answer.
+    pub macs: BTreeSet<MacAddress>,
 }
 
 /// Follows the links until the netlink socket breaks.
@@ -34,11 +37,11 @@ pub async fn follow(exclude: Exclude, publish: watch::Sender<Snapshot>) -> anyho
     let _connection = tokio::spawn(connection);
     let mut links = list(&handle).await?;
     loop {
-        let eligible = links.eligible(&exclude);
         publish.send_if_modified(|snapshot| {
             let changed = snapshot.links != links;
             if changed {
-                *snapshot = Snapshot { links: links.clone(), eligible };
+                let (eligible, macs) = (links.eligible(&exclude), links.macs(&exclude));
+                *snapshot = Snapshot { links: links.clone(), eligible, macs };
             }
             changed
         });

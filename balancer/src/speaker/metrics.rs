@@ -3,10 +3,12 @@
 //! OpenMetrics puts `_total` behind the name of every counter. Those that MetalLB names without it are gauges here, so
 //! that dashboards and alerts find them.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use metallb_core::service::ServiceKey;
+use metallb_proto::layer2::conflict::Conflict;
 use metallb_proto::layer2::frame::Rejected;
 use metallb_proto::membership::{Counters, Roster};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -15,10 +17,13 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::bgp::metrics::BgpMetrics;
+
 /// All metrics of the speaker.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Metrics {
     pub(super) layer2: Layer2Metrics,
+    pub(super) bgp: BgpMetrics,
     announced: Family<Announced, Gauge>,
     members: Gauge,
     unheard: Gauge,
@@ -34,6 +39,7 @@ pub struct Layer2Metrics {
     responses: Family<Address, Gauge>,
     gratuitous: Family<Address, Gauge>,
     rejected: Family<Reason, Counter>,
+    conflicts: Family<Address, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,6 +69,7 @@ impl Metrics {
             "Services announced from this node",
             self.announced.clone(),
         );
+        self.bgp.register(&mut registry);
         let gossip = registry.sub_registry_with_prefix("metallb_speaker_gossip");
         gossip.register("members", "Nodes with a living speaker, this one included", self.members.clone());
         gossip.register("unheard", "Nodes whose ready speaker was never heard", self.unheard.clone());
@@ -74,6 +81,7 @@ impl Metrics {
         layer2.register("requests_received", "Questions for announced addresses", frames.requests.clone());
         layer2.register("responses_sent", "Answers to them", frames.responses.clone());
         layer2.register("gratuitous_sent", "Frames that announced unasked", frames.gratuitous.clone());
+        layer2.register("conflicts", "Addresses that another host has", frames.conflicts.clone());
         layer2.register("frames_rejected", "Frames not looked at, by reason", frames.rejected.clone());
         Arc::new(registry)
     }
@@ -130,6 +138,13 @@ impl Layer2Metrics {
 
     pub(super) fn gratuitous(&self, address: IpAddr) {
         self.gratuitous.get_or_create(&Address { ip: address.to_string() }).inc();
+    }
+
+    pub(super) fn conflicts(&self, found: &BTreeMap<IpAddr, Conflict>) {
+        self.conflicts.clear();
+        for ip in found.keys() {
+            self.conflicts.get_or_create(&Address { ip: ip.to_string() }).set(1);
+        }
     }
 
     pub(super) fn rejected(&self, reason: Rejected) {

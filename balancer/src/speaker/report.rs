@@ -1,32 +1,39 @@
-//! What is told in the cluster about this node's announcements: ServiceL2Status objects, and an Event for each change
-//! of owner.
+//! What is told in the cluster about this node's announcements: ServiceL2Status objects, an annotation of the Service,
+//! an Event for each change of owner, and addresses that another host has.
 //!
 //! Level-triggered: what is there, by a watch, is compared with what is announced, so that an object that is deleted
 //! comes back, and nothing is written when nothing has changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use metallb_api::names::{
-    L2_STATUS_GENERATE_NAME, LABEL_STATUS_NODE, LABEL_STATUS_SERVICE_NAME, LABEL_STATUS_SERVICE_NAMESPACE,
+    ANNOTATION_ANNOUNCED_FROM, L2_STATUS_GENERATE_NAME, LABEL_STATUS_NODE, LABEL_STATUS_SERVICE_NAME,
+    LABEL_STATUS_SERVICE_NAMESPACE,
 };
 use metallb_api::{InterfaceInfo, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus};
+use metallb_core::announced::{ANNOUNCED, ANNOUNCED_REASON};
 use metallb_core::plan::{Interfaces, Plan, Verdict};
 use metallb_core::service::ServiceKey;
+use metallb_proto::layer2::conflict::Conflict;
+use metallb_proto::layer2::mac_text;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::ServiceFacts;
+use super::facts::{CONFLICT, Finding, ServiceFacts};
+use super::layer2::Standing;
+use super::metrics::Metrics;
 use crate::watch::{Change, changes};
 
 /// Who writes, in Events and in the record of who wrote which field.
@@ -38,36 +45,122 @@ const RETRY_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time that one write may take.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The Services that this node announces.
+/// The Services that this node announces, or would if no other host had their addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Announced(BTreeMap<ServiceKey, Announcement>);
+pub(super) struct Announced {
+    services: BTreeMap<ServiceKey, Announcement>,
+    /// Services that nobody announces, and that say that this node does.
+    dropped: Vec<ServiceKey>,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Announcement {
     uid: String,
+    addresses: Vec<IpAddr>,
     interfaces: Vec<InterfaceInfo>,
+    /// What its annotation is to say.
+    record: String,
+}
+
+/// What the Services say of their announcement now.
+pub(super) type Marks = BTreeMap<ServiceKey, Mark>;
+
+/// What one Service says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Mark {
+    record: Option<String>,
+    condition: Option<Finding>,
+}
+
+impl Mark {
+    /// What is read of a Service.
+    pub(super) fn of(facts: &ServiceFacts) -> Self {
+        let record = facts.record.as_ref().map(|(_, text)| text.clone());
+        Self { record, condition: facts.condition.clone() }
+    }
 }
 
 impl Announced {
-    /// What a plan lets this node announce.
-    pub(super) fn of(plan: &Plan, services: &BTreeMap<ServiceKey, ServiceFacts>) -> Self {
-        let mine = plan.services.iter().filter_map(|(key, verdict)| match verdict {
-            Verdict::Mine(interfaces) => Some((key, interfaces)),
-            Verdict::Theirs(_) | Verdict::Nobody(_) => None,
-        });
-        Self(
-            mine.map(|(key, interfaces)| {
-                let uid = services.get(key).map(|facts| facts.uid.clone()).unwrap_or_default();
-                (key.clone(), Announcement { uid, interfaces: listed(interfaces) })
-            })
-            .collect(),
-        )
+    /// What a plan lets `node` announce, whose interfaces are `linked`.
+    pub(super) fn of(
+        plan: &Plan,
+        services: &BTreeMap<ServiceKey, ServiceFacts>,
+        node: &str,
+        linked: &BTreeSet<String>,
+    ) -> Self {
+        let mut announced = Self::default();
+        for (key, verdict) in &plan.services {
+            let Some(facts) = services.get(key) else { continue };
+            let record = facts.record.as_ref();
+            match verdict {
+                Verdict::Mine(interfaces) => {
+                    let names = linked.iter().filter(|name| interfaces.contains(name));
+                    let wanted: Vec<&str> = std::iter::once(node).chain(names.map(String::as_str)).collect();
+                    let announcement = Announcement {
+                        uid: facts.uid.clone(),
+                        addresses: facts
+                            .service
+                            .iter()
+                            .flat_map(|service| service.addresses.clone())
+                            .collect(),
+                        interfaces: listed(interfaces),
+                        record: wanted.join(","),
+                    };
+                    announced.services.insert(key.clone(), announcement);
+                }
+                Verdict::Nobody(_) if record.is_some_and(|(recorded, _)| recorded == node) => {
+                    announced.dropped.push(key.clone());
+                }
+                Verdict::Theirs(_) | Verdict::Nobody(_) => {}
+            }
+        }
+        announced
     }
 
-    /// The Services, in order.
+    /// The Services that there may be something to tell of.
     pub(super) fn services(&self) -> impl Iterator<Item = &ServiceKey> {
-        self.0.keys()
+        self.services.keys().chain(&self.dropped)
     }
+
+    /// Leaves out what is not announced because hosts are asked for it, or one of them has it.
+    fn on_wire(&self, standing: &Standing) -> BTreeMap<ServiceKey, Announcement> {
+        let stands = |announcement: &Announcement| {
+            announcement.addresses.iter().all(|address| standing.announced.contains(address))
+        };
+        let services = self.services.iter().filter(|(_, announcement)| stands(announcement));
+        services.map(|(key, announcement)| (key.clone(), announcement.clone())).collect()
+    }
+}
+
+/// What the condition of a Service, which says `now`, is to say about other hosts; `None` to leave it as it is. It has one
+/// writer at a time: what is said here stands until it is said here that it is over.
+fn finding(now: Option<&Finding>, announcement: &Announcement, standing: &Standing) -> Option<Finding> {
+    let claims = claims(announcement, standing, |conflict| conflict.withheld);
+    let found = if claims.is_empty() {
+        let settled = announcement.addresses.iter().all(|address| standing.announced.contains(address));
+        now.filter(|now| settled && !now.announced && now.reason == CONFLICT)?;
+        Finding { announced: true, reason: ANNOUNCED_REASON.to_owned(), message: "on layer 2".to_owned() }
+    } else {
+        let message = format!("{}: not announced", claims.join(", "));
+        Finding { announced: false, reason: CONFLICT.to_owned(), message }
+    };
+    (now != Some(&found)).then_some(found)
+}
+
+/// Who has which of the addresses, of the conflicts that are `meant`.
+fn claims(
+    announcement: &Announcement,
+    standing: &Standing,
+    meant: impl Fn(&Conflict) -> bool,
+) -> Vec<String> {
+    let conflicts = announcement.addresses.iter().filter_map(|address| {
+        standing
+            .conflicts
+            .get(address)
+            .filter(|conflict| meant(conflict))
+            .map(|conflict| (address, conflict.mac))
+    });
+    conflicts.map(|(address, mac)| format!("{} has {address}", mac_text(mac))).collect()
 }
 
 fn listed(interfaces: &Interfaces) -> Vec<InterfaceInfo> {
@@ -77,6 +170,17 @@ fn listed(interfaces: &Interfaces) -> Vec<InterfaceInfo> {
             names.iter().map(|name| InterfaceInfo { name: Some(name.clone()) }).collect()
         }
     }
+}
+
+/// What reports are made from.
+pub(super) struct Ports {
+    /// What this node is to announce.
+    pub(super) announced: watch::Receiver<Option<Arc<Announced>>>,
+    /// What the Services say of that.
+    pub(super) marks: watch::Receiver<Marks>,
+    /// What it announces.
+    pub(super) standing: watch::Receiver<Standing>,
+    pub(super) metrics: Metrics,
 }
 
 /// Where reports go, and in whose name.
@@ -97,25 +201,44 @@ pub(super) struct Settings {
 pub(super) async fn run(
     client: Client,
     settings: Settings,
-    mut announced: watch::Receiver<Option<Arc<Announced>>>,
+    mut ports: Ports,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut reporter = Reporter { client, settings, owner: None, objects: None };
+    let mut reporter = Reporter {
+        client,
+        settings,
+        owner: None,
+        objects: None,
+        marks: Marks::new(),
+        written: Marks::new(),
+        claims: BTreeMap::new(),
+    };
+    let mut shown = None;
     let mut changes = std::pin::pin!(reporter.changes());
     let mut pause = RETRY;
     loop {
-        let wanted = announced.borrow_and_update().clone();
+        let wanted = ports.announced.borrow_and_update().clone();
+        let standing = ports.standing.borrow_and_update().clone();
+        reporter.read(ports.marks.borrow_and_update().clone());
+        let on_wire = wanted.as_ref().map(|wanted| wanted.on_wire(&standing));
+        if let Some(on_wire) = on_wire.as_ref().filter(|on_wire| shown.as_ref() != Some(*on_wire)) {
+            let addresses = on_wire.iter().flat_map(|(key, announcement)| {
+                announcement.addresses.iter().map(move |address| (key, *address))
+            });
+            ports.metrics.announced(&reporter.settings.node, addresses);
+            shown = Some(on_wire.clone());
+        }
         let mut retry = None;
         if let (Some(wanted), Some(_)) = (&wanted, &reporter.objects) {
             // A report that hangs while the plan changes speaks of the past: a node that was cut off must not write,
             // once it is back, what it believed meanwhile.
             let result = tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                changed = announced.changed() => {
+                changed = ports.announced.changed() => {
                     changed.context("the plans ended")?;
                     continue;
                 }
-                result = reporter.report(wanted) => result,
+                result = reporter.report(wanted, &standing) => result,
             };
             match result {
                 Ok(()) => pause = RETRY,
@@ -128,7 +251,9 @@ pub(super) async fn run(
         }
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            changed = announced.changed() => changed.context("the plans ended")?,
+            changed = ports.announced.changed() => changed.context("the plans ended")?,
+            changed = ports.marks.changed() => changed.context("the plans ended")?,
+            changed = ports.standing.changed() => changed.context("layer 2 ended")?,
             change = changes.next() => reporter.learn(change.context("the watch of status objects ended")?),
             () = sleep(retry) => {}
         }
@@ -149,6 +274,12 @@ struct Reporter {
     owner: Option<OwnerReference>,
     /// The status objects that speak of this node, by name; `None` until they were listed.
     objects: Option<BTreeMap<String, Object>>,
+    /// What the Services said last.
+    marks: Marks,
+    /// What was written into them since.
+    written: Marks,
+    /// Claims of other hosts that were told while their addresses are announced.
+    claims: BTreeMap<ServiceKey, String>,
 }
 
 /// A status object as it is in the cluster.
@@ -177,6 +308,16 @@ impl Reporter {
         Api::namespaced(self.client.clone(), &self.settings.namespace)
     }
 
+    /// Takes what the Services say. What was written into one counts until it says something else than before.
+    fn read(&mut self, marks: Marks) {
+        self.written.retain(|key, _| marks.get(key) == self.marks.get(key));
+        self.marks = marks;
+    }
+
+    fn mark(&self, key: &ServiceKey) -> Mark {
+        self.written.get(key).or_else(|| self.marks.get(key)).cloned().unwrap_or_default()
+    }
+
     fn changes(&self) -> impl Stream<Item = Change<Object>> + use<> {
         let labels = format!("{LABEL_STATUS_NODE}={}", self.settings.node);
         let events = watcher(self.api(), watcher::Config::default().labels(&labels));
@@ -203,12 +344,12 @@ impl Reporter {
         }
     }
 
-    async fn report(&mut self, wanted: &Announced) -> anyhow::Result<()> {
+    async fn report(&mut self, planned: &Announced, standing: &Standing) -> anyhow::Result<()> {
+        let wanted = planned.on_wire(standing);
         let mut mine = BTreeMap::new();
         let mut superfluous = Vec::new();
         for object in self.objects.iter().flat_map(BTreeMap::values) {
-            if !wanted.0.contains_key(&object.key)
-                || mine.insert(object.key.clone(), object.clone()).is_some()
+            if !wanted.contains_key(&object.key) || mine.insert(object.key.clone(), object.clone()).is_some()
             {
                 superfluous.push(object.name.clone());
             }
@@ -218,7 +359,7 @@ impl Reporter {
             self.objects.get_or_insert_default().remove(&name);
         }
         let owner = self.owner().await?;
-        for (key, announcement) in &wanted.0 {
+        for (key, announcement) in &wanted {
             let Some(object) = mine.get(key) else {
                 self.take_over(key, announcement, &owner).await?;
                 continue;
@@ -230,6 +371,59 @@ impl Reporter {
                 self.update(&object.name, key, announcement).await?;
             }
         }
+        let records = wanted.iter().map(|(key, announcement)| (key, Some(announcement.record.clone())));
+        for (key, record) in records.chain(planned.dropped.iter().map(|key| (key, None))) {
+            if self.mark(key).record != record {
+                self.record(key, record).await?;
+            }
+        }
+        for (key, announcement) in &planned.services {
+            if let Some(finding) = finding(self.mark(key).condition.as_ref(), announcement, standing) {
+                self.tell_conflict(key, announcement, finding).await?;
+            }
+            let claims = claims(announcement, standing, |conflict| !conflict.withheld).join(", ");
+            if claims.is_empty() {
+                self.claims.remove(key);
+            } else if self.claims.get(key) != Some(&claims) {
+                self.tell_event(key, announcement, format!("{claims}: announced all the same")).await?;
+                self.claims.insert(key.clone(), claims);
+            }
+        }
+        let planned = |key: &ServiceKey| planned.services.contains_key(key);
+        self.claims.retain(|key, _| planned(key));
+        Ok(())
+    }
+
+    /// Writes into a Service who announces it.
+    async fn record(&mut self, key: &ServiceKey, record: Option<String>) -> anyhow::Result<()> {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_ANNOUNCED_FROM: record}}}));
+        let api: Api<Service> = Api::namespaced(self.client.clone(), key.namespace());
+        unless_gone(in_time(api.patch_metadata(key.name(), &parameters(), &patch)).await)?;
+        let mark = Mark { record, ..self.mark(key) };
+        self.written.insert(key.clone(), mark);
+        Ok(())
+    }
+
+    /// Says at the Service that another host has its address, or has no more.
+    async fn tell_conflict(
+        &mut self,
+        key: &ServiceKey,
+        announcement: &Announcement,
+        finding: Finding,
+    ) -> anyhow::Result<()> {
+        let status = if finding.announced { "True" } else { "False" };
+        let now = Timestamp::now();
+        let patch = Patch::Strategic(json!({"status": {"conditions": [{
+            "type": ANNOUNCED, "status": status, "reason": finding.reason, "message": finding.message,
+            "lastTransitionTime": Time(now),
+        }]}}));
+        let api: Api<Service> = Api::namespaced(self.client.clone(), key.namespace());
+        unless_gone(in_time(api.patch_status(key.name(), &parameters(), &patch)).await)?;
+        if finding.reason == CONFLICT {
+            self.tell_event(key, announcement, finding.message.clone()).await?;
+        }
+        let mark = Mark { condition: Some(finding), ..self.mark(key) };
+        self.written.insert(key.clone(), mark);
         Ok(())
     }
 
@@ -290,6 +484,19 @@ impl Reporter {
         self.tell(key, announcement).await
     }
 
+    async fn tell_event(
+        &self,
+        key: &ServiceKey,
+        announcement: &Announcement,
+        message: String,
+    ) -> anyhow::Result<()> {
+        tracing::warn!(event = "addressConflict", service = %key, claim = message, "another host has the address");
+        let mut event = event(key, &announcement.uid, "addressConflict", message, Timestamp::now());
+        event.type_ = Some("Warning".to_owned());
+        let api: Api<Event> = Api::namespaced(self.client.clone(), key.namespace());
+        unless_gone(in_time(api.create(&PostParams::default(), &event)).await)
+    }
+
     async fn update(
         &mut self,
         name: &str,
@@ -344,6 +551,16 @@ async fn in_time<T>(request: impl Future<Output = kube::Result<T>>) -> anyhow::R
     Ok(tokio::time::timeout(LIMIT, request).await.context("the API server does not answer")??)
 }
 
+/// A Service that was deleted meanwhile has nothing to be told.
+fn unless_gone<T>(result: anyhow::Result<T>) -> anyhow::Result<()> {
+    match result {
+        Err(error) if matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 404) => {
+            Ok(())
+        }
+        result => result.map(drop),
+    }
+}
+
 /// Deletes a status object; one that is gone is as good.
 async fn delete(api: &Api<ServiceL2Status>, name: &str) -> kube::Result<()> {
     match api.delete(name, &DeleteParams::default()).await {
@@ -377,5 +594,73 @@ fn event(key: &ServiceKey, uid: &str, reason: &str, message: String, now: Timest
         first_timestamp: Some(Time(now)),
         last_timestamp: Some(Time(now)),
         ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metallb_proto::layer2::MacAddress;
+
+    const ADDRESS: &str = "172.22.0.100";
+
+    fn announcement() -> Announcement {
+        Announcement {
+            uid: "u".to_owned(),
+            addresses: vec![ADDRESS.parse().unwrap()],
+            interfaces: vec![],
+            record: "node1,eth0".to_owned(),
+        }
+    }
+
+    fn standing(announced: bool, conflict: Option<bool>) -> Standing {
+        let address: IpAddr = ADDRESS.parse().unwrap();
+        let mac = MacAddress([2, 0, 0, 0, 0, 9]);
+        Standing {
+            announced: announced.then_some(address).into_iter().collect(),
+            conflicts: conflict.map(|withheld| (address, Conflict { mac, withheld })).into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn a_conflict_is_told_once_and_so_is_its_end() {
+        let found = |announced, reason: &str, message: &str| Finding {
+            announced,
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        };
+        let withheld = found(false, "Conflict", "02:00:00:00:00:09 has 172.22.0.100: not announced");
+        let over = found(true, "Announced", "on layer 2");
+        let other = found(false, "NoReadyEndpoint", "");
+        let cases = [
+            (None, standing(true, None), None),
+            (None, standing(false, None), None),
+            (None, standing(false, Some(true)), Some(&withheld)),
+            (Some(&withheld), standing(false, Some(true)), None),
+            (Some(&withheld), standing(false, None), None),
+            (Some(&withheld), standing(true, None), Some(&over)),
+            (Some(&over), standing(true, None), None),
+            (Some(&over), standing(true, Some(false)), None),
+            (Some(&other), standing(true, None), None),
+            (Some(&other), standing(false, Some(true)), Some(&withheld)),
+        ];
+        for (now, standing, want) in cases {
+            assert_eq!(finding(now, &announcement(), &standing).as_ref(), want, "{now:?} {standing:?}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_told_as_announced_when_all_of_its_addresses_are() {
+        let key = ServiceKey::new("default", "web");
+        let mut announced = Announced::default();
+        announced.services.insert(key.clone(), announcement());
+        assert_eq!(announced.on_wire(&standing(true, None)), [(key.clone(), announcement())].into());
+        assert_eq!(announced.on_wire(&standing(false, Some(true))), BTreeMap::new());
+        let both = Announcement {
+            addresses: vec![ADDRESS.parse().unwrap(), "fd00:22::100".parse().unwrap()],
+            ..announcement()
+        };
+        announced.services.insert(key, both);
+        assert_eq!(announced.on_wire(&standing(true, None)), BTreeMap::new());
     }
 }

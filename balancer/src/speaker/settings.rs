@@ -3,18 +3,30 @@
 //! A DaemonSet that was written for MetalLB starts this program too: its flags that mean nothing here, and any that are
 //! unknown, are named in the log and otherwise ignored.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
-use metallb_api::names::{MEMBERLIST_PORT, MEMBERLIST_SECRET_KEY, METRICS_PORT, PROBES_PORT};
-use metallb_proto::layer2::gratuitous;
-use metallb_proto::membership::{Secret, Timing};
+use metallb_api::names::{
+    MEMBERLIST_PORT, MEMBERLIST_SECRET_KEY, MEMBERLIST_SECRET_PREVIOUS_KEY, METRICS_PORT, PROBES_PORT,
+};
+use metallb_api::{ConflictPolicy, ConflictProbe, Detection, DrainPolicy, Failback};
+use metallb_core::config::duration;
+use metallb_proto::layer2::{MacAddress, conflict, gratuitous};
+use metallb_proto::membership::{Secret, Secrets, Timing};
 use metallb_runtime::logs::LogLevel;
+use serde::de::DeserializeOwned;
 
+use super::bgp;
+use super::bgp::spec::Backend;
 use crate::arguments::sort_out;
+
+/// A node that was started so lately has forwarded nothing from before; a speaker that starts later follows another.
+const BOOT: Duration = Duration::from_secs(300);
 
 /// Announces the addresses of Services on layer 2.
 #[derive(Clone, Debug, Parser)]
@@ -44,6 +56,15 @@ pub struct Settings {
     /// Waits as long as MetalLB does before a silent speaker counts as gone.
     #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     ml_wan_config: bool,
+    /// Address of this node: its BGP Identifier where it is one of IPv4.
+    #[arg(long, env = "METALLB_HOST", default_value = "", hide_default_value = true)]
+    host: String,
+    /// Whose habits BGP sessions have.
+    #[arg(long, env = "METALLB_BGP_TYPE", value_enum, default_value_t = Backend::Native)]
+    bgp_type: Backend,
+    /// Lets routers connect to this node, on port 179.
+    #[arg(long, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    pub(super) bgp_listen: bool,
     /// How much is logged: all, debug, info, warn, error or none.
     #[arg(long, default_value_t = LogLevel::Info)]
     pub(super) log_level: LogLevel,
@@ -56,9 +77,36 @@ pub struct Settings {
     /// File with the interfaces that never announce.
     #[arg(long, default_value = "/etc/metallb/excludel2.yaml")]
     pub(super) exclude_interfaces: String,
+    /// How soon a dead node is noticed: Fast or Tolerant. By default Tolerant on nodes of vSphere, and else Fast.
+    #[arg(long, value_parser = choice::<Detection>)]
+    detection: Option<Detection>,
+    /// Gratuitous announcements of an address that is taken over; 0 for none.
+    #[arg(long, default_value_t = gratuitous::Settings::default().count)]
+    gratuitous_count: u32,
+    /// Time between two of them.
+    #[arg(long, value_parser = duration::parse, default_value = "1100ms")]
+    gratuitous_interval: Duration,
     /// Seconds between two gratuitous announcements of an address for as long as it is announced; 0 for none.
     #[arg(long, default_value_t = 0)]
     gratuitous_arp_interval: u32,
+    /// Frames a second that an interface sends unasked, those of a take-over aside.
+    #[arg(long, default_value_t = gratuitous::Settings::default().rate, value_parser = clap::value_parser!(u32).range(1..))]
+    arp_rate_limit: u32,
+    /// How other hosts are asked for an address before it is announced for the first time: Fast, RFC5227 or Off.
+    #[arg(long, value_parser = choice::<ConflictProbe>, default_value = "Fast")]
+    conflict_probe: ConflictProbe,
+    /// What happens when another host has the address: Withhold or Announce.
+    #[arg(long, value_parser = choice::<ConflictPolicy>, default_value = "Withhold")]
+    conflict_policy: ConflictPolicy,
+    /// MAC addresses that are no conflict.
+    #[arg(long, value_parser = mac_address, value_delimiter = ',')]
+    conflict_ignore_macs: Vec<MacAddress>,
+    /// Whether an address returns to a node that is back: Hash or Never.
+    #[arg(long, value_parser = choice::<Failback>, default_value = "Hash")]
+    failback: Failback,
+    /// Whether addresses move away from a cordoned node: Keep or Move.
+    #[arg(long, value_parser = choice::<DrainPolicy>, default_value = "Keep")]
+    drain_policy: DrainPolicy,
     /// HTTP port of /healthz and /readyz on the loopback address.
     #[arg(long, default_value_t = PROBES_PORT)]
     pub(super) health_probe_port: u16,
@@ -68,6 +116,9 @@ pub struct Settings {
     /// Folder with tls.crt and tls.key for the metrics; by default a certificate is made at start.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub(super) metrics_cert_dir: String,
+    /// Prints what the speaker of this node knows, and ends.
+    #[arg(long)]
+    pub(super) facts: bool,
     /// What was given besides and is not used.
     #[arg(skip)]
     unused: Vec<String>,
@@ -107,31 +158,102 @@ impl Settings {
         Ok(Some((SocketAddr::new(ip, self.ml_bindport), self.ml_labels.clone())))
     }
 
-    /// The secret that the speakers share; an empty one where no folder was given.
-    ///
-    /// # Errors
-    /// When the file cannot be read, naming it.
-    pub(super) fn secret(&self) -> anyhow::Result<Secret> {
+    /// Where the secret that the speakers share is read; `None` when there is none.
+    pub(super) fn secret_folder(&self) -> Option<PathBuf> {
         if self.ml_secret_key_path.is_empty() {
             tracing::warn!("no --ml-secret-key-path: gossip is protected by no secret");
-            return Ok(Secret::new([]));
+            return None;
         }
-        let file = Path::new(&self.ml_secret_key_path).join(MEMBERLIST_SECRET_KEY);
-        let bytes = std::fs::read(&file).with_context(|| file.display().to_string())?;
-        Ok(Secret::new(bytes))
+        Some(PathBuf::from(&self.ml_secret_key_path))
     }
 
-    /// How soon a silent speaker counts as gone.
-    pub(super) fn timing(&self) -> Timing {
-        if self.ml_wan_config { Timing::TOLERANT } else { Timing::FAST }
+    /// What holds for all BGP sessions. `up` is the time since the node was started.
+    pub(super) fn bgp(&self, up: Duration) -> bgp::spec::Node {
+        bgp::spec::Node {
+            router_id: bgp::spec::router_id(self.host.parse().ok(), &self.node_name),
+            backend: self.bgp_type,
+            listens: self.bgp_listen,
+            preserved: up >= BOOT,
+        }
+    }
+
+    /// How soon a silent speaker counts as gone; `None` where that depends on the node.
+    pub(super) fn timing(&self) -> Option<Timing> {
+        match (self.detection, self.ml_wan_config) {
+            (Some(Detection::Fast), _) => Some(Timing::FAST),
+            (Some(Detection::Tolerant), _) | (None, true) => Some(Timing::TOLERANT),
+            (None, false) => None,
+        }
     }
 
     /// How addresses are announced unasked.
     pub(super) fn gratuitous(&self) -> gratuitous::Settings {
         let seconds = u64::from(self.gratuitous_arp_interval);
-        let repeat = (seconds > 0).then(|| std::time::Duration::from_secs(seconds));
-        gratuitous::Settings { repeat, ..gratuitous::Settings::default() }
+        gratuitous::Settings {
+            count: self.gratuitous_count,
+            interval: self.gratuitous_interval,
+            repeat: (seconds > 0).then(|| Duration::from_secs(seconds)),
+            rate: self.arp_rate_limit,
+        }
     }
+
+    /// How other hosts are asked for an address before it is announced.
+    pub(super) fn conflict(&self) -> conflict::Settings {
+        conflict::Settings {
+            probe: match self.conflict_probe {
+                ConflictProbe::Fast => Some(conflict::Pace::FAST),
+                ConflictProbe::RFC5227 => Some(conflict::Pace::RFC5227),
+                ConflictProbe::Off => None,
+            },
+            withhold: self.conflict_policy == ConflictPolicy::Withhold,
+        }
+    }
+
+    /// MAC addresses that are no conflict.
+    pub(super) fn conflict_ignore_macs(&self) -> BTreeSet<MacAddress> {
+        self.conflict_ignore_macs.iter().copied().collect()
+    }
+
+    /// Whether an address stays on the node that has it, also when one is back that the election prefers.
+    pub(super) fn stays(&self) -> bool {
+        self.failback == Failback::Never
+    }
+
+    /// Whether addresses move away from a cordoned node.
+    pub(super) fn drains(&self) -> bool {
+        self.drain_policy == DrainPolicy::Move
+    }
+}
+
+/// Reads the secret that the speakers share, and the one that it replaces if there is such a file.
+///
+/// # Errors
+/// When a file cannot be read, naming it.
+pub(super) fn read_secrets(folder: &Path) -> anyhow::Result<Secrets> {
+    let read = |name: &str| {
+        let file = folder.join(name);
+        std::fs::read(&file).map(Secret::new).with_context(|| file.display().to_string())
+    };
+    let current = read(MEMBERLIST_SECRET_KEY)?;
+    let previous =
+        folder.join(MEMBERLIST_SECRET_PREVIOUS_KEY).exists().then(|| read(MEMBERLIST_SECRET_PREVIOUS_KEY));
+    Ok(Secrets { current, previous: previous.transpose()? })
+}
+
+/// One of the values of a field of the MetalLB resource, as it is spelled there.
+fn choice<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_value(text.into()).map_err(|error| error.to_string())
+}
+
+fn mac_address(text: &str) -> Result<MacAddress, String> {
+    let octets: Option<Vec<u8>> = text
+        .split([':', '-'])
+        .map(|octet| {
+            u8::from_str_radix(octet, 16).ok().filter(|_| octet.len() == 2 && !octet.starts_with('+'))
+        })
+        .collect();
+    let octets: Option<[u8; 6]> = octets.and_then(|octets| octets.try_into().ok());
+    octets.map(MacAddress).ok_or_else(|| format!("{text:?} is not a MAC address such as 00:00:5e:00:53:01"))
 }
 
 #[cfg(test)]
@@ -157,7 +279,7 @@ mod tests {
             "frr",
             "--ignore-exclude-lb",
         ]);
-        assert_eq!((settings.port, settings.timing()), (7472, Timing::TOLERANT));
+        assert_eq!((settings.port, settings.timing()), (7472, Some(Timing::TOLERANT)));
         assert_eq!(settings.class().as_deref(), Some("example.com/lb"));
         assert!(settings.ignore_exclude_lb);
         let labels = "app=metallb,component=speaker".to_owned();
@@ -174,8 +296,72 @@ mod tests {
     }
 
     #[test]
+    fn every_option_of_the_metallb_resource_arrives() {
+        let settings = settings(&[
+            "--detection=Tolerant",
+            "--conflict-probe=RFC5227",
+            "--conflict-policy=Announce",
+            "--conflict-ignore-macs=00:00:5e:00:53:01,00-00-5E-00-53-02",
+            "--failback=Never",
+            "--drain-policy=Move",
+            "--arp-rate-limit=100",
+            "--gratuitous-count=3",
+            "--gratuitous-interval=500ms",
+            "--gratuitous-arp-interval=60",
+        ]);
+        assert_eq!(settings.unused, Vec::<String>::new());
+        assert_eq!(settings.timing(), Some(Timing::TOLERANT));
+        let conflict = conflict::Settings { probe: Some(conflict::Pace::RFC5227), withhold: false };
+        assert_eq!(settings.conflict(), conflict);
+        let macs = [1, 2].map(|last| MacAddress([0, 0, 0x5e, 0, 0x53, last]));
+        assert_eq!(settings.conflict_ignore_macs(), macs.into());
+        assert!(settings.stays() && settings.drains());
+        let gratuitous = gratuitous::Settings {
+            count: 3,
+            interval: Duration::from_millis(500),
+            repeat: Some(Duration::from_secs(60)),
+            rate: 100,
+        };
+        assert_eq!(settings.gratuitous(), gratuitous);
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_metallb_resource() {
+        let settings = settings(&[]);
+        assert_eq!(settings.timing(), None);
+        assert_eq!(settings.gratuitous(), gratuitous::Settings::default());
+        let conflict = conflict::Settings { probe: Some(conflict::Pace::FAST), withhold: true };
+        assert_eq!(settings.conflict(), conflict);
+        assert!(!settings.stays() && !settings.drains());
+    }
+
+    #[test]
+    fn values_that_are_none_are_refused_with_those_that_are() {
+        assert_eq!(
+            choice::<Detection>("fast"),
+            Err("unknown variant `fast`, expected `Fast` or `Tolerant`".to_owned())
+        );
+        for text in
+            ["00005e005301", "00:00:5e:00:53", "00:00:5e:00:53:01:02", "0:0:5e:0:53:1", "+1:00:5e:00:53:01"]
+        {
+            assert!(mac_address(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn a_secret_that_is_missing_is_named() {
-        let error = settings(&["--ml-secret-key-path=/nowhere"]).secret().unwrap_err();
+        let error = read_secrets(Path::new("/nowhere")).unwrap_err();
         assert_eq!(format!("{error:#}"), "/nowhere/secretkey: No such file or directory (os error 2)");
+    }
+
+    #[test]
+    fn a_previous_secret_is_read_where_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("secretkey"), "new").unwrap();
+        let current = Secret::new("new");
+        assert_eq!(read_secrets(folder.path()).unwrap(), current.clone().into());
+        std::fs::write(folder.path().join("secretkey-previous"), "old").unwrap();
+        let want = Secrets { current, previous: Some(Secret::new("old")) };
+        assert_eq!(read_secrets(folder.path()).unwrap(), want);
     }
 }

@@ -22,13 +22,20 @@ pub(crate) struct Scene {
 impl Scene {
     /// A pool with `addresses` (YAML flow sequence) and three ready web pods, in namespace `name`.
     pub(crate) fn new(name: &'static str, addresses: &str) -> Self {
+        Self::of(
+            name,
+            &format!(
+                "apiVersion: metallb.io/v1beta1\nkind: AddressPool\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
+                 spec: {{protocol: layer2, addresses: {addresses}, autoAssign: false}}\n"
+            ),
+        )
+    }
+
+    /// The same with a pool that is of this YAML.
+    pub(crate) fn of(name: &'static str, pool: &str) -> Self {
         available();
         let scene = Self { name };
-        apply(&format!(
-            "apiVersion: metallb.io/v1beta1\nkind: AddressPool\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
-             spec: {{protocol: layer2, addresses: {addresses}, autoAssign: false}}\n"
-        ))
-        .unwrap();
+        apply(pool).unwrap();
         let web = include_str!("../../demo/web.yaml");
         let workload = web.split("---\n").take(2).collect::<Vec<_>>().join("---\n");
         apply(
@@ -56,7 +63,8 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         let name = self.name;
-        let pool = kube(&format!("-n {NAMESPACE} delete addresspool {name} --ignore-not-found"));
+        let kinds = "addresspool,ipaddresspool,bgpadvertisement";
+        let pool = kube(&format!("-n {NAMESPACE} delete {kinds} {name} --ignore-not-found"));
         let namespace = kube(&format!("delete namespace {name} --ignore-not-found"));
         if !std::thread::panicking() {
             pool.and(namespace).unwrap();

@@ -128,7 +128,7 @@ fn container(install: &Install, context: Context<'_>) -> Container {
         image: Some(settings.speaker_image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         args: Some(args(install, settings)),
-        env: Some(environment(settings.ports.memberlist)),
+        env: Some(environment(install, settings.ports.memberlist)),
         ports: Some(vec![
             port("metricshttps", settings.ports.metrics, "TCP"),
             port("memberlist-udp", settings.ports.memberlist, "UDP"),
@@ -159,8 +159,10 @@ fn container(install: &Install, context: Context<'_>) -> Container {
     }
 }
 
-fn environment(memberlist: u16) -> Vec<EnvVar> {
+fn environment(install: &Install, memberlist: u16) -> Vec<EnvVar> {
     vec![
+        // BGP keeps the habits that users of the backend know, such as its TTL.
+        variable("METALLB_BGP_TYPE", install.bgp_backend.as_str()),
         field_variable("METALLB_NAMESPACE", "metadata.namespace"),
         field_variable("METALLB_NODE_NAME", "spec.nodeName"),
         field_variable("METALLB_POD_NAME", "metadata.name"),

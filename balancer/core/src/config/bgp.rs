@@ -29,6 +29,10 @@ pub struct BgpAdvertisement {
     pub aggregation_length_v6: u8,
     /// LOCAL_PREF (RFC 4271 §5.1.5).
     pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC (RFC 4271 §5.1.4).
+    pub med: Option<u32>,
+    /// How many more times this end's AS number stands in the AS path: 0 to 10.
+    pub prepend: u8,
     /// Communities of the routes.
     pub communities: BTreeSet<Community>,
 }
@@ -41,7 +45,7 @@ pub(super) fn parse(
     findings: &mut Findings,
 ) -> BgpAdvertisement {
     let spec = &object.spec;
-    let length = |field: &str, value: i32, min: u8, max: u8, findings: &mut Findings| {
+    let within = |field: &str, value: i32, min: u8, max: u8, findings: &mut Findings| {
         let fits = u8::try_from(value).ok().filter(|value| (min..=max).contains(value));
         if fits.is_none() {
             findings.add(format!("spec.{field}"), format_args!("{value} is not in the range {min} to {max}"));
@@ -55,8 +59,8 @@ pub(super) fn parse(
         nodes: findings.any_of("spec.nodeSelectors", &spec.node_selectors),
         services: findings.any_of("spec.serviceSelectors", &spec.service_selectors),
         peers: findings.names("spec.peers", &spec.peers),
-        aggregation_length: length("aggregationLength", spec.aggregation_length, 1, 32, findings),
-        aggregation_length_v6: length("aggregationLengthV6", spec.aggregation_length_v6, 0, 128, findings),
+        aggregation_length: within("aggregationLength", spec.aggregation_length, 1, 32, findings),
+        aggregation_length_v6: within("aggregationLengthV6", spec.aggregation_length_v6, 0, 128, findings),
         local_pref: spec.local_pref.and_then(|value| {
             let parsed = u32::try_from(value).ok();
             if parsed.is_none() {
@@ -64,6 +68,8 @@ pub(super) fn parse(
             }
             parsed
         }),
+        med: spec.med,
+        prepend: within("asPathPrepend", spec.as_path_prepend.unwrap_or(0), 0, 10, findings),
         communities: communities(&spec.communities, aliases, findings),
     };
     let BgpAdvertisement { aggregation_length, aggregation_length_v6, .. } = advertisement;
@@ -74,7 +80,8 @@ pub(super) fn parse(
         );
     }
     let selected = pools.values().filter(|pool| selection.matches(pool));
-    let suitable = selected.filter(|pool| is_wide_enough(pool, &advertisement, findings));
+    let covering = spec.allow_covering.unwrap_or(false);
+    let suitable = selected.filter(|pool| covering || is_wide_enough(pool, &advertisement, findings));
     advertisement.pools = suitable.map(|pool| pool.name.clone()).collect();
     advertisement
 }
@@ -87,7 +94,8 @@ fn communities(
     let names = findings.names("spec.communities", texts);
     let mut communities = BTreeSet::new();
     for text in names {
-        match aliases.get(&text).copied().map_or_else(|| text.parse(), Ok) {
+        let named = aliases.get(&text).copied().or_else(|| Community::well_known(&text));
+        match named.map_or_else(|| text.parse(), Ok) {
             Ok(community) => {
                 communities.insert(community);
             }
@@ -118,7 +126,7 @@ fn is_wide_enough(pool: &Pool, advertisement: &BgpAdvertisement, findings: &mut 
                 field,
                 format_args!(
                     "IPAddressPool {pool:?} is not announced: a /{length} route would reach beyond {range}, use at \
-                     least {widest}"
+                     least {widest}, or allowCovering"
                 ),
             );
         }

@@ -37,6 +37,25 @@ pub enum CommunityError {
     },
 }
 
+/// Low halves of well-known communities, whose high half is 65535, from the registry "BGP Well-known Communities".
+const WELL_KNOWN: [(&str, u16); 7] = [
+    ("graceful-shutdown", 0),
+    ("accept-own", 1),
+    ("blackhole", 666),
+    ("no-export", 0xff01),
+    ("no-advertise", 0xff02),
+    ("no-export-subconfed", 0xff03),
+    ("no-peer", 0xff04),
+];
+
+impl Community {
+    /// The community of a registered name, in lower case.
+    pub(super) fn well_known(name: &str) -> Option<Self> {
+        let (_, low) = WELL_KNOWN.iter().find(|(known, _)| *known == name)?;
+        Some(Self::Standard(u16::MAX, *low))
+    }
+}
+
 impl FromStr for Community {
     type Err = CommunityError;
 

@@ -50,6 +50,24 @@ pub struct Peer {
     pub vrf: Option<String>,
     /// Whether both families are exchanged over the one session.
     pub dual_stack: bool,
+    /// How many hops away the router may be (GTSM, RFC 5082): 1 to 254.
+    pub ttl_security_hops: Option<u8>,
+    /// Whether this end waits for the router to connect.
+    pub passive: bool,
+    /// The most prefixes that the router may announce.
+    pub max_prefixes: Option<u32>,
+}
+
+impl Peer {
+    /// Whether the router is of another AS; where any number is taken, as far as that says it.
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        match self.remote_asn {
+            RemoteAsn::Number(asn) => asn != self.local_asn.unwrap_or(self.my_asn),
+            RemoteAsn::Internal => false,
+            RemoteAsn::External => true,
+        }
+    }
 }
 
 /// Which AS number a router must have.
@@ -140,7 +158,22 @@ pub(super) fn parse(
         ebgp_multi_hop: multi_hop,
         vrf: given(spec.vrf.as_ref()),
         dual_stack: spec.dual_stack_address_family,
+        ttl_security_hops: ttl_security_hops(spec, findings),
+        passive: spec.passive.unwrap_or(false),
+        max_prefixes: spec.max_prefixes,
     }
+}
+
+fn ttl_security_hops(spec: &api::BGPPeerSpec, findings: &mut Findings) -> Option<u8> {
+    let value = spec.ttl_security_hops?;
+    let hops = u8::try_from(value).ok().filter(|hops| (1..=254).contains(hops));
+    if hops.is_none() {
+        findings.add("spec.ttlSecurityHops", format_args!("{value} is not in the range 1 to 254"));
+    }
+    if spec.ebgp_multi_hop == Some(true) {
+        findings.add("spec.ttlSecurityHops", "cannot be set together with ebgpMultiHop");
+    }
+    hops
 }
 
 /// The text, unless it is empty, which is the same as none.

@@ -20,6 +20,7 @@ mod session;
 mod settings;
 #[cfg(test)]
 mod transcripts;
+pub mod unnumbered;
 mod update;
 
 pub use event::{Action, Counters, Down, Event, Report, Side, State, Stop};

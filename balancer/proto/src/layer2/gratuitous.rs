@@ -58,6 +58,15 @@ impl Schedule {
         }
     }
 
+    /// Adds one round for an address that is announced already.
+    pub fn once(&mut self, now: Instant, address: IpAddr) {
+        if self.settings.count > 0 {
+            let round = Pending { due: now, left: 1, first: false };
+            let pending = self.pending.entry(address).or_insert(round);
+            pending.due = pending.due.min(now);
+        }
+    }
+
     /// Ends every announcement of an address.
     pub fn stop(&mut self, address: IpAddr) {
         self.pending.remove(&address);

@@ -118,22 +118,33 @@ impl Links {
     /// The interfaces that may announce, by index.
     pub fn eligible(&self, exclude: &Exclude) -> BTreeMap<u32, Interface> {
         self.verdicts(exclude)
-            .filter_map(|(_, verdict)| verdict.ok())
+            .filter_map(|(_, _, verdict)| verdict.ok())
             .map(|interface| (interface.index, interface))
             .collect()
     }
 
-    /// Every interface by name with what it is good for, or why it is good for nothing.
+    /// Every interface by index and name with what it is good for, or why it is good for nothing.
     pub fn verdicts<'a>(
         &'a self,
         exclude: &'a Exclude,
-    ) -> impl Iterator<Item = (&'a str, Result<Interface, Ineligible>)> + 'a {
-        self.links.iter().map(|(index, link)| (link.name.as_str(), self.verdict(*index, link, exclude)))
+    ) -> impl Iterator<Item = (u32, &'a str, Result<Interface, Ineligible>)> + 'a {
+        self.links
+            .iter()
+            .map(|(index, link)| (*index, link.name.as_str(), self.verdict(*index, link, exclude)))
     }
 
-    /// The link-layer address of every link of this node: none of them is a rival.
-    pub fn macs(&self) -> BTreeSet<MacAddress> {
-        self.links.values().filter_map(|link| link.mac).collect()
+    /// The link-layer addresses under which this node may answer for an IP address: none of them is a rival. Ports of
+    /// pods, which have no address beyond a link-local one, come and go and answer for nothing.
+    pub fn macs(&self, exclude: &Exclude) -> BTreeSet<MacAddress> {
+        let answers = |index: &u32, link: &Link| {
+            self.addresses(*index).any(|net| !matches!(net.addr(), IpAddr::V6(ip) if link_local(ip)))
+                || self.verdict(*index, link, exclude).is_ok()
+        };
+        self.links
+            .iter()
+            .filter(|(index, link)| answers(index, link))
+            .filter_map(|(_, link)| link.mac)
+            .collect()
     }
 
     /// Whether the interface that has `address` can send and receive; `None` when none has it.

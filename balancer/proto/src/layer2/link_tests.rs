@@ -110,7 +110,7 @@ fn every_kind_of_link_gets_its_verdict() {
         let mut links = Links::default();
         assert!(links.apply(&message), "{name}");
         let exclude = exclude();
-        let verdicts: Vec<_> = links.verdicts(&exclude).map(|(_, verdict)| verdict).collect();
+        let verdicts: Vec<_> = links.verdicts(&exclude).map(|(_, _, verdict)| verdict).collect();
         assert_eq!(verdicts, vec![want], "{name}");
     }
 }

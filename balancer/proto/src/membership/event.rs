@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use super::seal::Secrets;
+use crate::layer2::MacAddress;
+
 /// A node that should have a speaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seed {
@@ -38,9 +41,11 @@ pub enum Event<'a> {
     Facts(Facts),
     /// The link that datagrams go through gained or lost its carrier.
     Carrier(bool),
+    /// The secrets of the members changed.
+    Secrets(Secrets),
     /// This speaker ends and its successor on this node follows.
     Restarting,
-    /// This node gives up its part for good.
+    /// This node gives up its part for good. Nothing is done after that.
     Leave,
 }
 
@@ -81,6 +86,10 @@ pub enum Via {
 pub struct Facts {
     /// Names of the interfaces that may announce and have carrier.
     pub interfaces: BTreeSet<String>,
+    /// Link-layer addresses of the node: what they say is no conflict.
+    pub macs: BTreeSet<MacAddress>,
+    /// Addresses that the speaker announces and keeps, whatever the election prefers.
+    pub kept: BTreeSet<IpAddr>,
 }
 
 /// Who takes part in elections.
@@ -88,10 +97,14 @@ pub struct Facts {
 pub struct Roster {
     /// Whether this member knows enough to take part itself: it has heard every other, or waited for it.
     pub settled: bool,
-    /// Nodes with a living speaker, this one included, and what is known of them.
+    /// Nodes with a living speaker, this one included until it leaves, and what is known of them.
     pub members: BTreeMap<String, Option<Facts>>,
     /// Nodes whose speaker is ready by the API's word and was never heard: they stay candidates.
     pub unheard: BTreeSet<String>,
+    /// Nodes that were ever heard, or heard of, alive or dead; this one aside.
+    pub known: BTreeSet<String>,
+    /// Link-layer addresses of every node that was ever heard, of dead ones too.
+    pub macs: BTreeSet<MacAddress>,
 }
 
 impl Roster {

@@ -9,6 +9,8 @@ use super::message::Message;
 /// How many times more a change is told to everybody. Heartbeats carry the version, so that a watcher that missed all
 /// of them asks.
 const REPEATS: u32 = 2;
+/// Most kept addresses that are told: a message must fit behind its length of two bytes (17 bytes for an IPv6 address).
+const MOST_KEPT: usize = 3500;
 
 impl Membership {
     pub(super) fn set_facts(&mut self, facts: Facts) {
@@ -35,8 +37,13 @@ impl Membership {
 
     pub(super) fn send_facts(&mut self, to: SocketAddr) {
         if let Some(facts) = &self.facts {
-            let interfaces = facts.interfaces.iter().cloned().collect();
-            self.send(to, &Message::Facts { version: self.facts_version, interfaces });
+            let message = Message::Facts {
+                version: self.facts_version,
+                interfaces: facts.interfaces.iter().cloned().collect(),
+                macs: facts.macs.iter().map(|mac| mac.0).collect(),
+                kept: facts.kept.iter().take(MOST_KEPT).copied().collect(),
+            };
+            self.send(to, &message);
         }
     }
 

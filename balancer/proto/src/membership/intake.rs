@@ -9,7 +9,7 @@ use super::Membership;
 use super::event::Via;
 use super::message::Message;
 use super::peer::Peer;
-use super::seal::SessionId;
+use super::seal::{Key, SessionId};
 use super::session::Admission;
 
 /// How long a member is reached by TCP before UDP is tried again.
@@ -23,6 +23,9 @@ impl Membership {
             self.counters.foreign += 1;
             return;
         };
+        if opened.key == Key::Current {
+            self.current.insert(from);
+        }
         let Ok(message) = postcard::from_bytes::<Message>(&opened.message) else {
             self.counters.malformed += 1;
             return;

@@ -1,5 +1,7 @@
 //! What members say to each other, inside the seal.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::seal::SessionId;
@@ -33,7 +35,9 @@ pub(super) enum Message {
     /// The speaker ends and its successor on the same node follows.
     Restarting,
     /// What the sender's node is able to do.
-    Facts { version: u32, interfaces: Vec<String> },
+    Facts { version: u32, interfaces: Vec<String>, macs: Vec<[u8; 6]>, kept: Vec<IpAddr> },
     /// Tell me your facts: I have none, or others.
     FactsWanted,
+    /// The sender gives up its part for good.
+    Leaving,
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
-use chacha20poly1305::{Key, XChaCha20Poly1305, XNonce};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use sha2::{Digest, Sha256};
 
 const VERSION: u8 = 1;
@@ -35,7 +35,7 @@ impl Secret {
 
     fn cipher(&self) -> XChaCha20Poly1305 {
         let digest = Sha256::new().chain_update("metallb gossip v1").chain_update(&self.0).finalize();
-        XChaCha20Poly1305::new(&Key::from(<[u8; 32]>::from(digest)))
+        XChaCha20Poly1305::new(&chacha20poly1305::Key::from(<[u8; 32]>::from(digest)))
     }
 }
 
@@ -45,24 +45,67 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The secret that counts, and the one that it replaces while members learn of it one after another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secrets {
+    /// Under which members seal once they know that the receiver has it.
+    pub current: Secret,
+    /// Which is still accepted, and used towards members that are not known to have the current one.
+    pub previous: Option<Secret>,
+}
+
+impl From<Secret> for Secrets {
+    fn from(current: Secret) -> Self {
+        Self { current, previous: None }
+    }
+}
+
+impl Secrets {
+    fn ciphers(&self) -> (XChaCha20Poly1305, Option<XChaCha20Poly1305>) {
+        (self.current.cipher(), self.previous.as_ref().map(Secret::cipher))
+    }
+}
+
 /// An opened datagram.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Opened {
     pub(super) session: SessionId,
     pub(super) counter: u64,
     pub(super) message: Vec<u8>,
+    pub(super) key: Key,
+}
+
+/// Which of the two secrets that count while one replaces the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    /// The one that stays.
+    Current,
+    /// The one that goes.
+    Previous,
 }
 
 /// Seals under one session and opens those of others.
 pub(super) struct Seal {
-    cipher: XChaCha20Poly1305,
+    current: XChaCha20Poly1305,
+    previous: Option<XChaCha20Poly1305>,
     session: SessionId,
     counter: u64,
 }
 
 impl Seal {
-    pub(super) fn new(secret: &Secret, session: SessionId) -> Self {
-        Self { cipher: secret.cipher(), session, counter: 0 }
+    pub(super) fn new(secrets: &Secrets, session: SessionId) -> Self {
+        let (current, previous) = secrets.ciphers();
+        Self { current, previous, session, counter: 0 }
+    }
+
+    /// Goes on with other secrets.
+    pub(super) fn replace(&mut self, secrets: &Secrets) {
+        (self.current, self.previous) = secrets.ciphers();
+    }
+
+    /// Whether one secret is being replaced by another.
+    pub(super) fn is_changing(&self) -> bool {
+        self.previous.is_some()
     }
 
     /// The session under which this member seals.
@@ -70,8 +113,12 @@ impl Seal {
         self.session
     }
 
-    /// Seals `message` for the member at `to`.
-    pub(super) fn seal(&mut self, to: SocketAddr, message: &[u8]) -> Vec<u8> {
+    /// Seals `message` for the member at `to`. Without a previous secret everything goes under the current one.
+    pub(super) fn seal(&mut self, to: SocketAddr, message: &[u8], key: Key) -> Vec<u8> {
+        let cipher = match (key, &self.previous) {
+            (Key::Previous, Some(previous)) => previous,
+            _ => &self.current,
+        };
         let counter = self.counter;
         self.counter += 1;
         let payload = Payload { msg: message, aad: &associated(to) };
@@ -80,7 +127,7 @@ impl Seal {
         bytes.extend_from_slice(&self.session);
         bytes.extend_from_slice(&counter.to_be_bytes());
         // Fails for messages of more than 256 GiB only.
-        if let Ok(sealed) = self.cipher.encrypt(&nonce(&self.session, counter), payload) {
+        if let Ok(sealed) = cipher.encrypt(&nonce(&self.session, counter), payload) {
             bytes.extend_from_slice(&sealed);
         }
         bytes
@@ -95,9 +142,16 @@ impl Seal {
             return None;
         }
         let counter = u64::from_be_bytes(counter.try_into().ok()?);
-        let payload = Payload { msg: ciphertext, aad: &associated(local) };
-        let message = self.cipher.decrypt(&nonce(session, counter), payload).ok()?;
-        Some(Opened { session: *session, counter, message })
+        let nonce = nonce(session, counter);
+        let associated = associated(local);
+        let open = |cipher: &XChaCha20Poly1305| {
+            cipher.decrypt(&nonce, Payload { msg: ciphertext, aad: &associated }).ok()
+        };
+        let (key, message) = match open(&self.current) {
+            Some(message) => (Key::Current, message),
+            None => (Key::Previous, open(self.previous.as_ref()?)?),
+        };
+        Some(Opened { session: *session, counter, message, key })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::seal::Secret;
+use super::seal::Secrets;
 
 /// Who this member is.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct Settings {
     /// Number that grows from one start of the program to the next, such as microseconds since 1970.
     pub epoch: u64,
     /// What all members share.
-    pub secret: Secret,
+    pub secrets: Secrets,
     /// Source of this member's random choices; unpredictable, and never used twice.
     pub seed: [u8; 32],
     /// How patient this member is.

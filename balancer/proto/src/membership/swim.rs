@@ -17,9 +17,11 @@ use super::identity::Identity;
 use super::seal::OVERHEAD;
 use super::settings::Timing;
 
-/// The largest datagram: fits the smallest MTU of IPv6 with the headers of IPv6 and UDP (RFC 8200 §5), and a
-/// length prefix inside the seal.
-const PACKET: usize = 1280 - 40 - 8 - OVERHEAD - 4;
+/// The largest message that goes by UDP: fits the smallest MTU of IPv6 with the headers of IPv6 and UDP (RFC 8200 §5)
+/// and the seal.
+pub(super) const DATAGRAM: usize = 1280 - 40 - 8 - OVERHEAD;
+/// The largest packet of SWIM, with room for the variant and the length around it.
+const PACKET: usize = DATAGRAM - 4;
 /// Members told at once of news; with the watchers' own reports, everybody in clusters of this size.
 const FANOUT: usize = 16;
 /// Times that one piece of news is passed on by one member: more than are told at once, and enough for the rest.

@@ -148,7 +148,7 @@ impl Cluster {
             node: name(index),
             address: address(index),
             epoch,
-            secret: Secret::new(node.secret),
+            secrets: Secret::new(node.secret).into(),
             seed: self.rng.random(),
             timing: Timing::FAST,
         };

@@ -36,6 +36,9 @@ fn parsed_peer() -> Peer {
         ebgp_multi_hop: false,
         vrf: None,
         dual_stack: false,
+        ttl_security_hops: None,
+        passive: false,
+        max_prefixes: None,
     }
 }
 
@@ -60,9 +63,11 @@ fn a_peer_keeps_everything_that_it_says() {
         "passwordSecret": { "name": "secret" },
         "bfdProfile": "fast",
         "enableGracefulRestart": true,
-        "ebgpMultiHop": true,
         "vrf": "red",
         "dualStackAddressFamily": true,
+        "ttlSecurityHops": 254,
+        "passive": true,
+        "maxPrefixes": 4_294_967_295_u32,
     });
     let want = Peer {
         local_asn: Some(65000),
@@ -75,9 +80,11 @@ fn a_peer_keeps_everything_that_it_says() {
         password: Some(Password::Secret("secret".into())),
         bfd_profile: Some("fast".into()),
         graceful_restart: true,
-        ebgp_multi_hop: true,
         vrf: Some("red".into()),
         dual_stack: true,
+        ttl_security_hops: Some(254),
+        passive: true,
+        max_prefixes: Some(u32::MAX),
         ..parsed_peer()
     };
     let named = |peer| BTreeMap::from([("router".to_owned(), peer)]);
@@ -170,6 +177,11 @@ fn a_bad_peer_is_left_out_and_every_mistake_is_named() {
                 "spec.nodeSelectors[0].matchExpressions[0].operator: unknown operator \"?\": use In, NotIn, Exists or \
                  DoesNotExist",
             ],
+        ),
+        (json!({ "ttlSecurityHops": 0 }), vec!["spec.ttlSecurityHops: 0 is not in the range 1 to 254"]),
+        (
+            json!({ "ttlSecurityHops": 2, "ebgpMultiHop": true }),
+            vec!["spec.ttlSecurityHops: cannot be set together with ebgpMultiHop"],
         ),
         (json!({ "bfdProfile": "slow" }), vec!["spec.bfdProfile: no usable BFDProfile \"slow\""]),
     ] {
@@ -294,6 +306,8 @@ fn advertised(pools: &[&str]) -> BgpAdvertisement {
         aggregation_length: 32,
         aggregation_length_v6: 128,
         local_pref: None,
+        med: None,
+        prepend: 0,
         communities: BTreeSet::new(),
     }
 }
@@ -308,18 +322,24 @@ fn a_bgp_advertisement_keeps_everything_that_it_says() {
         "aggregationLength": 26,
         "aggregationLengthV6": 64,
         "localPref": 100,
-        "communities": ["no-export", "64512:7", "large:1:2:3", "colour"],
+        "med": 4_294_967_295_u32,
+        "asPathPrepend": 10,
+        "allowCovering": true,
+        "communities": ["no-export", "no-advertise", "64512:7", "large:1:2:3", "colour"],
         "ipAddressPools": ["lan", "not-there"],
         "nodeSelectors": [{ "matchLabels": { "rack": "1" } }],
         "peers": ["router"],
     });
-    let aliases = [community("names", 0, &[("no-export", "65535:65281"), ("colour", "large:9:9:9")])];
+    let aliases = [community("names", 0, &[("no-export", "1:1"), ("colour", "large:9:9:9")])];
     let want = BgpAdvertisement {
         aggregation_length: 26,
         aggregation_length_v6: 64,
         local_pref: Some(100),
+        med: Some(u32::MAX),
+        prepend: 10,
         communities: BTreeSet::from([
-            Community::Standard(65535, 65281),
+            Community::Standard(1, 1),
+            Community::Standard(65535, 65282),
             Community::Standard(64512, 7),
             Community::Large(1, 2, 3),
             Community::Large(9, 9, 9),
@@ -341,6 +361,7 @@ fn a_bad_bgp_advertisement_is_left_out() {
         "aggregationLength": 33,
         "aggregationLengthV6": -1,
         "localPref": -5,
+        "asPathPrepend": 11,
         "communities": ["1:1", "1:1"],
         "peers": ["a", "b", "a"],
     });
@@ -349,6 +370,7 @@ fn a_bad_bgp_advertisement_is_left_out() {
         "spec.aggregationLength: 33 is not in the range 1 to 32",
         "spec.aggregationLengthV6: -1 is not in the range 0 to 128",
         "spec.localPref: -5 is negative",
+        "spec.asPathPrepend: 11 is not in the range 0 to 10",
         "spec.communities[1]: \"1:1\" is listed before",
     ];
     let problems = problems.map(|line| format!("BGPAdvertisement \"routes\": {line}")).to_vec();
@@ -376,11 +398,18 @@ fn a_pool_that_is_narrower_than_its_route_does_not_stop_the_others() {
             routes(want),
             vec![
                 "BGPAdvertisement \"routes\": spec.aggregationLength: IPAddressPool \"lan\" is not announced: a /24 \
-                 route would reach beyond 192.0.2.0/26, use at least 26"
+                 route would reach beyond 192.0.2.0/26, use at least 26, or allowCovering"
                     .to_owned()
             ]
         )
     );
+}
+
+#[test]
+fn a_route_may_cover_more_than_its_pool_when_that_is_asked_for() {
+    let want = BgpAdvertisement { aggregation_length: 8, ..advertised(&["lan", "wan"]) };
+    let spec = json!({ "aggregationLength": 8, "allowCovering": true });
+    assert_eq!(advertise(&spec, &[]), (routes(want), vec![]));
 }
 
 #[test]

@@ -1,0 +1,312 @@
+//! Whether an address is another host's: asked before its first announcement, and noticed during it.
+//!
+//! Probes follow RFC 5227 §2.1.1 for IPv4 and RFC 4862 §5.4 for IPv6, with times of their own unless the RFC's are asked
+//! for; defence follows RFC 5227 §2.4(b). A neighbour that answers for any free address too is a proxy (RFC 1027) and no
+//! conflict. Claims of this cluster's own nodes are the caller's to leave out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::MacAddress;
+use super::responder::Claim;
+
+/// Least time between two defences of an address (`DEFEND_INTERVAL` of RFC 5227 §1.1).
+const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a rival is remembered that is not heard any more.
+const MEMORY: Duration = Duration::from_secs(60);
+/// Pause before a withheld address is asked for again.
+const RETRY: Duration = Duration::from_secs(10);
+/// Free addresses that a rival is tried with; a host with some addresses of its own answers for few of them by chance.
+pub const DECOYS: usize = 2;
+
+/// How other hosts are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// At which pace; `None` for not at all.
+    pub probe: Option<Pace>,
+    /// Whether an address that another host has is not announced.
+    pub withhold: bool,
+}
+
+/// Times of the probes for one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Number of probes.
+    pub probes: u32,
+    /// Longest random wait before the first.
+    pub wait: Duration,
+    /// Least time between two.
+    pub gap: Duration,
+    /// Longest random addition to that.
+    pub jitter: Duration,
+    /// How long answers are waited for after the last.
+    pub listen: Duration,
+}
+
+impl Pace {
+    /// A tenth of a second in all.
+    pub const FAST: Self = Self {
+        probes: 3,
+        wait: Duration::ZERO,
+        gap: Duration::from_millis(20),
+        jitter: Duration::ZERO,
+        listen: Duration::from_millis(60),
+    };
+
+    /// `PROBE_NUM`, `PROBE_WAIT`, `PROBE_MIN`, `PROBE_MAX` and `ANNOUNCE_WAIT` of RFC 5227 §1.1.
+    pub const RFC5227: Self = Self {
+        probes: 3,
+        wait: Duration::from_secs(1),
+        gap: Duration::from_secs(1),
+        jitter: Duration::from_secs(1),
+        listen: Duration::from_secs(2),
+    };
+}
+
+/// Another host that has an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Conflict {
+    /// Who answered for it.
+    pub mac: MacAddress,
+    /// Whether the address is not announced because of that.
+    pub withheld: bool,
+}
+
+/// What is wanted of the interfaces that an address is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Ask there who has `target`, from no address.
+    Probe {
+        /// The address in question.
+        address: IpAddr,
+        /// What to ask for: the address, or a free one.
+        target: IpAddr,
+    },
+    /// Announce the address there once.
+    Defend(IpAddr),
+}
+
+/// Guards the addresses that a node announces, or is to announce.
+#[derive(Debug)]
+pub struct Guard {
+    settings: Settings,
+    rng: StdRng,
+    entries: BTreeMap<IpAddr, Entry>,
+    proxies: BTreeSet<MacAddress>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    state: State,
+    /// The other host that was found.
+    rival: Option<MacAddress>,
+    heard: Instant,
+    defended: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Hosts are asked; `next` is the time of the next probe or the end.
+    Probing { sent: u32, next: Instant },
+    /// One answered: is it a proxy?
+    Verifying {
+        mac: MacAddress,
+        decoys: [IpAddr; DECOYS],
+        answered: [bool; DECOYS],
+        sent: u32,
+        next: Instant,
+    },
+    /// It may be announced.
+    Clear,
+    /// Another host has it.
+    Withheld { retry: Instant },
+}
+
+impl Guard {
+    /// A guard of nothing yet. `seed` is the source of its random waits.
+    pub fn new(settings: Settings, seed: [u8; 32]) -> Self {
+        Self { settings, rng: StdRng::from_seed(seed), entries: BTreeMap::new(), proxies: BTreeSet::new() }
+    }
+
+    /// Takes the addresses that this node is to announce, each with whether it is fresh: nobody may have announced it
+    /// before, so that hosts are asked first.
+    pub fn assign(&mut self, now: Instant, addresses: &BTreeMap<IpAddr, bool>) {
+        self.entries.retain(|address, _| addresses.contains_key(address));
+        for (address, fresh) in addresses {
+            let first = match self.settings.probe.filter(|_| *fresh) {
+                Some(pace) => State::Probing { sent: 0, next: now + self.random(pace.wait) },
+                None => State::Clear,
+            };
+            let entry = Entry { state: first, rival: None, heard: now, defended: None };
+            let entry = self.entries.entry(*address).or_insert(entry);
+            if !fresh {
+                entry.state = State::Clear;
+            }
+        }
+    }
+
+    /// A neighbour says that it has an address. `decoys` draws free addresses of the network of the address.
+    pub fn claim(
+        &mut self,
+        now: Instant,
+        claim: Claim,
+        decoys: impl FnOnce() -> [IpAddr; DECOYS],
+    ) -> Vec<Action> {
+        self.answer_of_decoy(claim);
+        if self.proxies.contains(&claim.mac) {
+            return vec![];
+        }
+        let Some(entry) = self.entries.get_mut(&claim.address) else { return vec![] };
+        match entry.state {
+            State::Probing { .. } => {
+                let decoys = decoys();
+                entry.state = State::Verifying {
+                    mac: claim.mac,
+                    decoys,
+                    answered: [false; DECOYS],
+                    sent: 0,
+                    next: now,
+                };
+                self.poll(now)
+            }
+            State::Clear => {
+                entry.rival = Some(claim.mac);
+                entry.heard = now;
+                let recent = |at: Instant| now.saturating_duration_since(at) < DEFEND_INTERVAL;
+                if entry.defended.is_some_and(recent) {
+                    return vec![];
+                }
+                entry.defended = Some(now);
+                vec![Action::Defend(claim.address)]
+            }
+            State::Verifying { .. } | State::Withheld { .. } => vec![],
+        }
+    }
+
+    fn answer_of_decoy(&mut self, claim: Claim) {
+        for entry in self.entries.values_mut() {
+            let State::Verifying { mac, decoys, answered, .. } = &mut entry.state else { continue };
+            if *mac != claim.mac {
+                continue;
+            }
+            for (decoy, answered) in decoys.iter().zip(answered.iter_mut()) {
+                *answered |= *decoy == claim.address;
+            }
+            if answered.iter().all(|answered| *answered) {
+                self.proxies.insert(claim.mac);
+                entry.state = State::Clear;
+                entry.rival = None;
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub fn poll(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = vec![];
+        let pace = self.settings.probe.unwrap_or(Pace::FAST);
+        for (address, entry) in &mut self.entries {
+            match &mut entry.state {
+                State::Probing { sent, next } if *next <= now => {
+                    if *sent < pace.probes {
+                        *sent += 1;
+                        *next = now + pause(&pace, *sent, &mut self.rng);
+                        actions.push(Action::Probe { address: *address, target: *address });
+                    } else {
+                        entry.state = State::Clear;
+                        entry.rival = None;
+                    }
+                }
+                State::Verifying { mac, decoys, sent, next, .. } if *next <= now => {
+                    if *sent < Pace::FAST.probes {
+                        *sent += 1;
+                        *next = now + pause(&Pace::FAST, *sent, &mut self.rng);
+                        actions.extend(decoys.map(|target| Action::Probe { address: *address, target }));
+                    } else {
+                        entry.rival = Some(*mac);
+                        entry.heard = now;
+                        entry.state = if self.settings.withhold {
+                            State::Withheld { retry: now + RETRY }
+                        } else {
+                            State::Clear
+                        };
+                    }
+                }
+                State::Withheld { retry } if *retry <= now => {
+                    entry.state = State::Probing { sent: 1, next: now + pause(&pace, 1, &mut self.rng) };
+                    actions.push(Action::Probe { address: *address, target: *address });
+                }
+                State::Clear if entry.rival.is_some() && entry.heard + MEMORY <= now => entry.rival = None,
+                _ => {}
+            }
+        }
+        actions
+    }
+
+    /// When [`Guard::poll`] is wanted next.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.entries
+            .values()
+            .filter_map(|entry| match entry.state {
+                State::Probing { next, .. } | State::Verifying { next, .. } => Some(next),
+                State::Withheld { retry } => Some(retry),
+                State::Clear => entry.rival.map(|_| entry.heard + MEMORY),
+            })
+            .min()
+    }
+
+    /// Whether an address is not to be announced now: hosts are asked for it, or one of them has it.
+    pub fn withholds(&self, address: IpAddr) -> bool {
+        self.entries.get(&address).is_some_and(|entry| !matches!(entry.state, State::Clear))
+    }
+
+    /// The addresses that another host has.
+    pub fn conflicts(&self) -> BTreeMap<IpAddr, Conflict> {
+        let found = |(address, entry): (&IpAddr, &Entry)| {
+            let withheld = !matches!(entry.state, State::Clear);
+            Some((*address, Conflict { mac: entry.rival?, withheld }))
+        };
+        self.entries.iter().filter_map(found).collect()
+    }
+
+    fn random(&mut self, most: Duration) -> Duration {
+        random(&mut self.rng, most)
+    }
+}
+
+/// The time from probe number `sent` to the next step.
+fn pause(pace: &Pace, sent: u32, rng: &mut StdRng) -> Duration {
+    if sent == pace.probes { pace.listen } else { pace.gap + random(rng, pace.jitter) }
+}
+
+fn random(rng: &mut StdRng, most: Duration) -> Duration {
+    if most.is_zero() { most } else { most.mul_f64(rng.random()) }
+}
+
+/// An address that is probably free: another one of `network`, or of those around `address` where that is in no network
+/// of this node.
+pub fn decoy(address: IpAddr, network: Option<IpNet>, random: u128) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let prefix = network.map_or(24, |network| network.prefix_len()).clamp(1, 30);
+            let hosts = u32::MAX >> prefix;
+            // Neither the network's own address nor the broadcast address.
+            let host = u32::try_from(random % u128::from(hosts - 1)).unwrap_or(0) + 1;
+            let host = if host == u32::from(address) & hosts { host % (hosts - 1) + 1 } else { host };
+            Ipv4Addr::from(u32::from(address) & !hosts | host).into()
+        }
+        IpAddr::V6(address) => {
+            let low = u128::from(u64::MAX);
+            let host = if (u128::from(address) ^ random) & low == 0 { !random } else { random };
+            Ipv6Addr::from(u128::from(address) & !low | host & low).into()
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "conflict_tests.rs"]
+mod tests;

@@ -1,0 +1,192 @@
+use super::*;
+
+const RIVAL: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
+
+#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+fn origin() -> Instant {
+    Instant::now()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn address() -> IpAddr {
+    ip("172.22.0.101")
+}
+
+fn decoys() -> [IpAddr; DECOYS] {
+    [ip("172.22.0.7"), ip("172.22.0.8")]
+}
+
+fn fast(withhold: bool) -> Settings {
+    Settings { probe: Some(Pace::FAST), withhold }
+}
+
+/// A guard under a virtual clock that starts at zero.
+struct Bench {
+    origin: Instant,
+    now: Duration,
+    guard: Guard,
+}
+
+impl Bench {
+    fn new(settings: Settings, fresh: bool) -> Self {
+        let origin = origin();
+        let mut guard = Guard::new(settings, [7; 32]);
+        guard.assign(origin, &[(address(), fresh)].into());
+        Self { origin, now: Duration::ZERO, guard }
+    }
+
+    /// Runs to `until` and tells what was asked for, each with its time in milliseconds.
+    fn run(&mut self, until: u64) -> Vec<(u128, Action)> {
+        let end = Duration::from_millis(until);
+        let mut done = vec![];
+        while let Some(due) = self.guard.deadline().map(|due| due - self.origin).filter(|due| *due <= end) {
+            self.now = due;
+            let actions = self.guard.poll(self.origin + due);
+            done.extend(actions.into_iter().map(|action| (due.as_millis(), action)));
+        }
+        self.now = end;
+        done
+    }
+
+    fn claim(&mut self, address: IpAddr) -> Vec<Action> {
+        self.guard.claim(self.origin + self.now, Claim { address, mac: RIVAL }, decoys)
+    }
+
+    fn conflict(&self) -> Option<Conflict> {
+        self.guard.conflicts().get(&address()).copied()
+    }
+}
+
+fn probe(target: IpAddr) -> Action {
+    Action::Probe { address: address(), target }
+}
+
+#[test]
+fn a_fresh_address_is_probed_for_a_tenth_of_a_second_and_then_announced() {
+    let mut bench = Bench::new(fast(true), true);
+    let own = probe(address());
+    assert_eq!(bench.run(99), [(0, own), (20, own), (40, own)]);
+    assert!(bench.guard.withholds(address()));
+    bench.run(100);
+    assert!(!bench.guard.withholds(address()));
+    assert_eq!((bench.guard.deadline(), bench.conflict()), (None, None));
+}
+
+#[test]
+fn an_address_that_was_announced_before_waits_for_nothing_and_neither_does_one_without_probes() {
+    assert!(!Bench::new(fast(true), false).guard.withholds(address()));
+    let off = Settings { probe: None, withhold: true };
+    assert!(!Bench::new(off, true).guard.withholds(address()));
+}
+
+#[test]
+fn the_times_of_the_rfc_are_kept() {
+    for seed in 0..50 {
+        let mut bench = Bench::new(fast(true), false);
+        bench.guard = Guard::new(Settings { probe: Some(Pace::RFC5227), withhold: true }, [seed; 32]);
+        bench.guard.assign(bench.origin, &[(address(), true)].into());
+        let at: Vec<u128> = bench.run(60_000).into_iter().map(|(at, _)| at).collect();
+        let [first, second, third] = at[..] else { panic!("{at:?}") };
+        assert!(first <= 1000, "{at:?}");
+        assert!((1000..=2000).contains(&(second - first)), "{at:?}");
+        assert!((1000..=2000).contains(&(third - second)), "{at:?}");
+        assert!(!bench.guard.withholds(address()));
+    }
+}
+
+#[test]
+fn an_address_of_another_host_is_withheld_and_asked_for_again_until_it_is_free() {
+    let mut bench = Bench::new(fast(true), true);
+    bench.run(30);
+    let [first, second] = decoys().map(probe);
+    assert_eq!(bench.claim(address()), [first, second]);
+    assert_eq!(bench.run(129), [(50, first), (50, second), (70, first), (70, second)]);
+    assert_eq!(bench.conflict(), None, "it may be a proxy");
+    let own = probe(address());
+    assert_eq!(bench.run(10_169), [(10_130, own), (10_150, own)]);
+    let conflict = Conflict { mac: RIVAL, withheld: true };
+    assert_eq!(bench.conflict(), Some(conflict), "still, while it is asked again");
+    bench.run(10_170);
+    bench.claim(address());
+    bench.run(10_300);
+    assert_eq!(bench.conflict(), Some(conflict));
+    // The other host leaves.
+    bench.run(20_400);
+    assert_eq!((bench.conflict(), bench.guard.withholds(address())), (None, false));
+}
+
+#[test]
+fn a_conflict_that_is_not_withheld_is_reported() {
+    let mut bench = Bench::new(fast(false), true);
+    bench.run(0);
+    bench.claim(address());
+    bench.run(100);
+    assert_eq!(bench.conflict(), Some(Conflict { mac: RIVAL, withheld: false }));
+    assert!(!bench.guard.withholds(address()));
+}
+
+#[test]
+fn a_neighbour_that_answers_for_every_free_address_is_a_proxy() {
+    let mut bench = Bench::new(fast(true), true);
+    bench.run(10);
+    bench.claim(address());
+    let [first, second] = decoys();
+    bench.claim(first);
+    assert!(bench.guard.withholds(address()), "one address may be its own");
+    bench.claim(second);
+    assert_eq!((bench.conflict(), bench.guard.withholds(address())), (None, false));
+    assert_eq!(bench.claim(address()), [], "it is known as a proxy from then on");
+    assert_eq!(bench.conflict(), None);
+}
+
+#[test]
+fn an_announced_address_is_defended_once_an_interval_and_the_rival_forgotten_in_time() {
+    let mut bench = Bench::new(fast(true), false);
+    let mut defended = vec![];
+    for second in 0..25 {
+        bench.run(second * 1000);
+        if bench.claim(address()) == [Action::Defend(address())] {
+            defended.push(second);
+        }
+    }
+    assert_eq!(defended, [0, 10, 20]);
+    let conflict = Some(Conflict { mac: RIVAL, withheld: false });
+    assert_eq!((bench.conflict(), bench.guard.withholds(address())), (conflict, false));
+    bench.run(24_000 + 59_999);
+    assert_eq!(bench.conflict(), conflict);
+    bench.run(24_000 + 60_000);
+    assert_eq!((bench.conflict(), bench.guard.deadline()), (None, None));
+}
+
+#[test]
+fn an_address_that_is_assigned_no_more_is_forgotten_and_one_that_is_fresh_no_more_announced() {
+    let mut bench = Bench::new(fast(true), true);
+    bench.guard.assign(bench.origin, &[(address(), false)].into());
+    assert!(!bench.guard.withholds(address()));
+    bench.guard.assign(bench.origin, &BTreeMap::new());
+    assert_eq!(bench.claim(address()), []);
+    assert_eq!((bench.guard.deadline(), bench.conflict()), (None, None));
+}
+
+#[test]
+fn a_decoy_is_another_host_of_the_same_network() {
+    let net = |text: &str| Some(text.parse::<IpNet>().unwrap());
+    for random in (0..2000).chain([u128::MAX]) {
+        for (address, network, within) in [
+            ("172.22.0.101", net("172.22.0.11/16"), "172.22.0.0/16"),
+            ("172.22.0.101", net("172.22.0.11/30"), "172.22.0.100/30"),
+            ("172.22.0.101", net("172.22.0.11/32"), "172.22.0.100/30"),
+            ("203.0.113.9", None, "203.0.113.0/24"),
+            ("fd00:22::101", None, "fd00:22::/64"),
+        ] {
+            let within: IpNet = within.parse().unwrap();
+            let found = decoy(ip(address), network, random);
+            assert!(within.contains(&found) && found != ip(address), "{found} for {address}");
+            let edges = found.is_ipv4() && (found == within.network() || found == within.broadcast());
+            assert!(!edges, "{found} is no host of {within}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! BGP: one task per peer, each the one owner of its session, and the task that starts and ends them.
+//!
+//! All of it runs on a thread of its own, and BFD on another, so that neither a large table nor a list from the API
+//! server delays a packet that says that this node is alive. A peer that does not answer delays nobody: nothing here
+//! waits for it.
+
+mod bfd;
+pub(super) mod inputs;
+mod keeper;
+mod link;
+mod listener;
+pub(super) mod metrics;
+mod neighbor;
+pub(super) mod peer;
+pub(super) mod report;
+mod rival;
+pub(super) mod spec;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use metallb_core::config::Endpoint;
+use metallb_proto::bgp::Stop;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::departure::Departure;
+use listener::Listener;
+use metrics::BgpMetrics;
+use peer::{Order, Status, Statuses};
+use spec::{Key, Wanted, WantedPeer};
+
+/// Connections of a router that wait to be looked at.
+const BACKLOG: usize = 4;
+/// Longest time in which all peers end: less than the pod has.
+const ENDING: Duration = Duration::from_secs(8);
+
+/// What connects BGP to the rest of the speaker.
+pub(super) struct Ports {
+    /// What is to be announced; `None` until it is known.
+    pub(super) wanted: watch::Receiver<Option<Arc<Wanted>>>,
+    pub(super) statuses: watch::Sender<Statuses>,
+    /// How the speaker ends, once that was found out.
+    pub(super) departure: watch::Receiver<Option<Departure>>,
+    pub(super) metrics: BgpMetrics,
+    /// Whether routers may connect to this node.
+    pub(super) listens: bool,
+}
+
+/// Runs until `cancel`, and then until every peer has ended as the departure wants it.
+///
+/// # Errors
+/// When a task that this one depends on broke off.
+pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::Result<()> {
+    let (bfd, watching) = bfd::task(ports.metrics.bfd.clone());
+    let mut watching = super::thread("bfd", watching)?;
+    let mut peers = Peers {
+        statuses: ports.statuses,
+        metrics: ports.metrics,
+        bfd,
+        running: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        is_first: true,
+    };
+    let mut listener = if ports.listens { listen() } else { None };
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            changed = ports.wanted.changed() => {
+                changed.context("the plans ended")?;
+                let wanted = ports.wanted.borrow_and_update().clone();
+                if let Some(wanted) = wanted {
+                    if let Some(listener) = &mut listener {
+                        listener.sign(passwords(&wanted.peers));
+                    }
+                    peers.follow(&wanted.peers);
+                }
+            }
+            Some(stream) = accepted(&mut listener) => peers.accept(stream),
+            Some(ended) = peers.tasks.join_next() => {
+                peers.ended(&ended.context("a peer's task broke off")?);
+                let wanted = ports.wanted.borrow().clone();
+                if let Some(wanted) = wanted {
+                    peers.follow(&wanted.peers);
+                }
+            }
+            ended = &mut watching => {
+                ended.context("the BFD thread broke off")??;
+                anyhow::bail!("BFD ended early");
+            }
+        }
+    }
+    let departure = ports.departure.wait_for(Option::is_some).await.ok().and_then(|departure| *departure);
+    peers.stop_all(&match departure {
+        Some(Departure::Leave) => Stop::Leave { text: "the speaker leaves this node".to_owned() },
+        Some(Departure::Restart) | None => Stop::Restart { text: "the speaker is restarted".to_owned() },
+    });
+    let ended = async { while peers.tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(ENDING, ended).await.is_err() {
+        tracing::warn!("BGP sessions did not end in time");
+    }
+    drop(peers);
+    watching.await.context("the BFD thread broke off")?
+}
+
+fn listen() -> Option<Listener> {
+    Listener::open()
+        .inspect_err(|error| {
+            // Sessions that this node opens do not depend on it.
+            tracing::error!(error = format!("{error:#}"), "routers cannot connect to this node");
+        })
+        .ok()
+}
+
+async fn accepted(listener: &mut Option<Listener>) -> Option<TcpStream> {
+    match listener {
+        Some(listener) => listener.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Passwords by router.
+fn passwords(wanted: &BTreeMap<String, WantedPeer>) -> BTreeMap<IpAddr, Key> {
+    let of = |peer: &WantedPeer| match (&peer.endpoint, &peer.spec) {
+        (Endpoint::Address(address), Ok(spec)) => Some((*address, spec.password.clone()?)),
+        _ => None,
+    };
+    wanted.values().filter_map(of).collect()
+}
+
+/// A peer whose task runs.
+struct Running {
+    orders: watch::Sender<Order>,
+    incoming: mpsc::Sender<TcpStream>,
+}
+
+/// The peers of this node.
+struct Peers {
+    statuses: watch::Sender<Statuses>,
+    metrics: BgpMetrics,
+    bfd: bfd::Sender,
+    running: BTreeMap<String, Running>,
+    /// Each returns the name of its peer.
+    tasks: JoinSet<String>,
+    /// Whether nothing was wanted yet: the peers that come first may know this node from before.
+    is_first: bool,
+}
+
+impl Peers {
+    fn follow(&mut self, wanted: &BTreeMap<String, WantedPeer>) {
+        let restarting = std::mem::take(&mut self.is_first);
+        for (name, running) in &self.running {
+            if !matches!(wanted.get(name), Some(WantedPeer { spec: Ok(_), .. })) {
+                let text = format!("BGPPeer {name} does not concern this node any more");
+                stop(&running.orders, &Stop::Leave { text });
+            }
+        }
+        for (name, peer) in wanted {
+            match &peer.spec {
+                Ok(spec) => self.order(
+                    name,
+                    Order {
+                        spec: Arc::clone(spec),
+                        bfd: peer.bfd.clone(),
+                        is_multihop: peer.is_multihop,
+                        routes: Arc::clone(&peer.routes),
+                        stop: None,
+                    },
+                    restarting,
+                ),
+                Err(why) => self.refuse(name, why),
+            }
+        }
+        let running = &self.running;
+        self.statuses.send_if_modified(|statuses| {
+            let before = statuses.len();
+            statuses.retain(|name, _| wanted.contains_key(name) || running.contains_key(name));
+            statuses.len() != before
+        });
+    }
+
+    fn order(&mut self, name: &str, order: Order, restarting: bool) {
+        if let Some(running) = self.running.get(name) {
+            running.orders.send_if_modified(|former| {
+                // One that is ending ends first; the peer is begun anew after that.
+                let changed = former.stop.is_none() && *former != order;
+                if changed {
+                    *former = order;
+                }
+                changed
+            });
+            return;
+        }
+        let (accept, incoming) = mpsc::channel(BACKLOG);
+        let metrics = self.metrics.of_peer(&order.spec);
+        let monitor = self.bfd.monitor(name, metrics.label.clone());
+        let (orders, ordered) = watch::channel(order);
+        let ports = peer::Ports {
+            name: name.to_owned(),
+            orders: ordered,
+            incoming,
+            statuses: self.statuses.clone(),
+            metrics,
+            monitor,
+            restarting,
+        };
+        self.running.insert(name.to_owned(), Running { orders, incoming: accept });
+        self.tasks.spawn(async move {
+            let name = ports.name.clone();
+            peer::run(ports).await;
+            name
+        });
+    }
+
+    /// Gives a connection that a router opened to its peer; that of a stranger is closed.
+    fn accept(&self, stream: TcpStream) {
+        let Ok(from) = stream.peer_addr() else { return };
+        let is_its =
+            |running: &&Running| running.orders.borrow().spec.endpoint == Endpoint::Address(from.ip());
+        match self.running.values().find(is_its) {
+            // A router that connects again and again is heard once in a while.
+            Some(running) => drop(running.incoming.try_send(stream)),
+            None => tracing::debug!(%from, "connection of a stranger closed"),
+        }
+    }
+
+    /// A peer that can have no session.
+    fn refuse(&self, name: &str, why: &str) {
+        if self.running.contains_key(name) {
+            return;
+        }
+        let is_news = self.statuses.send_if_modified(|statuses| {
+            let known = statuses.get(name).and_then(|status| status.last_error.as_deref());
+            let is_news = known != Some(why);
+            if is_news {
+                statuses.insert(name.to_owned(), Status::idle(Some(why.to_owned())));
+            }
+            is_news
+        });
+        if is_news {
+            tracing::warn!(peer = name, error = why, "no BGP session");
+        }
+    }
+
+    fn ended(&mut self, name: &str) {
+        self.running.remove(name);
+        self.statuses.send_modify(|statuses| drop(statuses.remove(name)));
+    }
+
+    fn stop_all(&self, how: &Stop) {
+        for running in self.running.values() {
+            stop(&running.orders, how);
+        }
+    }
+}
+
+fn stop(orders: &watch::Sender<Order>, how: &Stop) {
+    orders.send_if_modified(|order| {
+        let changed = order.stop.as_ref() != Some(how);
+        order.stop = Some(how.clone());
+        changed
+    });
+}

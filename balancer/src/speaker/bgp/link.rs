@@ -1,0 +1,284 @@
+//! TCP connections with a router: how they are opened, and what goes over them.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context;
+use ipnet::IpNet;
+use metallb_proto::bgp::NextHops;
+use nix::ifaddrs::getifaddrs;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::spec::{Spec, Ttl};
+use crate::speaker::sys;
+
+/// Longest time in which a connection that ends sends what is left and hears the router close it too.
+const LINGER: Duration = Duration::from_secs(1);
+/// TTL of all packets under GTSM (RFC 5082 §3).
+const MOST_HOPS: u8 = 255;
+/// Internetwork Control: BGP is not the traffic to be dropped first (RFC 4271 appendix E).
+const PRECEDENCE: u32 = 0xc0;
+
+/// A socket with all that is set before the connection: `router` is the other end, `bound` the address of this one.
+///
+/// # Errors
+/// What could not be set, and why.
+pub(super) fn socket(spec: &Spec, router: SocketAddr, bound: Option<SocketAddr>) -> anyhow::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(router), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    let is_v4 = router.is_ipv4();
+    if is_v4 {
+        socket.set_tos_v4(PRECEDENCE)?;
+    } else {
+        socket.set_only_v6(true)?;
+        socket.set_tclass_v6(PRECEDENCE)?;
+    }
+    if let Some(device) = &spec.device {
+        socket.bind_device(Some(device.as_bytes())).with_context(|| format!("cannot bind to {device:?}"))?;
+    }
+    set_ttl(&socket, is_v4, spec.ttl)?;
+    if let Some(password) = &spec.password {
+        sys::set_md5_key(&socket, &router.into(), password.bytes()).context("cannot set the password")?;
+    }
+    if let Some(bound) = bound {
+        socket.bind(&bound.into()).with_context(|| format!("cannot bind source address {}", bound.ip()))?;
+    }
+    Ok(socket)
+}
+
+/// Opens a connection.
+///
+/// # Errors
+/// Why there is none, for people.
+pub(super) async fn dial(spec: &Spec, router: SocketAddr) -> anyhow::Result<TcpStream> {
+    let source = spec.source.map(|source| SocketAddr::new(source, 0));
+    let socket = socket(spec, router, source)?;
+    let stream = TcpSocket::from_std_stream(socket.into()).connect(router).await;
+    stream.with_context(|| format!("cannot connect to {router}"))
+}
+
+/// Addresses of this end that routes may lead to over a connection: its own, and one of the other family of the same
+/// interface. The link-local one is named only to a router on the same link (RFC 2545 §3).
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn next_hops(stream: &TcpStream) -> io::Result<NextHops> {
+    let (local, router) = (stream.local_addr()?.ip(), stream.peer_addr()?.ip());
+    let addresses = interface_addresses()?;
+    Ok(choose_next_hops(local, router, &addresses))
+}
+
+/// An address of an interface of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct InterfaceAddress {
+    interface: String,
+    network: IpNet,
+}
+
+fn choose_next_hops(local: IpAddr, router: IpAddr, addresses: &[InterfaceAddress]) -> NextHops {
+    let (local, router) = (local.to_canonical(), router.to_canonical());
+    let own = addresses.iter().find(|address| address.network.addr() == local);
+    let beside: Vec<&IpNet> = addresses
+        .iter()
+        .filter(|address| own.is_some_and(|own| own.interface == address.interface))
+        .map(|address| &address.network)
+        .collect();
+    let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    // The address of the connection itself comes before others of its interface.
+    let candidates = || [local].into_iter().chain(beside.iter().map(|network| network.addr()));
+    let on_link = is_link_local(&router)
+        || beside.iter().any(|network| network.contains(&router) && !is_link_local(&network.addr()));
+    let v6 = |address: IpAddr| match address {
+        IpAddr::V6(v6) => Some(v6),
+        IpAddr::V4(_) => None,
+    };
+    NextHops {
+        v4: candidates().find_map(|address| match address {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        }),
+        v6: candidates().filter(|address| !is_link_local(address)).find_map(v6),
+        link_local: candidates().filter(is_link_local).find_map(v6).filter(|_| on_link),
+    }
+}
+
+fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
+    let found = getifaddrs()?.filter_map(|found| {
+        let (address, mask) = (found.address?, found.netmask?);
+        let network = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(v4), _) => IpNet::with_netmask(v4.ip().into(), mask.as_sockaddr_in()?.ip().into()),
+            (_, Some(v6)) => IpNet::with_netmask(v6.ip().into(), mask.as_sockaddr_in6()?.ip().into()),
+            _ => return None,
+        };
+        Some(InterfaceAddress { interface: found.interface_name, network: network.ok()? })
+    });
+    Ok(found.collect())
+}
+
+/// A connection, and what waits to be sent over it.
+pub(super) struct Link {
+    stream: TcpStream,
+    queue: Vec<u8>,
+    /// How much of the queue was handed to the kernel.
+    sent: usize,
+}
+
+/// What happened on a connection.
+#[derive(Debug)]
+pub(super) enum Ready {
+    /// All that waited was handed to the kernel.
+    Flushed,
+    /// There may be something to read.
+    Readable,
+    /// It broke.
+    Broken(io::Error),
+}
+
+impl Link {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        // A KEEPALIVE must not wait for the acknowledgement of an UPDATE. Without it the session stands all the same.
+        let _ = stream.set_nodelay(true);
+        Self { stream, queue: Vec::new(), sent: 0 }
+    }
+
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.queue.extend_from_slice(bytes);
+    }
+
+    /// Hands what waits to the kernel, as far as it takes it; returns whether nothing waits any more.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub(super) fn write(&mut self) -> io::Result<bool> {
+        while let Some(rest @ [_, ..]) = self.queue.get(self.sent..) {
+            match self.stream.try_write(rest) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        self.queue.clear();
+        self.sent = 0;
+        Ok(true)
+    }
+
+    /// Reads what is there; 0 when the router has closed the connection.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there, or when the connection broke.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.try_read(buffer)
+    }
+
+    /// Waits until something can be done. Nothing is lost when this is given up.
+    pub(super) async fn ready(&mut self) -> Ready {
+        loop {
+            let waits = !self.queue.is_empty();
+            let interest = if waits { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            match self.stream.ready(interest).await {
+                Err(error) => return Ready::Broken(error),
+                Ok(ready) if ready.is_readable() || ready.is_read_closed() => return Ready::Readable,
+                Ok(_) => match self.write() {
+                    Ok(true) => return Ready::Flushed,
+                    Ok(false) => {}
+                    Err(error) => return Ready::Broken(error),
+                },
+            }
+        }
+    }
+
+    /// Sends what is left, for a short time, and closes. The router's side is read until its end, since unread bytes
+    /// would turn the end into a reset, which can cost the last message.
+    pub(super) async fn close(mut self) {
+        let ending = async {
+            let rest = self.queue.split_off(self.sent);
+            self.stream.write_all(&rest).await?;
+            self.stream.shutdown().await?;
+            let mut buffer = [0; 4096];
+            loop {
+                self.stream.readable().await?;
+                match self.stream.try_read(&mut buffer) {
+                    Ok(0) => return io::Result::Ok(()),
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                    _ => {}
+                }
+            }
+        };
+        if !matches!(tokio::time::timeout(LINGER, ending).await, Ok(Ok(()))) {
+            tracing::debug!("connection ended before the router closed it");
+        }
+    }
+}
+
+/// Sets on a connection that the router opened what its listener cannot know.
+///
+/// # Errors
+/// What could not be set, and why.
+pub(super) fn adopt(spec: &Spec, stream: &TcpStream) -> anyhow::Result<()> {
+    set_ttl(&SockRef::from(stream), stream.peer_addr()?.is_ipv4(), spec.ttl)
+}
+
+fn set_ttl(socket: &Socket, is_v4: bool, ttl: Ttl) -> anyhow::Result<()> {
+    let ttl = match ttl {
+        Ttl::Default => return Ok(()),
+        Ttl::OneHop => 1,
+        Ttl::Security { hops } => {
+            let least = (MOST_HOPS - hops).saturating_add(1);
+            sys::set_minimum_ttl(socket, is_v4, least).context("cannot set the least TTL")?;
+            u32::from(MOST_HOPS)
+        }
+    };
+    let set = if is_v4 { socket.set_ttl_v4(ttl) } else { socket.set_unicast_hops_v6(ttl) };
+    set.context("cannot set the TTL")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(list: &[(&str, &str)]) -> Vec<InterfaceAddress> {
+        let parse = |(interface, network): &(&str, &str)| InterfaceAddress {
+            interface: (*interface).to_owned(),
+            network: network.parse().unwrap(),
+        };
+        list.iter().map(parse).collect()
+    }
+
+    fn hops(v4: &str, v6: &str, link_local: &str) -> NextHops {
+        NextHops { v4: v4.parse().ok(), v6: v6.parse().ok(), link_local: link_local.parse().ok() }
+    }
+
+    #[test]
+    fn routes_lead_to_the_connection_and_to_the_other_family_of_its_interface() {
+        let node = addresses(&[
+            ("lo", "127.0.0.1/8"),
+            ("eth0", "192.0.2.11/24"),
+            ("eth0", "192.0.2.12/24"),
+            ("eth0", "fe80::11/64"),
+            ("eth0", "2001:db8::11/64"),
+            ("eth1", "198.51.100.1/24"),
+            ("eth1", "fe80::99/64"),
+        ]);
+        let all = hops("192.0.2.11", "2001:db8::11", "fe80::11");
+        for (local, router, want) in [
+            ("192.0.2.11", "192.0.2.1", all),
+            ("192.0.2.12", "192.0.2.1", hops("192.0.2.12", "2001:db8::11", "fe80::11")),
+            ("2001:db8::11", "2001:db8::1", all),
+            ("fe80::11", "fe80::1", all),
+            ("::ffff:192.0.2.11", "::ffff:192.0.2.1", all),
+            ("192.0.2.11", "203.0.113.1", hops("192.0.2.11", "2001:db8::11", "")),
+            ("198.51.100.1", "198.51.100.2", hops("198.51.100.1", "", "fe80::99")),
+            ("203.0.113.7", "203.0.113.1", hops("203.0.113.7", "", "")),
+        ] {
+            let found = choose_next_hops(local.parse().unwrap(), router.parse().unwrap(), &node);
+            assert_eq!(found, want, "{local} to {router}");
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! One peer: drives its session over TCP, one session after another as its settings change.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{SocketAddr, SocketAddrV6};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures::future::{BoxFuture, FutureExt};
+use jiff::Timestamp;
+use metallb_core::config::{BfdProfile, Endpoint};
+use metallb_proto::bfd;
+use metallb_proto::bgp::{Action, Agreed, Event, Report, Routes, Session, Side, State, Stop};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::bfd::{Monitor, Reach};
+use super::link::{self, Link, Ready};
+use super::metrics::PeerMetrics;
+use super::spec::Spec;
+use super::{neighbor, rival};
+use crate::speaker::sleep_until;
+
+/// Read at once from a connection.
+const CHUNK: usize = 65_536;
+
+/// Longest wait for a router to be found on an interface: less than an attempt may take.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// What a peer's task is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    pub(super) spec: Arc<Spec>,
+    pub(super) bfd: Option<BfdProfile>,
+    pub(super) is_multihop: bool,
+    pub(super) routes: Arc<Routes>,
+    /// How the peer is to end.
+    pub(super) stop: Option<Stop>,
+}
+
+/// State of a peer's session, for people and programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Status {
+    pub(crate) state: State,
+    /// Since when the session stands, or does not.
+    pub(crate) since: Timestamp,
+    /// Why the last session or attempt ended.
+    pub(crate) last_error: Option<String>,
+    /// What the two ends agreed on, while the session stands.
+    pub(crate) agreed: Option<Agreed>,
+    /// Prefixes that the router holds.
+    pub(crate) prefixes: usize,
+    /// State of the BFD session, where there is one.
+    pub(crate) bfd: Option<bfd::State>,
+    /// Why there is none in spite of a BFDProfile.
+    pub(crate) bfd_error: Option<String>,
+}
+
+impl Status {
+    /// A peer that has no session yet, and why.
+    pub(super) fn idle(last_error: Option<String>) -> Self {
+        Self {
+            state: State::Idle,
+            since: Timestamp::now(),
+            last_error,
+            agreed: None,
+            prefixes: 0,
+            bfd: None,
+            bfd_error: None,
+        }
+    }
+}
+
+/// By name of the BGPPeer.
+pub(crate) type Statuses = BTreeMap<String, Status>;
+
+/// What connects a peer's task to the rest.
+pub(super) struct Ports {
+    pub(super) name: String,
+    pub(super) orders: watch::Receiver<Order>,
+    /// Connections that the router opened.
+    pub(super) incoming: mpsc::Receiver<TcpStream>,
+    pub(super) statuses: watch::Sender<Statuses>,
+    pub(super) metrics: PeerMetrics,
+    pub(super) monitor: Monitor,
+    /// Whether the speaker was started anew: the first session says so (RFC 4724 §3).
+    pub(super) restarting: bool,
+}
+
+/// Runs until the peer is told to stop.
+pub(super) async fn run(mut ports: Ports) {
+    loop {
+        let order = ports.orders.borrow_and_update().clone();
+        if order.stop.is_some() {
+            break;
+        }
+        let restarting = std::mem::take(&mut ports.restarting);
+        Driver::new(order, restarting).run(&mut ports).await;
+    }
+    ports.monitor.shut().await;
+}
+
+/// What a session is driven by.
+enum Input {
+    Order(Order),
+    /// Nobody gives orders any more.
+    Abandoned,
+    Dialed(anyhow::Result<TcpStream>),
+    Accepted(TcpStream),
+    Ready(Side, Ready),
+    Bfd {
+        has_failed: bool,
+    },
+    Timeout,
+}
+
+type Dialing = BoxFuture<'static, anyhow::Result<TcpStream>>;
+
+/// Drives one session.
+struct Driver {
+    order: Order,
+    session: Session,
+    dialing: Option<Dialing>,
+    outgoing: Option<Link>,
+    incoming: Option<Link>,
+    /// Where the router is, for one that is known by an interface, and the task that looks for it.
+    neighbor: Option<(watch::Receiver<Option<SocketAddrV6>>, JoinSet<()>)>,
+    closing: JoinSet<()>,
+    buffer: Vec<u8>,
+    /// Whether the session was told to stop.
+    stopping: Option<Stop>,
+    has_ended: bool,
+    status: Status,
+}
+
+impl Driver {
+    fn new(order: Order, restarting: bool) -> Self {
+        let mut settings = order.spec.settings.clone();
+        settings.seed = rand::random();
+        if let Some(restart) = &mut settings.graceful_restart {
+            restart.restarting = restarting && restart.preserved;
+        }
+        Self {
+            session: Session::new(settings),
+            neighbor: neighbor(&order.spec),
+            order,
+            dialing: None,
+            outgoing: None,
+            incoming: None,
+            closing: JoinSet::new(),
+            buffer: vec![0; CHUNK],
+            stopping: None,
+            has_ended: false,
+            status: Status::idle(None),
+        }
+    }
+
+    async fn run(mut self, ports: &mut Ports) {
+        if let Some(former) = ports.statuses.borrow().get(&ports.name) {
+            self.status = former.clone();
+        }
+        ports.monitor.configure(self.order.bfd.as_ref());
+        ports.metrics.begin(&self.order.spec);
+        self.handle(ports, Event::Start);
+        self.handle(ports, Event::Routes(Arc::clone(&self.order.routes)));
+        while !self.has_ended {
+            let input = self.next(ports).await;
+            self.take(ports, input).await;
+        }
+        while self.closing.join_next().await.is_some() {}
+    }
+
+    async fn next(&mut self, ports: &mut Ports) -> Input {
+        let deadline = self.session.deadline();
+        tokio::select! {
+            changed = ports.orders.changed() => match changed {
+                Ok(()) => Input::Order(ports.orders.borrow_and_update().clone()),
+                Err(_) => Input::Abandoned,
+            },
+            has_failed = ports.monitor.changed() => Input::Bfd { has_failed },
+            result = dialed(&mut self.dialing) => Input::Dialed(result),
+            ready = ready(&mut self.outgoing) => Input::Ready(Side::Outgoing, ready),
+            ready = ready(&mut self.incoming) => Input::Ready(Side::Incoming, ready),
+            Some(stream) = ports.incoming.recv() => Input::Accepted(stream),
+            Some(_) = self.closing.join_next(), if !self.closing.is_empty() => Input::Timeout,
+            () = sleep_until(deadline) => Input::Timeout,
+        }
+    }
+
+    async fn take(&mut self, ports: &mut Ports, input: Input) {
+        match input {
+            Input::Order(order) => self.obey(ports, order).await,
+            Input::Abandoned => self.stop(ports, Stop::Reset).await,
+            Input::Dialed(result) => {
+                self.dialing = None;
+                match result {
+                    Ok(stream) => self.connected(ports, Side::Outgoing, stream),
+                    Err(error) => {
+                        let reason = format!("{error:#}");
+                        self.handle(ports, Event::Closed { side: Side::Outgoing, reason: &reason });
+                    }
+                }
+            }
+            Input::Accepted(stream) => match link::adopt(&self.order.spec, &stream) {
+                Ok(()) => self.connected(ports, Side::Incoming, stream),
+                Err(error) => {
+                    tracing::warn!(peer = ports.name, error = format!("{error:#}"), "connection refused");
+                }
+            },
+            Input::Ready(side, ready) => self.ready(ports, side, ready),
+            Input::Bfd { has_failed: true } => self.handle(ports, Event::BfdDown),
+            Input::Bfd { has_failed: false } => self.tell(ports),
+            Input::Timeout => self.handle(ports, Event::Timeout),
+        }
+    }
+
+    async fn obey(&mut self, ports: &mut Ports, order: Order) {
+        let former = std::mem::replace(&mut self.order, order);
+        if let Some(stop) = self.order.stop.clone() {
+            self.stop(ports, stop).await;
+        } else if self.order.spec != former.spec {
+            self.stop(ports, Stop::Reset).await;
+        } else {
+            ports.monitor.configure(self.order.bfd.as_ref());
+            if !Arc::ptr_eq(&former.routes, &self.order.routes) {
+                self.handle(ports, Event::Routes(Arc::clone(&self.order.routes)));
+            }
+        }
+    }
+
+    async fn stop(&mut self, ports: &mut Ports, stop: Stop) {
+        if self.stopping.as_ref() == Some(&stop) {
+            return;
+        }
+        if let Stop::Restart { .. } = stop {
+            // The router must not take the silence that follows for a broken path (RFC 5882 §4.3).
+            ports.monitor.shut().await;
+        }
+        self.stopping = Some(stop.clone());
+        self.handle(ports, Event::Stop(stop));
+    }
+
+    fn connected(&mut self, ports: &mut Ports, side: Side, stream: TcpStream) {
+        let next_hops = link::next_hops(&stream).unwrap_or_else(|error| {
+            tracing::warn!(peer = ports.name, %error, "addresses of this node cannot be read");
+            Default::default()
+        });
+        // An earlier connection of the same side gives way, and its end is no news to the session.
+        if let Some(former) = self.slot(side).replace(Link::new(stream)) {
+            self.closing.spawn(former.close());
+        }
+        self.handle(ports, Event::Connected { side, next_hops });
+    }
+
+    fn ready(&mut self, ports: &mut Ports, side: Side, ready: Ready) {
+        let read = match ready {
+            Ready::Flushed => return self.handle(ports, Event::Flushed(side)),
+            Ready::Broken(error) => Err(error),
+            Ready::Readable => {
+                let mut buffer = std::mem::take(&mut self.buffer);
+                let read = self.slot(side).as_ref().map_or(Ok(0), |link| link.read(&mut buffer));
+                if let Ok(count @ 1..) = read {
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    self.handle(ports, Event::Received { side, bytes });
+                }
+                self.buffer = buffer;
+                read
+            }
+        };
+        let reason = match read {
+            Ok(1..) => return,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+            Ok(_) => "the router closed the connection".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        self.broken(ports, side, &reason);
+    }
+
+    fn broken(&mut self, ports: &mut Ports, side: Side, reason: &str) {
+        if self.slot(side).take().is_some() {
+            self.handle(ports, Event::Closed { side, reason });
+        }
+    }
+
+    fn slot(&mut self, side: Side) -> &mut Option<Link> {
+        match side {
+            Side::Outgoing => &mut self.outgoing,
+            Side::Incoming => &mut self.incoming,
+        }
+    }
+
+    /// Lets the session handle an event, does what it wants done, and tells it what came of that.
+    fn handle(&mut self, ports: &mut Ports, event: Event<'_>) {
+        let mut actions = VecDeque::from(self.session.handle(Instant::now(), event));
+        loop {
+            while let Some(action) = actions.pop_front() {
+                self.act(ports, action);
+            }
+            for side in [Side::Outgoing, Side::Incoming] {
+                let Some(link) = self.slot(side) else { continue };
+                let event = match link.write() {
+                    Ok(true) => Event::Flushed(side),
+                    Ok(false) => continue,
+                    Err(error) => {
+                        *self.slot(side) = None;
+                        let reason = error.to_string();
+                        actions.extend(
+                            self.session.handle(Instant::now(), Event::Closed { side, reason: &reason }),
+                        );
+                        continue;
+                    }
+                };
+                actions.extend(self.session.handle(Instant::now(), event));
+            }
+            if actions.is_empty() {
+                break;
+            }
+        }
+        self.tell(ports);
+    }
+
+    fn act(&mut self, ports: &mut Ports, action: Action) {
+        match action {
+            Action::Connect => {
+                let neighbor = self.neighbor.as_ref().map(|(router, _)| router.clone());
+                self.dialing = Some(dial(Arc::clone(&self.order.spec), neighbor).boxed());
+            }
+            Action::Send { side, bytes } => {
+                if let Some(link) = self.slot(side) {
+                    link.push(&bytes);
+                }
+            }
+            Action::Close(side) => {
+                if let Some(link) = self.slot(side).take() {
+                    self.closing.spawn(link.close());
+                } else if side == Side::Outgoing {
+                    self.dialing = None;
+                }
+            }
+            Action::Report(report) => self.learn(ports, report),
+        }
+    }
+
+    fn learn(&mut self, ports: &mut Ports, report: Report) {
+        let peer = &ports.name;
+        match report {
+            Report::State(state) => {
+                tracing::debug!(peer, %state, "session");
+                self.status.state = state;
+            }
+            Report::Established(agreed) => {
+                tracing::info!(event = "sessionUp", peer, router = %agreed.remote_id, "BGP session established");
+                let families = agreed.families.len();
+                tracing::debug!(peer, families, hold_time = agreed.hold_time.as_secs(), "agreed");
+                self.status.agreed = Some(agreed);
+                self.status.since = Timestamp::now();
+                self.watch_path(ports);
+            }
+            Report::Down(down) => {
+                let error = down.to_string();
+                if self.session.agreed().is_none() && self.status.agreed.take().is_some() {
+                    self.status.since = Timestamp::now();
+                    tracing::warn!(event = "sessionDown", peer, error, "BGP session lost");
+                } else if self.status.last_error.as_ref() != Some(&error) {
+                    tracing::warn!(event = "sessionFailed", peer, error, "no BGP session");
+                }
+                self.status.last_error = Some(error);
+            }
+            Report::Malformed(problem) => {
+                tracing::warn!(peer, problem, "the router sent an UPDATE that is wrong");
+            }
+            Report::Stopped => self.has_ended = true,
+        }
+    }
+
+    /// Lets BFD watch the path that the connection takes.
+    fn watch_path(&mut self, ports: &mut Ports) {
+        let link = [&self.outgoing, &self.incoming].into_iter().flatten().next();
+        let ends =
+            link.and_then(|link| Some((link.stream().local_addr().ok()?, link.stream().peer_addr().ok()?)));
+        if let Some((local, router)) = ends {
+            let device = self.order.spec.device.clone();
+            ports.monitor.watch(Reach { local, router, device, is_multihop: self.order.is_multihop });
+        }
+    }
+
+    /// Publishes what changed.
+    fn tell(&mut self, ports: &mut Ports) {
+        self.status.prefixes = self.session.advertised();
+        self.status.bfd = ports.monitor.state();
+        self.status.bfd_error = ports.monitor.problem();
+        ports.metrics.session(&self.session);
+        ports.statuses.send_if_modified(|statuses| {
+            let is_news = statuses.get(&ports.name) != Some(&self.status);
+            if is_news {
+                statuses.insert(ports.name.clone(), self.status.clone());
+            }
+            is_news
+        });
+    }
+}
+
+/// Looks for the router of a peer that is known by an interface.
+fn neighbor(spec: &Spec) -> Option<(watch::Receiver<Option<SocketAddrV6>>, JoinSet<()>)> {
+    let Endpoint::Interface(interface) = &spec.endpoint else { return None };
+    let (found, router) = watch::channel(None);
+    let mut task = JoinSet::new();
+    task.spawn(neighbor::follow(interface.clone(), found));
+    Some((router, task))
+}
+
+async fn ready(link: &mut Option<Link>) -> Ready {
+    match link {
+        Some(link) => link.ready().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn dialed(dialing: &mut Option<Dialing>) -> anyhow::Result<TcpStream> {
+    match dialing {
+        Some(dialing) => dialing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn dial(
+    spec: Arc<Spec>,
+    mut neighbor: Option<watch::Receiver<Option<SocketAddrV6>>>,
+) -> anyhow::Result<TcpStream> {
+    let router = match (&spec.endpoint, &mut neighbor) {
+        (Endpoint::Address(address), _) => SocketAddr::new(*address, spec.port),
+        (Endpoint::Interface(interface), Some(neighbor)) => {
+            let found = tokio::time::timeout(PATIENCE, neighbor.wait_for(Option::is_some)).await;
+            let found = found.ok().and_then(Result::ok).and_then(|found| *found);
+            let mut found =
+                found.with_context(|| format!("no router advertises itself on interface {interface:?}"))?;
+            found.set_port(spec.port);
+            found.into()
+        }
+        (Endpoint::Interface(interface), None) => {
+            anyhow::bail!("nobody looks for the router on {interface:?}")
+        }
+    };
+    if let Some(other) = rival::session_with(router).context("connections of this node cannot be read")? {
+        anyhow::bail!(
+            "Conflict: another BGP speaker on this node has a session with this router ({other}); this one stays closed"
+        );
+    }
+    link::dial(&spec, router).await
+}

@@ -1,0 +1,291 @@
+//! What is told in the cluster about BGP: a ServiceBGPStatus for each Service that this node announces, a
+//! BGPSessionState for each peer, and an Event when a session comes up or goes down.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use metallb_api::names::{
+    BGP_STATUS_GENERATE_NAME, LABEL_SESSION_NODE, LABEL_SESSION_PEER, LABEL_SESSION_VRF, LABEL_STATUS_NODE,
+    LABEL_STATUS_SERVICE_NAME, LABEL_STATUS_SERVICE_NAMESPACE,
+};
+use metallb_api::{
+    BGPSessionState, BGPSessionStateSpec, BGPSessionStateStatus, ServiceBGPStatus, ServiceBGPStatusSpec,
+    ServiceBGPStatusStatus,
+};
+use metallb_core::config::Endpoint;
+use metallb_proto::bfd;
+use metallb_proto::bgp::Agreed;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::keeper::{Keeper, Kept, Labels, in_time};
+use super::peer::{Status, Statuses};
+use super::spec::Wanted;
+use crate::speaker::report::Settings;
+
+/// Who writes, in Events.
+const COMPONENT: &str = "metallb-speaker";
+/// Pause after a write, so that changes meanwhile fall together.
+const CALM: Duration = Duration::from_secs(1);
+/// Pause before what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// What frr-k8s writes where there is no BFD.
+const NO_BFD: &str = "N/A";
+
+/// What is told is made from.
+#[derive(Clone)]
+pub(crate) struct Sources {
+    pub(crate) wanted: watch::Receiver<Option<Arc<Wanted>>>,
+    pub(crate) statuses: watch::Receiver<Statuses>,
+}
+
+impl Kept for ServiceBGPStatus {
+    const NODE: &'static str = LABEL_STATUS_NODE;
+    const LABELS: &'static [&'static str] =
+        &[LABEL_STATUS_NODE, LABEL_STATUS_SERVICE_NAME, LABEL_STATUS_SERVICE_NAMESPACE];
+    const GENERATE_NAME: &'static str = BGP_STATUS_GENERATE_NAME;
+
+    fn empty(metadata: ObjectMeta) -> Self {
+        Self { metadata, spec: ServiceBGPStatusSpec::default(), status: None }
+    }
+}
+
+impl Kept for BGPSessionState {
+    const NODE: &'static str = LABEL_SESSION_NODE;
+    const LABELS: &'static [&'static str] = &[LABEL_SESSION_NODE, LABEL_SESSION_PEER, LABEL_SESSION_VRF];
+    const GENERATE_NAME: &'static str = "bgp-";
+
+    fn empty(metadata: ObjectMeta) -> Self {
+        Self { metadata, spec: BGPSessionStateSpec::default(), status: None }
+    }
+}
+
+/// Reports until `cancel`. What cannot be written is logged and tried again: announcing does not depend on it.
+///
+/// # Errors
+/// When the plans or a watch end.
+pub(crate) async fn run(
+    client: Client,
+    settings: Settings,
+    sources: Sources,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let node = settings.node.clone();
+    let services =
+        keep::<ServiceBGPStatus, _>(&client, &settings, sources.clone(), |wanted, _| services(&node, wanted));
+    let sessions = keep::<BGPSessionState, _>(&client, &settings, sources.clone(), |wanted, statuses| {
+        sessions(&node, wanted, statuses)
+    });
+    let events = tell(&client, &settings, sources.statuses);
+    tokio::select! {
+        () = cancel.cancelled() => Ok(()),
+        ended = services => ended,
+        ended = sessions => ended,
+        ended = events => ended,
+    }
+}
+
+async fn keep<K, S>(
+    client: &Client,
+    settings: &Settings,
+    mut sources: Sources,
+    derive: impl Fn(&Wanted, &Statuses) -> BTreeMap<Labels, S>,
+) -> anyhow::Result<()>
+where
+    K: Kept,
+    S: serde::Serialize,
+{
+    let mut keeper = Keeper::<K>::new(client, settings);
+    let mut changes = std::pin::pin!(keeper.changes());
+    loop {
+        let wanted = sources.wanted.borrow_and_update().clone();
+        let statuses = sources.statuses.borrow_and_update().clone();
+        let mut pause = None;
+        if let Some(wanted) = wanted {
+            match keeper.keep(&derive(&wanted, &statuses)).await {
+                Ok(false) => {}
+                Ok(true) => tokio::time::sleep(CALM).await,
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "status of BGP not written");
+                    pause = Some(RETRY);
+                }
+            }
+        }
+        tokio::select! {
+            changed = sources.wanted.changed() => changed.context("the plans ended")?,
+            changed = sources.statuses.changed() => changed.context("the sessions ended")?,
+            change = changes.next() => keeper.learn(change.context("a watch ended")?),
+            () = wait(pause) => {}
+        }
+    }
+}
+
+async fn wait(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn services(node: &str, wanted: &Wanted) -> BTreeMap<Labels, ServiceBGPStatusStatus> {
+    let status = |peers: &BTreeSet<String>, namespace: &str, name: &str| ServiceBGPStatusStatus {
+        node: Some(node.to_owned()),
+        service_name: Some(name.to_owned()),
+        service_namespace: Some(namespace.to_owned()),
+        peers: peers.iter().cloned().collect(),
+    };
+    let told = wanted.services.iter().map(|(key, peers)| {
+        let (namespace, name) = (key.namespace(), key.name());
+        let labels = [
+            (LABEL_STATUS_NODE, node.to_owned()),
+            (LABEL_STATUS_SERVICE_NAME, name.to_owned()),
+            (LABEL_STATUS_SERVICE_NAMESPACE, namespace.to_owned()),
+        ];
+        (labels.into(), status(peers, namespace, name))
+    });
+    told.collect()
+}
+
+fn sessions(node: &str, wanted: &Wanted, statuses: &Statuses) -> BTreeMap<Labels, BGPSessionStateStatus> {
+    let mut told = BTreeMap::new();
+    for (name, peer) in &wanted.peers {
+        let Some(status) = statuses.get(name) else { continue };
+        let router = match &peer.endpoint {
+            Endpoint::Address(address) => address.to_string(),
+            Endpoint::Interface(interface) => interface.clone(),
+        };
+        let vrf = peer.vrf.clone().unwrap_or_default();
+        let labels = [
+            (LABEL_SESSION_NODE, node.to_owned()),
+            // A colon has no place in the value of a label.
+            (LABEL_SESSION_PEER, router.replace(':', "-")),
+            (LABEL_SESSION_VRF, vrf.clone()),
+        ];
+        // Two peers of one router: the first by name has the session.
+        told.entry(labels.into()).or_insert_with(|| session(node, name, router, vrf, status));
+    }
+    told
+}
+
+fn session(node: &str, name: &str, router: String, vrf: String, status: &Status) -> BGPSessionStateStatus {
+    let bfd = match status.bfd {
+        None => NO_BFD,
+        Some(bfd::State::Up) => "up",
+        Some(bfd::State::Down) => "down",
+        Some(bfd::State::Init) => "init",
+        Some(bfd::State::AdminDown) => "admin down",
+    };
+    let errors = status.last_error.iter().chain(&status.bfd_error);
+    let errors: Vec<&str> = errors.map(String::as_str).collect();
+    BGPSessionStateStatus {
+        bgp_status: Some(status.state.to_string()),
+        bfd_status: Some(bfd.to_owned()),
+        node: Some(node.to_owned()),
+        peer: Some(router),
+        vrf: Some(vrf).filter(|vrf| !vrf.is_empty()),
+        peer_name: Some(name.to_owned()),
+        since: Some(status.since.to_string()),
+        last_error: Some(errors.join("; ")).filter(|errors| !errors.is_empty()),
+        capabilities: status.agreed.as_ref().map(capabilities).unwrap_or_default(),
+        prefixes_sent: i64::try_from(status.prefixes).ok(),
+    }
+}
+
+/// In the words of the RFCs.
+fn capabilities(agreed: &Agreed) -> Vec<String> {
+    let families = agreed.families.iter().map(|family| format!("{family} unicast"));
+    let others = [
+        (agreed.four_octet_asn, "four-octet AS"),
+        (agreed.extended_messages, "extended messages"),
+        (agreed.route_refresh, "route refresh"),
+        (agreed.enhanced_route_refresh, "enhanced route refresh"),
+        (agreed.extended_next_hop, "extended next hop"),
+        (agreed.graceful_restart.is_some(), "graceful restart"),
+        (
+            agreed.graceful_restart.as_ref().is_some_and(|restart| restart.notifications),
+            "graceful notification",
+        ),
+    ];
+    families
+        .chain(others.into_iter().filter(|(agreed, _)| *agreed).map(|(_, name)| name.to_owned()))
+        .collect()
+}
+
+/// Tells each coming and going of a session as an Event of its BGPPeer.
+async fn tell(
+    client: &Client,
+    settings: &Settings,
+    mut statuses: watch::Receiver<Statuses>,
+) -> anyhow::Result<()> {
+    let api: Api<Event> = Api::namespaced(client.clone(), &settings.namespace);
+    let mut up: BTreeMap<String, bool> = BTreeMap::new();
+    loop {
+        statuses.changed().await.context("the sessions ended")?;
+        let now = statuses.borrow_and_update().clone();
+        for (name, status) in &now {
+            let is_up = status.agreed.is_some();
+            if up.insert(name.clone(), is_up).unwrap_or(false) == is_up {
+                continue;
+            }
+            let event = event(settings, name, status, Timestamp::now());
+            if let Err(error) = in_time(api.create(&PostParams::default(), &event)).await {
+                tracing::warn!(error = format!("{error:#}"), "Event not written");
+            }
+        }
+        up.retain(|name, _| now.contains_key(name));
+    }
+}
+
+fn event(settings: &Settings, peer: &str, status: &Status, now: Timestamp) -> Event {
+    let node = &settings.node;
+    let (reason, kind, message) = match (&status.agreed, &status.last_error) {
+        (Some(agreed), _) => (
+            "SessionUp",
+            "Normal",
+            format!(
+                "node {node:?} has a session with router {} of AS {}",
+                agreed.remote_id, agreed.remote_asn
+            ),
+        ),
+        (None, error) => (
+            "SessionDown",
+            "Warning",
+            format!("node {node:?} lost its session: {}", error.as_deref().unwrap_or("it was ended")),
+        ),
+    };
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{peer}.{:x}", now.as_nanosecond())),
+            namespace: Some(settings.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some("metallb.io/v1beta2".to_owned()),
+            kind: Some("BGPPeer".to_owned()),
+            namespace: Some(settings.namespace.clone()),
+            name: Some(peer.to_owned()),
+            ..ObjectReference::default()
+        },
+        type_: Some(kind.to_owned()),
+        reason: Some(reason.to_owned()),
+        message: Some(message),
+        source: Some(EventSource { component: Some(COMPONENT.to_owned()), host: Some(node.clone()) }),
+        reporting_component: Some(COMPONENT.to_owned()),
+        count: Some(1),
+        first_timestamp: Some(Time(now)),
+        last_timestamp: Some(Time(now)),
+        ..Event::default()
+    }
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

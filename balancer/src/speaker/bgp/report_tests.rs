@@ -1,0 +1,124 @@
+use std::collections::BTreeMap;
+
+use metallb_core::service::ServiceKey;
+use metallb_proto::bgp::{Asn, Family, RouterId, RouterRestart, State};
+
+use super::super::spec::WantedPeer;
+use super::*;
+
+fn peer(endpoint: Endpoint) -> WantedPeer {
+    WantedPeer {
+        endpoint,
+        vrf: Some("red".to_owned()),
+        spec: Err("no reason".to_owned()),
+        bfd: None,
+        is_multihop: false,
+        routes: Arc::default(),
+    }
+}
+
+fn agreed() -> Agreed {
+    Agreed {
+        remote_asn: Asn(64513),
+        remote_id: RouterId([192, 0, 2, 1].into()),
+        internal: false,
+        hold_time: Duration::from_secs(90),
+        keepalive: Duration::from_secs(30),
+        families: [Family::Ipv4, Family::Ipv6].into(),
+        four_octet_asn: true,
+        extended_messages: false,
+        route_refresh: true,
+        enhanced_route_refresh: false,
+        extended_next_hop: false,
+        graceful_restart: Some(RouterRestart {
+            restarting: false,
+            time: Duration::from_secs(120),
+            notifications: true,
+            families: BTreeMap::new(),
+        }),
+    }
+}
+
+fn status() -> Status {
+    Status {
+        state: State::Established,
+        since: "2026-01-01T00:00:00Z".parse().unwrap(),
+        last_error: Some("the router closed the connection".to_owned()),
+        agreed: Some(agreed()),
+        prefixes: 7,
+        bfd: Some(bfd::State::Up),
+        bfd_error: None,
+    }
+}
+
+#[test]
+fn each_service_tells_its_peers_and_each_peer_its_session() {
+    let services = [(ServiceKey::new("shop", "web"), BTreeSet::from(["b".to_owned(), "a".to_owned()]))];
+    let address = Endpoint::Address("2001:db8::1".parse().unwrap());
+    let peers =
+        [("a".to_owned(), peer(address)), ("b".to_owned(), peer(Endpoint::Interface("eth1".to_owned())))];
+    let wanted = Wanted { peers: peers.into(), services: services.into(), problems: vec![] };
+    let status_of_service = ServiceBGPStatusStatus {
+        node: Some("node1".to_owned()),
+        service_name: Some("web".to_owned()),
+        service_namespace: Some("shop".to_owned()),
+        peers: vec!["a".to_owned(), "b".to_owned()],
+    };
+    assert_eq!(super::services("node1", &wanted).into_values().collect::<Vec<_>>(), [status_of_service]);
+
+    let idle = Status { state: State::Idle, agreed: None, bfd: None, prefixes: 0, ..status() };
+    let statuses = [("a".to_owned(), status()), ("b".to_owned(), idle)].into();
+    let told = sessions("node1", &wanted, &statuses);
+    let labels: Vec<_> = told.keys().map(|labels| labels[LABEL_SESSION_PEER].as_str()).collect();
+    assert_eq!(labels, ["2001-db8--1", "eth1"]);
+    let first = BGPSessionStateStatus {
+        bgp_status: Some("Established".to_owned()),
+        bfd_status: Some("up".to_owned()),
+        node: Some("node1".to_owned()),
+        peer: Some("2001:db8::1".to_owned()),
+        vrf: Some("red".to_owned()),
+        peer_name: Some("a".to_owned()),
+        since: Some("2026-01-01T00:00:00Z".to_owned()),
+        last_error: Some("the router closed the connection".to_owned()),
+        capabilities: [
+            "IPv4 unicast",
+            "IPv6 unicast",
+            "four-octet AS",
+            "route refresh",
+            "graceful restart",
+            "graceful notification",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        prefixes_sent: Some(7),
+    };
+    let second = BGPSessionStateStatus {
+        bgp_status: Some("Idle".to_owned()),
+        bfd_status: Some("N/A".to_owned()),
+        peer: Some("eth1".to_owned()),
+        peer_name: Some("b".to_owned()),
+        capabilities: vec![],
+        prefixes_sent: Some(0),
+        ..first.clone()
+    };
+    assert_eq!(told.into_values().collect::<Vec<_>>(), [first, second]);
+}
+
+#[test]
+fn the_coming_and_going_of_a_session_are_events_of_its_peer() {
+    let settings = Settings {
+        namespace: "metallb-system".to_owned(),
+        pod: "speaker-x".to_owned(),
+        node: "node1".to_owned(),
+    };
+    let words = |status: &Status| {
+        let event = event(&settings, "router", status, status.since);
+        (event.reason.unwrap(), event.type_.unwrap(), event.message.unwrap())
+    };
+    let told =
+        |reason: &str, kind: &str, message: &str| (reason.to_owned(), kind.to_owned(), message.to_owned());
+    let up = "node \"node1\" has a session with router 192.0.2.1 of AS 64513";
+    assert_eq!(words(&status()), told("SessionUp", "Normal", up));
+    let down = "node \"node1\" lost its session: the router closed the connection";
+    assert_eq!(words(&Status { agreed: None, ..status() }), told("SessionDown", "Warning", down));
+}

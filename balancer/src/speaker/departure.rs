@@ -1,0 +1,141 @@
+//! How this speaker ends: its successor on the same node follows, or the node gives its addresses away.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client};
+use metallb_core::selector::Labels;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Longest time for asking the API server what the end means.
+const ASK: Duration = Duration::from_secs(1);
+/// Time for the new owners to be heard, after which this speaker answers no more.
+const HAND_OVER: Duration = Duration::from_millis(300);
+
+/// How a speaker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// Its successor on the node follows: no address moves.
+    Restart,
+    /// The node gives up its part: the addresses move first.
+    Leave,
+}
+
+/// What is known of this speaker's node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Home {
+    /// It announces nothing any more: it shuts down, is out of service, excluded by its label or deleted.
+    pub(super) going: bool,
+    /// Its labels.
+    pub(super) labels: Labels,
+}
+
+/// Who this speaker is in the cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) namespace: String,
+    pub(super) pod: String,
+}
+
+/// Waits until the program is `asked` to end, tells how it ends, and ends everything by `cancel` when that is prepared.
+pub(super) async fn run(
+    client: Client,
+    settings: Settings,
+    home: watch::Receiver<Home>,
+    tell: watch::Sender<Option<Departure>>,
+    asked: CancellationToken,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = asked.cancelled() => {}
+        // Another task broke off: the kubelet starts this speaker again.
+        () = cancel.cancelled() => {
+            tell.send_replace(Some(Departure::Restart));
+            return Ok(());
+        }
+    }
+    let home = home.borrow().clone();
+    let daemon_set = async {
+        match tokio::time::timeout(ASK, daemon_set(client, &settings)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot tell whether a successor follows");
+                Workload::Unknown
+            }
+            Err(_) => Workload::Unknown,
+        }
+    };
+    let departure = decide(&home, &daemon_set.await);
+    tracing::info!(event = "departing", ?departure, "ending");
+    tell.send_replace(Some(departure));
+    if departure == Departure::Leave {
+        tokio::time::sleep(HAND_OVER).await;
+    }
+    cancel.cancel();
+    Ok(())
+}
+
+/// What makes the speakers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Workload {
+    /// It is there, for nodes with these labels.
+    Stays { nodes: Labels },
+    /// It is deleted, or being deleted.
+    Goes,
+    /// The API server did not tell.
+    Unknown,
+}
+
+/// Without better knowledge a successor follows: an address that moves needlessly costs connections.
+fn decide(home: &Home, workload: &Workload) -> Departure {
+    let unwanted = match workload {
+        Workload::Goes => true,
+        Workload::Stays { nodes } => nodes.iter().any(|(key, value)| home.labels.get(key) != Some(value)),
+        Workload::Unknown => false,
+    };
+    if home.going || unwanted { Departure::Leave } else { Departure::Restart }
+}
+
+async fn daemon_set(client: Client, settings: &Settings) -> kube::Result<Workload> {
+    let pod = Api::<Pod>::namespaced(client.clone(), &settings.namespace).get_opt(&settings.pod).await?;
+    let owners = pod.and_then(|pod| pod.metadata.owner_references).unwrap_or_default();
+    let Some(owner) = owners.into_iter().find(|owner| owner.kind == "DaemonSet") else {
+        return Ok(Workload::Unknown);
+    };
+    let api = Api::<DaemonSet>::namespaced(client, &settings.namespace);
+    Ok(match api.get_opt(&owner.name).await? {
+        Some(found) if found.metadata.deletion_timestamp.is_none() => {
+            let pod = found.spec.and_then(|spec| spec.template.spec);
+            Workload::Stays { nodes: pod.and_then(|pod| pod.node_selector).unwrap_or_default() }
+        }
+        _ => Workload::Goes,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_speaker_restarts_unless_its_node_or_its_daemon_set_goes() {
+        let labels = |pairs: &[(&str, &str)]| -> Labels {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let linux = labels(&[("os", "linux"), ("zone", "a")]);
+        let home = |going| Home { going, labels: linux.clone() };
+        let stays = |pairs: &[(&str, &str)]| Workload::Stays { nodes: labels(pairs) };
+        for (going, workload, want) in [
+            (false, stays(&[]), Departure::Restart),
+            (false, stays(&[("os", "linux")]), Departure::Restart),
+            (false, stays(&[("zone", "b")]), Departure::Leave),
+            (false, Workload::Goes, Departure::Leave),
+            (false, Workload::Unknown, Departure::Restart),
+            (true, stays(&[]), Departure::Leave),
+            (true, Workload::Unknown, Departure::Leave),
+        ] {
+            assert_eq!(decide(&home(going), &workload), want, "{going} {workload:?}");
+        }
+    }
+}

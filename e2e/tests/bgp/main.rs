@@ -1,0 +1,21 @@
+//! BGP and BFD with real routers on the real cluster, with the operator deployed (`make e2e-bgp`). They run one after
+//! another.
+//!
+//! ```text
+//!  node1 .11   node2 .12   node3 .13       br0: 172.22.0.0/24, fd00:22::/64, AS 64512
+//!                    router .1             FRR, BIRD or GoBGP, AS 64513
+//!                    router .254           br1: 172.24.0.0/24, fd00:24::/64
+//!                    remote .2             the client
+//! ```
+
+mod attributes;
+// Its layer 2 scenes are of no use here.
+#[allow(dead_code)]
+#[path = "../cluster/fixture.rs"]
+mod fixture;
+mod liveness;
+mod others;
+mod peers;
+mod restart;
+mod routes;
+mod trouble;

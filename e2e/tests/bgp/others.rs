@@ -1,0 +1,247 @@
+//! The same with BIRD and GoBGP, and what only one router shows.
+
+use anyhow::ensure;
+use metallb_e2e::{
+    deploy::NAMESPACE,
+    observe::{address, fetch_from, kube},
+    router::{Bird, Frr, GoBgp},
+};
+
+use crate::fixture::{available, eventually};
+use crate::peers::{Objects, peer, scene, session, until_sessions};
+
+/// BIRD with sessions to all nodes, and their routes in the kernel.
+const BIRD: &str = "router id 172.22.0.1;
+protocol device {}
+protocol direct { ipv4; ipv6; }
+protocol kernel four { ipv4 { export all; }; merge paths on; }
+protocol kernel six { ipv6 { export all; }; merge paths on; }
+template bgp node {
+  local 172.22.0.1 as 64513;
+  ipv4 { import all; export none; };
+  ipv6 { import all; export none; };
+  graceful restart on;
+}
+protocol bgp node1 from node { neighbor 172.22.0.11 as 64512; }
+protocol bgp node2 from node { neighbor 172.22.0.12 as 64512; }
+protocol bgp node3 from node { neighbor 172.22.0.13 as 64512; }
+";
+
+#[test]
+fn bird_learns_both_families_over_one_session_asks_again_and_reads_why_it_ends() {
+    available();
+    let bird = Bird::start("router", BIRD).unwrap();
+    let objects =
+        Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ", dualStackAddressFamily: true"))]);
+    let more = ", communities: ['64512:100', 'large:64512:1:2'], med: 20";
+    let scene = scene("bgp-bird", "[198.51.100.80/30, 2001:db8:100::80/126]", more);
+    scene.service("four", "");
+    scene.service("six", ", ipFamilies: [IPv6]");
+    for service in ["four", "six"] {
+        let address = address(scene.name, service).unwrap();
+        bird.0
+            .until(&format!("three ways to {address}"), 30, |_| {
+                let said = bird.ask(&format!("show route all for {address}"))?;
+                let ways = said.matches("BGP.next_hop").count();
+                ensure!(
+                    ways == 3 && said.contains("(64512,100)") && said.contains("(64512, 1, 2)"),
+                    "{said}"
+                );
+                ensure!(said.contains("BGP.med: 20"), "{said}");
+                Ok(())
+            })
+            .unwrap();
+        eventually(&format!("an answer from {address}"), 20, || fetch_from("remote", address).map(drop));
+    }
+    let address = address(scene.name, "four").unwrap();
+    bird.ask("reload in node1").unwrap();
+    bird.0
+        .until("the routes after a refresh", 20, |_| {
+            let said = bird.ask(&format!("show route all for {address} protocol node1"))?;
+            ensure!(said.contains("BGP.next_hop"), "{said}");
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(session("node1", "172.22.0.1").unwrap()["bgpStatus"], "Established");
+    drop(objects);
+    bird.0
+        .until("the reason of the end", 30, |bird| {
+            let log = std::fs::read_to_string(bird.file("bird.log"))?;
+            let why = "BGPPeer router does not concern this node any more";
+            ensure!(
+                log.lines().any(|line| line.contains("node1: Received") && line.contains(why)),
+                "no such line"
+            );
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn gobgp_learns_routes_with_their_attributes() {
+    available();
+    let neighbors: String = (11..14)
+        .map(|node| {
+            format!(
+                "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"172.22.0.{node}\"\npeer-as = 64512\n\
+                 [[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"ipv4-unicast\"\n"
+            )
+        })
+        .collect();
+    let config = format!("[global.config]\nas = 64513\nrouter-id = \"172.22.0.1\"\n{neighbors}");
+    let gobgp = GoBgp::start("router", &config).unwrap();
+    let _objects = Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ""))]);
+    let scene =
+        scene("bgp-gobgp", "[198.51.100.84/30]", ", communities: ['64512:100'], med: 20, asPathPrepend: 1");
+    scene.service("web", "");
+    let address = address(scene.name, "web").unwrap();
+    gobgp
+        .0
+        .until("three paths", 40, |_| {
+            let said = gobgp.ask("global rib")?;
+            let paths: Vec<_> = said.lines().filter(|line| line.contains(&format!("{address}/32"))).collect();
+            let same = |line: &&&str| {
+                line.contains("64512 64512")
+                    && line.contains("{Med: 20}")
+                    && line.contains("{Communities: 64512:100}")
+            };
+            // The best path names the prefix; the others stand below it.
+            ensure!(paths.iter().any(|line| same(&line)) && said.matches("{Med: 20}").count() == 3, "{said}");
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn frr_learns_ipv4_routes_over_a_link_without_ipv4() {
+    available();
+    let config = "router bgp 64513\n bgp router-id 172.23.0.1\n no bgp ebgp-requires-policy\n \
+                  neighbor eth2 interface remote-as external\n address-family ipv4 unicast\n  neighbor eth2 activate\n \
+                  exit-address-family\n address-family ipv6 unicast\n  neighbor eth2 activate\n exit-address-family\n";
+    let frr = Frr::start("router", config).unwrap();
+    let spec = "{myASN: 64512, dynamicASN: external, interface: eth1, \
+                nodeSelectors: [{matchLabels: {kubernetes.io/hostname: node1}}]}";
+    let _objects = Objects::apply(&[("BGPPeer", "link", spec)]);
+    let scene = scene("bgp-link", "[198.51.100.88/30]", "");
+    scene.service("web", "");
+    let address = address(scene.name, "web").unwrap();
+    frr.0
+        .until("a path with an IPv6 next hop", 60, |_| {
+            let paths = frr.paths(&address.to_string())?;
+            let hop = paths.first().and_then(|path| path["nexthops"][0]["afi"].as_str());
+            ensure!(hop == Some("ipv6"), "{paths:?}");
+            Ok(())
+        })
+        .unwrap();
+    eventually("an answer over the link", 20, || fetch_from("remote", address).map(drop));
+    let status = session("node1", "eth1").unwrap();
+    assert!(status["capabilities"].to_string().contains("extended next hop"), "{status}");
+}
+
+#[test]
+fn a_router_connects_to_passive_peers_where_the_speakers_listen() {
+    available();
+    let config = "router bgp 64513\n bgp router-id 172.22.0.1\n no bgp ebgp-requires-policy\n \
+                  neighbor 172.22.0.11 remote-as 64512\n neighbor 172.22.0.11 password secret\n \
+                  neighbor 172.22.0.11 timers connect 3\n";
+    let frr = Frr::start("router", config).unwrap();
+    let one =
+        ", passive: true, password: secret, nodeSelectors: [{matchLabels: {kubernetes.io/hostname: node1}}]";
+    let _objects = Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", one))]);
+    eventually("the missing listener to be told", 20, || {
+        let status = session("node1", "172.22.0.1")?;
+        ensure!(
+            status["lastError"] == "passive needs speakerConfig.bgpListen of the MetalLB resource",
+            "{status}"
+        );
+        Ok(())
+    });
+    let listen = |listen: &str| {
+        let patch = format!("{{\"spec\":{{\"speakerConfig\":{{\"bgpListen\":{listen}}}}}}}");
+        kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {patch}")).unwrap();
+    };
+    listen("true");
+    let up = frr.0.until("a session that the router opened", 90, |_| {
+        let found = frr.established()?;
+        ensure!(found == ["172.22.0.11"], "{found:?}");
+        Ok(())
+    });
+    listen("null");
+    up.unwrap();
+    kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=60s")).unwrap();
+}
+
+#[test]
+fn another_bgp_speaker_on_the_node_is_left_alone() {
+    available();
+    let config = "router bgp 64513\n bgp router-id 172.22.0.1\n no bgp ebgp-requires-policy\n \
+                  neighbor 172.22.0.11 remote-as 64512\n neighbor 172.22.0.12 remote-as 64512\n";
+    let frr = Frr::start("router", config).unwrap();
+    // As Calico does it: a BIRD of the node's own.
+    let other = Bird::start(
+        "node1",
+        "router id 172.22.0.11;\nprotocol device {}\nprotocol bgp router { local 172.22.0.11 as 64512; \
+         neighbor 172.22.0.1 as 64513; ipv4 { import none; export none; }; }\n",
+    )
+    .unwrap();
+    other
+        .0
+        .until("the other speaker's session", 30, |_| {
+            let said = other.ask("show protocols")?;
+            ensure!(said.contains("Established"), "{said}");
+            Ok(())
+        })
+        .unwrap();
+    let _objects = Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ""))]);
+    eventually("the conflict to be told", 30, || {
+        let status = session("node1", "172.22.0.1")?;
+        let said = status["lastError"].as_str().unwrap_or_default();
+        ensure!(said.starts_with("Conflict: another BGP speaker on this node has a session"), "{status}");
+        Ok(())
+    });
+    frr.0
+        .until("the session with node2", 30, |_| {
+            let found = frr.established()?;
+            ensure!(found == ["172.22.0.11", "172.22.0.12"], "{found:?}");
+            Ok(())
+        })
+        .unwrap();
+    let said = other.ask("show protocols").unwrap();
+    assert!(said.contains("Established"), "{said}");
+    drop(other);
+    until_node(&frr);
+}
+
+/// Once the other speaker is gone, ours has the session.
+fn until_node(frr: &Frr) {
+    eventually("our own session with the router", 60, || {
+        let status = session("node1", "172.22.0.1")?;
+        ensure!(status["bgpStatus"] == "Established", "{status}, FRR has {:?}", frr.established());
+        Ok(())
+    });
+}
+
+#[test]
+fn routes_of_both_families_go_over_either_transport() {
+    available();
+    let frr = Frr::start("router", &crate::peers::frr("")).unwrap();
+    let _objects = Objects::apply(&[
+        ("BGPPeer", "four", &peer("172.22.0.1", ", dualStackAddressFamily: true")),
+        ("BGPPeer", "six", &peer("fd00:22::1", ", dualStackAddressFamily: true")),
+    ]);
+    until_sessions("172.22.0.1", "Established");
+    until_sessions("fd00:22::1", "Established");
+    let scene = scene("bgp-dual", "[198.51.100.92/30, 2001:db8:100::92/126]", "");
+    scene.service("four", "");
+    scene.service("six", ", ipFamilies: [IPv6]");
+    for service in ["four", "six"] {
+        let address = address(scene.name, service).unwrap().to_string();
+        frr.0
+            .until(&format!("six paths to {address}: each node over both transports"), 30, |_| {
+                let paths = frr.paths(&address)?;
+                ensure!(paths.len() == 6 && paths.iter().all(|path| path["valid"] == true), "{paths:?}");
+                Ok(())
+            })
+            .unwrap();
+    }
+}

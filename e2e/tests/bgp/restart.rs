@@ -1,0 +1,191 @@
+//! What routers and clients see of a rollout of the speakers, and of a node that goes.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use metallb_e2e::{
+    deploy::NAMESPACE,
+    layout::remote,
+    observe::{address, apply, kube},
+    router::Frr,
+};
+use nix::sched::{CloneFlags, setns};
+
+use crate::fixture::{available, eventually};
+use crate::peers::{Objects, frr, peer, scene, session, until_sessions};
+
+/// Connections that are held while the speakers are replaced.
+const CONNECTIONS: usize = 200;
+/// A pod that says back what it hears, for as long as a connection stands.
+const ECHO: &str = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: echo, namespace: NAME}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: echo}}
+  template:
+    metadata: {labels: {app: echo}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: echo
+        image: lab.local/busybox:1
+        imagePullPolicy: Never
+        command: [busybox, nc, -lk, -p, '8080', -e, /bin/busybox, cat]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo, namespace: NAME, annotations: {metallb.io/address-pool: NAME}}
+spec: {type: LoadBalancer, selector: {app: echo}, ports: [{port: 80, targetPort: 8080}]}
+";
+
+/// Connections of host remote, each of which is answered.
+struct Connections(Vec<TcpStream>);
+
+impl Connections {
+    fn open(address: IpAddr) -> Result<Self> {
+        let open = move || {
+            // Only this thread moves to the client's network.
+            setns(File::open(format!("/run/netns/{}", remote().netns()))?, CloneFlags::CLONE_NEWNET)?;
+            let mut streams = Vec::new();
+            for _ in 0..CONNECTIONS {
+                let stream =
+                    TcpStream::connect_timeout(&SocketAddr::new(address, 80), Duration::from_secs(5))?;
+                stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                streams.push(stream);
+            }
+            anyhow::Ok(streams)
+        };
+        let streams =
+            std::thread::spawn(open).join().map_err(|_| anyhow::anyhow!("the client broke off"))??;
+        Ok(Self(streams))
+    }
+
+    /// Says something over each, and hears it back.
+    fn speak(&mut self) -> Result<()> {
+        for (index, stream) in self.0.iter_mut().enumerate() {
+            let mut heard = [0; 4];
+            stream.write_all(b"ping").with_context(|| format!("connection {index}"))?;
+            stream.read_exact(&mut heard).with_context(|| format!("connection {index}"))?;
+            ensure!(heard == *b"ping", "connection {index} heard {heard:?}");
+        }
+        Ok(())
+    }
+}
+
+fn roll_out() {
+    kube(&format!("-n {NAMESPACE} rollout restart daemonset/speaker")).unwrap();
+}
+
+/// Rolls the speakers out while connections stand, and returns the least number of paths that the router had meanwhile.
+fn paths_in_a_rollout(name: &'static str, more_frr: &str, more_peer: &str) -> usize {
+    available();
+    let frr = Frr::start("router", &frr(more_frr)).unwrap();
+    let _objects = Objects::apply(&[
+        ("BFDProfile", "slow", "{receiveInterval: 300, transmitInterval: 300}"),
+        ("BGPPeer", "router", &peer("172.22.0.1", more_peer)),
+    ]);
+    let range = if name.ends_with('b') { "[198.51.100.64/30]" } else { "[198.51.100.68/30]" };
+    let scene = scene(name, range, "");
+    apply(&ECHO.replace("NAME", name)).unwrap();
+    kube(&format!("-n {name} rollout status deployment/echo --timeout=60s")).unwrap();
+    let address = address(scene.name, "echo").unwrap();
+    until_sessions("172.22.0.1", "Established");
+    let paths = || frr.paths(&address.to_string());
+    frr.0
+        .until("three paths", 30, |_| {
+            let found = paths()?;
+            ensure!(found.len() == 3, "{found:?}");
+            Ok(())
+        })
+        .unwrap();
+    let mut connections = None;
+    eventually("200 connections", 20, || {
+        connections = Some(Connections::open(address)?);
+        Ok(())
+    });
+    let mut connections = connections.unwrap();
+    connections.speak().unwrap();
+    roll_out();
+    let mut least = 3;
+    eventually("the rollout to end", 90, || {
+        least = least.min(paths()?.len());
+        connections.speak().map_err(|error| {
+            eprintln!("{error:#}");
+            error
+        })?;
+        let said = kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --watch=false"))?;
+        ensure!(said.contains("successfully rolled out"), "{said}");
+        Ok(())
+    });
+    connections.speak().unwrap();
+    until_sessions("172.22.0.1", "Established");
+    connections.speak().unwrap();
+    least
+}
+
+#[test]
+fn a_rollout_under_graceful_restart_costs_no_path_and_no_connection() {
+    let least = paths_in_a_rollout("bgp-roll-a", " bgp graceful-restart", ", enableGracefulRestart: true");
+    assert_eq!(least, 3, "paths at the worst moment");
+}
+
+#[test]
+fn a_rollout_under_graceful_restart_costs_no_connection_with_bfd_either() {
+    let frr = " bgp graceful-restart\n neighbor nodes bfd\n neighbor nodes bfd check-control-plane-failure";
+    let least = paths_in_a_rollout("bgp-roll-b", frr, ", enableGracefulRestart: true, bfdProfile: slow");
+    println!("paths at the worst moment of a rollout with BFD: {least}");
+    assert_eq!(least, 3, "paths at the worst moment");
+}
+
+#[test]
+fn a_node_that_leaves_asks_for_other_paths_before_it_withdraws_its_own() {
+    available();
+    let frr = Frr::start("router", &frr(" bgp graceful-restart")).unwrap();
+    let _objects =
+        Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ", enableGracefulRestart: true"))]);
+    let scene = scene("bgp-leave", "[198.51.100.72/30]", "");
+    scene.service("web", "");
+    let address = address(scene.name, "web").unwrap().to_string();
+    until_sessions("172.22.0.1", "Established");
+    kube("label node node3 bgp-leave=yes").unwrap();
+    // The speaker is not wanted on the node any more, and its pod ends.
+    let selector = "{\"spec\":{\"nodeSelector\":{\"bgp-leave\":\"no\"}}}";
+    let label = |value: &str| {
+        for node in ["node1", "node2"] {
+            kube(&format!("label node {node} bgp-leave={value} --overwrite")).unwrap();
+        }
+    };
+    label("no");
+    kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {selector}")).unwrap();
+    let mut asked = false;
+    let left = frr.0.until("the path of node3 to go", 60, |_| {
+        let paths = frr.paths(&address)?;
+        asked |= paths.iter().any(|path| {
+            path["community"]["string"]
+                .as_str()
+                .is_some_and(|communities| communities.contains("graceful-shutdown"))
+        });
+        let of_node3 = paths.iter().any(|path| path["nexthops"][0]["ip"] == "172.22.0.13");
+        ensure!(asked && !of_node3, "asked for other paths: {asked}; {paths:?}");
+        Ok(())
+    });
+    kube(&format!(
+        "-n {NAMESPACE} patch metallb metallb --type=merge -p {{\"spec\":{{\"nodeSelector\":null}}}}"
+    ))
+    .unwrap();
+    for node in ["node1", "node2", "node3"] {
+        kube(&format!("label node {node} bgp-leave-")).unwrap();
+    }
+    left.unwrap();
+    eventually("node3 to be back", 60, || {
+        let status = session("node3", "172.22.0.1")?;
+        ensure!(status["bgpStatus"] == "Established", "{status}");
+        Ok(())
+    });
+}

@@ -1,0 +1,114 @@
+//! What goes wrong is told, ends where it is mended, and hurts nobody else.
+
+use anyhow::ensure;
+use metallb_e2e::{
+    deploy::NAMESPACE,
+    exec::{on, run_on},
+    observe::{address, apply, fetch_from, kube},
+    router::{Frr, Program},
+};
+
+use crate::fixture::{available, eventually};
+use crate::peers::{ASN, Objects, edit, frr, peer, scene, session, until_sessions};
+
+#[test]
+fn a_wrong_password_keeps_the_session_down_until_the_secret_is_mended() {
+    available();
+    let secret = |password: &str| {
+        apply(&format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: bgp-password, namespace: {NAMESPACE}}}\n\
+             type: kubernetes.io/basic-auth\nstringData: {{password: {password}}}\n"
+        ))
+        .unwrap();
+    };
+    let frr = Frr::start("router", &frr(" neighbor nodes password right")).unwrap();
+    let _objects = Objects::apply(&[(
+        "BGPPeer",
+        "router",
+        &peer("172.22.0.1", ", passwordSecret: {name: bgp-password}"),
+    )]);
+    eventually("the missing Secret to be told", 20, || {
+        let status = session("node1", "172.22.0.1")?;
+        ensure!(status["lastError"] == "there is no Secret \"bgp-password\"", "{status}");
+        Ok(())
+    });
+    secret("wrong");
+    eventually("an attempt with the wrong password to fail", 40, || {
+        let status = session("node1", "172.22.0.1")?;
+        ensure!(status["lastError"] == "no answer to the attempt to connect", "{status}");
+        Ok(())
+    });
+    assert_eq!(frr.established().unwrap(), Vec::<String>::new());
+    secret("right");
+    until_sessions("172.22.0.1", "Established");
+    let events = kube(&format!("-n {NAMESPACE} get events --field-selector reason=SessionUp")).unwrap();
+    assert!(
+        events.contains("bgppeer/router") && events.contains("has a session with router 172.22.0.1"),
+        "{events}"
+    );
+    kube(&format!("-n {NAMESPACE} delete secret bgp-password")).unwrap();
+}
+
+#[test]
+fn a_router_of_another_as_than_configured_is_told_and_a_black_hole_delays_nobody() {
+    available();
+    let frr = Frr::start("router", &frr("")).unwrap();
+    // Takes connections, and never says a word.
+    let _mute =
+        Program::start(on("client", "busybox").args(["nc", "-lk", "-p", "179", "-e", "sleep", "3600"]))
+            .unwrap();
+    // Answers nothing at all.
+    run_on("remote", "ip addr add 172.24.0.66/32 dev lo").unwrap();
+    run_on("remote", "nft add table ip hole").unwrap();
+    run_on("remote", "nft add chain ip hole in { type filter hook input priority 0 ; }").unwrap();
+    run_on("remote", "nft add rule ip hole in ip daddr 172.24.0.66 drop").unwrap();
+    let wrong = format!("{{myASN: {ASN}, peerASN: 64999, peerAddress: 'fd00:22::1'}}");
+    let _objects = Objects::apply(&[
+        ("BGPPeer", "a-mute", &peer("172.22.0.100", "")),
+        ("BGPPeer", "b-hole", &peer("172.24.0.66", "")),
+        ("BGPPeer", "c-wrong", &wrong),
+        ("BGPPeer", "d-router", &peer("172.22.0.1", "")),
+    ]);
+    let scene = scene("bgp-trouble", "[198.51.100.48/30]", "");
+    scene.service("web", "");
+    let address = address(scene.name, "web").unwrap();
+    eventually("an answer over the working router", 20, || fetch_from("remote", address).map(drop));
+    until_sessions("172.22.0.1", "Established");
+    eventually("the reasons to be told", 60, || {
+        for (router, state, error) in [
+            ("172.22.0.100", "OpenSent", None),
+            ("172.24.0.66", "", Some("no answer to the attempt to connect")),
+            ("fd00:22::1", "", Some("sent OPEN Message Error: Bad Peer AS")),
+        ] {
+            let status = session("node1", router)?;
+            ensure!(state.is_empty() || status["bgpStatus"] == state, "{status}");
+            let said = status["lastError"].as_str().unwrap_or_default();
+            ensure!(error.is_none_or(|error| said.contains(error)), "{status}");
+        }
+        Ok(())
+    });
+    drop(frr);
+    run_on("remote", "nft delete table ip hole").unwrap();
+    run_on("remote", "ip addr del 172.24.0.66/32 dev lo").unwrap();
+}
+
+#[test]
+fn an_edit_that_asks_for_more_than_a_node_selector_allows_moves_the_sessions() {
+    available();
+    let frr = Frr::start("router", &frr("")).unwrap();
+    let on = |nodes: &str| {
+        let expression = format!("{{key: kubernetes.io/hostname, operator: In, values: [{nodes}]}}");
+        peer("172.22.0.1", &format!(", nodeSelectors: [{{matchExpressions: [{expression}]}}]"))
+    };
+    let _objects = Objects::apply(&[("BGPPeer", "router", &on("node1, node2"))]);
+    let established = |want: &[&str]| {
+        frr.0.until(&format!("sessions with {want:?}"), 40, |_| {
+            let found = frr.established()?;
+            ensure!(found == want, "{found:?}");
+            Ok(())
+        })
+    };
+    established(&["172.22.0.11", "172.22.0.12"]).unwrap();
+    edit("BGPPeer", "router", &on("node2, node3"));
+    established(&["172.22.0.12", "172.22.0.13"]).unwrap();
+}

@@ -1,0 +1,372 @@
+//! Layer 2 in full: who may announce, what moves and what does not.
+
+use std::{net::IpAddr, process::Stdio, time::Duration};
+
+use anyhow::{Result, ensure};
+use metallb_e2e::{
+    deploy::NAMESPACE,
+    exec::{on, output, wait_until},
+    observe::{address, apply, condition, fetch, get, kube, owner, who_has},
+    outage::Client,
+    power::{self, Mode},
+    wire::Watch,
+};
+use nix::sys::signal::Signal;
+
+use crate::fixture::{Scene, eventually};
+
+/// Undoes what a test did to the cluster, also when it fails.
+struct Undo<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for Undo<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+fn served(scene: &Scene, service: &str, spec: &str) -> IpAddr {
+    scene.service(service, spec);
+    let address = address(scene.name, service).unwrap();
+    eventually("an answer", 20, || fetch(address).map(drop));
+    address
+}
+
+fn owned_by(address: IpAddr, node: &str) {
+    eventually(&format!("{address} on {node}"), 10, || {
+        let now = owner(address)?;
+        ensure!(now == node, "{now}");
+        Ok(())
+    });
+}
+
+fn other_than(address: IpAddr, node: &str) -> String {
+    let mut found = String::new();
+    eventually(&format!("{address} on another node than {node}"), 10, || {
+        found = owner(address)?;
+        ensure!(found != node, "{found}");
+        Ok(())
+    });
+    found
+}
+
+/// Gives the MetalLB resource options of layer 2, and takes them away at the end.
+fn with_options(options: &str) -> Undo<impl FnMut()> {
+    let set = |value: String| -> Result<()> {
+        let patch = format!("{{\"spec\":{{\"layer2\":{value}}}}}");
+        output(metallb_e2e::cluster::kubectl().args([
+            "-n",
+            NAMESPACE,
+            "patch",
+            "metallb",
+            "metallb",
+            "--type=merge",
+            "-p",
+            &patch,
+        ]))?;
+        wait_until("the DaemonSet to follow", Duration::from_secs(30), || {
+            let daemon_set = get(&["-n", NAMESPACE, "daemonset", "speaker"])?;
+            let args = daemon_set["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
+            let wanted = value.contains("drainPolicy");
+            Ok((args.contains("--drain-policy") != wanted).then_some(args))
+        })?;
+        kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=90s")).map(drop)
+    };
+    set(options.to_owned()).unwrap();
+    Undo(move || drop(set("null".to_owned())))
+}
+
+#[test]
+fn a_cordoned_node_gives_its_address_away_and_with_never_it_does_not_return() {
+    let scene = Scene::new("drain", "[172.22.0.220/32]");
+    let _options = with_options(r#"{"drainPolicy":"Move","failback":"Never"}"#);
+    let address = served(&scene, "web", "");
+    let before = owner(address).unwrap();
+    let (watch, client) = (Watch::start(address).unwrap(), Client::start(address));
+    let uncordon = {
+        let before = before.clone();
+        Undo(move || drop(kube(&format!("uncordon {before}"))))
+    };
+    kube(&format!("cordon {before}")).unwrap();
+    let after = other_than(address, &before);
+    drop(uncordon);
+    // It stays, also while every speaker is replaced, which know nothing of before but the record.
+    kube(&format!("-n {NAMESPACE} delete pod -l app=metallb,component=speaker")).unwrap();
+    kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=60s")).unwrap();
+    owned_by(address, &after);
+    let account = watch.stop().unwrap();
+    println!("{address}: {account:?}");
+    assert_eq!(client.outages().unwrap(), Vec::<Duration>::new());
+    assert_eq!(account.owners, [before, after]);
+    assert!(account.contested.as_millis() <= 300, "{account:?}");
+}
+
+#[test]
+fn a_kubelet_that_stands_still_moves_nothing() {
+    let scene = Scene::new("kubelet", "[172.22.0.221/32]");
+    let address = served(&scene, "web", "");
+    let before = owner(address).unwrap();
+    let (watch, client) = (Watch::start(address).unwrap(), Client::start(address));
+    let go_on = {
+        let before = before.clone();
+        Undo(move || drop(power::signal(&before, "kubelet", Signal::SIGCONT)))
+    };
+    power::signal(&before, "kubelet", Signal::SIGSTOP).unwrap();
+    let ready = || condition(&get(&["node", &before]).unwrap(), "Ready").unwrap().0;
+    eventually("the node to be not Ready", 90, || {
+        let ready = ready();
+        ensure!(ready != "True", "{ready}");
+        Ok(())
+    });
+    assert_eq!(owner(address).unwrap(), before);
+    drop(go_on);
+    eventually("the node to be Ready", 60, || {
+        let ready = ready();
+        ensure!(ready == "True", "{ready}");
+        Ok(())
+    });
+    let account = watch.stop().unwrap();
+    assert_eq!(account.owners, [before]);
+    assert_eq!(client.outages().unwrap(), Vec::<Duration>::new());
+}
+
+#[test]
+fn a_node_that_is_taken_out_of_service_gives_its_address_away() {
+    let scene = Scene::new("outofservice", "[172.22.0.222/32]");
+    let address = served(&scene, "web", "");
+    let before = owner(address).unwrap();
+    let taint = "node.kubernetes.io/out-of-service";
+    let _undo = {
+        let before = before.clone();
+        Undo(move || drop(kube(&format!("taint node {before} {taint}-"))))
+    };
+    kube(&format!("taint node {before} {taint}=nodeshutdown:NoSchedule")).unwrap();
+    other_than(address, &before);
+}
+
+#[test]
+fn addresses_move_while_controller_and_operator_are_down() {
+    let scene = Scene::new("alone", "[172.22.0.223/32]");
+    let address = served(&scene, "web", "");
+    let before = owner(address).unwrap();
+    let operator = "metallb-operator-controller-manager";
+    let scale = |deployment: &str, replicas: u8| {
+        kube(&format!("-n {NAMESPACE} scale deployment/{deployment} --replicas={replicas}"))
+    };
+    let _undo = {
+        let before = before.clone();
+        Undo(move || {
+            let _ = power::on(&before);
+            let _ = scale("controller", 1);
+            let _ = scale(operator, 1);
+            let _ = kube(&format!("-n {NAMESPACE} rollout status deployment/{operator} --timeout=60s"));
+        })
+    };
+    scale(operator, 0).unwrap();
+    eventually("the operator to be gone", 30, || {
+        let pods = kube(&format!("-n {NAMESPACE} get pod -l control-plane=controller-manager -o name"))?;
+        ensure!(pods.is_empty(), "{pods}");
+        Ok(())
+    });
+    scale("controller", 0).unwrap();
+    eventually("the controller to be gone", 30, || {
+        let pods = kube(&format!("-n {NAMESPACE} get pod -l app=metallb,component=controller -o name"))?;
+        ensure!(pods.is_empty(), "{pods}");
+        Ok(())
+    });
+    let client = Client::start(address);
+    power::off(&before, Mode::Dark).unwrap();
+    other_than(address, &before);
+    eventually("an answer", 10, || fetch(address).map(drop));
+    let outages = client.outages().unwrap();
+    println!("{address}: {outages:?}");
+    assert!(outages.first().is_some_and(|longest| longest.as_secs() < 3), "{outages:?}");
+}
+
+/// A pool of its own for a Service, announced as `advertisement` says.
+fn advertised(scene: &Scene, address: &str, advertisement: &str) -> Undo<impl FnMut() + use<>> {
+    let name = format!("{}-own", scene.name);
+    apply(&format!(
+        "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
+         spec: {{addresses: [{address}/32], autoAssign: false}}\n---\n\
+         apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
+         spec: {{ipAddressPools: [{name}], {advertisement}}}\n"
+    ))
+    .unwrap();
+    Undo(move || {
+        let _ = kube(&format!("-n {NAMESPACE} delete l2advertisement,ipaddresspool {name}"));
+    })
+}
+
+fn service_in(scene: &Scene, service: &str, labels: &str, spec: &str) {
+    let (name, pool) = (scene.name, format!("{}-own", scene.name));
+    apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {service}, namespace: {name}, labels: {{{labels}}}, \
+         annotations: {{metallb.io/address-pool: {pool}, metallb.io/allow-shared-ip: {name}}}}}\n\
+         spec: {{type: LoadBalancer, selector: {{app: web}}{spec}}}\n"
+    ))
+    .unwrap();
+}
+
+#[test]
+fn node_and_interface_selectors_decide_who_announces() {
+    let scene = Scene::new("selected", "[172.22.0.224/32]");
+    for node in ["node1", "node2", "node3"] {
+        let by_name = format!("nodeSelectors: [{{matchLabels: {{kubernetes.io/hostname: {node}}}}}]");
+        let _pool = advertised(&scene, "172.22.0.225", &format!("{by_name}, interfaces: [eth0]"));
+        service_in(&scene, "picked", "", ", ports: [{port: 80, targetPort: 8080}]");
+        let address = address(scene.name, "picked").unwrap();
+        owned_by(address, node);
+    }
+    let _pool = advertised(&scene, "172.22.0.225", "interfaces: [nowhere0]");
+    eventually("nobody to announce on an interface that no node has", 10, || {
+        let answers = who_has("172.22.0.225".parse()?)?;
+        ensure!(answers.is_empty(), "{answers:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_service_selector_decides_what_is_announced() {
+    let scene = Scene::new("labelled", "[172.22.0.226/32]");
+    let _pool = advertised(&scene, "172.22.0.227", "serviceSelectors: [{matchLabels: {announce: 'yes'}}]");
+    let name = scene.name;
+    let service = |labels: &str| {
+        apply(&format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: {name}, labels: {{{labels}}}, \
+             annotations: {{metallb.io/address-pool: {name}-own}}}}\n\
+             spec: {{type: LoadBalancer, selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}\n"
+        ))
+        .unwrap();
+        address(name, "web").unwrap()
+    };
+    let address = service("announce: 'yes'");
+    eventually("an answer", 20, || fetch(address).map(drop));
+    service("announce: 'no'");
+    eventually("nobody to announce it", 10, || {
+        let answers = who_has(address)?;
+        ensure!(answers.is_empty(), "{answers:?}");
+        Ok(())
+    });
+}
+
+/// A program of busybox in a pod behind the Services of the scene.
+fn echo(scene: &Scene, command: &str) {
+    let name = scene.name;
+    apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: echo, namespace: {name}, labels: {{app: echo}}}}\n\
+         spec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: echo\n    image: lab.local/busybox:1\n    \
+         imagePullPolicy: Never\n    command: [/bin/sh, -c, {command:?}]\n"
+    ))
+    .unwrap();
+    kube(&format!("-n {name} wait pod/echo --for=condition=Ready --timeout=30s")).unwrap();
+}
+
+#[test]
+fn tcp_and_udp_reach_one_service_and_with_local_its_pod_sees_the_client() {
+    let scene = Scene::new("both", "[172.22.0.228/32]");
+    // The web server answers by TCP; by UDP a listener says whom it heard.
+    echo(
+        &scene,
+        "busybox httpd -p 8080 -h / && while :; do busybox nc -u -l -p 8081 -v -e /bin/busybox cat; done",
+    );
+    let name = scene.name;
+    apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: both, namespace: {name}, annotations: \
+         {{metallb.io/address-pool: {name}}}}}\n\
+         spec: {{type: LoadBalancer, externalTrafficPolicy: Local, selector: {{app: echo}}, ports: \
+         [{{name: tcp, port: 53, targetPort: 8080}}, {{name: udp, protocol: UDP, port: 53, targetPort: 8081}}]}}\n"
+    ))
+    .unwrap();
+    let address = address(name, "both").unwrap();
+    eventually("an answer by TCP", 20, || {
+        output(
+            on("client", "curl")
+                .args(["-sS", "--max-time", "2", &format!("http://{address}:53/bin/busybox")])
+                .stdout(Stdio::null()),
+        )
+        .map(drop)
+    });
+    eventually("an echo by UDP", 20, || {
+        let ask = format!("echo hello | busybox nc -u -w 1 {address} 53");
+        let answer = output(on("client", "sh").args(["-c", &ask]))?;
+        ensure!(answer.trim() == "hello", "{answer:?}");
+        Ok(())
+    });
+    let log = kube(&format!("-n {name} logs echo")).unwrap();
+    let client = metallb_e2e::layout::client().v4();
+    assert!(log.contains(&client), "{log}");
+}
+
+#[test]
+fn services_that_share_an_address_are_on_one_node_and_move_together() {
+    let scene = Scene::new("shared", "[172.22.0.229/32]");
+    let _pool = advertised(&scene, "172.22.0.230", "");
+    service_in(&scene, "one", "", ", ports: [{port: 80, targetPort: 8080}]");
+    service_in(&scene, "two", "", ", ports: [{port: 81, targetPort: 8080}]");
+    let shared = address(scene.name, "one").unwrap();
+    assert_eq!(address(scene.name, "two").unwrap(), shared);
+    let both = || -> Result<()> {
+        for port in [80, 81] {
+            output(on("client", "curl").args([
+                "-sS",
+                "--max-time",
+                "2",
+                &format!("http://{shared}:{port}/"),
+            ]))?;
+        }
+        Ok(())
+    };
+    eventually("answers on both ports", 20, both);
+    let before = owner(shared).unwrap();
+    let exclude = "node.kubernetes.io/exclude-from-external-load-balancers";
+    let _undo = {
+        let before = before.clone();
+        Undo(move || drop(kube(&format!("label node {before} {exclude}-"))))
+    };
+    kube(&format!("label node {before} {exclude}=")).unwrap();
+    other_than(shared, &before);
+    eventually("answers on both ports", 10, both);
+}
+
+#[test]
+fn both_families_of_a_service_are_on_one_node() {
+    let scene = Scene::new("dual", "[172.22.0.231/32, fd00:22::331/128]");
+    scene.service("web", ", ipFamilyPolicy: RequireDualStack");
+    let found = || metallb_e2e::observe::addresses(scene.name, "web");
+    eventually("two addresses", 15, || {
+        let found = found()?;
+        ensure!(found.len() == 2, "{found:?}");
+        Ok(())
+    });
+    let owners: Vec<String> = found()
+        .unwrap()
+        .into_iter()
+        .map(|address| {
+            eventually("an answer", 20, || fetch(address).map(drop));
+            owner(address).unwrap()
+        })
+        .collect();
+    assert_eq!(owners[0], owners[1]);
+}
+
+#[test]
+fn the_speaker_tells_what_it_knows() {
+    let scene = Scene::new("facts", "[172.22.0.232/32]");
+    let address = served(&scene, "web", "");
+    let node = owner(address).unwrap();
+    let pod = kube(&format!(
+        "-n {NAMESPACE} get pod -l app=metallb,component=speaker --field-selector=spec.nodeName={node} -o name"
+    ))
+    .unwrap();
+    let facts = kube(&format!("-n {NAMESPACE} exec {} -- /speaker --facts", pod.trim())).unwrap();
+    println!("{facts}");
+    for line in [
+        format!("node         {node}"),
+        "kube-proxy   mode iptables, strictARP false".to_owned(),
+        "interface    lo: does not announce: excluded by name".to_owned(),
+        "interface    eth0: announces IPv4 and IPv6".to_owned(),
+        format!("announced    {address} on all interfaces"),
+    ] {
+        assert!(facts.lines().any(|found| found.starts_with(&line)), "{line:?} is missing");
+    }
+}

@@ -1,0 +1,8 @@
+//! The operator beside pools, the configuration of an older MetalLB and IP failover, and what it may do
+//! (`make e2e-operator`). They run one after another on the cluster that is up, with the operator deployed.
+
+#[path = "../cluster/fixture.rs"]
+mod fixture;
+mod gate;
+mod pools;
+mod rights;

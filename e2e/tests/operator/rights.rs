@@ -1,0 +1,110 @@
+//! What the operator may do, beside what it did while the other tests ran: they run before this one.
+
+use std::collections::BTreeSet;
+
+use metallb_e2e::{
+    audit,
+    observe::{get, kube},
+};
+use serde_json::Value;
+
+use crate::fixture::{available, eventually};
+
+/// Rights, as `verb resource`, that no test leads to the use of, and why they are granted.
+const UNUSED: [(&str, &str); 9] = [
+    ("update metallbs/finalizers", "OpenShift asks for it where an owner reference blocks deletion"),
+    ("update addresspools/finalizers", "the same"),
+    ("create bgppeers", "an older configuration has peers"),
+    ("create bfdprofiles", "it has profiles"),
+    ("create communities", "it has names of communities"),
+    ("delete configmaps", "it is no longer part of an installation"),
+    ("delete services", "the same"),
+    ("delete deployments", "the same"),
+    ("delete daemonsets", "the same"),
+];
+
+/// The rules that are bound to the operator: those of the whole cluster, and those of its namespace.
+fn rules() -> Vec<(bool, Value)> {
+    let mut rules = Vec::new();
+    for (kind, arguments) in [
+        (true, vec!["clusterrole", "metallb-manager-role"]),
+        (false, vec!["-n", "metallb-system", "role", "metallb-manager-role"]),
+    ] {
+        let role = get(&arguments).unwrap();
+        rules.extend(role["rules"].as_array().unwrap().iter().map(|rule| (kind, rule.clone())));
+    }
+    rules
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn the_operator_may_do_what_it_does_and_little_more() {
+    available();
+    let mut used = audit::calls_since(audit::start(), "manager-account").unwrap();
+    // Who applies an object that is not there needs the right to create it, too.
+    let created: Vec<_> =
+        used.iter().filter_map(|call| Some(format!("create {}", call.strip_prefix("patch ")?))).collect();
+    used.extend(created);
+    let mut granted = BTreeSet::new();
+    for (everywhere, rule) in rules() {
+        for (field, values) in
+            [("apiGroups", &rule["apiGroups"]), ("resources", &rule["resources"]), ("verbs", &rule["verbs"])]
+        {
+            assert!(!texts(values).contains(&"*"), "a wildcard in {field}: {rule}");
+        }
+        assert!(
+            !(everywhere && texts(&rule["resources"]).contains(&"secrets")),
+            "secrets of the whole cluster: {rule}"
+        );
+        let optional = ["monitoring.coreos.com", "cilium.io", "crd.projectcalico.org", "apps.openshift.io"];
+        if texts(&rule["apiGroups"]).iter().any(|group| optional.contains(group)) {
+            // Of kinds that this cluster does not have, nothing but a watch is tried.
+            continue;
+        }
+        for resource in texts(&rule["resources"]) {
+            granted.extend(texts(&rule["verbs"]).into_iter().map(|verb| format!("{verb} {resource}")));
+        }
+    }
+    let excused: BTreeSet<String> = UNUSED.iter().map(|(right, _)| (*right).to_owned()).collect();
+    let unused: Vec<_> = granted.difference(&used).filter(|right| !excused.contains(*right)).collect();
+    assert!(unused.is_empty(), "granted and not used by any test: {unused:?}\nused: {used:?}");
+    let refused: Vec<_> = audit::refused_since(audit::start())
+        .unwrap()
+        .into_iter()
+        .filter(|call| call.starts_with("manager-account"))
+        .collect();
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+#[test]
+fn operator_and_controller_fit_the_restricted_profile_and_the_speaker_has_one_capability() {
+    available();
+    let pods =
+        |labels: &str| get(&["-n", "metallb-system", "pods", "-l", labels]).unwrap()["items"][0].clone();
+    kube("create namespace restricted").unwrap();
+    eventually("its account", 10, || kube("-n restricted get serviceaccount default").map(drop));
+    kube("label namespace restricted pod-security.kubernetes.io/enforce=restricted").unwrap();
+    kube("label namespace restricted pod-security.kubernetes.io/enforce-version=latest").unwrap();
+    for labels in ["control-plane=controller-manager", "app=metallb,component=controller"] {
+        let mut spec = pods(labels)["spec"].clone();
+        let fields = spec.as_object_mut().unwrap();
+        // Its token is of an account that is not there.
+        for field in ["serviceAccount", "serviceAccountName", "nodeName"] {
+            fields.remove(field);
+        }
+        let pod = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "restricted"},
+                                     "spec": spec});
+        let (accepted, told) = super::pools::tried("create", &pod.to_string());
+        assert!(accepted, "{labels}: {told}");
+    }
+    kube("delete namespace restricted --wait=false").unwrap();
+    let context = pods("app=metallb,component=speaker")["spec"]["containers"][0]["securityContext"].clone();
+    assert_eq!(context["capabilities"], serde_json::json!({"add": ["NET_RAW"], "drop": ["ALL"]}));
+    assert_eq!(
+        (&context["readOnlyRootFilesystem"], &context["allowPrivilegeEscalation"]),
+        (&true.into(), &false.into())
+    );
+}

@@ -1,0 +1,76 @@
+//! Nothing hangs when the operator is gone first (`make e2e-full`). On the cluster that is up; leaves it without the
+//! installation.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use metallb_e2e::{
+    cluster::{checkout, kubectl},
+    deploy::{self, NAMESPACE},
+    exec::{output, wait_until},
+    observe::{apply, get, kube},
+};
+
+const OPERATOR: &str = "deployment/metallb-operator-controller-manager";
+
+/// Installs everything, with an object of each kind that is asked about, and takes the operator away.
+fn without_operator() {
+    deploy::deploy().unwrap();
+    apply(include_str!("../demo/metallb.yaml")).unwrap();
+    kube(&format!("-n {NAMESPACE} wait metallb/metallb --for=condition=Available --timeout=90s")).unwrap();
+    let objects = [
+        ("v1beta1", "AddressPool", "{protocol: layer2, addresses: [198.51.100.0/28]}"),
+        ("v1beta1", "IPAddressPool", "{addresses: [203.0.113.0/28]}"),
+        ("v1beta1", "L2Advertisement", "{ipAddressPools: [left]}"),
+        ("v1beta1", "BGPAdvertisement", "{ipAddressPools: [left]}"),
+        ("v1beta2", "BGPPeer", "{myASN: 64512, peerASN: 64512, peerAddress: 192.0.2.1, bfdProfile: left}"),
+        ("v1beta1", "BFDProfile", "{}"),
+        ("v1beta1", "Community", "{communities: [{name: left, value: '64512:1'}]}"),
+    ];
+    for (version, kind, spec) in objects {
+        // Not the name of what the AddressPool becomes.
+        let name = if kind == "AddressPool" { "pool" } else { "left" };
+        apply(&format!(
+            "{{apiVersion: metallb.io/{version}, kind: {kind}, metadata: {{name: {name}, namespace: {NAMESPACE}}}, spec: \
+             {spec}}}"
+        ))
+        .unwrap();
+    }
+    wait_until("the AddressPool to be served", Duration::from_secs(10), || {
+        get(&["-n", NAMESPACE, "l2advertisement", "pool"]).map(|_| None)
+    })
+    .unwrap();
+    kube(&format!("-n {NAMESPACE} scale {OPERATOR} --replicas=0")).unwrap();
+    wait_until("the operator to be gone", Duration::from_secs(40), || {
+        let left = kube(&format!("-n {NAMESPACE} get pods -l control-plane=controller-manager -o name"))?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(None)
+    })
+    .unwrap();
+}
+
+#[test]
+fn objects_and_then_the_namespace_go_without_the_operator() {
+    without_operator();
+    let started = Instant::now();
+    kube(&format!("-n {NAMESPACE} label addresspools,bgppeers,metallbs --all edited=yes")).unwrap();
+    for kind in
+        ["bfdprofile left", "ipaddresspool left", "addresspool pool --cascade=foreground", "metallb metallb"]
+    {
+        kube(&format!("-n {NAMESPACE} delete {kind} --timeout=30s")).unwrap();
+    }
+    println!("objects were deleted after {} ms", started.elapsed().as_millis());
+    kube(&format!("delete namespace {NAMESPACE} --timeout=90s")).unwrap();
+    println!("the namespace was gone after {:.1} s", started.elapsed().as_secs_f32());
+}
+
+#[test]
+fn the_whole_installation_goes_without_the_operator() {
+    without_operator();
+    let started = Instant::now();
+    output(kubectl().args(["delete", "--timeout=90s", "-k"]).arg(checkout().join("config/default"))).unwrap();
+    println!("the installation was gone after {:.1} s", started.elapsed().as_secs_f32());
+    let left = kube("get crd,clusterrole,clusterrolebinding,validatingwebhookconfiguration -o name").unwrap();
+    let left: Vec<_> = left.lines().filter(|line| line.contains("metallb")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
