@@ -138,6 +138,7 @@ fn install_yaml_is_made_from_config() {
         "admissionregistration.k8s.io/v1",
         "apiextensions.k8s.io/v1",
         "apps/v1",
+        "networking.k8s.io/v1",
         "rbac.authorization.k8s.io/v1",
         "v1",
     ];

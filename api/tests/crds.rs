@@ -63,7 +63,7 @@ fn outline() -> Vec<String> {
 #[test]
 fn versions_and_columns_are_those_that_users_know() {
     let pool_columns = "Protocol:string=.spec.protocol, Auto Assign:boolean=.spec.autoAssign, \
-        Addresses:string=.spec.addresses, Ready:string=@Ready";
+        Addresses:string=.spec.addresses, Assigned:integer=.status.assigned, Ready:string=@Ready";
     let peer_columns = "Address:string=.spec.peerAddress, ASN:string=.spec.peerASN, \
         BFD Profile:string=.spec.bfdProfile, Multi Hops:string=.spec.ebgpMultiHop";
     let of_service =
@@ -182,8 +182,10 @@ fn nothing_is_required_but_what_upstream_requires() {
     let want = [
         ("AddressPool.v1alpha1", json!(["spec"])),
         ("AddressPool.v1alpha1.spec", json!(["addresses", "protocol"])),
+        ("AddressPool.v1alpha1.status.capacity", json!(["ipv4", "ipv6"])),
         ("AddressPool.v1beta1", json!(["spec"])),
         ("AddressPool.v1beta1.spec", json!(["addresses", "protocol"])),
+        ("AddressPool.v1beta1.status.capacity", json!(["ipv4", "ipv6"])),
         ("BGPPeer.v1beta1.spec", json!(["myASN", "peerASN", "peerAddress"])),
         ("BGPPeer.v1beta2.spec", json!(["myASN"])),
         ("IPAddressPool.v1beta1", json!(["spec"])),

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Package, and a file that tells that it is there.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("runc", "/usr/sbin/runc"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("iptables", "/usr/sbin/iptables"),
@@ -19,6 +19,7 @@ const PACKAGES: [(&str, &str); 16] = [
     ("ndisc6", "/usr/bin/ndisc6"),
     ("tcpdump", "/usr/bin/tcpdump"),
     ("curl", "/usr/bin/curl"),
+    ("iputils-ping", "/usr/bin/ping"),
     ("frr", "/usr/lib/frr/bgpd"),
     ("bird2", "/usr/sbin/bird"),
     ("gobgpd", "/usr/bin/gobgpd"),
