@@ -53,12 +53,12 @@ impl Operator {
             }
             set.push(format!("{name}={after}"));
         }
-        Self(set).set();
+        set_variables(&set);
     }
+}
 
-    fn set(&self) {
-        kube(&format!("-n {NAMESPACE} set env {OPERATOR} {}", self.0.join(" "))).unwrap();
-    }
+fn set_variables(assignments: &[String]) {
+    kube(&format!("-n {NAMESPACE} set env {OPERATOR} {}", assignments.join(" "))).unwrap();
 }
 
 impl Drop for Operator {
@@ -71,7 +71,7 @@ impl Drop for Operator {
             r#"-n {NAMESPACE} patch metallb metallb --type=merge -p {{"spec":{{"upgradePolicy":null}}}}"#
         ))
         .unwrap();
-        self.set();
+        set_variables(&self.0);
         kube(&format!("-n {NAMESPACE} rollout status {OPERATOR} --timeout=60s")).unwrap();
         let want = include_str!("../../../config/manager/images.env");
         let want = want.lines().find_map(|line| line.strip_prefix("VERSION=")).unwrap();
@@ -160,6 +160,7 @@ fn degraded() -> anyhow::Result<(String, String, String)> {
 }
 
 #[test]
+#[ignore = "long: after a version was taken back, the next one takes more than a minute to be complete"]
 fn an_image_that_is_missing_stops_the_rollout_and_is_taken_back_where_that_is_wanted() {
     available();
     let operator = Operator::remember();
