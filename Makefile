@@ -176,13 +176,12 @@ e2e-operator: images ## Pools, admission, the gate's policies and rights on the 
 	cargo test -q -p metallb-e2e --test operator -- --test-threads=1 --nocapture
 	cargo test -q -p metallb-e2e --test removal -- --test-threads=1 --nocapture
 
-.PHONY: e2e-full
 .PHONY: e2e-bgp
 e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is up; more in ARGS
-	@$(E2E) deps
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test bgp -- --test-threads=1 $(ARGS)
 
+.PHONY: e2e-full
 e2e-full: e2e e2e-bgp e2e-controller e2e-packages e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 

@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 /// Package, and a file that tells that it is there.
-const PACKAGES: [(&str, &str); 17] = [
+const PACKAGES: [(&str, &str); 14] = [
     ("runc", "/usr/sbin/runc"),
     ("containernetworking-plugins", "/usr/lib/cni/bridge"),
     ("iptables", "/usr/sbin/iptables"),
@@ -20,9 +20,6 @@ const PACKAGES: [(&str, &str); 17] = [
     ("tcpdump", "/usr/bin/tcpdump"),
     ("curl", "/usr/bin/curl"),
     ("iputils-ping", "/usr/bin/ping"),
-    ("frr", "/usr/lib/frr/bgpd"),
-    ("bird2", "/usr/sbin/bird"),
-    ("gobgpd", "/usr/bin/gobgpd"),
 ];
 
 /// Installs what is missing, and says what.

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{
+    deps,
     exec::{on, output, run, wait_until},
     layout::RUN,
 };
@@ -114,6 +115,7 @@ impl Frr {
     /// # Errors
     /// When a program cannot be started or does not answer.
     pub fn start(host: &str, config: &str) -> Result<Self> {
+        deps::need(&[("frr", "/usr/lib/frr/bgpd")])?;
         let mut router = Router::new(host, "frr")?;
         router.write("zebra.conf", "")?;
         router.write("bfdd.conf", "")?;
@@ -216,6 +218,7 @@ impl Bird {
     /// # Errors
     /// When it cannot be started or does not answer.
     pub fn start(host: &str, config: &str) -> Result<Self> {
+        deps::need(&[("bird2", "/usr/sbin/bird")])?;
         let mut router = Router::new(host, "bird")?;
         let log = router.file("bird.log");
         router.write("bird.conf", &format!("log \"{log}\" all;\n{config}\n"))?;
@@ -260,6 +263,7 @@ impl GoBgp {
     /// # Errors
     /// When it cannot be started or does not answer.
     pub fn start(host: &str, config: &str) -> Result<Self> {
+        deps::need(&[("gobgpd", "/usr/bin/gobgpd")])?;
         let mut router = Router::new(host, "gobgp")?;
         router.write("gobgpd.toml", config)?;
         let config = router.file("gobgpd.toml");
