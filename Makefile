@@ -11,6 +11,8 @@ export CLUSTER
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 E2E := cargo run -q -p metallb-e2e --
+# `quick` builds the programs in a quarter of the time, for trying a change on the cluster.
+export PROFILE ?= release
 PROGRAMS := operator controller speaker
 ARCHIVES := $(PROGRAMS:%=target/images/%.tar)
 # The tests in e2e/tests need root, Debian packages or the cluster, and run in `make e2e`.
@@ -123,9 +125,9 @@ load: ## Import the OCI archive IMAGE on every node
 .PHONY: images
 images: deps ## Build the images of the three programs as OCI archives in target/images, and the kubectl plugin
 	@echo "building the programs"
-	@RUSTFLAGS="-C target-feature=+crt-static $(REMAP)" cargo build -q --release --target $(TARGET) -p metallb-operator -p metallb-balancer --bins
+	@RUSTFLAGS="-C target-feature=+crt-static $(REMAP)" cargo build -q --profile $(PROFILE) --target $(TARGET) -p metallb-operator -p metallb-balancer --bins
 	@mkdir -p target/images/bin
-	@for program in $(PROGRAMS) kubectl-metallb; do install -C "$(CARGO_TARGET_DIR)/$(TARGET)/release/$$program" target/images/bin/; done
+	@for program in $(PROGRAMS) kubectl-metallb; do install -C "$(CARGO_TARGET_DIR)/$(TARGET)/$(PROFILE)/$$program" target/images/bin/; done
 	@$(MAKE) -s $(ARCHIVES)
 
 # An OCI archive of the image $(2) as target/images/$(1).tar, from the arguments $(3) of the build. Equal input gives
