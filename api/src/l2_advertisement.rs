@@ -36,7 +36,8 @@ pub struct L2AdvertisementSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::embedded::label_selectors")]
     pub node_selectors: Vec<LabelSelector>,
-    /// Exact names of the interfaces to announce on. With none, on every interface of the node.
+    /// Interfaces to announce on: exact names, regular expressions of whole names, or `default` for the interface of the
+    /// default route. With none, on every interface of the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<String>,
     /// Announces only Services whose labels match one of these selectors. With none, all Services of the pools. A
@@ -48,6 +49,9 @@ pub struct L2AdvertisementSpec {
     /// chosen. When no preferred node can announce, any other that may does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub preferred_node_selectors: Vec<PreferredNodeSelector>,
+    /// How the node is chosen among the most preferred of those that may announce an address; `Hash` when not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub election_policy: Option<ElectionPolicy>,
 }
 
 optional_spec!(L2AdvertisementSpec);
@@ -62,4 +66,15 @@ pub struct PreferredNodeSelector {
     /// The nodes that get the weight. An empty selector matches every node.
     #[schemars(schema_with = "crate::embedded::label_selector")]
     pub preference: LabelSelector,
+}
+
+/// How the node is chosen that announces an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ElectionPolicy {
+    /// By a hash of node and address, as upstream: without any state, and unevenly where addresses are few.
+    #[default]
+    Hash,
+    /// The node with the fewest addresses: no node has two more than another that could take one, and an address moves
+    /// only for that, or because its node is lost.
+    Even,
 }

@@ -46,7 +46,7 @@ pub use kube::Resource;
 pub use ip_address_pool::{
     IPAddressPool, IPAddressPoolSpec, IPAddressPoolStatus, PoolCapacity, RestingAddress, ServiceAllocation,
 };
-pub use l2_advertisement::{L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector};
+pub use l2_advertisement::{ElectionPolicy, L2Advertisement, L2AdvertisementSpec, PreferredNodeSelector};
 pub use metallb::{
     Approval, Component, ConflictPolicy, ConflictProbe, ControllerConfig, Detection, DrainPolicy, Failback,
     Fencing, FrrK8sConfig, Gratuitous, IpFailoverPolicy, Layer2, LogLevel, ManagementState, MetalLB,

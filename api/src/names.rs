@@ -38,6 +38,13 @@ pub const ANNOTATION_CONVERT: &str = "metallb.io/convert";
 /// commas.
 pub const ANNOTATION_ANNOUNCED_FROM: &str = "metallb.io/announced-from";
 
+/// Label of a Lease that says which node has each address of an L2Advertisement with `electionPolicy: Even`.
+pub const LABEL_L2_OWNERS: &str = "metallb.io/l2-owners";
+/// Annotation of such a Lease: `ADDRESS=NODE/EPOCH`, separated by blanks.
+pub const ANNOTATION_L2_OWNERS: &str = "metallb.io/l2-owners";
+/// Prefix of its name, before that of the L2Advertisement.
+pub const L2_OWNERS_PREFIX: &str = "l2-owners-";
+
 /// Label of a ServiceL2Status or ServiceBGPStatus: the node that it speaks of.
 pub const LABEL_STATUS_NODE: &str = "metallb.io/node";
 /// Label of a ServiceL2Status or ServiceBGPStatus: the name of its Service.

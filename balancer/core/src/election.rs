@@ -26,6 +26,11 @@ pub fn elect<'a>(candidates: &[Candidate<'a>], address: IpAddr) -> Option<&'a st
     favourites.map(|candidate| candidate.node).min_by_key(|node| rank(node, &address))
 }
 
+/// Where a node stands in the order for `address`: the least comes first.
+pub(crate) fn rank_of(node: &str, address: IpAddr) -> [u8; 32] {
+    rank(node, &address.to_canonical().to_string())
+}
+
 fn rank(node: &str, address: &str) -> [u8; 32] {
     Sha256::new().chain_update(node).chain_update("#").chain_update(address).finalize().into()
 }

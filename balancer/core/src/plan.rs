@@ -3,14 +3,17 @@
 //! Candidates and owner are MetalLB's (`election`), with what it leaves open settled: Services that share an address
 //! form one group with one owner, and a node whose interfaces cannot carry the announcement is no candidate.
 
+mod owners;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::config::{Config, L2Advertisement, Pool};
-use crate::election::{Candidate, elect};
 use crate::selector::Labels;
 use crate::service::ServiceKey;
+use crate::spread::Claims;
+use owners::{Group, groups, owners};
 
 /// The facts from which a plan is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +34,12 @@ pub struct World {
     pub kept: BTreeMap<IpAddr, BTreeSet<String>>,
     /// By Service, the node that announced it last by the record: it keeps it where nobody else does.
     pub recorded: BTreeMap<ServiceKey, String>,
+    /// By address with `electionPolicy: Even`, what living nodes say of it.
+    pub claims: BTreeMap<IpAddr, Claims>,
+    /// The same as it was written down: it counts for nodes that have said nothing later.
+    pub written_claims: BTreeMap<IpAddr, Claims>,
+    /// Whether some living node may yet have to say what it claims: nothing that is free is taken so far.
+    pub undecided: bool,
     /// Addresses that were given to a Service just now, or are known to be another host's.
     pub fresh: BTreeSet<IpAddr>,
 }
@@ -74,6 +83,24 @@ pub struct Node {
     pub unschedulable: bool,
     /// Interfaces that can announce now, by the word of the node's speaker; `None` when unknown, which counts as all.
     pub interfaces: Option<BTreeSet<String>>,
+    /// Those of them that default routes go through, by the family of the route.
+    pub default_routes: DefaultRoutes,
+}
+
+/// Interfaces that default routes go through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefaultRoutes {
+    /// Of IPv4.
+    pub v4: BTreeSet<String>,
+    /// Of IPv6.
+    pub v6: BTreeSet<String>,
+}
+
+impl DefaultRoutes {
+    /// Those for the family of `address`.
+    pub fn of(&self, address: IpAddr) -> &BTreeSet<String> {
+        if address.is_ipv4() { &self.v4 } else { &self.v6 }
+    }
 }
 
 /// What one node announces.
@@ -87,6 +114,21 @@ pub struct Plan {
     pub elsewhere: BTreeMap<IpAddr, String>,
     /// By Service, the owner or the reason why there is none.
     pub services: BTreeMap<ServiceKey, Verdict>,
+    /// Addresses with `electionPolicy: Even`, of each group of Services the first.
+    pub even: BTreeMap<IpAddr, Even>,
+    /// Addresses that this node checks on the wire, and who announces them.
+    pub checks: BTreeMap<IpAddr, String>,
+    /// L2Advertisements that differ in how the owner is chosen, and an address that all of them are about.
+    pub mixed: BTreeMap<BTreeSet<String>, IpAddr>,
+}
+
+/// An address with `electionPolicy: Even`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Even {
+    /// The L2Advertisement by which its owner is written down.
+    pub advertisement: String,
+    /// Whether this node announces it.
+    pub mine: bool,
 }
 
 /// Interfaces of a node.
@@ -170,22 +212,39 @@ pub fn plan(world: &World, me: &str) -> Plan {
             }
         }
     }
-    for group in groups(&eligible) {
-        let owner = owner(world, &group);
+    let groups = groups(&eligible);
+    let owners = owners(world, &groups, me);
+    for (group, found) in groups.into_iter().zip(owners) {
+        let owner = found.node;
+        if let Some(even) = found.even {
+            let advertisement = even.advertisement.to_owned();
+            plan.even.insert(even.address, Even { advertisement, mine: owner == Some(me) });
+        }
+        let mut addresses = group.iter().flat_map(|(_, eligible)| &eligible.service.addresses);
+        if let Some(address) = addresses.next().filter(|_| !found.mixed.is_empty()) {
+            plan.mixed.entry(found.mixed).or_insert(*address);
+        }
+        if let Some(owner) = owner.filter(|owner| world.checker(&group, owner) == Some(me)) {
+            let addresses = group.iter().flat_map(|(_, eligible)| &eligible.service.addresses);
+            plan.checks.extend(addresses.map(|address| (*address, owner.to_owned())));
+        }
         for (key, service) in group {
             let verdict = match owner {
                 None => Verdict::Nobody(Reason::NoAvailableNodes),
                 Some(owner) if !service.nodes.contains(owner) => Verdict::Nobody(Reason::NoLocalEndpoints),
-                Some(owner) if owner == me => Verdict::Mine(service.interfaces(world, me)),
+                Some(owner) if owner == me => {
+                    Verdict::Mine(service.interfaces(world, me, &service.service.addresses))
+                }
                 Some(owner) => Verdict::Theirs(owner.to_owned()),
             };
             for address in &service.service.addresses {
                 match &verdict {
-                    Verdict::Mine(interfaces) => {
+                    Verdict::Mine(_) => {
+                        let interfaces = service.interfaces(world, me, &[*address]);
                         plan.announcements
                             .entry(*address)
-                            .and_modify(|former| former.join(interfaces))
-                            .or_insert_with(|| interfaces.clone());
+                            .and_modify(|former| former.join(&interfaces))
+                            .or_insert(interfaces);
                     }
                     Verdict::Theirs(node) => {
                         plan.elsewhere.insert(*address, node.clone());
@@ -233,7 +292,11 @@ impl<'a> Eligible<'a> {
             .nodes
             .iter()
             .filter(|(name, node)| world.may_announce(name, node))
-            .filter(|(_, node)| advertisements.iter().any(|advertisement| can_announce(advertisement, node)))
+            .filter(|(_, node)| {
+                advertisements
+                    .iter()
+                    .any(|advertisement| can_announce(advertisement, node, &service.addresses))
+            })
             .map(|(name, _)| name.as_str())
             .collect();
         if nodes.is_empty() {
@@ -251,19 +314,23 @@ impl<'a> Eligible<'a> {
         self.advertisements.iter().map(|advertisement| advertisement.preference(&node.labels)).sum()
     }
 
-    /// The interfaces of `node` named by the advertisements that select it.
-    fn interfaces(&self, world: &World, node: &str) -> Interfaces {
+    /// The interfaces of `node` named for `addresses` by the advertisements that select it.
+    fn interfaces(&self, world: &World, node: &str, addresses: &[IpAddr]) -> Interfaces {
         let mut interfaces = Interfaces::Named(BTreeSet::new());
         let Some(node) = world.nodes.get(node) else { return interfaces };
-        for advertisement in
-            self.advertisements.iter().filter(|advertisement| can_announce(advertisement, node))
-        {
-            let named = if advertisement.interfaces.is_empty() {
-                Interfaces::All
-            } else {
-                Interfaces::Named(advertisement.interfaces.clone())
-            };
-            interfaces.join(&named);
+        let selecting = self.advertisements.iter().filter(|ad| can_announce(ad, node, addresses));
+        for selection in selecting.map(|ad| &ad.interfaces) {
+            if selection.is_everything() {
+                return Interfaces::All;
+            }
+            let known = node.interfaces.iter().flatten();
+            let selected = known.filter(|name| {
+                addresses
+                    .iter()
+                    .any(|address| selection.selects(name, node.default_routes.of(*address).contains(*name)))
+            });
+            let names = selection.names().iter().chain(selected).cloned().collect();
+            interfaces.join(&Interfaces::Named(names));
         }
         interfaces
     }
@@ -291,10 +358,25 @@ impl World {
         addresses.any(|address| self.kept.get(address).is_some_and(|keepers| keepers.contains(node)))
     }
 
+    /// Who checks on the wire that the owner of a group answers for it, and nobody else: the next of those that could
+    /// announce it too, and so see it; where there is none the next of all.
+    fn checker<'w>(&'w self, group: &Group<'_, 'w>, owner: &str) -> Option<&'w str> {
+        let able: BTreeSet<&'w str> =
+            group.iter().flat_map(|(_, eligible)| eligible.nodes.iter().copied()).collect();
+        let alive = || self.speakers.iter().flatten().map(String::as_str).collect();
+        next(&able, owner).or_else(|| next(&alive(), owner))
+    }
+
     /// Whether addresses stay on `node`: with [`World::drain`] they leave when it is cordoned.
     fn stays(&self, node: &str) -> bool {
         !self.drain || self.nodes.get(node).is_some_and(|node| !node.unschedulable)
     }
+}
+
+/// The node after `node` in a ring of nodes; `None` when there is no other.
+fn next<'w>(ring: &BTreeSet<&'w str>, node: &str) -> Option<&'w str> {
+    let after = ring.iter().find(|other| **other > node);
+    after.or_else(|| ring.first()).copied().filter(|other| *other != node)
 }
 
 fn holds(pool: &Pool, addresses: &[IpAddr]) -> bool {
@@ -302,77 +384,15 @@ fn holds(pool: &Pool, addresses: &[IpAddr]) -> bool {
     !addresses.is_empty() && addresses.iter().all(within)
 }
 
-/// Whether the advertisement selects the node and the node has an interface for it.
-fn can_announce(advertisement: &L2Advertisement, node: &Node) -> bool {
+/// Whether the advertisement selects the node and the node has an interface for one of the addresses.
+fn can_announce(advertisement: &L2Advertisement, node: &Node, addresses: &[IpAddr]) -> bool {
+    let selected = |name: &String, address: &IpAddr| {
+        advertisement.interfaces.selects(name, node.default_routes.of(*address).contains(name))
+    };
     let linked = node.interfaces.as_ref().is_none_or(|available| {
-        let wanted = &advertisement.interfaces;
-        if wanted.is_empty() { !available.is_empty() } else { !wanted.is_disjoint(available) }
+        available.iter().any(|name| addresses.iter().any(|address| selected(name, address)))
     });
     linked && advertisement.nodes.matches(&node.labels)
-}
-
-type Group<'a, 'w> = Vec<(&'w ServiceKey, &'a Eligible<'w>)>;
-
-/// Services by the addresses that they have in common, directly or by way of others.
-fn groups<'a, 'w>(services: &'a BTreeMap<&'w ServiceKey, Eligible<'w>>) -> Vec<Group<'a, 'w>> {
-    let mut group_of: BTreeMap<IpAddr, usize> = BTreeMap::new();
-    let mut groups: Vec<Group<'a, 'w>> = vec![];
-    for (key, eligible) in services {
-        let addresses = &eligible.service.addresses;
-        let met: BTreeSet<usize> =
-            addresses.iter().filter_map(|address| group_of.get(address)).copied().collect();
-        let mut group = vec![];
-        for index in met {
-            group.extend(groups.get_mut(index).map(std::mem::take).unwrap_or_default());
-        }
-        group.push((*key, eligible));
-        let index = groups.len();
-        for address in group.iter().flat_map(|(_, eligible)| &eligible.service.addresses) {
-            group_of.insert(*address, index);
-        }
-        groups.push(group);
-    }
-    groups.retain(|group| !group.is_empty());
-    groups
-}
-
-/// The node that announces all Services of a group.
-///
-/// It is chosen among those that may announce each of them, by the least first address. Where no node may announce
-/// them all, among those that may announce any: one owner that serves some is better than two that fight. A node that
-/// keeps the addresses comes before the order of the election.
-fn owner<'w>(world: &'w World, group: &Group<'_, 'w>) -> Option<&'w str> {
-    let address = group.iter().filter_map(|(_, eligible)| eligible.service.addresses.first()).min()?;
-    let all: BTreeSet<&'w str> =
-        group.iter().flat_map(|(_, eligible)| eligible.nodes.iter().copied()).collect();
-    let by_all = |node: &&str| group.iter().all(|(_, eligible)| eligible.nodes.contains(*node));
-    let common: BTreeSet<&'w str> = all.iter().copied().filter(by_all).collect();
-    let nodes = if common.is_empty() { all } else { common };
-    // An address stays on a cordoned node when there is no other for it.
-    let nodes = narrowed(nodes, |node| world.stays(node));
-    let keepers: BTreeSet<&'w str> = nodes.iter().copied().filter(|node| world.keeps(node, group)).collect();
-    if keepers.is_empty() {
-        let mut recorded = group.iter().filter_map(|(key, _)| world.recorded.get(*key));
-        if let Some(node) = recorded.find(|node| nodes.contains(node.as_str())) {
-            return Some(node);
-        }
-    }
-    let nodes = if keepers.is_empty() { nodes } else { keepers };
-    let candidates: Vec<Candidate<'w>> = nodes
-        .into_iter()
-        .filter_map(|name| {
-            let node = world.nodes.get(name)?;
-            let preference = group.iter().map(|(_, eligible)| eligible.preference(node)).max()?;
-            Some(Candidate { node: name, preference })
-        })
-        .collect();
-    elect(&candidates, *address)
-}
-
-/// Those of `nodes` that `choose` likes, or all of them when it likes none.
-fn narrowed<'w>(nodes: BTreeSet<&'w str>, choose: impl Fn(&str) -> bool) -> BTreeSet<&'w str> {
-    let liked: BTreeSet<&'w str> = nodes.iter().copied().filter(|node| choose(node)).collect();
-    if liked.is_empty() { nodes } else { liked }
 }
 
 #[cfg(test)]

@@ -108,8 +108,68 @@ fn one_node_announces_and_the_others_know_it() {
     for other in ["node1", "node3"] {
         let elsewhere = [(ip(FIRST), "node2".to_owned())].into();
         let theirs = services(Verdict::Theirs("node2".into()));
-        assert_eq!(plan(&world(), other), Plan { elsewhere, services: theirs, ..Plan::default() });
+        // The next of those that could announce it looks after it.
+        let checked = (other == "node3").then(|| (ip(FIRST), "node2".to_owned()));
+        let checks = checked.into_iter().collect();
+        assert_eq!(plan(&world(), other), Plan { elsewhere, services: theirs, checks, ..Plan::default() });
     }
+}
+
+#[test]
+fn an_owner_that_alone_may_announce_is_checked_by_another_all_the_same() {
+    let mut world = world();
+    advertisement(&mut world).nodes = any_of("name", "node2");
+    assert_eq!(plan(&world, "node3").checks, [(ip(FIRST), "node2".to_owned())].into());
+    world.speakers = Some(names(&["node2"]));
+    assert_eq!(plan(&world, "node2").checks, BTreeMap::new());
+}
+
+#[test]
+fn the_interface_of_the_default_route_is_that_of_each_family() {
+    let mut world = world();
+    let mut interfaces = crate::config::InterfaceSelection::default();
+    interfaces.add("default").unwrap();
+    advertisement(&mut world).interfaces = interfaces;
+    world.services = [(key("web"), service(&[FIRST, "fd00:22::100"]))].into();
+    for name in ["node1", "node2", "node3"] {
+        of(&mut world, name).interfaces = Some(names(&["eth0", "eth1"]));
+    }
+    assert_eq!(owners(&world)["web"], Err(Reason::NoAvailableNodes), "no node has a default route");
+    let routes = DefaultRoutes { v4: names(&["eth0"]), v6: names(&["eth1"]) };
+    of(&mut world, "node3").default_routes = routes;
+    let on = |name: &str| Interfaces::Named(names(&[name]));
+    let announced = plan(&world, "node3").announcements;
+    assert_eq!(announced, [(ip(FIRST), on("eth0")), (ip("fd00:22::100"), on("eth1"))].into());
+    let both = Verdict::Mine(Interfaces::Named(names(&["eth0", "eth1"])));
+    assert_eq!(plan(&world, "node3").services[&key("web")], both);
+}
+
+#[test]
+fn a_pattern_means_the_interfaces_that_match() {
+    let mut world = world();
+    let mut interfaces = crate::config::InterfaceSelection::default();
+    interfaces.add("eth[0-9]").unwrap();
+    interfaces.add("bond7").unwrap();
+    advertisement(&mut world).interfaces = interfaces;
+    of(&mut world, "node2").interfaces = Some(names(&["wlan0"]));
+    of(&mut world, "node1").interfaces = Some(names(&["eth0", "eth10", "wlan0"]));
+    let want = Interfaces::Named(names(&["eth0", "bond7"]));
+    assert_eq!(plan(&world, "node1").announcements, [(ip(FIRST), want)].into());
+}
+
+#[test]
+fn advertisements_that_differ_in_policy_leave_the_hash_and_are_named() {
+    let mut world = world();
+    let even = L2Advertisement {
+        name: "even".into(),
+        election: metallb_api::ElectionPolicy::Even,
+        ..L2Advertisement::default()
+    };
+    world.config.l2_advertisements.insert("even".into(), even);
+    assert_eq!(owners(&world)["web"], Ok("node2".into()));
+    let plan = plan(&world, "node1");
+    assert_eq!(plan.mixed, [(names(&["all", "even"]), ip(FIRST))].into());
+    assert_eq!(plan.even, BTreeMap::new());
 }
 
 type Change = fn(&mut World);
@@ -313,7 +373,7 @@ fn the_owner_follows_from_the_facts() {
         (
             "the wanted interface is missing on the first",
             |world| {
-                advertisement(world).interfaces = names(&["eth1"]);
+                advertisement(world).interfaces = names(&["eth1"]).into();
                 of(world, "node1").interfaces = Some(names(&["eth0"]));
                 of(world, "node2").interfaces = Some(names(&["eth0"]));
                 of(world, "node3").interfaces = Some(names(&["eth0", "eth1"]));
@@ -386,7 +446,7 @@ fn services_that_share_are_on_a_node_that_serves_them_all() {
 fn interfaces_come_from_the_advertisements_that_select_the_node() {
     let mut world = world();
     let on = |interfaces: &[&str], nodes| L2Advertisement {
-        interfaces: names(interfaces),
+        interfaces: names(interfaces).into(),
         nodes,
         ..L2Advertisement::default()
     };

@@ -1,9 +1,8 @@
 //! L2Advertisement: which addresses are announced by ARP and NDP, and where.
 
-use std::collections::BTreeSet;
+use metallb_api::{self as api, ElectionPolicy};
 
-use metallb_api as api;
-
+use super::interfaces::InterfaceSelection;
 use super::pool::PoolSelection;
 use super::problem::Findings;
 use crate::selector::{AnyOf, Labels, Selector};
@@ -17,12 +16,14 @@ pub struct L2Advertisement {
     pub pools: PoolSelection,
     /// Nodes that may announce.
     pub nodes: AnyOf,
-    /// Exact names of the interfaces to announce on; all when empty.
-    pub interfaces: BTreeSet<String>,
+    /// Interfaces to announce on.
+    pub interfaces: InterfaceSelection,
     /// Services that are announced.
     pub services: AnyOf,
     /// Preferences among the nodes that may announce.
     pub preferences: Vec<Preference>,
+    /// How the owner is chosen among the most preferred of them.
+    pub election: ElectionPolicy,
 }
 
 /// A weight for the nodes that match a selector.
@@ -54,12 +55,19 @@ pub(super) fn parse(object: &api::L2Advertisement, findings: &mut Findings) -> L
                 .add(format!("{field}.weight"), format_args!("{} is not in the range 1 to 100", term.weight)),
         }
     }
+    let mut interfaces = InterfaceSelection::default();
+    for (index, entry) in spec.interfaces.iter().enumerate() {
+        if let Err(message) = interfaces.add(entry) {
+            findings.add(format!("spec.interfaces[{index}]"), message);
+        }
+    }
     L2Advertisement {
         name: findings.name().to_owned(),
         pools: PoolSelection::parse((&spec.ip_address_pools, &spec.ip_address_pool_selectors), findings),
         nodes: findings.any_of("spec.nodeSelectors", &spec.node_selectors),
-        interfaces: spec.interfaces.iter().cloned().collect(),
+        interfaces,
         services: findings.any_of("spec.serviceSelectors", &spec.service_selectors),
         preferences,
+        election: spec.election_policy.unwrap_or_default(),
     }
 }

@@ -244,6 +244,7 @@ fn an_l2_advertisement_keeps_everything_that_it_says() {
             "ipAddressPoolSelectors": [{ "matchLabels": { "zone": "lan" } }],
             "nodeSelectors": [{ "matchLabels": { "rack": "1" } }],
             "interfaces": ["eth1", "eth0", "eth1"],
+            "electionPolicy": "Even",
             "serviceSelectors": [{ "matchLabels": { "app": "web" } }],
             "preferredNodeSelectors": [
                 { "weight": 100, "preference": { "matchLabels": { "link": "fast" } } },
@@ -261,12 +262,13 @@ fn an_l2_advertisement_keeps_everything_that_it_says() {
             selectors: any_of("zone", "lan"),
         },
         nodes: any_of("rack", "1"),
-        interfaces: BTreeSet::from(["eth0".into(), "eth1".into()]),
+        interfaces: BTreeSet::from(["eth0".into(), "eth1".into()]).into(),
         services: any_of("app", "web"),
         preferences: vec![
             Preference { weight: 100, nodes: selector("link", "fast") },
             Preference { weight: 1, nodes: Selector::default() },
         ],
+        election: api::ElectionPolicy::Even,
     };
     assert_eq!([rack.preference(&labels(&[("link", "fast")])), rack.preference(&Labels::new())], [101, 1]);
     let all = L2Advertisement { name: "all".into(), ..Default::default() };
@@ -282,6 +284,7 @@ fn a_bad_l2_advertisement_is_left_out() {
         &json!({
             "ipAddressPools": ["a", "a"],
             "nodeSelectors": [{ "matchExpressions": [{ "key": "k", "operator": "In" }] }],
+            "interfaces": ["eth0", "eth["],
             "preferredNodeSelectors": [
                 { "weight": 101, "preference": {} },
                 { "weight": -1, "preference": { "matchLabels": { "": "x" } } },
@@ -297,6 +300,7 @@ fn a_bad_l2_advertisement_is_left_out() {
             "L2Advertisement \"bad\": spec.preferredNodeSelectors[0].weight: 101 is not in the range 1 to 100",
             "L2Advertisement \"bad\": spec.preferredNodeSelectors[1].preference.matchLabels: \"\" is not a label key",
             "L2Advertisement \"bad\": spec.preferredNodeSelectors[1].weight: -1 is not in the range 1 to 100",
+            "L2Advertisement \"bad\": spec.interfaces[1]: \"eth[\" is neither a name nor a regular expression",
             "L2Advertisement \"bad\": spec.ipAddressPools[1]: \"a\" is listed before",
             "L2Advertisement \"bad\": spec.nodeSelectors[0].matchExpressions[0].values: In needs at least one value",
         ]
