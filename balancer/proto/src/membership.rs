@@ -11,6 +11,7 @@
 mod detection;
 mod event;
 mod facts;
+mod fence;
 mod identity;
 mod intake;
 mod joining;
@@ -18,6 +19,7 @@ mod message;
 mod outlet;
 mod peer;
 mod ring;
+mod roster;
 mod seal;
 mod session;
 mod settings;
@@ -33,6 +35,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::layer2::MacAddress;
 
+use fence::Fence;
 use identity::Identity;
 use joining::KnownSeed;
 use message::Message;
@@ -59,6 +62,7 @@ pub struct Membership {
     /// Members that are known to have the current secret.
     current: BTreeSet<SocketAddr>,
     sessions: Sessions,
+    fence: Fence,
     swim: Swim,
     peers: BTreeMap<String, Peer>,
     watches: BTreeMap<String, Watch>,
@@ -92,13 +96,14 @@ pub struct Membership {
 impl Membership {
     /// A member that knows nobody yet.
     pub fn new(now: Instant, settings: Settings) -> Self {
-        let Settings { node, address, epoch, secrets, seed, timing } = settings;
+        let Settings { node, address, epoch, secrets, seed, timing, fencing } = settings;
         let mut rng = StdRng::from_seed(seed);
         let identity = Identity { node: node.clone(), address, epoch };
         Self {
             seal: Seal::new(&secrets, rng.random()),
             current: BTreeSet::new(),
             sessions: Sessions::default(),
+            fence: Fence::new(now, fencing, timing.heartbeat),
             swim: Swim::new(identity, &timing, rng.random()),
             node,
             address,
@@ -155,6 +160,8 @@ impl Membership {
                 up.into_iter().for_each(|address| self.send(address, &Message::Restarting));
             }
             Event::Leave => self.leave(now),
+            Event::Expected(nodes) => self.fence.expect(nodes),
+            Event::Witnessed(until) => self.fence.witness(until),
         }
         if !self.left {
             self.run_timers(now);
@@ -174,7 +181,8 @@ impl Membership {
         let watches =
             self.watches.values().filter(|_| self.carrier).map(|watch| watch.deadline(&self.timing));
         let settle = self.settle_deadline();
-        watches.chain(heartbeat).chain(join).chain(settle).chain(self.swim.deadline()).min()
+        let fence = self.fence.deadline().into_iter().chain(self.linger_deadline());
+        watches.chain(heartbeat).chain(join).chain(settle).chain(fence).chain(self.swim.deadline()).min()
     }
 
     /// What was sent and received.
@@ -184,6 +192,8 @@ impl Membership {
 
     fn run_timers(&mut self, now: Instant) {
         self.streams.retain(|_, until| *until > now);
+        self.end_lingering(now);
+        self.run_fence(now);
         let effects = self.swim.expire(now);
         self.apply(now, effects);
         if self.carrier {
@@ -218,19 +228,26 @@ impl Membership {
                 }
             }
             Message::FactsWanted => self.send_facts(from),
-            Message::Facts { version, interfaces, macs, kept } => {
-                if let Some(peer) = self.peers.get_mut(node) {
-                    let macs: BTreeSet<MacAddress> = macs.into_iter().map(MacAddress).collect();
-                    self.macs.extend(&macs);
-                    let facts = Facts {
-                        interfaces: interfaces.into_iter().collect(),
-                        macs,
-                        kept: kept.into_iter().collect(),
-                    };
-                    peer.facts = Some((version, facts));
-                    self.changed = true;
+            Message::Facts { version, interfaces, macs, kept, default_v4, default_v6, claims } => {
+                let facts = Facts {
+                    interfaces: interfaces.into_iter().collect(),
+                    default_v4: default_v4.into_iter().collect(),
+                    default_v6: default_v6.into_iter().collect(),
+                    macs: macs.into_iter().map(MacAddress).collect(),
+                    kept: kept.into_iter().collect(),
+                    claims: claims
+                        .into_iter()
+                        .map(|(address, epoch, held)| (address, (epoch, held)))
+                        .collect(),
+                };
+                self.learn_facts(node, version, facts);
+            }
+            Message::Poll { token } => {
+                if self.peers.get(node).is_some_and(|peer| peer.up) {
+                    self.send(from, &Message::Vote { token });
                 }
             }
+            Message::Vote { token } => self.fence.voted(node, token),
             Message::Unwatch | Message::Alive { watched: false } => {
                 self.watches.remove(node);
             }
@@ -272,6 +289,9 @@ impl Membership {
                 }
             }
             Message::Leaving => {
+                if let Some(peer) = self.peers.get_mut(node) {
+                    peer.left = true;
+                }
                 if let Some(identity) =
                     self.peers.get(node).filter(|peer| peer.up).and_then(|peer| peer.identity.clone())
                 {
@@ -320,6 +340,8 @@ impl Membership {
             Change::Up(_) => {
                 peer.up = true;
                 peer.restart_until = None;
+                peer.left = false;
+                peer.lingers_until = None;
                 let address = peer.address;
                 // Brings the two to know each other before the first heartbeat counts.
                 self.send(address, &Message::Probe);
@@ -327,6 +349,8 @@ impl Membership {
                 self.report_down(address);
             }
             Change::Down(_) => {
+                let wait = self.fence.take_over_wait();
+                peer.lingers_until = (!peer.left && !wait.is_zero()).then(|| now + wait);
                 peer.up = false;
                 peer.heard = None;
                 self.watches.remove(&node);
@@ -361,37 +385,11 @@ impl Membership {
         for identity in &down {
             let peer = self.peers.entry(identity.node.clone()).or_insert_with(|| Peer::new(identity.address));
             peer.identity = Some(identity.clone());
+            let wait = self.fence.take_over_wait();
+            peer.lingers_until = (!wait.is_zero()).then(|| now + wait);
         }
         self.changed = true;
         let effects = self.swim.declare_down(now, down);
         self.apply(now, effects);
-    }
-
-    fn publish(&mut self) {
-        if !std::mem::take(&mut self.changed) {
-            return;
-        }
-        let known = |peer: &Peer| peer.facts.as_ref().map(|(_, facts)| facts.clone());
-        let up = self.peers.iter().filter(|(_, peer)| peer.up);
-        let mut members: BTreeMap<String, Option<Facts>> =
-            up.map(|(node, peer)| (node.clone(), known(peer))).collect();
-        if !self.left {
-            members.insert(self.node.clone(), self.facts.clone());
-        }
-        let never_heard = |node: &String| self.peers.get(node).is_none_or(|peer| peer.identity.is_none());
-        let unheard = self
-            .seeds
-            .iter()
-            .flatten()
-            .filter(|(node, seed)| seed.ready && never_heard(node))
-            .map(|(node, _)| node.clone())
-            .collect();
-        let known = self.peers.iter().filter(|(_, peer)| peer.identity.is_some());
-        let known = known.map(|(node, _)| node.clone()).collect();
-        let roster = Roster { settled: self.settled, members, unheard, known, macs: self.macs.clone() };
-        if roster != self.roster {
-            self.roster = roster.clone();
-            self.actions.push(Action::Roster(roster));
-        }
     }
 }

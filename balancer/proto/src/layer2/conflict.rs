@@ -13,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::MacAddress;
+use super::budget::Budget;
 use super::responder::Claim;
 
 /// Least time between two defences of an address (`DEFEND_INTERVAL` of RFC 5227 §1.1).
@@ -23,6 +24,8 @@ const MEMORY: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(10);
 /// Free addresses that a rival is tried with; a host with some addresses of its own answers for few of them by chance.
 pub const DECOYS: usize = 2;
+/// Frames that ask for them once.
+const ASKED_DECOYS: u32 = 2;
 
 /// How other hosts are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +158,7 @@ impl Guard {
         &mut self,
         now: Instant,
         claim: Claim,
+        budget: &mut Budget,
         decoys: impl FnOnce() -> [IpAddr; DECOYS],
     ) -> Vec<Action> {
         self.answer_of_decoy(claim);
@@ -172,7 +176,7 @@ impl Guard {
                     sent: 0,
                     next: now,
                 };
-                self.poll(now)
+                self.poll(now, budget)
             }
             State::Clear => {
                 entry.rival = Some(claim.mac);
@@ -205,14 +209,18 @@ impl Guard {
         }
     }
 
-    /// Does what is due.
-    pub fn poll(&mut self, now: Instant) -> Vec<Action> {
+    /// Does what is due, as far as the budget allows; the rest waits for it.
+    pub fn poll(&mut self, now: Instant, budget: &mut Budget) -> Vec<Action> {
         let mut actions = vec![];
         let pace = self.settings.probe.unwrap_or(Pace::FAST);
         for (address, entry) in &mut self.entries {
             match &mut entry.state {
                 State::Probing { sent, next } if *next <= now => {
                     if *sent < pace.probes {
+                        if !budget.take(now, 1) {
+                            *next = budget.next(now, 1);
+                            continue;
+                        }
                         *sent += 1;
                         *next = now + pause(&pace, *sent, &mut self.rng);
                         actions.push(Action::Probe { address: *address, target: *address });
@@ -223,6 +231,10 @@ impl Guard {
                 }
                 State::Verifying { mac, decoys, sent, next, .. } if *next <= now => {
                     if *sent < Pace::FAST.probes {
+                        if !budget.take(now, ASKED_DECOYS) {
+                            *next = budget.next(now, ASKED_DECOYS);
+                            continue;
+                        }
                         *sent += 1;
                         *next = now + pause(&Pace::FAST, *sent, &mut self.rng);
                         actions.extend(decoys.map(|target| Action::Probe { address: *address, target }));
@@ -237,6 +249,10 @@ impl Guard {
                     }
                 }
                 State::Withheld { retry } if *retry <= now => {
+                    if !budget.take(now, 1) {
+                        *retry = budget.next(now, 1);
+                        continue;
+                    }
                     entry.state = State::Probing { sent: 1, next: now + pause(&pace, 1, &mut self.rng) };
                     actions.push(Action::Probe { address: *address, target: *address });
                 }

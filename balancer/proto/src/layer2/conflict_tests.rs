@@ -28,6 +28,7 @@ struct Bench {
     origin: Instant,
     now: Duration,
     guard: Guard,
+    budget: Budget,
 }
 
 impl Bench {
@@ -35,7 +36,7 @@ impl Bench {
         let origin = origin();
         let mut guard = Guard::new(settings, [7; 32]);
         guard.assign(origin, &[(address(), fresh)].into());
-        Self { origin, now: Duration::ZERO, guard }
+        Self { origin, now: Duration::ZERO, guard, budget: Budget::new(1000) }
     }
 
     /// Runs to `until` and tells what was asked for, each with its time in milliseconds.
@@ -44,7 +45,7 @@ impl Bench {
         let mut done = vec![];
         while let Some(due) = self.guard.deadline().map(|due| due - self.origin).filter(|due| *due <= end) {
             self.now = due;
-            let actions = self.guard.poll(self.origin + due);
+            let actions = self.guard.poll(self.origin + due, &mut self.budget);
             done.extend(actions.into_iter().map(|action| (due.as_millis(), action)));
         }
         self.now = end;
@@ -52,7 +53,7 @@ impl Bench {
     }
 
     fn claim(&mut self, address: IpAddr) -> Vec<Action> {
-        self.guard.claim(self.origin + self.now, Claim { address, mac: RIVAL }, decoys)
+        self.guard.claim(self.origin + self.now, Claim { address, mac: RIVAL }, &mut self.budget, decoys)
     }
 
     fn conflict(&self) -> Option<Conflict> {
@@ -188,5 +189,29 @@ fn a_decoy_is_another_host_of_the_same_network() {
             let edges = found.is_ipv4() && (found == within.network() || found == within.broadcast());
             assert!(!edges, "{found} is no host of {within}");
         }
+    }
+}
+
+#[test]
+fn probes_for_many_addresses_keep_the_pace_and_each_is_asked_for_in_full() {
+    let origin = origin();
+    let mut bench = Bench::new(fast(true), true);
+    let addresses: BTreeMap<IpAddr, bool> =
+        (0..100_u32).map(|number| (IpAddr::from(Ipv4Addr::from(0xac16_0000 + number)), true)).collect();
+    bench.origin = origin;
+    bench.guard = Guard::new(fast(true), [7; 32]);
+    bench.budget = Budget::new(10);
+    bench.guard.assign(origin, &addresses);
+    let asked = bench.run(29_500);
+    let in_window = |start: u128| asked.iter().filter(|(at, _)| (start..start + 1000).contains(at)).count();
+    assert_eq!(in_window(0), 19, "a second's frames are saved at first");
+    for start in (1000..28_000).step_by(250) {
+        assert!((9..=10).contains(&in_window(start)), "{} from {start} ms on", in_window(start));
+    }
+    assert_eq!(asked.len(), 300);
+    assert!(addresses.keys().all(|address| !bench.guard.withholds(*address)));
+    for address in addresses.into_keys() {
+        let probe = Action::Probe { address, target: address };
+        assert_eq!(asked.iter().filter(|(_, action)| *action == probe).count(), 3, "{address}");
     }
 }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
+
 /// How an address is announced unasked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
@@ -16,7 +18,7 @@ pub struct Settings {
     pub interval: Duration,
     /// Time between two repetitions for as long as an address is announced; `None` for no repetition.
     pub repeat: Option<Duration>,
-    /// Rounds a second, first rounds aside; at least 1.
+    /// Frames a second, those of first rounds aside; at least 1.
     pub rate: u32,
 }
 
@@ -32,8 +34,8 @@ impl Default for Settings {
 pub struct Schedule {
     settings: Settings,
     pending: BTreeMap<IpAddr, Pending>,
-    /// When the next paced round may be sent.
-    free: Option<Instant>,
+    /// For all but first rounds.
+    budget: Budget,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -48,7 +50,7 @@ struct Pending {
 impl Schedule {
     /// An empty schedule.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, pending: BTreeMap::new(), free: None }
+        Self { settings, pending: BTreeMap::new(), budget: Budget::spaced(settings.rate) }
     }
 
     /// Begins the burst for an address that was taken over, or whose interface came back.
@@ -67,6 +69,11 @@ impl Schedule {
         }
     }
 
+    /// Counts a frame that was sent unasked for another reason: announcements wait for it.
+    pub fn spend(&mut self, now: Instant) {
+        self.budget.spend(now, 1);
+    }
+
     /// Ends every announcement of an address.
     pub fn stop(&mut self, address: IpAddr) {
         self.pending.remove(&address);
@@ -74,12 +81,11 @@ impl Schedule {
 
     /// When [`Schedule::due`] has something next; `None` when nothing is left to send.
     pub fn deadline(&self) -> Option<Instant> {
-        self.pending.values().map(|pending| self.earliest(pending)).min()
+        self.pending.iter().map(|(address, pending)| self.earliest(*address, pending)).min()
     }
 
     /// The addresses to announce now, each with one round of frames.
     pub fn due(&mut self, now: Instant) -> Vec<IpAddr> {
-        let pause = Duration::from_secs(1) / self.settings.rate.max(1);
         let mut due: Vec<(Instant, IpAddr)> = self
             .pending
             .iter()
@@ -91,11 +97,8 @@ impl Schedule {
         let mut send = vec![];
         for (_, address) in due {
             let Some(pending) = self.pending.get_mut(&address) else { continue };
-            if !pending.first {
-                if self.free.is_some_and(|free| free > now) {
-                    continue;
-                }
-                self.free = Some(now + pause);
+            if !pending.first && !self.budget.take(now, frames(address)) {
+                continue;
             }
             send.push(address);
             pending.first = false;
@@ -111,12 +114,14 @@ impl Schedule {
         send
     }
 
-    fn earliest(&self, pending: &Pending) -> Instant {
-        match self.free {
-            Some(free) if !pending.first => pending.due.max(free),
-            _ => pending.due,
-        }
+    fn earliest(&self, address: IpAddr, pending: &Pending) -> Instant {
+        if pending.first { pending.due } else { self.budget.next(pending.due, frames(address)) }
     }
+}
+
+/// Frames of one round: by ARP a request and a reply, by NDP one advertisement.
+fn frames(address: IpAddr) -> u32 {
+    if address.is_ipv4() { 2 } else { 1 }
 }
 
 #[cfg(test)]

@@ -13,12 +13,14 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use regex::RegexSet;
 
 use super::MacAddress;
+use super::route::DefaultRoutes;
 
 /// Every link of the node and its addresses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Links {
     links: BTreeMap<u32, Link>,
     addresses: BTreeMap<u32, BTreeSet<IpNet>>,
+    routes: DefaultRoutes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,9 +102,15 @@ impl Links {
             {
                 false
             }
-            RouteNetlinkMessage::NewLink(message) => self.add_link(message),
+            RouteNetlinkMessage::NewLink(message) => {
+                // The kernel drops the routes of a link that goes down, and says so for IPv6 only.
+                let up = message.header.flags.contains(LinkFlags::Up);
+                let dropped = !up && self.routes.drop_link(message.header.index);
+                self.add_link(message) || dropped
+            }
             RouteNetlinkMessage::DelLink(message) => {
                 self.addresses.remove(&message.header.index);
+                self.routes.drop_link(message.header.index);
                 self.links.remove(&message.header.index).is_some()
             }
             RouteNetlinkMessage::NewAddress(message) => address(message).is_some_and(|address| {
@@ -111,8 +119,16 @@ impl Links {
             RouteNetlinkMessage::DelAddress(message) => address(message).is_some_and(|address| {
                 self.addresses.get_mut(&message.header.index).is_some_and(|held| held.remove(&address))
             }),
+            RouteNetlinkMessage::NewRoute(route) => self.routes.add(route),
+            RouteNetlinkMessage::DelRoute(route) => self.routes.remove(route),
             _ => false,
         }
+    }
+
+    /// The indexes of the interfaces that the default route of the family of `address` goes through: of several, the one
+    /// with the least metric.
+    pub fn default_route(&self, address: IpAddr) -> BTreeSet<u32> {
+        self.routes.interfaces(address.is_ipv6())
     }
 
     /// The interfaces that may announce, by index.

@@ -168,5 +168,5 @@ fn a_removed_link_takes_its_addresses_along() {
     links.apply(&new(link(2, "eth0", up())));
     links.apply(&RouteNetlinkMessage::NewAddress(address(2, "fe80::1/64")));
     assert!(links.apply(&RouteNetlinkMessage::DelLink(link(2, "eth0", up()))));
-    assert_eq!(links, Links { addresses: BTreeMap::new(), links: BTreeMap::new() });
+    assert_eq!(links, Links::default());
 }

@@ -3,12 +3,15 @@
 //! Frames are byte slices and `Vec<u8>`; the shell owns the packet sockets. ARP follows RFC 826 and RFC 5227,
 //! Neighbor Discovery RFC 4861 and RFC 4862.
 
+pub mod budget;
 pub mod conflict;
 pub mod filter;
 pub mod frame;
 pub mod gratuitous;
 pub mod link;
 pub mod responder;
+mod route;
+pub mod wire_check;
 
 /// A link-layer address of Ethernet (48 bits).
 pub use smoltcp::wire::EthernetAddress as MacAddress;

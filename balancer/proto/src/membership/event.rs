@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use super::seal::Secrets;
 use crate::layer2::MacAddress;
@@ -43,6 +44,10 @@ pub enum Event<'a> {
     Carrier(bool),
     /// The secrets of the members changed.
     Secrets(Secrets),
+    /// The nodes that should have a speaker, this one included, as [`Event::Seeds`] or without an address yet.
+    Expected(BTreeSet<String>),
+    /// The API server lets this node alone go on until then.
+    Witnessed(Instant),
     /// This speaker ends and its successor on this node follows.
     Restarting,
     /// This node gives up its part for good. Nothing is done after that.
@@ -70,6 +75,11 @@ pub enum Action {
     },
     /// The members changed.
     Roster(Roster),
+    /// With [`super::Settings::fencing`]: nothing may be announced from this time on, unless another is told before.
+    Hold(Instant),
+    /// With [`super::Settings::fencing`]: whether this member needs the word of the API server to go on, since it has
+    /// lost the only other.
+    Witness(bool),
 }
 
 /// The way of a datagram.
@@ -86,10 +96,16 @@ pub enum Via {
 pub struct Facts {
     /// Names of the interfaces that may announce and have carrier.
     pub interfaces: BTreeSet<String>,
+    /// Those of them that default routes of IPv4 go through.
+    pub default_v4: BTreeSet<String>,
+    /// Those of them that default routes of IPv6 go through.
+    pub default_v6: BTreeSet<String>,
     /// Link-layer addresses of the node: what they say is no conflict.
     pub macs: BTreeSet<MacAddress>,
     /// Addresses that the speaker announces and keeps, whatever the election prefers.
     pub kept: BTreeSet<IpAddr>,
+    /// What the speaker claims of addresses that are spread evenly: an epoch, and whether it holds or released it.
+    pub claims: BTreeMap<IpAddr, (u32, bool)>,
 }
 
 /// Who takes part in elections.
@@ -99,6 +115,8 @@ pub struct Roster {
     pub settled: bool,
     /// Nodes with a living speaker, this one included until it leaves, and what is known of them.
     pub members: BTreeMap<String, Option<Facts>>,
+    /// The own address of each of these nodes, this one aside.
+    pub hosts: BTreeMap<String, IpAddr>,
     /// Nodes whose speaker is ready by the API's word and was never heard: they stay candidates.
     pub unheard: BTreeSet<String>,
     /// Nodes that were ever heard, or heard of, alive or dead; this one aside.

@@ -1,5 +1,6 @@
 //! Telling the others what this node is able to do.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Membership;
@@ -9,8 +10,12 @@ use super::message::Message;
 /// How many times more a change is told to everybody. Heartbeats carry the version, so that a watcher that missed all
 /// of them asks.
 const REPEATS: u32 = 2;
-/// Most kept addresses that are told: a message must fit behind its length of two bytes (17 bytes for an IPv6 address).
-const MOST_KEPT: usize = 3500;
+/// Bytes for addresses in a message, which must fit behind its length of two bytes.
+const ROOM: usize = 60_000;
+/// Bytes of an IPv6 address.
+const KEPT: usize = 17;
+/// The same with an epoch and whether it is held.
+const CLAIMED: usize = 23;
 
 impl Membership {
     pub(super) fn set_facts(&mut self, facts: Facts) {
@@ -37,13 +42,28 @@ impl Membership {
 
     pub(super) fn send_facts(&mut self, to: SocketAddr) {
         if let Some(facts) = &self.facts {
+            let list = |names: &BTreeSet<String>| names.iter().cloned().collect();
+            // What is not told of claims would be taken by others: they come first.
+            let kept = (ROOM.saturating_sub(facts.claims.len() * CLAIMED)) / KEPT;
+            let claims = facts.claims.iter().map(|(address, (epoch, held))| (*address, *epoch, *held));
             let message = Message::Facts {
                 version: self.facts_version,
-                interfaces: facts.interfaces.iter().cloned().collect(),
+                interfaces: list(&facts.interfaces),
                 macs: facts.macs.iter().map(|mac| mac.0).collect(),
-                kept: facts.kept.iter().take(MOST_KEPT).copied().collect(),
+                kept: facts.kept.iter().take(kept).copied().collect(),
+                default_v4: list(&facts.default_v4),
+                default_v6: list(&facts.default_v6),
+                claims: claims.take(ROOM / CLAIMED).collect(),
             };
             self.send(to, &message);
+        }
+    }
+
+    pub(super) fn learn_facts(&mut self, node: &str, version: u32, facts: Facts) {
+        if let Some(peer) = self.peers.get_mut(node) {
+            self.macs.extend(&facts.macs);
+            peer.facts = Some((version, facts));
+            self.changed = true;
         }
     }
 

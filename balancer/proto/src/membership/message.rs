@@ -35,9 +35,21 @@ pub(super) enum Message {
     /// The speaker ends and its successor on the same node follows.
     Restarting,
     /// What the sender's node is able to do.
-    Facts { version: u32, interfaces: Vec<String>, macs: Vec<[u8; 6]>, kept: Vec<IpAddr> },
+    Facts {
+        version: u32,
+        interfaces: Vec<String>,
+        macs: Vec<[u8; 6]>,
+        kept: Vec<IpAddr>,
+        default_v4: Vec<String>,
+        default_v6: Vec<String>,
+        claims: Vec<(IpAddr, u32, bool)>,
+    },
     /// Tell me your facts: I have none, or others.
     FactsWanted,
     /// The sender gives up its part for good.
     Leaving,
+    /// Do you count me as a member? The token comes back.
+    Poll { token: u64 },
+    /// I do.
+    Vote { token: u64 },
 }

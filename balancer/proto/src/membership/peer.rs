@@ -18,6 +18,10 @@ pub(super) struct Peer {
     pub(super) heard: Option<Instant>,
     /// Until when it may be silent, since it said that it restarts.
     pub(super) restart_until: Option<Instant>,
+    /// Whether it has given up its part for good, in its last life.
+    pub(super) left: bool,
+    /// Until when it counts although it is down, since it may not know that it is.
+    pub(super) lingers_until: Option<Instant>,
     /// What its node is able to do, with the version.
     pub(super) facts: Option<(u32, Facts)>,
     stale_sent: Option<Instant>,
@@ -31,6 +35,8 @@ impl Peer {
             up: false,
             heard: None,
             restart_until: None,
+            left: false,
+            lingers_until: None,
             facts: None,
             stale_sent: None,
         }

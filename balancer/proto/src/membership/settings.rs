@@ -20,6 +20,8 @@ pub struct Settings {
     pub seed: [u8; 32],
     /// How patient this member is.
     pub timing: Timing,
+    /// Whether a member that lost the majority stops announcing, and others wait for that (`fencing: Strict`).
+    pub fencing: bool,
 }
 
 /// How soon silence counts as death.

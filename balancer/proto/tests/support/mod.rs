@@ -25,6 +25,8 @@ pub(crate) struct Cluster {
     sequence: u64,
     /// Part of the datagrams that are lost, from 0 to 1.
     pub(crate) loss: f64,
+    /// Whether members that are started fence themselves.
+    fencing: bool,
     /// Whether UDP is dropped everywhere, and TCP is not.
     pub(crate) udp_blocked: bool,
     /// Every datagram delivered, when recording.
@@ -44,6 +46,10 @@ struct Node {
     secret: &'static str,
     /// Not scheduled until then.
     stalled: Option<Instant>,
+    /// Until when it may announce.
+    hold: Option<Instant>,
+    /// Whether it wants the word of the API server.
+    wants_witness: bool,
 }
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +81,8 @@ impl Cluster {
             starts: 0,
             secret: "shared",
             stalled: None,
+            hold: None,
+            wants_witness: false,
         };
         Self {
             origin,
@@ -85,6 +93,7 @@ impl Cluster {
             deliveries: BinaryHeap::new(),
             sequence: 0,
             loss: 0.0,
+            fencing: false,
             udp_blocked: false,
             record: None,
             removals: vec![],
@@ -93,7 +102,16 @@ impl Cluster {
 
     /// `size` nodes whose speakers have found each other.
     pub(crate) fn joined(size: usize, seed: u64) -> Self {
-        let mut cluster = Self::new(size, seed);
+        Self::new(size, seed).join(size)
+    }
+
+    /// The same with `fencing: Strict`.
+    pub(crate) fn fenced(size: usize, seed: u64) -> Self {
+        Self { fencing: true, ..Self::new(size, seed) }.join(size)
+    }
+
+    fn join(self, size: usize) -> Self {
+        let mut cluster = self;
         for index in 0..size {
             cluster.start(index);
         }
@@ -131,6 +149,15 @@ impl Cluster {
         self.nodes[index].roster.members.get(&name(other)).cloned().flatten()
     }
 
+    /// Whether a node may announce now.
+    pub(crate) fn may_announce(&self, index: usize) -> bool {
+        self.nodes[index].hold.is_some_and(|until| self.now < until)
+    }
+
+    pub(crate) fn wants_witness(&self, index: usize) -> bool {
+        self.nodes[index].wants_witness
+    }
+
     pub(crate) fn counters(&self, index: usize) -> Counters {
         self.nodes[index].member.as_ref().map(Membership::counters).unwrap_or_default()
     }
@@ -151,11 +178,13 @@ impl Cluster {
             secrets: Secret::new(node.secret).into(),
             seed: self.rng.random(),
             timing: Timing::FAST,
+            fencing: self.fencing,
         };
         node.member = Some(Membership::new(self.now, settings));
         let seeds = (0..self.nodes.len())
             .map(|other| Seed { node: name(other), address: address(other), ready: true })
             .collect();
+        self.handle(index, Event::Expected((0..self.nodes.len()).map(name).collect()));
         self.handle(index, Event::Seeds(seeds));
     }
 
@@ -166,6 +195,7 @@ impl Cluster {
     /// The speaker ends at once; the kernel of its node goes on.
     pub(crate) fn kill(&mut self, index: usize) {
         self.nodes[index].member = None;
+        self.nodes[index].hold = None;
         self.nodes[index].roster = Roster::default();
         if let Some(deadline) = self.nodes[index].deadline.take() {
             self.deadlines.remove(&(deadline, index));
@@ -287,6 +317,8 @@ impl Cluster {
                     self.deliver(index, Delivery::HostAnswered(host));
                 }
             }
+            Action::Hold(until) => self.nodes[index].hold = Some(until),
+            Action::Witness(wanted) => self.nodes[index].wants_witness = wanted,
             Action::Roster(roster) => {
                 let time = self.elapsed();
                 let former = self.nodes[index].roster.members.keys();
