@@ -15,14 +15,18 @@ pub mod layer2;
 pub mod links;
 pub mod metrics;
 mod observer;
+mod owners;
 mod packet;
 mod report;
 mod settings;
 mod state;
 mod streams;
 mod sys;
+mod wire;
+mod wires;
+mod witness;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,21 +35,21 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use kube::Client;
 use metallb_core::plan::Plan;
-use metallb_core::range::AddressRange;
 use metallb_proto::layer2::link::Exclude;
+use metallb_proto::layer2::wire_check::Outcome;
 use metallb_proto::membership::{self, Roster, Secret, Timing};
-use metallb_runtime::{logs, page::Page, probes, shutdown};
+use metallb_runtime::{logs, probes, shutdown};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use departure::{Departure, Home};
-use gossip::Peers;
+use departure::Departure;
+use gossip::{Own, Peers};
 use metrics::Metrics;
-use report::{Announced, Marks};
+use report::Announced;
 pub use settings::Settings;
-use state::State;
+use wires::Wires;
 
 /// Messages that wait between two tasks.
 const BACKLOG: usize = 256;
@@ -98,7 +102,16 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn(report::run(client.clone(), reporting(&settings), reported, cancel.clone()));
     let described =
         state::Settings { namespace: settings.namespace.clone(), node: settings.node_name.clone() };
-    tasks.spawn(state::run(client.clone(), described, wires.state.subscribe(), cancel.clone()));
+    let (states, checks) = (wires.state.subscribe(), wires.checks.subscribe());
+    tasks.spawn(state::run(client.clone(), described, states, checks, cancel.clone()));
+    let (namespace, node) = (settings.namespace.clone(), settings.node_name.clone());
+    let (recordings, stop) = (wires.recording.subscribe(), cancel.clone());
+    let recorder = client.clone();
+    tasks.spawn(async move { owners::run(recorder, &namespace, &node, recordings, stop).await });
+    let (namespace, node) = (settings.namespace.clone(), settings.node_name.clone());
+    let (wanted, until) = (wires.witness.subscribe(), wires.witnessed.clone());
+    let (witness, stop) = (client.clone(), cancel.clone());
+    tasks.spawn(async move { witness::run(witness, &namespace, &node, wanted, until, stop).await });
     tasks.spawn(departure::run(
         client.clone(),
         departure::Settings { namespace: settings.namespace.clone(), pod: settings.pod_name.clone() },
@@ -183,93 +196,6 @@ async fn ready_when_announcing(
     Ok(())
 }
 
-/// The connections between the tasks of both threads.
-struct Wires {
-    roster: watch::Sender<Option<Roster>>,
-    peers: watch::Sender<Option<Peers>>,
-    kept: watch::Sender<BTreeSet<IpAddr>>,
-    home: watch::Sender<Home>,
-    state: watch::Sender<Option<State>>,
-    departure: watch::Sender<Option<Departure>>,
-    plan: watch::Sender<Arc<Plan>>,
-    announced: watch::Sender<Option<Arc<Announced>>>,
-    marks: watch::Sender<Marks>,
-    standing: watch::Sender<layer2::Standing>,
-    links: watch::Sender<links::Snapshot>,
-    /// What each pool holds.
-    pools: watch::Sender<BTreeMap<String, Vec<AddressRange>>>,
-    wanted: watch::Sender<Option<Arc<bgp::spec::Wanted>>>,
-    statuses: watch::Sender<bgp::peer::Statuses>,
-}
-
-impl Wires {
-    fn new() -> Self {
-        Self {
-            roster: watch::Sender::new(None),
-            peers: watch::Sender::new(None),
-            kept: watch::Sender::default(),
-            home: watch::Sender::default(),
-            state: watch::Sender::new(None),
-            departure: watch::Sender::new(None),
-            plan: watch::Sender::default(),
-            announced: watch::Sender::new(None),
-            marks: watch::Sender::default(),
-            standing: watch::Sender::default(),
-            links: watch::Sender::default(),
-            pools: watch::Sender::default(),
-            wanted: watch::Sender::new(None),
-            statuses: watch::Sender::default(),
-        }
-    }
-
-    fn bgp(&self, metrics: &Metrics, listens: bool) -> bgp::Ports {
-        bgp::Ports {
-            wanted: self.wanted.subscribe(),
-            statuses: self.statuses.clone(),
-            departure: self.departure.subscribe(),
-            metrics: metrics.bgp.clone(),
-            listens,
-        }
-    }
-
-    /// The page that tells what this speaker knows.
-    fn page(&self, settings: &Settings) -> anyhow::Result<Page> {
-        let sources = about::Sources {
-            node: settings.node_name.clone(),
-            ports: about::Ports {
-                gossip: settings.ml_bindport,
-                metrics: settings.port,
-                probes: settings.health_probe_port,
-            },
-            exclude: links::read_exclude(&settings.exclude_interfaces)?,
-            links: self.links.subscribe(),
-            roster: self.roster.subscribe(),
-            plan: self.plan.subscribe(),
-            standing: self.standing.subscribe(),
-            pools: self.pools.subscribe(),
-        };
-        Ok(Page::new(about::PATH, move || {
-            let sources = sources.clone();
-            async move { sources.json().await }
-        }))
-    }
-
-    fn observer(&self) -> observer::Ports {
-        observer::Ports {
-            roster: self.roster.subscribe(),
-            peers: self.peers.clone(),
-            kept: self.kept.clone(),
-            home: self.home.clone(),
-            state: self.state.clone(),
-            pools: self.pools.clone(),
-            plan: self.plan.clone(),
-            announced: self.announced.clone(),
-            marks: self.marks.clone(),
-            wanted: self.wanted.clone(),
-        }
-    }
-}
-
 /// What runs on the network thread.
 struct Network {
     exclude: Exclude,
@@ -279,7 +205,11 @@ struct Network {
     timing: Option<Timing>,
     plan: watch::Receiver<Arc<Plan>>,
     peers: watch::Receiver<Option<Peers>>,
-    kept: watch::Receiver<BTreeSet<IpAddr>>,
+    own: watch::Receiver<Own>,
+    hold: watch::Sender<Option<Instant>>,
+    witness: watch::Sender<bool>,
+    witnessed: watch::Receiver<Option<Instant>>,
+    checks: watch::Sender<BTreeMap<IpAddr, Outcome>>,
     departure: watch::Receiver<Option<Departure>>,
     roster: watch::Sender<Option<Roster>>,
     standing: watch::Sender<layer2::Standing>,
@@ -290,6 +220,7 @@ struct Network {
 impl Network {
     fn of(settings: &Settings, wires: &Wires, metrics: Metrics) -> anyhow::Result<Self> {
         let gossip = settings.gossip()?;
+        let gossip_on = gossip.is_some();
         let secret_folder = gossip.as_ref().and_then(|_| settings.secret_folder());
         let membership = match gossip {
             None => None,
@@ -303,6 +234,7 @@ impl Network {
                 },
                 seed: rand::random(),
                 timing: Timing::FAST,
+                fencing: settings.fences(),
             }),
         };
         Ok(Self {
@@ -311,13 +243,20 @@ impl Network {
                 gratuitous: settings.gratuitous(),
                 conflict: settings.conflict(),
                 ignored: settings.conflict_ignore_macs(),
+                wire_check: settings.wire_check(),
+                // Where the speakers do not know of each other there is no majority.
+                fencing: settings.fences() && gossip_on,
             },
             membership,
             secret_folder,
             timing: settings.timing(),
             plan: wires.plan.subscribe(),
             peers: wires.peers.subscribe(),
-            kept: wires.kept.subscribe(),
+            own: wires.own.subscribe(),
+            hold: wires.hold.clone(),
+            witness: wires.witness.clone(),
+            witnessed: wires.witnessed.subscribe(),
+            checks: wires.checks.clone(),
             departure: wires.departure.subscribe(),
             roster: wires.roster.clone(),
             standing: wires.standing.clone(),
@@ -336,6 +275,8 @@ impl Network {
             plan: self.plan,
             roster: self.roster.subscribe(),
             standing: self.standing,
+            hold: self.hold.subscribe(),
+            checks: self.checks,
             questions: asked,
             answers: answer,
         };
@@ -353,7 +294,10 @@ impl Network {
                 let own = gossip::Settings { timing: self.timing, secret_folder: self.secret_folder };
                 let ports = gossip::Ports {
                     peers: self.peers,
-                    kept: self.kept,
+                    own: self.own,
+                    hold: self.hold,
+                    witness: self.witness,
+                    witnessed: self.witnessed,
                     departure: self.departure,
                     answers: answered,
                     questions: ask,

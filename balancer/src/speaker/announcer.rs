@@ -59,6 +59,22 @@ pub(super) struct Probe {
     pub(super) from: IpAddr,
 }
 
+/// Whether anything may be announced: always, or for as long as that is told.
+#[derive(Clone)]
+pub(super) struct Fence(pub(super) Option<watch::Receiver<Option<Instant>>>);
+
+impl Fence {
+    /// When it closes, unless that is put off; `None` when it never does, or is closed for want of any word.
+    pub(super) fn closes(&self) -> Option<Instant> {
+        self.0.as_ref().and_then(|until| *until.borrow())
+    }
+
+    /// Whether anything may be announced at `now`.
+    pub(super) fn is_open(&self, now: Instant) -> bool {
+        self.0.is_none() || self.closes().is_some_and(|until| now < until)
+    }
+}
+
 /// The state of one interface.
 pub(super) struct Announcer {
     interface: Interface,
@@ -72,6 +88,9 @@ pub(super) struct Announcer {
     arp: PacketSocket,
     ndp: Option<PacketSocket>,
     groups: Groups,
+    /// Asked before each frame that says that an address is here: a program that stood still must not answer for what
+    /// others have taken over.
+    fence: Fence,
     sightings: mpsc::Sender<Sighting>,
     metrics: Layer2Metrics,
 }
@@ -84,6 +103,7 @@ impl Announcer {
     pub(super) fn open(
         interface: Interface,
         settings: Settings,
+        fence: Fence,
         sightings: mpsc::Sender<Sighting>,
         metrics: Layer2Metrics,
     ) -> io::Result<Self> {
@@ -95,6 +115,7 @@ impl Announcer {
             arp: PacketSocket::arp(interface.index)?,
             ndp: None,
             groups: Groups::default(),
+            fence,
             interface,
             sightings,
             metrics,
@@ -147,6 +168,9 @@ impl Announcer {
         match self.responder.handle(bytes) {
             Verdict::Reply { address, frame } => {
                 self.metrics.request(address);
+                if !self.fence.is_open(Instant::now()) {
+                    return None;
+                }
                 match self.transmit(address, &frame) {
                     Ok(()) => self.metrics.response(address),
                     Err(error) => {
@@ -260,6 +284,7 @@ impl Announcer {
             (IpAddr::V6(target), IpAddr::V6(from)) => frame::neighbor_solicit(local, from, target),
             _ => return Ok(()),
         };
+        self.schedule.spend(Instant::now());
         if let Err(error) = self.transmit(probe.target, &frame) {
             tracing::debug!(interface = self.interface.name, target = %probe.target, %error, "probe not sent");
         }
@@ -267,8 +292,9 @@ impl Announcer {
     }
 
     fn announce_due(&mut self) {
-        for address in self.schedule.due(Instant::now()) {
-            if address.is_ipv6() && !self.interface.ipv6 {
+        let now = Instant::now();
+        for address in self.schedule.due(now) {
+            if address.is_ipv6() && !self.interface.ipv6 || !self.fence.is_open(now) {
                 continue;
             }
             for frame in frame::unasked(self.responder.local(), address) {

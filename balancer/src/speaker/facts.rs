@@ -1,15 +1,17 @@
 //! What is kept of each object of the cluster: no more than a plan needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use metallb_api::names::{
     ANNOTATION_ALLOCATED_FROM_POOL, ANNOTATION_ALLOW_SHARED_IP, ANNOTATION_ANNOUNCED_FROM,
-    OLD_ANNOTATION_PREFIX,
+    ANNOTATION_L2_OWNERS, L2_OWNERS_PREFIX, OLD_ANNOTATION_PREFIX,
 };
 use metallb_core::announced::ANNOUNCED;
+use metallb_core::claims::read_text;
 use metallb_core::plan;
 use metallb_core::service::ServiceKey;
 use metallb_proto::membership::Seed;
@@ -60,6 +62,26 @@ pub(crate) struct NodeFacts {
     pub(crate) node: plan::Node,
     /// Whether it is a virtual machine that stands still for seconds when it is migrated.
     pub(crate) stalls: bool,
+}
+
+/// One speaker, by its pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SpeakerFacts {
+    /// Where it is, once it has an address.
+    pub(crate) seed: Option<Seed>,
+    /// The node that it runs on or is to run on; `None` when it has ended.
+    pub(crate) node: Option<String>,
+}
+
+/// Who has the addresses of one L2Advertisement that are spread evenly, as a Lease says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WrittenOwners {
+    /// Name of the Lease.
+    pub(crate) lease: String,
+    /// Name of the L2Advertisement.
+    pub(crate) advertisement: String,
+    /// By address, its node and epoch.
+    pub(crate) owners: BTreeMap<IpAddr, (String, u32)>,
 }
 
 /// One EndpointSlice.
@@ -164,6 +186,7 @@ pub(crate) fn node(object: &Node) -> (String, plan::Node) {
         going: shutting_down || out_of_service,
         unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
         interfaces: None,
+        default_routes: plan::DefaultRoutes::default(),
     };
     (object.metadata.name.clone().unwrap_or_default(), facts)
 }
@@ -193,6 +216,24 @@ pub(crate) fn speaker(object: &Pod, port: u16) -> (String, Option<Seed>) {
         Some(Seed { node, address: SocketAddr::new(address, port), ready })
     };
     (name, seed())
+}
+
+/// The same with the node that the pod is for.
+pub(crate) fn speaker_facts(object: &Pod, port: u16) -> (String, SpeakerFacts) {
+    let (name, seed) = speaker(object, port);
+    let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
+    let ended = matches!(phase, Some("Succeeded" | "Failed"));
+    let node = object.spec.as_ref().filter(|_| !ended).and_then(|spec| spec.node_name.clone());
+    (name, SpeakerFacts { seed, node })
+}
+
+/// Reads the Lease of one L2Advertisement.
+pub(crate) fn written_owners(object: Lease) -> WrittenOwners {
+    let lease = object.metadata.name.unwrap_or_default();
+    let annotations = object.metadata.annotations.unwrap_or_default();
+    let text = annotations.get(ANNOTATION_L2_OWNERS).map(String::as_str).unwrap_or_default();
+    let advertisement = lease.strip_prefix(L2_OWNERS_PREFIX).unwrap_or_default().to_owned();
+    WrittenOwners { owners: read_text(text), advertisement, lease }
 }
 
 fn key(namespace: Option<&str>, name: Option<&str>) -> ServiceKey {

@@ -1,6 +1,6 @@
 //! The membership on its sockets: UDP, and TCP where UDP is lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -42,16 +42,26 @@ pub(super) struct Settings {
 pub(super) struct Peers {
     /// Their pods.
     pub(super) seeds: Vec<Seed>,
+    /// The nodes that should have a speaker.
+    pub(super) expected: BTreeSet<String>,
     /// Whether there are nodes that stand still for seconds now and then.
     pub(super) stalls: bool,
+}
+
+/// What the others are told of the addresses of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Own {
+    /// Those that it keeps.
+    pub(super) kept: BTreeSet<IpAddr>,
+    /// Its claims to those that are spread evenly: an epoch, and whether it holds or released them.
+    pub(super) claims: BTreeMap<IpAddr, (u32, bool)>,
 }
 
 /// What connects the membership to the rest of the speaker.
 pub(super) struct Ports {
     /// The other speakers; `None` until the list is known and this speaker able to announce.
     pub(super) peers: watch::Receiver<Option<Peers>>,
-    /// Addresses that this node keeps.
-    pub(super) kept: watch::Receiver<BTreeSet<IpAddr>>,
+    pub(super) own: watch::Receiver<Own>,
     /// How this speaker ends, once it is asked to.
     pub(super) departure: watch::Receiver<Option<Departure>>,
     /// Who answered at link level.
@@ -62,6 +72,12 @@ pub(super) struct Ports {
     pub(super) links: watch::Receiver<Snapshot>,
     /// Who takes part.
     pub(super) roster: watch::Sender<Option<Roster>>,
+    /// Until when this node may announce, with `fencing: Strict`.
+    pub(super) hold: watch::Sender<Option<Instant>>,
+    /// Whether the API server's word is needed for that.
+    pub(super) witness: watch::Sender<bool>,
+    /// Until when the API server lets this node go on alone.
+    pub(super) witnessed: watch::Receiver<Option<Instant>>,
 }
 
 /// Takes part until `cancel`, and then tells the others that this speaker restarts, unless it has left.
@@ -104,6 +120,7 @@ pub(super) async fn run(
                 changed.context("the list of speakers ended")?;
                 let peers = ports.peers.borrow_and_update().clone();
                 if let Some(peers) = peers {
+                    gossip.handle(Event::Expected(peers.expected), &ports);
                     gossip.handle(Event::Seeds(peers.seeds), &ports);
                 }
             }
@@ -113,10 +130,17 @@ pub(super) async fn run(
                     gossip.handle(Event::Leave, &ports);
                 }
             }
-            changed = ports.kept.changed() => {
+            changed = ports.own.changed() => {
                 changed.context("the plans ended")?;
                 let facts = ports.facts();
                 gossip.handle(Event::Facts(facts), &ports);
+            }
+            changed = ports.witnessed.changed() => {
+                changed.context("the witness ended")?;
+                let until = *ports.witnessed.borrow_and_update();
+                if let Some(until) = until {
+                    gossip.handle(Event::Witnessed(until), &ports);
+                }
             }
             Some((from, bytes)) = arrived.recv() => {
                 gossip.handle(Event::Datagram { from, bytes: &bytes, via: Via::Stream }, &ports);
@@ -161,15 +185,10 @@ fn changed(folder: &Path, known: &Secrets) -> Option<Secrets> {
 }
 
 impl Ports {
-    /// What this node is able to do.
+    /// What this node is able to do, and what it does.
     fn facts(&self) -> Facts {
-        let links = self.links.borrow();
-        let linked = links.eligible.values().filter(|interface| interface.carrier);
-        Facts {
-            interfaces: linked.map(|interface| interface.name.clone()).collect(),
-            macs: links.macs.clone(),
-            kept: self.kept.borrow().clone(),
-        }
+        let Own { kept, claims } = self.own.borrow().clone();
+        Facts { kept, claims, ..self.links.borrow().facts().unwrap_or_default() }
     }
 }
 
@@ -205,6 +224,17 @@ impl Gossip {
                 Action::AskHost { node, address } => {
                     // Full when the interfaces are busy: the question comes again.
                     let _ = ports.questions.try_send(Question { node, address });
+                }
+                Action::Hold(until) => {
+                    ports.hold.send_replace(Some(until));
+                }
+                Action::Witness(wanted) => {
+                    tracing::info!(
+                        event = "witness",
+                        wanted,
+                        "the word of the API server is wanted, or no more"
+                    );
+                    ports.witness.send_replace(wanted);
                 }
                 Action::Roster(roster) => {
                     tracing::info!(

@@ -8,18 +8,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metallb_core::plan::Plan;
+use metallb_proto::layer2::budget::Budget;
 use metallb_proto::layer2::conflict::{self, Action, Conflict, Guard};
 use metallb_proto::layer2::link::Interface;
+use metallb_proto::layer2::wire_check::{Checker, Outcome};
 use metallb_proto::layer2::{MacAddress, gratuitous};
 use metallb_proto::membership::Roster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::announcer::{Announcer, Assignment, Order, Probe, Sighting};
+use super::announcer::{Announcer, Assignment, Fence, Order, Probe, Sighting};
 use super::links::Snapshot;
 use super::metrics::Layer2Metrics;
-use super::sleep_until;
+use super::{sleep_until, wire};
 
 /// Messages that wait between two tasks.
 const BACKLOG: usize = 256;
@@ -35,6 +37,10 @@ pub struct Settings {
     pub conflict: conflict::Settings,
     /// Link-layer addresses that are no conflict.
     pub ignored: BTreeSet<MacAddress>,
+    /// How often another node's announcement is checked where nothing changed; `None` for no checks.
+    pub wire_check: Option<Duration>,
+    /// Whether announcing depends on [`Ports::hold`].
+    pub fencing: bool,
 }
 
 /// What became of the plan on the wire.
@@ -44,6 +50,8 @@ pub struct Standing {
     pub announced: BTreeSet<IpAddr>,
     /// Those of the plan that another host has.
     pub conflicts: BTreeMap<IpAddr, Conflict>,
+    /// Those of the plan for which this node has no interface.
+    pub failed: BTreeSet<IpAddr>,
 }
 
 /// What connects layer 2 to the rest of the speaker.
@@ -56,6 +64,10 @@ pub struct Ports {
     pub roster: watch::Receiver<Option<Roster>>,
     /// What is announced.
     pub standing: watch::Sender<Standing>,
+    /// Until when anything may be announced, with [`Settings::fencing`]; nothing before it is told.
+    pub hold: watch::Receiver<Option<Instant>>,
+    /// What was seen of addresses that other nodes announce.
+    pub checks: watch::Sender<BTreeMap<IpAddr, Outcome>>,
     /// Nodes to be asked whether they live.
     pub questions: mpsc::Receiver<Question>,
     /// Who answered.
@@ -93,6 +105,10 @@ pub async fn run(
     let (sightings, mut seen) = mpsc::channel(BACKLOG);
     let mut layer2 = Layer2 {
         guard: Guard::new(settings.conflict, rand::random()),
+        checker: Checker::new(settings.wire_check),
+        budget: Budget::new(settings.gratuitous.rate),
+        fence: Fence(settings.fencing.then(|| ports.hold.clone())),
+        fenced: settings.fencing,
         settings,
         metrics,
         sightings,
@@ -104,37 +120,35 @@ pub async fn run(
         let links = ports.links.borrow_and_update().clone();
         let plan = ports.plan.borrow_and_update().clone();
         layer2.assign(&links, &plan);
+        layer2.checker.assign(Instant::now(), wire::subjects(&plan, ports.roster.borrow().as_ref()));
         // Until what is announced changes, everything else is passed through.
         loop {
-            for action in layer2.guard.poll(Instant::now()) {
-                layer2.act(&plan, action);
-            }
-            if layer2.tell(&plan, &ports.standing) {
+            layer2.poll(&links, &plan, &ports.checks);
+            if layer2.tell(&links, &plan, &ports.standing) {
                 break;
             }
-            let deadline = layer2.guard.deadline().into_iter().chain(layer2.retry()).min();
+            let deadline = layer2.deadline();
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
+                changed = ports.hold.changed(), if layer2.settings.fencing => {
+                    changed.context("the membership ended")?;
+                }
+                changed = ports.roster.changed() => {
+                    changed.context("the membership ended")?;
+                    let subjects = wire::subjects(&plan, ports.roster.borrow_and_update().as_ref());
+                    layer2.checker.assign(Instant::now(), subjects);
+                }
                 changed = ports.links.changed() => break changed.context("the links ended")?,
                 changed = ports.plan.changed() => break changed.context("the plans ended")?,
                 question = ports.questions.recv() => {
                     layer2.ask(&links, &plan, &question.context("the membership ended")?);
                 }
-                Some(Sighting { interface, claim }) = seen.recv() => {
-                    let macs = ports.roster.borrow().as_ref().map(|roster| roster.macs.clone());
-                    let ours = |known: &BTreeSet<MacAddress>| known.contains(&claim.mac);
-                    if !(ours(&links.macs) || macs.as_ref().is_some_and(ours) || ours(&layer2.settings.ignored)) {
-                        let decoys = || decoys(&links, interface, &plan, claim.address);
-                        for action in layer2.guard.claim(Instant::now(), claim, decoys) {
-                            layer2.act(&plan, action);
-                        }
+                Some(sighting) = seen.recv() => {
+                    let answer = layer2.saw(&links, &plan, ports.roster.borrow().as_ref(), sighting);
+                    if let Some(answer) = answer {
+                        // Full when the membership is busy: it asks again.
+                        let _ = ports.answers.try_send(answer);
                     }
-                    let answer = match plan.elsewhere.get(&claim.address) {
-                        Some(node) => Answer::Speaker(node.clone()),
-                        None => Answer::Host(claim.address),
-                    };
-                    // Full when the membership is busy: it asks again.
-                    let _ = ports.answers.try_send(answer);
                 }
                 Some(ended) = layer2.tasks.join_next() => layer2.ended(ended),
                 () = sleep_until(deadline) => if layer2.retry().is_some_and(|retry| retry <= Instant::now()) {
@@ -148,6 +162,11 @@ pub async fn run(
 struct Layer2 {
     settings: Settings,
     guard: Guard,
+    checker: Checker,
+    /// For the questions of both.
+    budget: Budget,
+    fence: Fence,
+    fenced: bool,
     metrics: Layer2Metrics,
     sightings: mpsc::Sender<Sighting>,
     announcers: BTreeMap<u32, Running>,
@@ -183,13 +202,10 @@ impl Layer2 {
             if self.broken.contains_key(&interface.index) {
                 continue;
             }
-            let addresses: BTreeSet<IpAddr> = plan
-                .announcements
-                .iter()
-                .filter(|(_, interfaces)| interfaces.contains(&interface.name))
-                .map(|(address, _)| *address)
-                .filter(|address| !self.guard.withholds(*address))
-                .collect();
+            let wanted =
+                plan.announcements.iter().filter(|(_, interfaces)| interfaces.contains(&interface.name));
+            let addresses: BTreeSet<IpAddr> =
+                wanted.map(|(address, _)| *address).filter(|address| self.may_announce(*address)).collect();
             let elsewhere = plan.elsewhere.keys().copied().collect();
             let assignment = Assignment { interface: interface.clone(), addresses, elsewhere };
             match self.announcers.get(&interface.index) {
@@ -211,6 +227,7 @@ impl Layer2 {
         let opened = Announcer::open(
             interface.clone(),
             self.settings.gratuitous,
+            self.fence.clone(),
             self.sightings.clone(),
             self.metrics.clone(),
         );
@@ -242,6 +259,72 @@ impl Layer2 {
             }
             Err(error) if error.is_cancelled() => {}
             Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Whether an address of the plan is announced now.
+    fn may_announce(&self, address: IpAddr) -> bool {
+        !self.fenced && !self.guard.withholds(address)
+    }
+
+    /// When something is to be done though nothing happens.
+    fn deadline(&self) -> Option<Instant> {
+        let fence = self.fence.closes().filter(|_| !self.fenced);
+        let questions = self.guard.deadline().into_iter().chain(self.checker.deadline());
+        questions.chain(self.retry()).chain(fence).min()
+    }
+
+    /// Asks what is due.
+    fn poll(&mut self, links: &Snapshot, plan: &Plan, checks: &watch::Sender<BTreeMap<IpAddr, Outcome>>) {
+        let now = Instant::now();
+        for action in self.guard.poll(now, &mut self.budget) {
+            self.act(plan, action);
+        }
+        if let Some(question) = self.checker.poll(now, &mut self.budget) {
+            for (index, running) in &self.announcers {
+                for probe in wire::probes(links, *index, question) {
+                    // Full when the interface is busy: the check is made again.
+                    let _ = running.orders.try_send(Order::Ask(probe));
+                }
+            }
+        }
+        let seen = self.checker.outcomes();
+        checks.send_if_modified(|former| {
+            let changed = *former != seen;
+            if changed {
+                self.metrics.wire_check(&seen);
+                *former = seen;
+            }
+            changed
+        });
+    }
+
+    /// Takes note of a claim, and tells whose sign of life it is.
+    fn saw(
+        &mut self,
+        links: &Snapshot,
+        plan: &Plan,
+        roster: Option<&Roster>,
+        sighting: Sighting,
+    ) -> Option<Answer> {
+        let Sighting { interface, claim } = sighting;
+        self.checker.claim(claim);
+        let known = [Some(&links.macs), roster.map(|roster| &roster.macs), Some(&self.settings.ignored)];
+        if !known.into_iter().flatten().any(|macs| macs.contains(&claim.mac)) {
+            let decoys = || decoys(links, interface, plan, claim.address);
+            for action in self.guard.claim(Instant::now(), claim, &mut self.budget, decoys) {
+                self.act(plan, action);
+            }
+        }
+        match plan.elsewhere.get(&claim.address) {
+            // An answer of another host is no sign of life of the owner.
+            Some(node) => {
+                let facts = roster.and_then(|roster| roster.members.get(node)?.as_ref());
+                let its_own =
+                    facts.is_none_or(|facts| facts.macs.is_empty() || facts.macs.contains(&claim.mac));
+                its_own.then(|| Answer::Speaker(node.clone()))
+            }
+            None => Some(Answer::Host(claim.address)),
         }
     }
 
@@ -284,11 +367,23 @@ impl Layer2 {
     }
 
     /// Tells what is announced. Returns whether that is something else than before.
-    fn tell(&self, plan: &Plan, standing: &watch::Sender<Standing>) -> bool {
-        let announced = plan.announcements.keys().copied();
+    fn tell(&mut self, links: &Snapshot, plan: &Plan, standing: &watch::Sender<Standing>) -> bool {
+        let fenced = !self.fence.is_open(Instant::now());
+        if self.fenced != fenced {
+            self.fenced = fenced;
+            self.metrics.fenced(fenced);
+            tracing::warn!(
+                event = "fencing",
+                fenced,
+                "without a majority of the speakers nothing is announced"
+            );
+        }
+        let (has_interface, failed): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) =
+            plan.announcements.keys().partition(|address| self.has_interface(links, plan, **address));
         let now = Standing {
-            announced: announced.filter(|address| !self.guard.withholds(*address)).collect(),
+            announced: has_interface.into_iter().filter(|address| self.may_announce(*address)).collect(),
             conflicts: self.guard.conflicts(),
+            failed,
         };
         let mut moved = false;
         standing.send_if_modified(|former| {
@@ -301,6 +396,17 @@ impl Layer2 {
             changed
         });
         moved
+    }
+
+    /// Whether an address of the plan can be announced on some interface.
+    fn has_interface(&self, links: &Snapshot, plan: &Plan, address: IpAddr) -> bool {
+        let usable = |(index, running): (&u32, &Running)| {
+            let interface = links.eligible.get(index);
+            let wanted = plan.announcements.get(&address);
+            interface.is_some_and(|interface| interface.carrier && (address.is_ipv4() || interface.ipv6))
+                && wanted.is_some_and(|interfaces| interfaces.contains(&running.name))
+        };
+        self.announcers.iter().any(usable)
     }
 }
 
@@ -319,7 +425,7 @@ fn decoys(links: &Snapshot, interface: u32, plan: &Plan, address: IpAddr) -> [Ip
     })
 }
 
-fn unspecified(family: IpAddr) -> IpAddr {
+pub(super) fn unspecified(family: IpAddr) -> IpAddr {
     match family {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -1,14 +1,16 @@
 //! The node's links and addresses, as the kernel tells them: one list at start, then every change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
 use metallb_proto::layer2::MacAddress;
 use metallb_proto::layer2::link::{Exclude, Interface, Links};
+use metallb_proto::membership::Facts;
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::{Handle, MulticastGroup};
+use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use serde::Deserialize;
 use tokio::sync::watch;
 
@@ -26,12 +28,42 @@ pub struct Snapshot {
     pub macs: BTreeSet<MacAddress>,
 }
 
+impl Snapshot {
+    /// What the node is able to do; `None` before its links are known.
+    pub(super) fn facts(&self) -> Option<Facts> {
+        if *self == Self::default() {
+            return None;
+        }
+        let names = |chosen: &dyn Fn(&u32) -> bool| -> BTreeSet<String> {
+            let linked = self.eligible.iter().filter(|(_, interface)| interface.carrier);
+            linked.filter(|(index, _)| chosen(index)).map(|(_, interface)| interface.name.clone()).collect()
+        };
+        let on_default_route = |family: IpAddr| {
+            let indexes = self.links.default_route(family);
+            names(&|index| indexes.contains(index))
+        };
+        Some(Facts {
+            interfaces: names(&|_| true),
+            default_v4: on_default_route(Ipv4Addr::UNSPECIFIED.into()),
+            default_v6: on_default_route(Ipv6Addr::UNSPECIFIED.into()),
+            macs: self.macs.clone(),
+            ..Facts::default()
+        })
+    }
+}
+
 /// Follows the links until the netlink socket breaks.
 ///
 /// # Errors
 /// When the kernel does not answer, or the connection to it ends.
 pub async fn follow(exclude: Exclude, publish: watch::Sender<Snapshot>) -> anyhow::Result<()> {
-    let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
     let (connection, handle, mut messages) =
         rtnetlink::new_multicast_connection(&groups).context("netlink socket")?;
     let _connection = tokio::spawn(connection);
@@ -66,6 +98,14 @@ async fn list(handle: &Handle) -> anyhow::Result<Links> {
     let mut found = handle.address().get().execute();
     while let Some(address) = found.try_next().await.context("list of addresses")? {
         links.apply(&RouteNetlinkMessage::NewAddress(address));
+    }
+    let routes =
+        [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()];
+    for family in routes {
+        let mut found = handle.route().get(family).execute();
+        while let Some(route) = found.try_next().await.context("list of routes")? {
+            links.apply(&RouteNetlinkMessage::NewRoute(route));
+        }
     }
     Ok(links)
 }

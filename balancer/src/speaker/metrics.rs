@@ -10,6 +10,7 @@ use std::sync::Arc;
 use metallb_core::service::ServiceKey;
 use metallb_proto::layer2::conflict::Conflict;
 use metallb_proto::layer2::frame::Rejected;
+use metallb_proto::layer2::wire_check::Outcome;
 use metallb_proto::membership::{Counters, Roster};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -40,11 +41,19 @@ pub struct Layer2Metrics {
     gratuitous: Family<Address, Gauge>,
     rejected: Family<Reason, Counter>,
     conflicts: Family<Address, Gauge>,
+    fenced: Gauge,
+    wire_check: Family<Checked, Gauge>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Address {
     ip: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Checked {
+    ip: String,
+    result: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -82,6 +91,16 @@ impl Metrics {
         layer2.register("responses_sent", "Answers to them", frames.responses.clone());
         layer2.register("gratuitous_sent", "Frames that announced unasked", frames.gratuitous.clone());
         layer2.register("conflicts", "Addresses that another host has", frames.conflicts.clone());
+        layer2.register(
+            "fenced",
+            "Whether nothing is announced for want of a majority",
+            frames.fenced.clone(),
+        );
+        layer2.register(
+            "wire_check",
+            "Whether exactly the owner of an address answers for it, as this node saw it last",
+            frames.wire_check.clone(),
+        );
         layer2.register("frames_rejected", "Frames not looked at, by reason", frames.rejected.clone());
         Arc::new(registry)
     }
@@ -144,6 +163,18 @@ impl Layer2Metrics {
         self.conflicts.clear();
         for ip in found.keys() {
             self.conflicts.get_or_create(&Address { ip: ip.to_string() }).set(1);
+        }
+    }
+
+    pub(super) fn fenced(&self, fenced: bool) {
+        self.fenced.set(fenced.into());
+    }
+
+    pub(super) fn wire_check(&self, results: &BTreeMap<IpAddr, Outcome>) {
+        self.wire_check.clear();
+        for (ip, outcome) in results {
+            let labels = Checked { ip: ip.to_string(), result: outcome.name() };
+            self.wire_check.get_or_create(&labels).set(1);
         }
     }
 

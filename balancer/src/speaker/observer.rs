@@ -1,41 +1,40 @@
 //! The observer: watches the cluster, keeps the world, and publishes a plan whenever it changes.
 
+mod inputs;
+mod known;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use futures::stream::BoxStream;
-use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::ListParams;
-use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{self, watcher};
-use kube::{Api, Client};
+use futures::StreamExt;
+use kube::Client;
 use metallb_api::names::EXCLUDE_LB_LABEL;
-use metallb_api::{IPAddressPool, L2Advertisement};
-use metallb_core::config::{self, Config, Objects};
+use metallb_core::claims::{self, OwnClaims};
 use metallb_core::failback::Failback;
-use metallb_core::plan::{self, Endpoints, Plan, World};
+use metallb_core::plan::{self, DefaultRoutes, Plan, World};
 use metallb_core::range::AddressRange;
 use metallb_core::service::ServiceKey;
-use metallb_proto::membership::{Roster, Seed};
+use metallb_core::spread::{Claim, Claims};
+use metallb_proto::membership::{Facts, Roster};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::bgp;
 use super::departure::Home;
-use super::facts::{self, NodeFacts, ServiceFacts, SliceFacts};
-use super::gossip::Peers;
+use super::facts::ServiceFacts;
+use super::gossip::{Own, Peers};
+use super::links::Snapshot;
+use super::owners::Recording;
 use super::report::{Announced, Mark, Marks};
 use super::sleep_until;
 use super::state::State;
-use crate::watch::{Change, changes};
+use inputs::{Input, inputs, load_balancers};
+pub(super) use inputs::{named, stripped, take};
+use known::Known;
 
-/// Selects Services of type LoadBalancer.
-const LOAD_BALANCERS: &str = "spec.type=LoadBalancer";
 /// How long a node that announced something, by the record, counts as a candidate without having been heard: of speakers
 /// that start together the first must not take over from the last.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -69,8 +68,11 @@ pub(super) struct Settings {
 pub(super) struct Ports {
     pub(super) roster: watch::Receiver<Option<Roster>>,
     pub(super) peers: watch::Sender<Option<Peers>>,
-    /// What this node keeps, whatever the election prefers.
-    pub(super) kept: watch::Sender<BTreeSet<IpAddr>>,
+    pub(super) links: watch::Receiver<Snapshot>,
+    /// What the others are told of this node's addresses.
+    pub(super) own: watch::Sender<Own>,
+    /// What is to be written down about addresses that are spread evenly.
+    pub(super) recording: watch::Sender<Option<Recording>>,
     pub(super) home: watch::Sender<Home>,
     /// What is told of this speaker itself.
     pub(super) state: watch::Sender<Option<State>>,
@@ -106,12 +108,20 @@ pub(super) async fn run(
             () = cancel.cancelled() => return Ok(()),
             batch = inputs.next() => {
                 for input in batch.context("the watches ended")? {
-                    observer.take(input);
+                    observer.known.take(input);
                 }
             }
             changed = ports.roster.changed() => {
                 changed.context("the membership ended")?;
                 observer.roster.clone_from(&ports.roster.borrow_and_update());
+            }
+            changed = ports.links.changed() => {
+                changed.context("the links ended")?;
+                let own = ports.links.borrow_and_update().facts();
+                if observer.own == own {
+                    continue;
+                }
+                observer.own = own;
             }
             () = sleep_until(due) => {}
         }
@@ -119,107 +129,19 @@ pub(super) async fn run(
     }
 }
 
-/// What the watches bring.
-enum Input {
-    Services(Change<ServiceFacts>),
-    Slices(Change<SliceFacts>),
-    Nodes(Change<(String, NodeFacts)>),
-    Pools(Change<IPAddressPool>),
-    Advertisements(Change<L2Advertisement>),
-    Speakers(Change<(String, Option<Seed>)>),
-    Bgp(bgp::inputs::Input),
-}
-
-fn inputs(
-    client: &Client,
-    settings: &Settings,
-    services: watcher::Config,
-) -> impl Stream<Item = Input> + use<> {
-    let class = settings.class.clone();
-    let port = settings.port;
-    let all = watcher::Config::default;
-    let service = Api::<Service>::all(client.clone());
-    let slice = Api::<EndpointSlice>::all(client.clone());
-    let node = Api::<Node>::all(client.clone());
-    let pool = Api::<IPAddressPool>::namespaced(client.clone(), &settings.namespace);
-    let advertisement = Api::<L2Advertisement>::namespaced(client.clone(), &settings.namespace);
-    let services = changes("Service", watcher(service, services), move |object| {
-        facts::service(&object, class.as_deref())
-    });
-    let slices = changes("EndpointSlice", watcher(slice, all()), |object| facts::slice(&object));
-    let nodes = changes("Node", watcher(node, all()), |object| facts::node_facts(&object));
-    let pools = changes("IPAddressPool", watcher(pool, all()), stripped);
-    let advertisements = changes("L2Advertisement", watcher(advertisement, all()), stripped);
-    let mut inputs: Vec<BoxStream<'static, Input>> = vec![
-        services.map(Input::Services).boxed(),
-        slices.map(Input::Slices).boxed(),
-        nodes.map(Input::Nodes).boxed(),
-        pools.map(Input::Pools).boxed(),
-        advertisements.map(Input::Advertisements).boxed(),
-    ];
-    if let Some(labels) = &settings.speakers {
-        let pod = Api::<Pod>::namespaced(client.clone(), &settings.namespace);
-        let speakers =
-            changes("Pod", watcher(pod, all().labels(labels)), move |object| facts::speaker(&object, port));
-        inputs.push(speakers.map(Input::Speakers).boxed());
-    }
-    futures::stream::select_all(inputs)
-}
-
-/// Asks only for Services of type LoadBalancer where the API server can select by it: it is the difference between a
-/// handful and all of a large cluster's.
-async fn load_balancers(client: &Client) -> watcher::Config {
-    let services = Api::<PartialObjectMeta<Service>>::all(client.clone());
-    let first = ListParams::default().fields(LOAD_BALANCERS).limit(1);
-    match services.list_metadata(&first).await {
-        Err(kube::Error::Api(status)) if status.code == 400 => {
-            tracing::info!("the API server does not select Services by type: watching all of them");
-            watcher::Config::default()
-        }
-        _ => watcher::Config::default().fields(LOAD_BALANCERS),
-    }
-}
-
-/// An object without the record of who wrote which field.
-pub(super) fn stripped<K: kube::Resource>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
-    object
-}
-
-/// All that is known of the cluster.
+/// What is known, and what was made of it.
 struct Observer {
     settings: Settings,
     roster: Option<Roster>,
-    services: BTreeMap<ServiceKey, ServiceFacts>,
-    /// By Service, then by slice.
-    endpoints: BTreeMap<ServiceKey, BTreeMap<ServiceKey, Endpoints>>,
-    nodes: BTreeMap<String, NodeFacts>,
-    pools: BTreeMap<String, IPAddressPool>,
-    advertisements: BTreeMap<String, L2Advertisement>,
-    speakers: BTreeMap<String, Option<Seed>>,
-    bgp: bgp::inputs::Inputs,
-    config: Config,
-    /// What is wrong with the configuration.
-    problems: Vec<String>,
-    seen: Seen,
-    /// Addresses that were given to a Service since this speaker looks, and that no record says were announced.
-    fresh: BTreeSet<IpAddr>,
+    /// What this node is able to do, once its links are known.
+    own: Option<Facts>,
+    known: Known,
     failback: Failback,
+    claims: OwnClaims,
     /// Since when this speaker takes part.
     settled: Option<Instant>,
     /// The last plan.
     plan: Arc<Plan>,
-}
-
-/// Which lists are complete.
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    services: bool,
-    slices: bool,
-    nodes: bool,
-    pools: bool,
-    advertisements: bool,
-    speakers: bool,
 }
 
 impl Observer {
@@ -228,164 +150,61 @@ impl Observer {
             failback: Failback::new(settings.never_fail_back),
             settings,
             roster: None,
-            services: BTreeMap::new(),
-            endpoints: BTreeMap::new(),
-            nodes: BTreeMap::new(),
-            pools: BTreeMap::new(),
-            advertisements: BTreeMap::new(),
-            speakers: BTreeMap::new(),
-            bgp,
-            config: Config::default(),
-            problems: Vec::new(),
-            seen: Seen::default(),
-            fresh: BTreeSet::new(),
+            own: None,
+            known: Known::new(bgp),
+            claims: OwnClaims::default(),
             settled: None,
             plan: Arc::default(),
         }
     }
 
-    fn take(&mut self, input: Input) {
-        match input {
-            Input::Services(change) => {
-                self.seen.services = true;
-                self.note_fresh(&change);
-                take(&mut self.services, change, |facts| (facts.key.clone(), facts));
-            }
-            Input::Slices(change) => {
-                self.seen.slices = true;
-                self.take_slices(change);
-            }
-            Input::Nodes(change) => {
-                self.seen.nodes = true;
-                take(&mut self.nodes, change, |node| node);
-            }
-            Input::Pools(change) => {
-                self.seen.pools = true;
-                take(&mut self.pools, change, named);
-                self.configure();
-            }
-            Input::Advertisements(change) => {
-                self.seen.advertisements = true;
-                take(&mut self.advertisements, change, named);
-                self.configure();
-            }
-            Input::Speakers(change) => {
-                self.seen.speakers = true;
-                take(&mut self.speakers, change, |speaker| speaker);
-            }
-            Input::Bgp(input) => {
-                self.bgp.take(input);
-                self.configure();
-            }
-        }
-    }
-
-    fn take_slices(&mut self, change: Change<SliceFacts>) {
-        match change {
-            Change::All(all) => {
-                self.endpoints.clear();
-                all.into_iter().for_each(|facts| self.set_slice(facts));
-            }
-            Change::Set(facts) => self.set_slice(facts),
-            Change::Gone(facts) => {
-                if let Some(slices) = self.endpoints.get_mut(&facts.service) {
-                    slices.remove(&facts.key);
-                    if slices.is_empty() {
-                        self.endpoints.remove(&facts.service);
-                    }
-                }
-            }
-        }
-    }
-
-    fn set_slice(&mut self, facts: SliceFacts) {
-        self.endpoints.entry(facts.service).or_default().insert(facts.key, facts.endpoints);
-    }
-
-    /// An address that a single change brings was given just now. One that is on a list may have been announced before.
-    fn note_fresh(&mut self, change: &Change<ServiceFacts>) {
-        let Change::Set(facts) = change else { return };
-        let addresses = facts.service.iter().flat_map(|service| service.addresses.iter().copied());
-        let held = |address: &IpAddr| {
-            let services = self.services.values().filter_map(|known| known.service.as_ref());
-            services.flat_map(|service| &service.addresses).any(|known| known == address)
-        };
-        if facts.record.is_some() {
-            let announced: Vec<IpAddr> = addresses.collect();
-            self.fresh.retain(|address| !announced.contains(address));
-        } else if self.services.get(&facts.key).and_then(|known| known.service.as_ref())
-            != facts.service.as_ref()
-        {
-            let new: Vec<IpAddr> = addresses.filter(|address| !held(address)).collect();
-            self.fresh.extend(new);
-        }
-    }
-
-    fn configure(&mut self) {
-        let objects = self.bgp.objects(Objects {
-            pools: self.pools.values().collect(),
-            l2_advertisements: self.advertisements.values().collect(),
-            ..Objects::default()
-        });
-        let (config, problems) = config::parse(&objects);
-        for problem in problems.iter().filter(|problem| !self.problems.contains(&problem.to_string())) {
-            tracing::error!(event = "configInvalid", error = %problem, "part of the configuration is not served");
-        }
-        self.config = config;
-        self.problems = problems.iter().map(ToString::to_string).collect();
-    }
-
     fn publish(&mut self, ports: &Ports) {
         // Whoever takes part in the gossip is elected: not before it can announce.
-        if self.seen.speakers && self.seen.world() {
-            let seeds = self.speakers.values().flatten().cloned().collect();
-            replace(&ports.peers, Some(Peers { seeds, stalls: self.nodes.values().any(|node| node.stalls) }));
+        if let Some(peers) = self.known.peers().filter(|_| self.known.is_whole()) {
+            replace(&ports.peers, Some(peers));
         }
         replace(&ports.home, self.home());
         if self.settled.is_none() && self.roster.as_ref().is_some_and(|roster| roster.settled) {
             self.settled = Some(Instant::now());
         }
-        let Some(mut world) = self.world() else { return };
-        self.bgp.publish(&world, &self.settings.node, &ports.wanted);
+        if !self.known.is_whole() {
+            return;
+        }
+        let mut world = self.world();
+        self.known.bgp.publish(&world, &self.settings.node, &ports.wanted);
         // Sessions with routers do not wait for the speakers to know of each other.
         match self.alive() {
             Some(speakers) => world.speakers = speakers,
             None => return,
         }
-        replace(&ports.state, Some(self.state()));
-        let ranges = self.config.pools.iter().map(|(name, pool)| (name.clone(), pool.ranges.clone()));
-        replace(&ports.pools, ranges.collect());
-        let plan = plan::plan(&world, &self.settings.node);
+        replace(&ports.pools, self.known.pools());
+        let me = &self.settings.node;
+        let plan = plan::plan(&world, me);
         let now = Instant::now();
-        self.failback.observe(now, &world, &self.settings.node, &self.plan, &plan);
-        replace(&ports.kept, self.failback.kept(now, &plan));
-        let announced = Announced::of(&plan, &self.services, &self.settings.node, &self.own_interfaces());
+        self.failback.observe(now, &world, me, &self.plan, &plan);
+        self.claims.follow(&world, &plan, me);
+        let claims = self.claims.told();
+        let claims = claims.iter().map(|(address, claim)| (*address, (claim.epoch, claim.held))).collect();
+        replace(&ports.own, Own { kept: self.failback.kept(now, &plan), claims });
+        replace(&ports.recording, self.recording(&plan));
+        replace(&ports.state, Some(self.state(&plan)));
+        let announced = Announced::of(&plan, &self.known.services, me, &self.own_interfaces());
         if *self.plan != plan {
             self.plan = Arc::new(plan);
             ports.plan.send_replace(self.plan.clone());
         }
-        let facts = announced.services().filter_map(|key| self.services.get(key));
+        let facts = announced.services().filter_map(|key| self.known.services.get(key));
         replace(&ports.marks, facts.map(|facts| (facts.key.clone(), Mark::of(facts))).collect());
         replace(&ports.announced, Some(Arc::new(announced)));
     }
 
-    /// The world but for its speakers, once it is known whole: a plan from half of it would withdraw what is announced
-    /// rightly.
-    fn world(&self) -> Option<World> {
-        if !self.seen.world() {
-            return None;
-        }
-        let services = self.services.iter().filter_map(|(key, facts)| {
-            let service = facts.service.clone()?;
-            Some((key.clone(), plan::Service { endpoints: self.endpoints_of(key), ..service }))
-        });
-        let withheld = self.services.values().filter(|facts| facts.is_withheld());
-        let withheld =
-            withheld.filter_map(|facts| facts.service.as_ref()).flat_map(|service| &service.addresses);
-        Some(World {
-            config: self.config.clone(),
-            services: services.collect(),
+    /// The world but for its speakers.
+    fn world(&self) -> World {
+        World {
+            config: self.known.config.clone(),
+            services: self.known.services(),
             nodes: self
+                .known
                 .nodes
                 .iter()
                 .map(|(name, facts)| (name.clone(), self.linked(name, &facts.node)))
@@ -395,8 +214,11 @@ impl Observer {
             drain: self.settings.drain,
             kept: self.kept(),
             recorded: self.recorded(),
-            fresh: self.fresh.iter().chain(withheld).copied().collect(),
-        })
+            claims: self.claimed(),
+            written_claims: self.written(),
+            undecided: self.is_undecided(),
+            fresh: self.known.fresh(),
+        }
     }
 
     /// Nodes with a living speaker, which are all where the speakers do not know of each other; `None` until it is
@@ -410,24 +232,75 @@ impl Observer {
         Some(Some(roster.candidates().map(str::to_owned).chain(expected).collect()))
     }
 
+    /// Whether this speaker takes part for so short a time that others may not have been heard yet.
+    fn is_new(&self) -> bool {
+        self.settled.is_none_or(|at| at.elapsed() < PATIENCE)
+    }
+
     /// Nodes that announced something by the record, and that have had no time yet to be heard.
     fn expected<'a>(&'a self, roster: &'a Roster) -> impl Iterator<Item = &'a str> {
-        let waiting = self.settled.is_none_or(|at| at.elapsed() < PATIENCE);
-        let records = self.services.values().filter_map(|facts| facts.record.as_ref());
+        let waiting = self.is_new();
+        let records = self.known.services.values().filter_map(|facts| facts.record.as_ref());
         let unknown = records.map(|(node, _)| node.as_str()).filter(|node| !roster.known.contains(*node));
         unknown.filter(move |_| waiting)
+    }
+
+    /// What each living speaker says of its node.
+    fn told(&self) -> impl Iterator<Item = (&String, Option<&Facts>)> {
+        let members = self.roster.iter().flat_map(|roster| &roster.members);
+        members.map(|(node, facts)| (node, facts.as_ref()))
     }
 
     /// What each speaker says that it keeps.
     fn kept(&self) -> BTreeMap<IpAddr, BTreeSet<String>> {
         let mut kept: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
-        let members = self.roster.iter().flat_map(|roster| &roster.members);
-        for (node, facts) in members {
+        for (node, facts) in self.told() {
             for address in facts.iter().flat_map(|facts| &facts.kept) {
                 kept.entry(*address).or_default().insert(node.clone());
             }
         }
         kept
+    }
+
+    /// What each speaker claims, of this one what it knows itself.
+    fn claimed(&self) -> BTreeMap<IpAddr, Claims> {
+        let mut claimed: BTreeMap<IpAddr, Claims> = BTreeMap::new();
+        let me = &self.settings.node;
+        for (node, facts) in self.told().filter(|(node, _)| *node != me) {
+            for (address, (epoch, held)) in facts.iter().flat_map(|facts| &facts.claims) {
+                let claim = Claim { epoch: *epoch, held: *held };
+                claimed.entry(*address).or_default().insert(node.clone(), claim);
+            }
+        }
+        for (address, claim) in self.claims.told() {
+            claimed.entry(*address).or_default().insert(me.clone(), *claim);
+        }
+        claimed
+    }
+
+    /// The claims that were written down.
+    fn written(&self) -> BTreeMap<IpAddr, Claims> {
+        let mut written: BTreeMap<IpAddr, Claims> = BTreeMap::new();
+        for (address, (node, epoch)) in self.known.owners.values().flat_map(|owners| &owners.owners) {
+            let claim = Claim { epoch: *epoch, held: true };
+            written.entry(*address).or_default().insert(node.clone(), claim);
+        }
+        written
+    }
+
+    fn is_undecided(&self) -> bool {
+        self.is_new() && self.told().any(|(node, facts)| *node != self.settings.node && facts.is_none())
+    }
+
+    /// What this speaker is to write down about the addresses that are spread evenly; the first of all does it.
+    fn recording(&self, plan: &Plan) -> Option<Recording> {
+        let first = self.told().next().map(|(node, _)| node);
+        if first != Some(&self.settings.node) {
+            return None;
+        }
+        let wanted = claims::record(&self.claimed(), &self.written(), plan);
+        let uids = wanted.keys().filter_map(|name| Some((name.clone(), self.known.uid(name)?))).collect();
+        Some(Recording { wanted, written: self.known.written(), uids })
     }
 
     /// Where each Service was announced last, for speakers that have nobody to ask.
@@ -438,52 +311,54 @@ impl Observer {
         let record = |(key, facts): (&ServiceKey, &ServiceFacts)| {
             facts.record.as_ref().map(|(node, _)| (key.clone(), node.clone()))
         };
-        self.services.iter().filter_map(record).collect()
+        self.known.services.iter().filter_map(record).collect()
     }
 
     fn home(&self) -> Home {
-        let Some(facts) = self.nodes.get(&self.settings.node) else {
+        let Some(facts) = self.known.nodes.get(&self.settings.node) else {
             // It is deleted, or the list is not there yet.
-            return Home { going: self.seen.nodes, ..Home::default() };
+            return Home { going: self.known.knows_nodes(), ..Home::default() };
         };
         let labels = facts.node.labels.clone();
         let excluded = !self.settings.ignore_exclude_label && labels.contains_key(EXCLUDE_LB_LABEL);
         Home { going: facts.node.going || excluded, labels }
     }
 
-    fn state(&self) -> State {
+    fn state(&self, plan: &Plan) -> State {
+        let mixed = plan.mixed.iter().map(|(names, address)| {
+            let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+            format!(
+                "L2Advertisements {}: spec.electionPolicy: they differ for {address}, whose owner is chosen by Hash",
+                names.join(", ")
+            )
+        });
         State {
-            problems: self.problems.clone(),
+            problems: self.known.problems.iter().cloned().chain(mixed).collect(),
             unheard: self.roster.as_ref().map(|roster| roster.unheard.clone()).unwrap_or_default(),
             port: self.settings.port,
         }
     }
 
+    /// What this node is able to do: by its links, or, before they are known, by what its speaker told.
+    fn own_facts(&self) -> Option<Facts> {
+        let told = || self.roster.as_ref()?.members.get(&self.settings.node)?.clone();
+        self.own.clone().or_else(told)
+    }
+
     fn own_interfaces(&self) -> BTreeSet<String> {
-        let facts = self.roster.as_ref().and_then(|roster| roster.members.get(&self.settings.node)?.as_ref());
-        facts.map(|facts| facts.interfaces.clone()).unwrap_or_default()
+        self.own_facts().map(|facts| facts.interfaces).unwrap_or_default()
     }
 
     /// A node with what its speaker says of its interfaces.
     fn linked(&self, name: &str, node: &plan::Node) -> plan::Node {
-        let facts = self.roster.as_ref().and_then(|roster| roster.members.get(name).cloned().flatten());
-        plan::Node { interfaces: facts.map(|facts| facts.interfaces), ..node.clone() }
-    }
-
-    fn endpoints_of(&self, service: &ServiceKey) -> Endpoints {
-        let mut joined = Endpoints::default();
-        for endpoints in self.endpoints.get(service).into_iter().flat_map(BTreeMap::values) {
-            joined.any |= endpoints.any;
-            joined.nodes.extend(endpoints.nodes.iter().cloned());
-        }
-        joined
-    }
-}
-
-impl Seen {
-    /// Whether all is seen that a plan is made from.
-    fn world(self) -> bool {
-        self.services && self.slices && self.nodes && self.pools && self.advertisements
+        let facts = if name == self.settings.node {
+            self.own_facts()
+        } else {
+            self.roster.as_ref().and_then(|roster| roster.members.get(name).cloned().flatten())
+        };
+        let Some(Facts { interfaces, default_v4, default_v6, .. }) = facts else { return node.clone() };
+        let default_routes = DefaultRoutes { v4: default_v4, v6: default_v6 };
+        plan::Node { interfaces: Some(interfaces), default_routes, ..node.clone() }
     }
 }
 
@@ -496,21 +371,4 @@ fn replace<T: PartialEq>(sender: &watch::Sender<T>, value: T) {
         }
         changed
     });
-}
-
-pub(super) fn named<K: kube::ResourceExt>(object: K) -> (String, K) {
-    (object.name_any(), object)
-}
-
-pub(super) fn take<K: Ord, T, V>(map: &mut BTreeMap<K, V>, change: Change<T>, entry: impl Fn(T) -> (K, V)) {
-    match change {
-        Change::All(all) => *map = all.into_iter().map(entry).collect(),
-        Change::Set(one) => {
-            let (key, value) = entry(one);
-            map.insert(key, value);
-        }
-        Change::Gone(one) => {
-            map.remove(&entry(one).0);
-        }
-    }
 }

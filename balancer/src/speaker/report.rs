@@ -4,14 +4,16 @@
 //! Level-triggered: what is there, by a watch, is compared with what is announced, so that an object that is deleted
 //! comes back, and nothing is written when nothing has changed.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+mod events;
+mod told;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
@@ -21,20 +23,21 @@ use metallb_api::names::{
     ANNOTATION_ANNOUNCED_FROM, L2_STATUS_GENERATE_NAME, LABEL_STATUS_NODE, LABEL_STATUS_SERVICE_NAME,
     LABEL_STATUS_SERVICE_NAMESPACE,
 };
-use metallb_api::{InterfaceInfo, ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus};
-use metallb_core::announced::{ANNOUNCED, ANNOUNCED_REASON};
-use metallb_core::plan::{Interfaces, Plan, Verdict};
+use metallb_api::{ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus};
+use metallb_core::announced::ANNOUNCED;
 use metallb_core::service::ServiceKey;
-use metallb_proto::layer2::conflict::Conflict;
-use metallb_proto::layer2::mac_text;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::facts::{CONFLICT, Finding, ServiceFacts};
+use super::facts::{CONFLICT, Finding};
 use super::layer2::Standing;
 use super::metrics::Metrics;
+use super::sleep_until;
 use crate::watch::{Change, changes};
+use events::{NORMAL, Notice, WARNING};
+pub(super) use told::{Announced, Mark, Marks};
+use told::{Announcement, Failures, claims, finding};
 
 /// Who writes, in Events and in the record of who wrote which field.
 const COMPONENT: &str = "metallb-speaker";
@@ -44,133 +47,6 @@ const RETRY: Duration = Duration::from_millis(500);
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time that one write may take.
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// The Services that this node announces, or would if no other host had their addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Announced {
-    services: BTreeMap<ServiceKey, Announcement>,
-    /// Services that nobody announces, and that say that this node does.
-    dropped: Vec<ServiceKey>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Announcement {
-    uid: String,
-    addresses: Vec<IpAddr>,
-    interfaces: Vec<InterfaceInfo>,
-    /// What its annotation is to say.
-    record: String,
-}
-
-/// What the Services say of their announcement now.
-pub(super) type Marks = BTreeMap<ServiceKey, Mark>;
-
-/// What one Service says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Mark {
-    record: Option<String>,
-    condition: Option<Finding>,
-}
-
-impl Mark {
-    /// What is read of a Service.
-    pub(super) fn of(facts: &ServiceFacts) -> Self {
-        let record = facts.record.as_ref().map(|(_, text)| text.clone());
-        Self { record, condition: facts.condition.clone() }
-    }
-}
-
-impl Announced {
-    /// What a plan lets `node` announce, whose interfaces are `linked`.
-    pub(super) fn of(
-        plan: &Plan,
-        services: &BTreeMap<ServiceKey, ServiceFacts>,
-        node: &str,
-        linked: &BTreeSet<String>,
-    ) -> Self {
-        let mut announced = Self::default();
-        for (key, verdict) in &plan.services {
-            let Some(facts) = services.get(key) else { continue };
-            let record = facts.record.as_ref();
-            match verdict {
-                Verdict::Mine(interfaces) => {
-                    let names = linked.iter().filter(|name| interfaces.contains(name));
-                    let wanted: Vec<&str> = std::iter::once(node).chain(names.map(String::as_str)).collect();
-                    let announcement = Announcement {
-                        uid: facts.uid.clone(),
-                        addresses: facts
-                            .service
-                            .iter()
-                            .flat_map(|service| service.addresses.clone())
-                            .collect(),
-                        interfaces: listed(interfaces),
-                        record: wanted.join(","),
-                    };
-                    announced.services.insert(key.clone(), announcement);
-                }
-                Verdict::Nobody(_) if record.is_some_and(|(recorded, _)| recorded == node) => {
-                    announced.dropped.push(key.clone());
-                }
-                Verdict::Theirs(_) | Verdict::Nobody(_) => {}
-            }
-        }
-        announced
-    }
-
-    /// The Services that there may be something to tell of.
-    pub(super) fn services(&self) -> impl Iterator<Item = &ServiceKey> {
-        self.services.keys().chain(&self.dropped)
-    }
-
-    /// Leaves out what is not announced because hosts are asked for it, or one of them has it.
-    fn on_wire(&self, standing: &Standing) -> BTreeMap<ServiceKey, Announcement> {
-        let stands = |announcement: &Announcement| {
-            announcement.addresses.iter().all(|address| standing.announced.contains(address))
-        };
-        let services = self.services.iter().filter(|(_, announcement)| stands(announcement));
-        services.map(|(key, announcement)| (key.clone(), announcement.clone())).collect()
-    }
-}
-
-/// What the condition of a Service, which says `now`, is to say about other hosts; `None` to leave it as it is. It has one
-/// writer at a time: what is said here stands until it is said here that it is over.
-fn finding(now: Option<&Finding>, announcement: &Announcement, standing: &Standing) -> Option<Finding> {
-    let claims = claims(announcement, standing, |conflict| conflict.withheld);
-    let found = if claims.is_empty() {
-        let settled = announcement.addresses.iter().all(|address| standing.announced.contains(address));
-        now.filter(|now| settled && !now.announced && now.reason == CONFLICT)?;
-        Finding { announced: true, reason: ANNOUNCED_REASON.to_owned(), message: "on layer 2".to_owned() }
-    } else {
-        let message = format!("{}: not announced", claims.join(", "));
-        Finding { announced: false, reason: CONFLICT.to_owned(), message }
-    };
-    (now != Some(&found)).then_some(found)
-}
-
-/// Who has which of the addresses, of the conflicts that are `meant`.
-fn claims(
-    announcement: &Announcement,
-    standing: &Standing,
-    meant: impl Fn(&Conflict) -> bool,
-) -> Vec<String> {
-    let conflicts = announcement.addresses.iter().filter_map(|address| {
-        standing
-            .conflicts
-            .get(address)
-            .filter(|conflict| meant(conflict))
-            .map(|conflict| (address, conflict.mac))
-    });
-    conflicts.map(|(address, mac)| format!("{} has {address}", mac_text(mac))).collect()
-}
-
-fn listed(interfaces: &Interfaces) -> Vec<InterfaceInfo> {
-    match interfaces {
-        Interfaces::All => vec![],
-        Interfaces::Named(names) => {
-            names.iter().map(|name| InterfaceInfo { name: Some(name.clone()) }).collect()
-        }
-    }
-}
 
 /// What reports are made from.
 pub(super) struct Ports {
@@ -212,6 +88,7 @@ pub(super) async fn run(
         marks: Marks::new(),
         written: Marks::new(),
         claims: BTreeMap::new(),
+        failures: Failures::default(),
     };
     let mut shown = None;
     let mut changes = std::pin::pin!(reporter.changes());
@@ -254,6 +131,7 @@ pub(super) async fn run(
             changed = ports.announced.changed() => changed.context("the plans ended")?,
             changed = ports.marks.changed() => changed.context("the plans ended")?,
             changed = ports.standing.changed() => changed.context("layer 2 ended")?,
+            () = sleep_until(reporter.failures.deadline().filter(|_| retry.is_none())) => {}
             change = changes.next() => reporter.learn(change.context("the watch of status objects ended")?),
             () = sleep(retry) => {}
         }
@@ -280,6 +158,7 @@ struct Reporter {
     written: Marks,
     /// Claims of other hosts that were told while their addresses are announced.
     claims: BTreeMap<ServiceKey, String>,
+    failures: Failures,
 }
 
 /// A status object as it is in the cluster.
@@ -385,13 +264,30 @@ impl Reporter {
             if claims.is_empty() {
                 self.claims.remove(key);
             } else if self.claims.get(key) != Some(&claims) {
-                self.tell_event(key, announcement, format!("{claims}: announced all the same")).await?;
+                self.tell_claim(key, announcement, format!("{claims}: announced all the same")).await?;
                 self.claims.insert(key.clone(), claims);
             }
         }
-        let planned = |key: &ServiceKey| planned.services.contains_key(key);
-        self.claims.retain(|key, _| planned(key));
+        self.claims.retain(|key, _| planned.services.contains_key(key));
+        let now = Instant::now();
+        self.failures.follow(now, planned, standing);
+        for key in self.failures.due(now) {
+            if let Some(announcement) = planned.services.get(&key) {
+                self.tell_failure(&key, announcement).await?;
+            }
+            self.failures.told(&key);
+        }
         Ok(())
+    }
+
+    /// Tells that this node is to announce a Service and cannot.
+    async fn tell_failure(&self, key: &ServiceKey, announcement: &Announcement) -> anyhow::Result<()> {
+        let node = &self.settings.node;
+        tracing::warn!(event = "announceFailed", service = %key, node, "no interface can announce the service");
+        let addresses: Vec<String> = announcement.addresses.iter().map(ToString::to_string).collect();
+        let message = format!("no interface of node {node:?} can announce {}", addresses.join(", "));
+        let (reason, uid) = ("announceFailed", &announcement.uid);
+        events::tell(&self.client, Notice { key, uid, kind: WARNING, reason, message }).await
     }
 
     /// Writes into a Service who announces it.
@@ -420,7 +316,7 @@ impl Reporter {
         let api: Api<Service> = Api::namespaced(self.client.clone(), key.namespace());
         unless_gone(in_time(api.patch_status(key.name(), &parameters(), &patch)).await)?;
         if finding.reason == CONFLICT {
-            self.tell_event(key, announcement, finding.message.clone()).await?;
+            self.tell_claim(key, announcement, finding.message.clone()).await?;
         }
         let mark = Mark { condition: Some(finding), ..self.mark(key) };
         self.written.insert(key.clone(), mark);
@@ -484,17 +380,15 @@ impl Reporter {
         self.tell(key, announcement).await
     }
 
-    async fn tell_event(
+    async fn tell_claim(
         &self,
         key: &ServiceKey,
         announcement: &Announcement,
         message: String,
     ) -> anyhow::Result<()> {
         tracing::warn!(event = "addressConflict", service = %key, claim = message, "another host has the address");
-        let mut event = event(key, &announcement.uid, "addressConflict", message, Timestamp::now());
-        event.type_ = Some("Warning".to_owned());
-        let api: Api<Event> = Api::namespaced(self.client.clone(), key.namespace());
-        unless_gone(in_time(api.create(&PostParams::default(), &event)).await)
+        let (reason, uid) = ("addressConflict", &announcement.uid);
+        events::tell(&self.client, Notice { key, uid, kind: WARNING, reason, message }).await
     }
 
     async fn update(
@@ -519,10 +413,8 @@ impl Reporter {
         let node = &self.settings.node;
         tracing::info!(event = "serviceAnnounced", service = %key, node, protocol = "layer2", "service has IP, announcing");
         let message = format!("announcing from node {node:?} with protocol \"layer2\"");
-        let api: Api<Event> = Api::namespaced(self.client.clone(), key.namespace());
-        let event = event(key, &announcement.uid, "nodeAssigned", message, Timestamp::now());
-        in_time(api.create(&PostParams::default(), &event)).await.context("Event nodeAssigned")?;
-        Ok(())
+        let (reason, uid) = ("nodeAssigned", &announcement.uid);
+        events::tell(&self.client, Notice { key, uid, kind: NORMAL, reason, message }).await
     }
 
     async fn owner(&mut self) -> anyhow::Result<OwnerReference> {
@@ -566,101 +458,5 @@ async fn delete(api: &Api<ServiceL2Status>, name: &str) -> kube::Result<()> {
     match api.delete(name, &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         result => result.map(|_| ()),
-    }
-}
-
-fn event(key: &ServiceKey, uid: &str, reason: &str, message: String, now: Timestamp) -> Event {
-    Event {
-        metadata: ObjectMeta {
-            // The name of a Service has at most 63 characters, so this is always a valid name.
-            name: Some(format!("{}.{:x}", key.name(), now.as_nanosecond())),
-            namespace: Some(key.namespace().to_owned()),
-            ..ObjectMeta::default()
-        },
-        involved_object: ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Service".to_owned()),
-            namespace: Some(key.namespace().to_owned()),
-            name: Some(key.name().to_owned()),
-            uid: Some(uid.to_owned()),
-            ..ObjectReference::default()
-        },
-        type_: Some("Normal".to_owned()),
-        reason: Some(reason.to_owned()),
-        message: Some(message),
-        source: Some(EventSource { component: Some(COMPONENT.to_owned()), host: None }),
-        reporting_component: Some(COMPONENT.to_owned()),
-        count: Some(1),
-        first_timestamp: Some(Time(now)),
-        last_timestamp: Some(Time(now)),
-        ..Event::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use metallb_proto::layer2::MacAddress;
-
-    const ADDRESS: &str = "172.22.0.100";
-
-    fn announcement() -> Announcement {
-        Announcement {
-            uid: "u".to_owned(),
-            addresses: vec![ADDRESS.parse().unwrap()],
-            interfaces: vec![],
-            record: "node1,eth0".to_owned(),
-        }
-    }
-
-    fn standing(announced: bool, conflict: Option<bool>) -> Standing {
-        let address: IpAddr = ADDRESS.parse().unwrap();
-        let mac = MacAddress([2, 0, 0, 0, 0, 9]);
-        Standing {
-            announced: announced.then_some(address).into_iter().collect(),
-            conflicts: conflict.map(|withheld| (address, Conflict { mac, withheld })).into_iter().collect(),
-        }
-    }
-
-    #[test]
-    fn a_conflict_is_told_once_and_so_is_its_end() {
-        let found = |announced, reason: &str, message: &str| Finding {
-            announced,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        };
-        let withheld = found(false, "Conflict", "02:00:00:00:00:09 has 172.22.0.100: not announced");
-        let over = found(true, "Announced", "on layer 2");
-        let other = found(false, "NoReadyEndpoint", "");
-        let cases = [
-            (None, standing(true, None), None),
-            (None, standing(false, None), None),
-            (None, standing(false, Some(true)), Some(&withheld)),
-            (Some(&withheld), standing(false, Some(true)), None),
-            (Some(&withheld), standing(false, None), None),
-            (Some(&withheld), standing(true, None), Some(&over)),
-            (Some(&over), standing(true, None), None),
-            (Some(&over), standing(true, Some(false)), None),
-            (Some(&other), standing(true, None), None),
-            (Some(&other), standing(false, Some(true)), Some(&withheld)),
-        ];
-        for (now, standing, want) in cases {
-            assert_eq!(finding(now, &announcement(), &standing).as_ref(), want, "{now:?} {standing:?}");
-        }
-    }
-
-    #[test]
-    fn a_service_is_told_as_announced_when_all_of_its_addresses_are() {
-        let key = ServiceKey::new("default", "web");
-        let mut announced = Announced::default();
-        announced.services.insert(key.clone(), announcement());
-        assert_eq!(announced.on_wire(&standing(true, None)), [(key.clone(), announcement())].into());
-        assert_eq!(announced.on_wire(&standing(false, Some(true))), BTreeMap::new());
-        let both = Announcement {
-            addresses: vec![ADDRESS.parse().unwrap(), "fd00:22::100".parse().unwrap()],
-            ..announcement()
-        };
-        announced.services.insert(key, both);
-        assert_eq!(announced.on_wire(&standing(true, None)), BTreeMap::new());
     }
 }

@@ -14,7 +14,7 @@ use clap::{CommandFactory, Parser};
 use metallb_api::names::{
     MEMBERLIST_PORT, MEMBERLIST_SECRET_KEY, MEMBERLIST_SECRET_PREVIOUS_KEY, METRICS_PORT, PROBES_PORT,
 };
-use metallb_api::{ConflictPolicy, ConflictProbe, Detection, DrainPolicy, Failback};
+use metallb_api::{ConflictPolicy, ConflictProbe, Detection, DrainPolicy, Failback, Fencing, WireCheck};
 use metallb_core::config::duration;
 use metallb_proto::layer2::{MacAddress, conflict, gratuitous};
 use metallb_proto::membership::{Secret, Secrets, Timing};
@@ -27,6 +27,9 @@ use crate::arguments::sort_out;
 
 /// A node that was started so lately has forwarded nothing from before; a speaker that starts later follows another.
 const BOOT: Duration = Duration::from_secs(300);
+
+/// Time between two checks on the wire where nothing changed.
+const ROUND: Duration = Duration::from_secs(10);
 
 /// Announces the addresses of Services on layer 2.
 #[derive(Clone, Debug, Parser)]
@@ -107,6 +110,12 @@ pub struct Settings {
     /// Whether addresses move away from a cordoned node: Keep or Move.
     #[arg(long, value_parser = choice::<DrainPolicy>, default_value = "Keep")]
     drain_policy: DrainPolicy,
+    /// What a node does that lost the majority of the others: Availability or Strict.
+    #[arg(long, value_parser = choice::<Fencing>, default_value = "Availability")]
+    fencing: Fencing,
+    /// When it is checked on the wire that exactly the announcing node answers: OnChange, Continuous or Off.
+    #[arg(long, value_parser = choice::<WireCheck>, default_value = "OnChange")]
+    wire_check: WireCheck,
     /// HTTP port of /healthz and /readyz on the loopback address.
     #[arg(long, default_value_t = PROBES_PORT)]
     pub(super) health_probe_port: u16,
@@ -219,6 +228,20 @@ impl Settings {
         self.failback == Failback::Never
     }
 
+    /// Whether a node that lost the majority of the others stops announcing.
+    pub(super) fn fences(&self) -> bool {
+        self.fencing == Fencing::Strict
+    }
+
+    /// How often another node's announcement is checked where nothing changed; `None` for no check at all.
+    pub(super) fn wire_check(&self) -> Option<Duration> {
+        match self.wire_check {
+            WireCheck::OnChange => Some(ROUND),
+            WireCheck::Continuous => Some(Duration::ZERO),
+            WireCheck::Off => None,
+        }
+    }
+
     /// Whether addresses move away from a cordoned node.
     pub(super) fn drains(&self) -> bool {
         self.drain_policy == DrainPolicy::Move
@@ -304,6 +327,8 @@ mod tests {
             "--conflict-ignore-macs=00:00:5e:00:53:01,00-00-5E-00-53-02",
             "--failback=Never",
             "--drain-policy=Move",
+            "--fencing=Strict",
+            "--wire-check=Continuous",
             "--arp-rate-limit=100",
             "--gratuitous-count=3",
             "--gratuitous-interval=500ms",
@@ -315,7 +340,8 @@ mod tests {
         assert_eq!(settings.conflict(), conflict);
         let macs = [1, 2].map(|last| MacAddress([0, 0, 0x5e, 0, 0x53, last]));
         assert_eq!(settings.conflict_ignore_macs(), macs.into());
-        assert!(settings.stays() && settings.drains());
+        assert!(settings.stays() && settings.drains() && settings.fences());
+        assert_eq!(settings.wire_check(), Some(Duration::ZERO));
         let gratuitous = gratuitous::Settings {
             count: 3,
             interval: Duration::from_millis(500),
@@ -332,7 +358,8 @@ mod tests {
         assert_eq!(settings.gratuitous(), gratuitous::Settings::default());
         let conflict = conflict::Settings { probe: Some(conflict::Pace::FAST), withhold: true };
         assert_eq!(settings.conflict(), conflict);
-        assert!(!settings.stays() && !settings.drains());
+        assert!(!settings.stays() && !settings.drains() && !settings.fences());
+        assert_eq!(settings.wire_check(), Some(ROUND));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! ConfigurationState `speaker-NODE`: whether this speaker could read its configuration, and whether it hears the others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::Context;
 use kube::Client;
 use metallb_api::conditions::Report;
 use metallb_api::names::{LABEL_COMPONENT_TYPE, LABEL_NODE_NAME, SPEAKER};
+use metallb_proto::layer2::mac_text;
+use metallb_proto::layer2::wire_check::Outcome;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +19,8 @@ use crate::controller::state::{Subject, write_for};
 const CONFIGURATION_VALID: &str = "configReconcilerValid";
 /// Condition that names the speakers that were never heard.
 const MEMBERS_UNREACHABLE: &str = "MembersUnreachable";
+/// Condition that names addresses for which not exactly their owner answers.
+const WIRE_CHECK_FAILED: &str = "WireCheckFailed";
 /// In whose name it is written.
 const WRITER: &str = "metallb-speaker";
 /// For how long a state stands before it is told: speakers that start together hear each other soon.
@@ -51,6 +56,7 @@ pub(super) async fn run(
     client: Client,
     settings: Settings,
     mut states: watch::Receiver<Option<State>>,
+    mut checks: watch::Receiver<BTreeMap<IpAddr, Outcome>>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let node = &settings.node;
@@ -64,7 +70,8 @@ pub(super) async fn run(
     let mut pause = None;
     let mut told = None;
     loop {
-        let state = states.borrow_and_update().clone();
+        let wire = wire_check(&checks.borrow_and_update());
+        let state = states.borrow_and_update().clone().map(|state| (state, wire));
         let wait = match (&state, pause) {
             (Some(state), _) if told.as_ref() == Some(state) => None,
             (Some(_), pause) => Some(pause.unwrap_or(STEADY)),
@@ -83,12 +90,17 @@ pub(super) async fn run(
                 pause = None;
                 continue;
             }
+            changed = checks.changed() => {
+                changed.context("layer 2 ended")?;
+                pause = None;
+                continue;
+            }
             () = waited => {}
         }
-        let Some(state) = state else { continue };
-        let more = [members(&state)];
+        let Some((state, wire)) = state else { continue };
+        let more = [members(&state), wire.clone()];
         match write_for(client.clone(), &settings.namespace, &subject, &state.problems, &more).await {
-            Ok(()) => (told, pause) = (Some(state), None),
+            Ok(()) => (told, pause) = (Some((state, wire)), None),
             Err(error) => {
                 tracing::warn!(%error, "ConfigurationState not written");
                 pause = Some(pause.map_or(RETRY, |pause: Duration| (pause * 2).min(RETRY_LIMIT)));
@@ -114,9 +126,49 @@ fn members(state: &State) -> Report {
     }
 }
 
+fn wire_check(checks: &BTreeMap<IpAddr, Outcome>) -> Report {
+    let failed = checks.iter().filter_map(|(address, outcome)| match outcome {
+        Outcome::Failed(others) if others.is_empty() => Some(format!("nobody answers for {address}")),
+        Outcome::Failed(others) => {
+            let others: Vec<String> = others.iter().map(|mac| mac_text(*mac)).collect();
+            Some(format!("{} answers for {address}, which is another node's", others.join(", ")))
+        }
+        Outcome::Passed | Outcome::Unknown => None,
+    });
+    let failed: Vec<String> = failed.collect();
+    let unseen = checks.values().all(|outcome| *outcome == Outcome::Unknown);
+    let reason = match (failed.is_empty(), checks.is_empty()) {
+        (false, _) => "Failed",
+        (true, true) => "NothingToCheck",
+        (true, false) if unseen => "NoVantagePoint",
+        (true, false) => "Passed",
+    };
+    Report { kind: WIRE_CHECK_FAILED, status: !failed.is_empty(), reason, message: failed.join("; ") }
+}
+
 #[cfg(test)]
 mod tests {
+    use metallb_proto::layer2::MacAddress;
+
     use super::*;
+
+    #[test]
+    fn what_is_seen_on_the_wire_is_told_and_what_is_not_seen_is_no_failure() {
+        let ip = |last: u8| IpAddr::from([172, 22, 0, last]);
+        let told = |checks: &[(u8, Outcome)]| {
+            let checks = checks.iter().map(|(last, outcome)| (ip(*last), outcome.clone())).collect();
+            let Report { status, reason, message, .. } = wire_check(&checks);
+            (status, reason, message)
+        };
+        let nothing = String::new;
+        assert_eq!(told(&[]), (false, "NothingToCheck", nothing()));
+        assert_eq!(told(&[(1, Outcome::Unknown)]), (false, "NoVantagePoint", nothing()));
+        assert_eq!(told(&[(1, Outcome::Unknown), (2, Outcome::Passed)]), (false, "Passed", nothing()));
+        let other = Outcome::Failed([MacAddress([2, 0, 0, 0, 0, 9])].into());
+        let message = "02:00:00:00:00:09 answers for 172.22.0.1, which is another node's; nobody answers for 172.22.0.2";
+        let want = (true, "Failed", message.to_owned());
+        assert_eq!(told(&[(1, other), (2, Outcome::Failed(BTreeSet::new()))]), want);
+    }
 
     #[test]
     fn speakers_that_were_never_heard_are_named_with_the_port() {
