@@ -192,6 +192,15 @@ bench-layer2: deploy ## Measure fail-over on layer 2 on the cluster that is up; 
 	cargo build -q -p metallb-e2e --bin bench-layer2
 	target/debug/bench-layer2 $(ARGS)
 
+.PHONY: bench-l2
+bench-l2: bench-layer2 bench-speaker ## Both benchmarks of layer 2
+
+.PHONY: bench-speaker
+bench-speaker: preflight deps ## Measure one speaker alone: floods of ARP, replies, memory, rest; more in SPEAKER_ARGS, e.g. --cases flood
+	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-balancer --bin speaker
+	cargo build -q --release -p metallb-e2e --bin bench-speaker
+	target/release/bench-speaker --speaker target/$(TARGET)/release/speaker $(SPEAKER_ARGS)
+
 # ---- packages: dist/install.yaml, the OLM bundle and catalog, the Helm chart
 
 # The kubectl that the cluster uses, when it was built; any of 1.27 or later renders the same. Looked for when it is

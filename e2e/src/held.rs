@@ -15,69 +15,74 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::{layout::client, outage::enter};
 
-/// How long an answer may take: longer than it takes to find out anew where an address is.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two rounds over all connections.
+/// Pause between two exchanges over one connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections from host client to a server that sends back what it is sent.
 pub struct Held {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<(usize, Vec<String>)>>,
+    threads: Vec<JoinHandle<Kept>>,
 }
 
-impl Held {
-    /// Opens `count` connections to `port` of `address` and sends a byte over each, again and again.
-    #[must_use]
-    pub fn open(address: IpAddr, port: u16, count: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let target = SocketAddr::new(address, port);
-        Self { stop, thread: std::thread::spawn(move || hold(target, count, &stopped)) }
-    }
+/// How often a byte went to and fro over one connection, and what broke it.
+type Kept = (usize, Option<String>);
 
-    /// Whether it has failed already.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.thread.is_finished()
+impl Held {
+    /// Opens `count` connections to `port` of `address` and sends a byte over each, again and again. One on which no
+    /// answer comes for `patience` is broken.
+    ///
+    /// # Errors
+    /// When the connections cannot be opened.
+    pub fn open(address: IpAddr, port: u16, count: usize, patience: Duration) -> Result<Self> {
+        let target = SocketAddr::new(address, port);
+        let open = move || -> Result<Vec<TcpStream>> {
+            enter(&client())?;
+            let open = |number: usize| {
+                let stream = TcpStream::connect_timeout(&target, Duration::from_secs(5));
+                let mut stream = stream.with_context(|| format!("connection {number} to {target}"))?;
+                stream.set_read_timeout(Some(patience))?;
+                // Answered before the next one is opened: a small server keeps few that it has not accepted yet.
+                exchange(&mut stream).with_context(|| format!("connection {number} to {target}"))?;
+                Ok(stream)
+            };
+            (1..=count).map(open).collect()
+        };
+        let opening = std::thread::spawn(open).join();
+        let streams = opening.map_err(|_| anyhow!("the client's thread ended early"))??;
+        let stop = Arc::new(AtomicBool::new(false));
+        let keep = |stream| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || hold(stream, &stop))
+        };
+        Ok(Self { threads: streams.into_iter().map(keep).collect(), stop })
     }
 
     /// Ends, and returns how often a byte went to and fro, and what broke which connection.
     ///
     /// # Errors
-    /// When the connections could not be opened.
+    /// When a thread broke off.
     pub fn close(self) -> Result<(usize, Vec<String>)> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|_| anyhow!("the client's thread ended early"))?
+        let (mut answers, mut broken) = (0, Vec::new());
+        for (number, thread) in self.threads.into_iter().enumerate() {
+            let (more, end) = thread.join().map_err(|_| anyhow!("the client's thread ended early"))?;
+            answers += more;
+            broken.extend(end.map(|error| format!("connection {}: {error}", number + 1)));
+        }
+        Ok((answers, broken))
     }
 }
 
-fn hold(target: SocketAddr, count: usize, stop: &AtomicBool) -> Result<(usize, Vec<String>)> {
-    enter(&client())?;
-    let open = |number: usize| {
-        let stream = TcpStream::connect_timeout(&target, Duration::from_secs(5));
-        let mut stream = stream.with_context(|| format!("connection {number} to {target}"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        // Answered before the next one is opened: a small server keeps few that it has not accepted yet.
-        exchange(&mut stream).with_context(|| format!("connection {number} to {target}"))?;
-        Ok((number, stream))
-    };
-    let mut streams: Vec<(usize, TcpStream)> = (1..=count).map(open).collect::<Result<_>>()?;
-    let (mut answers, mut broken) = (0, Vec::new());
+fn hold(mut stream: TcpStream, stop: &AtomicBool) -> Kept {
+    let mut answers = 0;
     while !stop.load(Ordering::Relaxed) {
-        streams.retain_mut(|(number, stream)| match exchange(stream) {
-            Ok(()) => {
-                answers += 1;
-                true
-            }
-            Err(error) => {
-                broken.push(format!("connection {number}: {error}"));
-                false
-            }
-        });
+        if let Err(error) = exchange(&mut stream) {
+            return (answers, Some(error.to_string()));
+        }
+        answers += 1;
         std::thread::sleep(PAUSE);
     }
-    Ok((answers, broken))
+    (answers, None)
 }
 
 fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {

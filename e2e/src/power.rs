@@ -9,7 +9,7 @@ use nix::{
 };
 
 use crate::{
-    cluster::refuse_external,
+    cluster::{nodes, refuse_external},
     exec::run_on,
     layout::{NETNS_PREFIX, node},
 };
@@ -61,6 +61,34 @@ pub fn on(name: &str) -> Result<()> {
         run_on("lan", &format!("bridge link set dev {port} state 3"))?;
     }
     Ok(())
+}
+
+/// Cuts a node off from the other nodes, and not from the client and the control plane.
+///
+/// # Errors
+/// When there is no other node, or no cluster.
+pub fn part(name: &str) -> Result<()> {
+    refuse_external("parting nodes")?;
+    let index: u8 = name.trim_start_matches("node").parse()?;
+    let port = node(index).switch_port();
+    let others: Vec<String> =
+        (1..=nodes()?).filter(|other| *other != index).map(|other| node(other).switch_port()).collect();
+    ensure!(!others.is_empty(), "one node cannot be parted");
+    run_on("lan", "nft add table bridge halves")?;
+    run_on("lan", "nft add chain bridge halves forward { type filter hook forward priority 0; }")?;
+    for other in others {
+        run_on("lan", &format!("nft add rule bridge halves forward iifname {port} oifname {other} drop"))?;
+        run_on("lan", &format!("nft add rule bridge halves forward iifname {other} oifname {port} drop"))?;
+    }
+    Ok(())
+}
+
+/// Undoes [`part`].
+///
+/// # Errors
+/// When nothing was parted.
+pub fn meet() -> Result<()> {
+    run_on("lan", "nft delete table bridge halves")
 }
 
 /// The processes of a host's own network that were started as `name`, such as its speaker.

@@ -19,7 +19,9 @@ use metallb_balancer::speaker::links;
 use metallb_balancer::speaker::metrics::Layer2Metrics;
 use metallb_core::plan::{Interfaces, Plan};
 use metallb_proto::layer2::link::Exclude;
-use metallb_proto::layer2::{conflict, gratuitous};
+use metallb_proto::layer2::wire_check::Outcome;
+use metallb_proto::layer2::{MacAddress, conflict, gratuitous};
+use metallb_proto::membership::{Facts, Roster};
 use nix::sched::{CloneFlags, unshare};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -39,14 +41,27 @@ struct Segment {
     cancel: CancellationToken,
     questions: mpsc::Sender<Question>,
     answers: mpsc::Receiver<Answer>,
+    hold: watch::Sender<Option<Instant>>,
+    roster: watch::Sender<Option<Roster>>,
+    checks: watch::Receiver<BTreeMap<IpAddr, Outcome>>,
+}
+
+fn settings() -> Settings {
+    Settings {
+        gratuitous: gratuitous::Settings::default(),
+        conflict: conflict::Settings { probe: Some(conflict::Pace::FAST), withhold: true },
+        ignored: BTreeSet::new(),
+        wire_check: None,
+        fencing: false,
+    }
 }
 
 impl Segment {
     fn new() -> Self {
-        Self::with(gratuitous::Settings::default())
+        Self::with(settings())
     }
 
-    fn with(gratuitous: gratuitous::Settings) -> Self {
+    fn with(settings: Settings) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "these tests make network namespaces: run them as root");
         unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
         let (tell, told) = std::sync::mpsc::channel();
@@ -57,6 +72,10 @@ impl Segment {
         let (go, ready) = std::sync::mpsc::channel::<()>();
         let (tell_standing, standing) = watch::channel(Standing::default());
         let (plans, stop) = (plan.subscribe(), cancel.clone());
+        let (hold, held) = watch::channel(None);
+        let (tell_checks, checks) = watch::channel(BTreeMap::new());
+        let roster = watch::Sender::new(None);
+        let members = roster.subscribe();
         let speaker = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("unshare");
             tell.send(nix::unistd::gettid().as_raw()).unwrap();
@@ -67,15 +86,12 @@ impl Segment {
                 let ports = Ports {
                     links: links.subscribe(),
                     plan: plans,
-                    roster: watch::Sender::default().subscribe(),
+                    roster: members,
+                    hold: held,
+                    checks: tell_checks,
                     standing: tell_standing,
                     questions: asked,
                     answers: answer,
-                };
-                let settings = Settings {
-                    gratuitous,
-                    conflict: conflict::Settings { probe: Some(conflict::Pace::FAST), withhold: true },
-                    ignored: BTreeSet::new(),
                 };
                 let exclude = Exclude::new(["^lo$", "^hidden"]).unwrap();
                 tokio::select! {
@@ -87,8 +103,18 @@ impl Segment {
             });
         });
         let speaker_thread = told.recv().unwrap();
-        let segment =
-            Self { speaker: Some(speaker), speaker_thread, plan, standing, cancel, questions, answers };
+        let segment = Self {
+            speaker: Some(speaker),
+            speaker_thread,
+            plan,
+            standing,
+            cancel,
+            questions,
+            answers,
+            hold,
+            roster,
+            checks,
+        };
         let peer = format!("link add va type veth peer name vb address {SPEAKER_MAC} netns {speaker_thread}");
         ip(&peer);
         ip("link set va up");
@@ -332,7 +358,10 @@ fn a_fresh_address_is_announced_when_no_host_has_it_and_withheld_while_one_does(
 #[test]
 fn a_host_that_takes_an_announced_address_is_reported_and_the_address_defended() {
     // Nothing is said unasked but once at the start.
-    let segment = Segment::with(gratuitous::Settings { count: 1, ..gratuitous::Settings::default() });
+    let segment = Segment::with(Settings {
+        gratuitous: gratuitous::Settings { count: 1, ..gratuitous::Settings::default() },
+        ..settings()
+    });
     segment.announce(&[V4]);
     until("ARP is answered", || is_speaker(&arping(V4)));
     let shown = || ip(&format!("neigh show {V4} dev va"));
@@ -352,6 +381,55 @@ fn a_neighbour_that_answers_for_every_address_is_no_conflict() {
     segment.announce_fresh(&[V4]);
     until("it is announced", || segment.standing.borrow().announced.contains(&V4.parse().unwrap()));
     assert_eq!(segment.conflicts(), vec![]);
+}
+
+#[test]
+fn with_strict_fencing_nothing_is_answered_beyond_the_time_that_was_told() {
+    let segment = Segment::with(Settings { fencing: true, ..settings() });
+    segment.announce(&[V4, V6]);
+    assert_eq!((arping(V4), ndisc6(V6)), (None, None), "nothing was told yet");
+    segment.hold.send_replace(Some(Instant::now() + PATIENCE));
+    until("both are answered", || is_speaker(&arping(V4)) && is_speaker(&ndisc6(V6)));
+    let announced = || segment.standing.borrow().announced.len();
+    assert_eq!(announced(), 2);
+    segment.hold.send_replace(Some(Instant::now() + Duration::from_millis(300)));
+    until("it says that it announces nothing", || announced() == 0);
+    assert_eq!((arping(V4), ndisc6(V6)), (None, None));
+    ip(&format!("neigh replace {V4} dev va lladdr 02:00:00:00:00:77 nud stale"));
+    segment.hold.send_replace(Some(Instant::now() + PATIENCE));
+    until("the neighbour is told again", || ip(&format!("neigh show {V4} dev va")).contains(SPEAKER_MAC));
+}
+
+#[test]
+fn another_node_is_seen_to_answer_alone_or_not_at_all() {
+    let segment = Segment::with(Settings { wire_check: Some(Duration::ZERO), ..settings() });
+    let shown = ip("link show va");
+    let octets = shown.split("link/ether ").nth(1).unwrap().split_whitespace().next().unwrap().split(':');
+    let octets: Vec<u8> = octets.map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
+    let mac = MacAddress(octets.try_into().unwrap());
+    // The client plays a node that announces two addresses, and has one of them.
+    ip(&format!("addr add {V4}/24 dev va"));
+    let owner = |mac: MacAddress| {
+        let facts = Facts { macs: [mac].into(), ..Facts::default() };
+        Some(Roster {
+            members: [("client".to_owned(), Some(facts))].into(),
+            hosts: [("client".to_owned(), "172.22.0.9".parse().unwrap())].into(),
+            ..Roster::default()
+        })
+    };
+    segment.roster.send_replace(owner(mac));
+    let checks: BTreeMap<IpAddr, String> =
+        [V4, V6].map(|address| (address.parse().unwrap(), "client".to_owned())).into();
+    segment.plan.send_replace(Arc::new(Plan { checks, ..Plan::default() }));
+    let seen = |address: &str| segment.checks.borrow().get(&address.parse::<IpAddr>().unwrap()).cloned();
+    let missing = Outcome::Failed(BTreeSet::new());
+    until("one is seen, and the other missed", || {
+        (seen(V4), seen(V6)) == (Some(Outcome::Passed), Some(missing.clone()))
+    });
+    // By the word of the gossip another has it now: what answers is the wrong one, and the host is not the owner's.
+    segment.roster.send_replace(owner(MacAddress([2, 0, 0, 0, 0, 0x55])));
+    until("the wrong one is seen", || seen(V4) == Some(Outcome::Failed([mac].into())));
+    until("of the other nothing is known", || seen(V6) == Some(Outcome::Unknown));
 }
 
 #[test]

@@ -3,21 +3,23 @@
 //!
 //! Prints one JSON line a run, then a table of least, median and greatest.
 
+mod steady;
+
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use metallb_e2e::{
     deploy::NAMESPACE,
     exec::{run_on, wait_until},
-    layout::{client, node, router},
+    held::Held,
+    layout::router,
     observe::{address, apply, fetch, kube, owner},
-    outage::{self, Client},
+    outage::Client,
     power::{self, Mode},
     wire::{self, Watch},
 };
@@ -28,6 +30,12 @@ const WEB: &str = include_str!("../../demo/web.yaml");
 const METALLB: &str = include_str!("../../demo/metallb.yaml");
 /// Namespace, pool and what else the benchmark makes.
 const NAME: &str = "bench";
+/// Port of the server that sends back what it is sent.
+const ECHO: u16 = 7777;
+/// That server.
+const ECHO_SERVER: &str = "busybox nc -ll -p 7777 -e busybox cat";
+/// A held connection that is silent for longer is broken: as long as retransmission bridges an outage of a second.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Time after the last change in which nothing more may move.
 const CALM: Duration = Duration::from_secs(2);
 
@@ -43,6 +51,9 @@ struct Cli {
     /// Connections that are held open.
     #[arg(long, default_value_t = 200)]
     connections: usize,
+    /// Minutes of each of the cases in which nothing may move: loss, throttled, no-udp, stalls.
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
 }
 
 /// What happens to the announcing node.
@@ -67,18 +78,14 @@ const CASES: [(&str, Case); 6] = [
 
 fn main() -> Result<()> {
     let cli = Cli::parse();
-    let chosen: Vec<(&str, Case)> = if cli.cases.is_empty() {
-        CASES.to_vec()
-    } else {
-        let find = |name: &String| CASES.into_iter().find(|(known, _)| known == name);
-        cli.cases
-            .iter()
-            .map(|name| find(name).with_context(|| format!("no case {name:?}")))
-            .collect::<Result<_>>()?
-    };
+    let wanted = |name: &str| cli.cases.is_empty() || cli.cases.iter().any(|case| case == name);
+    let known = || CASES.iter().map(|(name, _)| *name).chain(steady::CASES.iter().map(|(name, _)| *name));
+    if let Some(unknown) = cli.cases.iter().find(|case| !known().any(|name| name == case.as_str())) {
+        bail!("no case {unknown:?}; there are {}", known().collect::<Vec<_>>().join(", "));
+    }
     let address = set_up()?;
     let mut table: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
-    for (name, case) in chosen {
+    for (name, case) in CASES.into_iter().filter(|(name, _)| wanted(name)) {
         for number in 1..=cli.runs {
             let figures =
                 run(case, address, cli.connections).with_context(|| format!("{name}, run {number}"))?;
@@ -86,6 +93,14 @@ fn main() -> Result<()> {
             for (what, value) in figures {
                 table.entry((name, what)).or_default().push(value);
             }
+        }
+    }
+    for (name, case) in steady::CASES.into_iter().filter(|(name, _)| wanted(name)) {
+        settled(address)?;
+        let figures = steady::run(case, address, Duration::from_secs_f64(cli.minutes * 60.0))?;
+        println!("{}", json!({ "case": name, "minutes": cli.minutes, "figures": figures }));
+        for (what, value) in figures {
+            table.entry((name, what)).or_default().push(value);
         }
     }
     kube(&format!("delete namespace {NAME}"))?;
@@ -112,11 +127,15 @@ fn set_up() -> Result<IpAddr> {
          spec: {{protocol: layer2, addresses: [172.22.0.234/32], autoAssign: false}}\n"
     ))?;
     let workload = WEB.split("---\n").take(2).collect::<Vec<_>>().join("---\n");
+    // Beside the web server one that sends back what it is sent.
+    let workload = workload.replace("exec busybox httpd", &format!("{ECHO_SERVER} & exec busybox httpd"));
+    ensure!(workload.contains(ECHO_SERVER), "the demo's web server is started otherwise");
     apply(&workload.replace("name: demo", "name: bench").replace("namespace: demo", "namespace: bench"))?;
     apply(&format!(
         "apiVersion: v1\nkind: Service\n\
          metadata: {{name: web, namespace: {NAME}, annotations: {{metallb.io/address-pool: {NAME}}}}}\n\
-         spec: {{type: LoadBalancer, selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}\n"
+         spec: {{type: LoadBalancer, selector: {{app: web}}, ports: [{{name: http, port: 80, targetPort: 8080}}, \
+         {{name: echo, port: {ECHO}, targetPort: {ECHO}}}]}}\n"
     ))?;
     kube(&format!("-n {NAME} rollout status deployment/web --timeout=60s"))?;
     let address = address(NAME, "web")?;
@@ -148,45 +167,13 @@ impl Drop for Deaf {
     }
 }
 
-/// Connections that were made before, and are used after.
-struct Held(Vec<TcpStream>);
-
-impl Held {
-    fn open(address: IpAddr, count: usize) -> Result<Self> {
-        let open = move || -> Result<Vec<TcpStream>> {
-            outage::enter(&client())?;
-            let target = SocketAddr::new(address, 80);
-            (0..count).map(|_| Ok(TcpStream::connect_timeout(&target, Duration::from_secs(2))?)).collect()
-        };
-        Ok(Self(std::thread::spawn(open).join().ok().context("the thread of the connections ended")??))
-    }
-
-    /// How many of them do not answer any more.
-    fn broken(self) -> usize {
-        let ask = |mut stream: TcpStream| -> std::io::Result<bool> {
-            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-            stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer)?;
-            Ok(answer.starts_with(b"HTTP/1."))
-        };
-        let threads: Vec<_> =
-            self.0.into_iter().map(|stream| std::thread::spawn(move || ask(stream))).collect();
-        threads
-            .into_iter()
-            .map(std::thread::JoinHandle::join)
-            .filter(|answer| !matches!(answer, Ok(Ok(true))))
-            .count()
-    }
-}
-
 /// Mends the cluster whatever happened.
 struct Mended(String);
 
 impl Drop for Mended {
     fn drop(&mut self) {
         let _ = power::on(&self.0);
-        let _ = run_on("lan", "nft delete table bridge halves");
+        let _ = power::meet();
     }
 }
 
@@ -195,7 +182,7 @@ fn run(case: Case, address: IpAddr, connections: usize) -> Result<BTreeMap<&'sta
     let deaf = Deaf::new()?;
     let (watch, connecting, stubborn) =
         (Watch::start(address)?, Client::start(address), Client::start_on(&router(), address));
-    let held = Held::open(address, connections)?;
+    let held = Held::open(address, ECHO, connections, PATIENCE)?;
     let mended = Mended(before.clone());
     let mut figures = BTreeMap::new();
     match case {
@@ -211,7 +198,7 @@ fn run(case: Case, address: IpAddr, connections: usize) -> Result<BTreeMap<&'sta
             kube(&format!("-n {NAMESPACE} rollout restart daemonset/speaker"))?;
         }
         Case::Partition => {
-            part(&before)?;
+            power::part(&before)?;
             // The client hears both halves, so that two answer until they meet again.
             wait_until("the other half to take over", Duration::from_secs(15), || {
                 let other = watch.answers()?.into_iter().any(|answer| answer.node != before);
@@ -226,7 +213,7 @@ fn run(case: Case, address: IpAddr, connections: usize) -> Result<BTreeMap<&'sta
         calm(&watch)?;
     }
     let gone = watch.answers()?;
-    figures.insert("broken connections", count(held.broken()));
+    figures.insert("broken connections", count(held.close()?.1.len()));
     let mark = wire::now();
     drop(mended);
     calm(&watch)?;
@@ -275,24 +262,6 @@ fn calm(watch: &Watch) -> Result<()> {
         let fresh = wire::now() - last.at < 0.5;
         Ok((!(alone && long && fresh && recent().count() > 10)).then(|| format!("{last:?}")))
     })
-}
-
-/// Cuts `name` off from the other nodes, and not from the client and the control plane.
-fn part(name: &str) -> Result<()> {
-    let index: u8 = name.trim_start_matches("node").parse()?;
-    let port = node(index).switch_port();
-    let others: Vec<String> = (1..=metallb_e2e::cluster::nodes()?)
-        .filter(|other| *other != index)
-        .map(|other| node(other).switch_port())
-        .collect();
-    ensure!(!others.is_empty(), "one node cannot be parted");
-    run_on("lan", "nft add table bridge halves")?;
-    run_on("lan", "nft add chain bridge halves forward { type filter hook forward priority 0; }")?;
-    for other in others {
-        run_on("lan", &format!("nft add rule bridge halves forward iifname {port} oifname {other} drop"))?;
-        run_on("lan", &format!("nft add rule bridge halves forward iifname {other} oifname {port} drop"))?;
-    }
-    Ok(())
 }
 
 fn ms(time: Duration) -> f64 {

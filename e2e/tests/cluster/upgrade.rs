@@ -1,5 +1,7 @@
 //! A newer operator replaces what the older one installed, step by step, and is stopped where that does not work.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use metallb_e2e::{
     cluster,
@@ -122,13 +124,12 @@ fn an_upgrade_moves_no_address_and_resets_no_connection() {
     let held_address = address(scene.name, "echo").unwrap();
     eventually("a node to announce", 20, || owner(held_address).map(drop));
     let node = owner(held_address).unwrap();
-    let held = Held::open(held_address, 7777, 200);
+    let held = Held::open(held_address, 7777, 200, Duration::from_secs(60)).unwrap();
 
     Operator::replace("0.2.0", &["controller", "speaker"]);
     let mut steps = Vec::new();
     eventually("version 0.2.0 to run everywhere", 120, || {
         let (controller, speaker) = (image("deployment", "controller")?, image("daemonset", "speaker")?);
-        assert!(!held.has_ended(), "the connections could not be opened");
         assert!(
             controller.ends_with(":0.2.0") || !speaker.ends_with(":0.2.0"),
             "the speakers go first: {controller}, {speaker}"

@@ -4,4 +4,5 @@
 #[path = "../cluster/fixture.rs"]
 mod fixture;
 
+mod options;
 mod owners;

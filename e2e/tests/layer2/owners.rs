@@ -4,6 +4,7 @@ use std::{net::IpAddr, process::Stdio, time::Duration};
 
 use anyhow::{Result, ensure};
 use metallb_e2e::{
+    cluster::kubectl,
     deploy::NAMESPACE,
     exec::{on, output, wait_until},
     observe::{address, apply, condition, fetch, get, kube, owner, who_has},
@@ -16,7 +17,7 @@ use nix::sys::signal::Signal;
 use crate::fixture::{Scene, eventually};
 
 /// Undoes what a test did to the cluster, also when it fails.
-struct Undo<F: FnMut()>(F);
+pub(crate) struct Undo<F: FnMut()>(pub(crate) F);
 
 impl<F: FnMut()> Drop for Undo<F> {
     fn drop(&mut self) {
@@ -24,14 +25,14 @@ impl<F: FnMut()> Drop for Undo<F> {
     }
 }
 
-fn served(scene: &Scene, service: &str, spec: &str) -> IpAddr {
+pub(crate) fn served(scene: &Scene, service: &str, spec: &str) -> IpAddr {
     scene.service(service, spec);
     let address = address(scene.name, service).unwrap();
     eventually("an answer", 20, || fetch(address).map(drop));
     address
 }
 
-fn owned_by(address: IpAddr, node: &str) {
+pub(crate) fn owned_by(address: IpAddr, node: &str) {
     eventually(&format!("{address} on {node}"), 10, || {
         let now = owner(address)?;
         ensure!(now == node, "{now}");
@@ -39,7 +40,7 @@ fn owned_by(address: IpAddr, node: &str) {
     });
 }
 
-fn other_than(address: IpAddr, node: &str) -> String {
+pub(crate) fn other_than(address: IpAddr, node: &str) -> String {
     let mut found = String::new();
     eventually(&format!("{address} on another node than {node}"), 10, || {
         found = owner(address)?;
@@ -49,36 +50,28 @@ fn other_than(address: IpAddr, node: &str) -> String {
     found
 }
 
-/// Gives the MetalLB resource options of layer 2, and takes them away at the end.
-fn with_options(options: &str) -> Undo<impl FnMut()> {
-    let set = |value: String| -> Result<()> {
+/// Gives the MetalLB resource options of layer 2, and takes them away at the end. `flag` is one that they become.
+pub(crate) fn with_options(options: &str, flag: &'static str) -> Undo<impl FnMut() + use<>> {
+    let set = move |value: &str| -> Result<()> {
         let patch = format!("{{\"spec\":{{\"layer2\":{value}}}}}");
-        output(metallb_e2e::cluster::kubectl().args([
-            "-n",
-            NAMESPACE,
-            "patch",
-            "metallb",
-            "metallb",
-            "--type=merge",
-            "-p",
-            &patch,
-        ]))?;
+        let patched = ["-n", NAMESPACE, "patch", "metallb", "metallb", "--type=merge", "-p", &patch];
+        output(kubectl().args(patched))?;
+        let wanted = value != "null";
         wait_until("the DaemonSet to follow", Duration::from_secs(30), || {
             let daemon_set = get(&["-n", NAMESPACE, "daemonset", "speaker"])?;
             let args = daemon_set["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
-            let wanted = value.contains("drainPolicy");
-            Ok((args.contains("--drain-policy") != wanted).then_some(args))
+            Ok((args.contains(flag) != wanted).then_some(args))
         })?;
         kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=90s")).map(drop)
     };
-    set(options.to_owned()).unwrap();
-    Undo(move || drop(set("null".to_owned())))
+    set(options).unwrap();
+    Undo(move || drop(set("null")))
 }
 
 #[test]
 fn a_cordoned_node_gives_its_address_away_and_with_never_it_does_not_return() {
     let scene = Scene::new("drain", "[172.22.0.220/32]");
-    let _options = with_options(r#"{"drainPolicy":"Move","failback":"Never"}"#);
+    let _options = with_options(r#"{"drainPolicy":"Move","failback":"Never"}"#, "--drain-policy=Move");
     let address = served(&scene, "web", "");
     let before = owner(address).unwrap();
     let (watch, client) = (Watch::start(address).unwrap(), Client::start(address));
@@ -183,11 +176,11 @@ fn addresses_move_while_controller_and_operator_are_down() {
 }
 
 /// A pool of its own for a Service, announced as `advertisement` says.
-fn advertised(scene: &Scene, address: &str, advertisement: &str) -> Undo<impl FnMut() + use<>> {
+pub(crate) fn advertised(scene: &Scene, addresses: &str, advertisement: &str) -> Undo<impl FnMut() + use<>> {
     let name = format!("{}-own", scene.name);
     apply(&format!(
         "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
-         spec: {{addresses: [{address}/32], autoAssign: false}}\n---\n\
+         spec: {{addresses: [{addresses}], autoAssign: false}}\n---\n\
          apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
          spec: {{ipAddressPools: [{name}], {advertisement}}}\n"
     ))
@@ -212,12 +205,12 @@ fn node_and_interface_selectors_decide_who_announces() {
     let scene = Scene::new("selected", "[172.22.0.224/32]");
     for node in ["node1", "node2", "node3"] {
         let by_name = format!("nodeSelectors: [{{matchLabels: {{kubernetes.io/hostname: {node}}}}}]");
-        let _pool = advertised(&scene, "172.22.0.225", &format!("{by_name}, interfaces: [eth0]"));
+        let _pool = advertised(&scene, "172.22.0.225/32", &format!("{by_name}, interfaces: [eth0]"));
         service_in(&scene, "picked", "", ", ports: [{port: 80, targetPort: 8080}]");
         let address = address(scene.name, "picked").unwrap();
         owned_by(address, node);
     }
-    let _pool = advertised(&scene, "172.22.0.225", "interfaces: [nowhere0]");
+    let _pool = advertised(&scene, "172.22.0.225/32", "interfaces: [nowhere0]");
     eventually("nobody to announce on an interface that no node has", 10, || {
         let answers = who_has("172.22.0.225".parse()?)?;
         ensure!(answers.is_empty(), "{answers:?}");
@@ -228,7 +221,7 @@ fn node_and_interface_selectors_decide_who_announces() {
 #[test]
 fn a_service_selector_decides_what_is_announced() {
     let scene = Scene::new("labelled", "[172.22.0.226/32]");
-    let _pool = advertised(&scene, "172.22.0.227", "serviceSelectors: [{matchLabels: {announce: 'yes'}}]");
+    let _pool = advertised(&scene, "172.22.0.227/32", "serviceSelectors: [{matchLabels: {announce: 'yes'}}]");
     let name = scene.name;
     let service = |labels: &str| {
         apply(&format!(
@@ -300,7 +293,7 @@ fn tcp_and_udp_reach_one_service_and_with_local_its_pod_sees_the_client() {
 #[test]
 fn services_that_share_an_address_are_on_one_node_and_move_together() {
     let scene = Scene::new("shared", "[172.22.0.229/32]");
-    let _pool = advertised(&scene, "172.22.0.230", "");
+    let _pool = advertised(&scene, "172.22.0.230/32", "");
     service_in(&scene, "one", "", ", ports: [{port: 80, targetPort: 8080}]");
     service_in(&scene, "two", "", ", ports: [{port: 81, targetPort: 8080}]");
     let shared = address(scene.name, "one").unwrap();

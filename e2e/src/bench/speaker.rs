@@ -1,0 +1,398 @@
+//! Measures one speaker alone: what a flood of ARP costs it, how soon it answers, and what it holds in memory.
+//!
+//! etcd and the API server are real; the speaker is a process of its own. They are in a network namespace that is this
+//! program's own; whoever asks by ARP is in another, at the end of a cable. Prints one JSON line a measurement.
+
+use std::{
+    fs::File,
+    net::Ipv4Addr,
+    os::fd::{AsRawFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use futures::{StreamExt, TryStreamExt, stream};
+use kube::{
+    Api, Client,
+    api::{DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+    core::ApiResource,
+};
+use metallb_e2e::{
+    exec::run,
+    plane::{NAMESPACE, Plane, subject::Subject},
+};
+use nix::{
+    ifaddrs::getifaddrs,
+    sched::{CloneFlags, setns, unshare},
+    sys::{
+        socket::{
+            AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike,
+            SockaddrStorage, recv, sendto, setsockopt, socket, sockopt,
+        },
+        time::{TimeVal, TimeValLike},
+    },
+};
+use serde_json::{Value, json};
+
+/// Namespace of the Services.
+const SERVICES: &str = "default";
+/// Network namespace of whoever asks.
+const ASKER: &str = "mlb-bench-l2";
+/// No step takes longer.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Requests of the generator that are under way at one time.
+const PARALLEL: usize = 16;
+/// The first announced address; as many as there are follow.
+const FIRST: u32 = 0xc612_0000; // 198.18.0.0
+/// Addresses that nobody announces.
+const FOREIGN: u32 = 0xc613_0000; // 198.19.0.0
+
+/// Measure one speaker alone.
+#[derive(Parser)]
+struct Cli {
+    /// The speaker.
+    #[arg(long)]
+    speaker: String,
+    /// Cases: flood, services, large; all by default.
+    #[arg(long, value_delimiter = ',')]
+    cases: Vec<String>,
+    /// Seconds of each flood and each rest.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// Questions for foreign addresses a second.
+    #[arg(long, default_value_t = 50_000)]
+    rate: u64,
+}
+
+/// What is in the cluster.
+#[derive(Clone, Copy)]
+struct Fill {
+    name: &'static str,
+    /// Services of type LoadBalancer with an address, each with one endpoint.
+    announced: usize,
+    /// Other Services.
+    others: usize,
+    /// Endpoints of those, in all.
+    endpoints: usize,
+}
+
+const FILLS: [Fill; 3] = [
+    Fill { name: "flood", announced: 5000, others: 0, endpoints: 0 },
+    Fill { name: "services", announced: 1000, others: 0, endpoints: 0 },
+    Fill { name: "large", announced: 200, others: 19_800, endpoints: 50_000 },
+];
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    // Before there is a second thread: all that follows is in the new namespace.
+    unshare(CloneFlags::CLONE_NEWNET).context("a network namespace needs root")?;
+    // What a killed predecessor left.
+    let _ = run(&format!("ip netns del {ASKER}"));
+    run(&format!("ip netns add {ASKER}"))?;
+    let done = tokio::runtime::Runtime::new()?.block_on(measure(&cli));
+    run(&format!("ip netns del {ASKER}"))?;
+    done
+}
+
+async fn measure(cli: &Cli) -> Result<()> {
+    for line in [
+        "ip link set lo up",
+        &format!("ip link add bench0 type veth peer name eth0 netns {ASKER}"),
+        "ip addr add 198.18.255.1/15 dev bench0",
+        "ip link set bench0 up",
+        &format!("ip -n {ASKER} addr add 198.18.255.2/15 dev eth0"),
+        &format!("ip -n {ASKER} link set eth0 up"),
+    ] {
+        run(line)?;
+    }
+    for fill in FILLS
+        .into_iter()
+        .filter(|fill| cli.cases.is_empty() || cli.cases.iter().any(|case| case == fill.name))
+    {
+        Bench { cli, fill, plane: Plane::start().await? }.run().await.context(fill.name)?;
+    }
+    Ok(())
+}
+
+struct Bench<'a> {
+    cli: &'a Cli,
+    fill: Fill,
+    plane: Plane,
+}
+
+impl Bench<'_> {
+    async fn run(&self) -> Result<()> {
+        let client = self.plane.client().await?;
+        let fill = self.fill;
+        let cluster = Cluster(client);
+        cluster.create("Node", "", "v1", None, json!({ "metadata": { "name": "node1" } })).await?;
+        cluster.metallb("IPAddressPool", json!({ "addresses": ["198.18.0.0/15"] })).await?;
+        cluster.metallb("L2Advertisement", json!({})).await?;
+        let of_each = fill.endpoints.checked_div(fill.others).unwrap_or(0).max(1);
+        let announced = (0..fill.announced).map(|number| (number, true));
+        let more = fill.endpoints.saturating_sub(of_each * fill.others);
+        let others = (0..fill.others).map(|number| (number, false));
+        stream::iter(announced.chain(others))
+            .map(|(number, announced)| {
+                let endpoints = if announced { 1 } else { of_each + usize::from(number < more) };
+                cluster.service(number, announced, endpoints)
+            })
+            .buffer_unordered(PARALLEL)
+            .try_collect::<()>()
+            .await?;
+        let program = format!("{} --node-name node1 --port 0 --wire-check Off", self.cli.speaker);
+        let speaker =
+            Subject::start(&program, &self.plane.subject_config(), &self.plane.path("speaker.log"))?;
+        let wire = Wire::open()?;
+        let last = u32::try_from(fill.announced)? - 1;
+        let started = Instant::now();
+        while wire.ask(FIRST + last, Duration::from_millis(50))?.is_none() {
+            if started.elapsed() > LIMIT {
+                bail!("no answer for the last address\n{}", self.log());
+            }
+        }
+        let took = json!({ "ms": u64::try_from(started.elapsed().as_millis())? });
+        self.print("started", &took, &speaker)?;
+        if fill.name == "flood" {
+            self.replies("replies at rest", &wire, &speaker, 0)?;
+            self.replies("replies in the flood", &wire, &speaker, self.cli.rate)?;
+        }
+        // Reports and gratuitous frames of the start are over once nothing is spent any more.
+        self.rest(&speaker).await?;
+        speaker.stop().await
+    }
+
+    /// Asks for announced addresses, while as many questions a second for foreign ones are sent.
+    fn replies(&self, what: &str, wire: &Wire, speaker: &Subject, rate: u64) -> Result<()> {
+        let flood = Flood::start(rate);
+        let (before, started) = (speaker.usage()?.cpu, Instant::now());
+        let (mut times, mut lost, mut number) = (Vec::new(), 0_u32, 0);
+        while started.elapsed() < Duration::from_secs(self.cli.seconds) {
+            number = (number + 7919) % u32::try_from(self.fill.announced)?;
+            match wire.ask(FIRST + number, Duration::from_millis(100))? {
+                Some(took) => times.push(took),
+                None => lost += 1,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let (spent, elapsed) = (speaker.usage()?.cpu - before, started.elapsed().as_secs_f64());
+        let sent = flood.stop()?;
+        times.sort();
+        let percentile = |part: usize| {
+            let at = times.get((times.len() * part / 100).min(times.len().saturating_sub(1)));
+            at.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX))
+        };
+        let row = json!({
+            "questions": times.len(), "lost": lost, "p50_us": percentile(50), "p99_us": percentile(99),
+            "foreign_a_second": f64::from(u32::try_from(sent)?) / elapsed, "cpu_percent": spent / elapsed * 100.0,
+        });
+        self.print(what, &row, speaker)
+    }
+
+    /// What it costs to do nothing.
+    async fn rest(&self, speaker: &Subject) -> Result<()> {
+        let started = Instant::now();
+        let time = Duration::from_secs(self.cli.seconds);
+        loop {
+            let (before, at) = (speaker.usage()?.cpu, Instant::now());
+            tokio::time::sleep(time).await;
+            let percent = (speaker.usage()?.cpu - before) / at.elapsed().as_secs_f64() * 100.0;
+            // A clock tick is all that shows of less than a tenth of a percent.
+            if percent < 0.1 || started.elapsed() > LIMIT * 3 {
+                let row = json!({ "cpu_percent": percent, "s": time.as_secs(), "after_s": started.elapsed().as_secs() });
+                return self.print("rest", &row, speaker);
+            }
+        }
+    }
+
+    fn print(&self, what: &str, row: &Value, speaker: &Subject) -> Result<()> {
+        let usage = speaker.usage()?;
+        println!(
+            "{}",
+            json!({
+                "case": self.fill.name, "measurement": what, "figures": row, "rss_kib": usage.rss,
+                "peak_rss_kib": usage.peak_rss, "cpu_s_so_far": usage.cpu,
+            })
+        );
+        Ok(())
+    }
+
+    fn log(&self) -> String {
+        let log = std::fs::read_to_string(self.plane.path("speaker.log")).unwrap_or_default();
+        let lines: Vec<_> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+    }
+}
+
+struct Cluster(Client);
+
+impl Cluster {
+    fn api(&self, kind: &str, group: &str, version: &str, namespace: Option<&str>) -> Api<DynamicObject> {
+        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        match namespace {
+            Some(namespace) => Api::namespaced_with(self.0.clone(), namespace, &kind),
+            None => Api::all_with(self.0.clone(), &kind),
+        }
+    }
+
+    async fn create(
+        &self,
+        kind: &str,
+        group: &str,
+        version: &str,
+        namespace: Option<&str>,
+        object: Value,
+    ) -> Result<()> {
+        let object: DynamicObject = serde_json::from_value(object)?;
+        self.api(kind, group, version, namespace).create(&PostParams::default(), &object).await?;
+        Ok(())
+    }
+
+    async fn metallb(&self, kind: &str, spec: Value) -> Result<()> {
+        let object = json!({ "metadata": { "name": "bench" }, "spec": spec });
+        self.create(kind, "metallb.io", "v1beta1", Some(NAMESPACE), object).await
+    }
+
+    async fn service(&self, number: usize, announced: bool, endpoints: usize) -> Result<()> {
+        let name = if announced { format!("web-{number}") } else { format!("inner-{number}") };
+        let endpoint = |number: usize| json!({ "addresses": [format!("10.0.0.{}", number + 1)], "nodeName": "node1", "conditions": { "ready": true } });
+        let slice = json!({
+            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": name } },
+            "addressType": "IPv4", "ports": [], "endpoints": (0..endpoints).map(endpoint).collect::<Vec<_>>(),
+        });
+        self.create("EndpointSlice", "discovery.k8s.io", "v1", Some(SERVICES), slice).await?;
+        let mut spec = json!({ "type": "ClusterIP", "ports": [{ "port": 80 }] });
+        if announced {
+            spec["type"] = json!("LoadBalancer");
+            spec["allocateLoadBalancerNodePorts"] = json!(false);
+        }
+        self.create(
+            "Service",
+            "",
+            "v1",
+            Some(SERVICES),
+            json!({ "metadata": { "name": name }, "spec": spec }),
+        )
+        .await?;
+        if announced {
+            let address = Ipv4Addr::from(FIRST + u32::try_from(number)?);
+            let status =
+                json!({ "status": { "loadBalancer": { "ingress": [{ "ip": address.to_string() }] } } });
+            let api = self.api("Service", "", "v1", Some(SERVICES));
+            api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A packet socket at the asker's end of the cable.
+struct Wire {
+    socket: OwnedFd,
+    to: LinkAddr,
+    mac: [u8; 6],
+}
+
+impl Wire {
+    fn open() -> Result<Self> {
+        let open = || -> Result<Self> {
+            let namespace = File::open(format!("/run/netns/{ASKER}"))?;
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            let found = getifaddrs()?.find_map(|interface| {
+                let address: SockaddrStorage =
+                    interface.address.filter(|_| interface.interface_name == "eth0")?;
+                address.as_link_addr().copied()
+            });
+            let to = found.context("no interface eth0")?;
+            let mac = to.addr().context("eth0 has no hardware address")?;
+            ensure!(to.family() == Some(AddressFamily::Packet), "{to}");
+            let socket =
+                socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll)?;
+            Ok(Self { socket, to, mac })
+        };
+        std::thread::spawn(open).join().ok().context("the asker's thread broke off")?
+    }
+
+    /// The bytes of a question for `target` (RFC 826).
+    fn question(&self, target: u32) -> Vec<u8> {
+        let mut frame = vec![0xff; 6];
+        frame.extend(self.mac);
+        frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
+        frame.extend(self.mac);
+        frame.extend(Ipv4Addr::new(198, 18, 255, 2).octets());
+        frame.extend([0; 6]);
+        frame.extend(target.to_be_bytes());
+        frame
+    }
+
+    fn send(&self, frame: &[u8]) -> nix::Result<usize> {
+        sendto(self.socket.as_raw_fd(), frame, &self.to, MsgFlags::empty())
+    }
+
+    /// Asks for an address, and tells how long its answer took.
+    fn ask(&self, target: u32, patience: Duration) -> Result<Option<Duration>> {
+        let frame = self.question(target);
+        let started = Instant::now();
+        self.send(&frame)?;
+        let mut buffer = [0; 64];
+        while let Some(left) = patience.checked_sub(started.elapsed()) {
+            let wait = TimeVal::microseconds(i64::try_from(left.as_micros())?.max(1));
+            setsockopt(&self.socket, sockopt::ReceiveTimeout, &wait)?;
+            let Ok(length) = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) else { continue };
+            // An ARP reply whose sender is the target.
+            let bytes = buffer.get(..length).unwrap_or_default();
+            if bytes.get(12..14) == Some(&[0x08, 0x06])
+                && bytes.get(20..22) == Some(&[0, 2])
+                && bytes.get(28..32) == Some(&target.to_be_bytes())
+            {
+                return Ok(Some(started.elapsed()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Questions for foreign addresses, at an even pace.
+struct Flood {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    thread: JoinHandle<Result<()>>,
+}
+
+impl Flood {
+    fn start(rate: u64) -> Self {
+        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&sent));
+        let thread = std::thread::spawn(move || {
+            let wire = Wire::open()?;
+            // What it sends is all it hears: a small buffer is soon full, and costs nothing more.
+            setsockopt(&wire.socket, sockopt::RcvBuf, &1)?;
+            let frames: Vec<Vec<u8>> = (0..1024).map(|number| wire.question(FOREIGN + number * 61)).collect();
+            let started = Instant::now();
+            while rate > 0 && !stopped.load(Ordering::Relaxed) {
+                let due = u64::try_from(started.elapsed().as_micros())? * rate / 1_000_000;
+                for number in counted.load(Ordering::Relaxed)..due {
+                    let frame = frames.get(usize::try_from(number)? % frames.len()).context("no frames")?;
+                    // A full queue is a frame less.
+                    let _ = wire.send(frame);
+                }
+                counted.store(due, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        });
+        Self { stop, sent, thread }
+    }
+
+    /// Ends, and returns how many were sent.
+    fn stop(self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().ok().context("the flood broke off")??;
+        Ok(self.sent.load(Ordering::Relaxed))
+    }
+}
