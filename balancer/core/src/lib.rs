@@ -26,6 +26,7 @@ pub mod range;
 pub mod refusal;
 pub mod report;
 pub mod request;
+pub mod router_config;
 pub mod routes;
 pub mod selector;
 pub mod served;

@@ -54,9 +54,11 @@ impl Connections {
             setns(File::open(format!("/run/netns/{}", remote().netns()))?, CloneFlags::CLONE_NEWNET)?;
             let mut streams = Vec::new();
             for _ in 0..CONNECTIONS {
-                let stream =
+                let mut stream =
                     TcpStream::connect_timeout(&SocketAddr::new(address, 80), Duration::from_secs(5))?;
                 stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                // Answered before the next one is opened: a small server keeps few that it has not accepted yet.
+                exchange(&mut stream)?;
                 streams.push(stream);
             }
             anyhow::Ok(streams)
@@ -69,13 +71,18 @@ impl Connections {
     /// Says something over each, and hears it back.
     fn speak(&mut self) -> Result<()> {
         for (index, stream) in self.0.iter_mut().enumerate() {
-            let mut heard = [0; 4];
-            stream.write_all(b"ping").with_context(|| format!("connection {index}"))?;
-            stream.read_exact(&mut heard).with_context(|| format!("connection {index}"))?;
-            ensure!(heard == *b"ping", "connection {index} heard {heard:?}");
+            exchange(stream).with_context(|| format!("connection {index}"))?;
         }
         Ok(())
     }
+}
+
+fn exchange(stream: &mut TcpStream) -> Result<()> {
+    let mut heard = [0; 4];
+    stream.write_all(b"ping")?;
+    stream.read_exact(&mut heard)?;
+    ensure!(heard == *b"ping", "heard {heard:?}");
+    Ok(())
 }
 
 fn roll_out() {
