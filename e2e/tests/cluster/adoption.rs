@@ -169,6 +169,8 @@ fn the_way_back_to_manifests_costs_no_address() {
 
     INSTALLERS[0].remove();
     kube(&format!("-n {NAMESPACE} scale {OPERATOR} --replicas=1")).unwrap();
+    // Admission answers from then on.
+    kube(&format!("-n {NAMESPACE} rollout status {OPERATOR} --timeout=60s")).unwrap();
     available();
     assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
 }
