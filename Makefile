@@ -173,7 +173,8 @@ e2e-layer2: images ## Layer 2 in full, on the cluster that is up: options, selec
 	cargo test -q -p metallb-e2e --test layer2 -- --test-threads=1 --nocapture
 
 .PHONY: e2e-operator
-e2e-operator: images ## Pools, admission, the gate's policies and rights on the cluster that is up; then all of it is removed
+e2e-operator: images ## The operator with a faulty API server, and on the cluster that is up: pools, admission, gate, rights, removal
+	METALLB_OPERATOR=$(CURDIR)/target/images/bin/operator cargo test -q -p metallb-e2e --test operator_faults -- --test-threads=1 --nocapture
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test operator -- --test-threads=1 --nocapture
 	cargo test -q -p metallb-e2e --test removal -- --test-threads=1 --nocapture
