@@ -5,7 +5,6 @@
 //! user as what it became, and has no effect any more.
 
 mod outcome;
-mod subnets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,8 +26,8 @@ use crate::{
     status::Reason,
 };
 
+pub use metallb_core::subnets::{ANNOTATIONS, outside, subnets};
 pub use outcome::{Outcome, conditions, usage};
-pub use subnets::{ANNOTATIONS, outside, subnets};
 
 /// What an AddressPool becomes.
 #[derive(Clone, Debug, PartialEq)]

@@ -31,3 +31,5 @@ pub mod routes;
 pub mod selector;
 pub mod served;
 pub mod service;
+pub mod subnets;
+pub mod validity;
