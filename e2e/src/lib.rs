@@ -16,6 +16,7 @@ pub mod olm;
 pub mod outage;
 pub mod plane;
 pub mod power;
+pub mod registry;
 pub mod router;
 pub mod tools;
 pub mod wire;

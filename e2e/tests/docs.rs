@@ -1,4 +1,4 @@
-//! Every block of commands in README.md and docs/ is run on the real cluster, or says why it is not.
+//! Every block of commands in README.md, CONTRIBUTING.md and docs/ is run on the real cluster, or says why it is not.
 //!
 //! A block of `sh` is run on host cp as a script, in the folder of the repository; of `console`, the lines behind `$ `
 //! are. A block of `yaml` with objects in it is put before the API server as a dry run. A comment on the line before a
@@ -85,6 +85,16 @@ fn excused(comment: &str) -> Result<bool, String> {
     }
 }
 
+/// What the commands of a page expect to be there, and what undoes them.
+fn scene(page: &str) -> &'static str {
+    match page {
+        "CONTRIBUTING.md" => {
+            "cp target/images/operator.tar image.tar\ntrap 'rm -f image.tar; make -s power-on NODE=node2' EXIT\n"
+        }
+        _ => "",
+    }
+}
+
 fn run(script: &str) -> anyhow::Result<String> {
     let path = std::env::var("PATH").unwrap_or_default();
     let programs = checkout().join("target/images/bin");
@@ -92,9 +102,14 @@ fn run(script: &str) -> anyhow::Result<String> {
     let helm = tools::helm()?;
     let folders = [kubernetes.parent(), helm.parent()].into_iter().flatten();
     let folders: Vec<_> = folders.map(|folder| folder.display().to_string()).collect();
-    // What a page puts into the reader's own folders goes into one that is removed.
+    // What a page puts into the reader's own folders goes into one that is removed; what is built stays where it is.
     let home = tempfile::tempdir()?;
     let mut bash = on("cp", "bash");
+    let own = std::env::home_dir().unwrap_or_default();
+    for (variable, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+        bash.env(variable, std::env::var_os(variable).unwrap_or_else(|| own.join(folder).into()));
+    }
+    bash.env("METALLB_CACHE", tools::cache()?);
     bash.current_dir(checkout())
         .env("HOME", home.path())
         .env("PATH", format!("{}:{}:{path}", folders.join(":"), programs.display()))
@@ -107,7 +122,7 @@ fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<_> =
         fs::read_dir(checkout().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    pages.push(checkout().join("README.md"));
+    pages.extend(["README.md", "CONTRIBUTING.md"].map(|page| checkout().join(page)));
     pages.sort();
     pages
 }
@@ -136,7 +151,7 @@ fn every_block_of_commands_works_or_says_why_it_is_not_run() {
                 Err(error) => wrong.push(format!("{name}:{}: {error}", block.line)),
             }
             ran += 1;
-            if let Err(error) = run(&script) {
+            if let Err(error) = run(&format!("{}{script}", scene(&name))) {
                 wrong.push(format!("{name}:{}: {error:#}", block.line));
             }
         }
