@@ -2,6 +2,7 @@
 //! bundle, by Helm. Each time a Service gets its address, no call is refused for want of rights, and removal is complete.
 //! What is installed before is removed; the images must be on the nodes (`make e2e-installers` sees to both).
 
+mod certificate;
 mod helm;
 mod olm;
 
@@ -106,6 +107,13 @@ fn operands_are_gone() {
     for object in ["deployment/controller", "daemonset/speaker"] {
         kube(&format!("-n {NAMESPACE} wait {object} --for=delete --timeout=60s")).unwrap();
     }
+}
+
+/// A node has pulled the image from its registry.
+fn was_pulled(image: &str) {
+    let path = "jsonpath={..message}";
+    let events = kube(&format!("-n {NAMESPACE} get events --field-selector reason=Pulled -o {path}")).unwrap();
+    assert!(events.contains(&format!("Successfully pulled image \"{image}\"")), "{image}: {events}");
 }
 
 #[test]
