@@ -21,7 +21,8 @@ const POD_FIELDS: [(&str, &str, &str); 5] = [
     ("tolerations", ".Values.operator.tolerations", "[]"),
 ];
 
-const HEADER: &str = "{{- /* Written by `make chart` from config/. */ -}}\n{{- $_ := include \"metallb.unfold\" . -}}\n";
+const HEADER: &str =
+    "{{- /* Written by `make chart` from config/. */ -}}\n{{- $_ := include \"metallb.unfold\" . -}}\n";
 
 /// The files by their paths from config/chart, from what `kubectl kustomize config/default` renders.
 ///

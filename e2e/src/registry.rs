@@ -82,7 +82,8 @@ impl Registry {
         let log = File::create(folder.path().join("log"))?;
         let mut command = on("lan", "docker-registry");
         command.arg("serve").arg(file).stdout(log.try_clone()?).stderr(log);
-        let registry = Self { process: command.spawn().context("cannot run docker-registry")?, folder, access };
+        let registry =
+            Self { process: command.spawn().context("cannot run docker-registry")?, folder, access };
         wait_until("the registry to answer", Duration::from_secs(20), || {
             let answer = output(on("lan", "curl").args(["-sS", &format!("http://{REGISTRY}/v2/")]));
             let log = fs::read_to_string(registry.folder.path().join("log")).unwrap_or_default();
@@ -102,7 +103,8 @@ impl Registry {
         let digest = index["manifests"][0]["digest"].as_str().context("an archive without a digest")?;
         let image = format!("{REGISTRY}/{}/{program}", self.access.path());
         let credentials = format!("{}:{}", USER.0, USER.1);
-        let skopeo = |arguments: &[&str]| output(on("lan", "skopeo").arg("--insecure-policy").args(arguments));
+        let skopeo =
+            |arguments: &[&str]| output(on("lan", "skopeo").arg("--insecure-policy").args(arguments));
         let mut copy = vec!["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"];
         if self.access == Access::Private {
             copy.extend(["--dest-creds", &credentials]);

@@ -179,7 +179,8 @@ impl Drop for Cleanup {
         let _ = run_on("node1", "nft delete table ip quiet");
         for line in [
             "-n default delete service monitored-0 monitored-1 monitored-2 --ignore-not-found".to_owned(),
-            "-n default delete endpointslice monitored-0 monitored-1 monitored-2 --ignore-not-found".to_owned(),
+            "-n default delete endpointslice monitored-0 monitored-1 monitored-2 --ignore-not-found"
+                .to_owned(),
             format!("-n {NAMESPACE} delete addresspool monitored --ignore-not-found"),
             format!("-n {NAMESPACE} delete bgppeer,bgpadvertisement monitored --ignore-not-found"),
             format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {NOTHING}"),
@@ -338,7 +339,8 @@ fn a_real_prometheus_has_data_for_each_query_and_each_alert_fires() {
     fires("MetalLBCertificateExpires");
 
     let alerts = fs::read_to_string(checkout().join("config/monitoring/alerts.yaml")).unwrap();
-    let all: BTreeSet<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let all: BTreeSet<&str> =
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert_eq!(fired, all);
 }
 

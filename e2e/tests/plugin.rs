@@ -203,8 +203,7 @@ async fn the_configuration_of_an_older_metallb_becomes_objects_that_apply() {
     // The same from a file, with what is wrong in it.
     let wrong = scene.file("wrong-config.yaml", &config("203.0.113.9")).unwrap();
     let (status, said) = scene.json(&format!("import -f {}", wrong.display()));
-    let problem =
-        "IPAddressPool \"old-pool\": spec.addresses[0]: 203.0.113.9 is a single address: write 203.0.113.9/32";
+    let problem = "IPAddressPool \"old-pool\": spec.addresses[0]: 203.0.113.9 is a single address: write 203.0.113.9/32";
     assert_eq!((status, &said["problems"]), (1, &json!([problem])));
 }
 

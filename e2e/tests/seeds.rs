@@ -377,7 +377,8 @@ endpoints: [{addresses: [172.22.0.100], conditions: {ready: true}}]
         .0
         .until("a route by each node", 60, |_| {
             let paths = router.paths("10.42.0.0/32")?;
-            let hops: BTreeSet<_> = paths.iter().filter_map(|path| path["nexthops"][0]["ip"].as_str()).collect();
+            let hops: BTreeSet<_> =
+                paths.iter().filter_map(|path| path["nexthops"][0]["ip"].as_str()).collect();
             ensure!(hops.len() == usize::from(cluster::nodes()?), "{hops:?}: {:?}", router.established()?);
             ensure!(paths.iter().all(|path| path["pathFrom"] == "internal"), "{paths:?}");
             Ok(())

@@ -173,7 +173,8 @@ spec:
     #[test]
     fn nothing_is_made_while_one_entry_has_a_problem() {
         let import = Import::of("address-pools: [{name: a, protocol: layer2, addresses: [192.0.2.9]}]", "lb");
-        let problem = "IPAddressPool \"a\": spec.addresses[0]: 192.0.2.9 is a single address: write 192.0.2.9/32";
+        let problem =
+            "IPAddressPool \"a\": spec.addresses[0]: 192.0.2.9 is a single address: write 192.0.2.9/32";
         assert_eq!(
             import.text().unwrap(),
             format!("# nothing is made of this configuration while it has problems:\n# {problem}\n")
@@ -190,13 +191,15 @@ spec:
             fs::write(&file, text).unwrap();
             in_file(&file).map_err(|error| error.to_string())
         };
-        let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config}\ndata:\n  config: |\n    peers: []\n";
+        let map =
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: config}\ndata:\n  config: |\n    peers: []\n";
         assert_eq!(read(map), Ok("peers: []\n".to_owned()));
         assert_eq!(read(CONFIG), Ok(CONFIG.to_owned()));
         assert_eq!(read("peers: ["), Ok("peers: [".to_owned()));
-        for (text, told) in
-            [("kind: Secret\n".to_owned(), "no ConfigMap"), (format!("{map}---\n{map}"), "several ConfigMaps")]
-        {
+        for (text, told) in [
+            ("kind: Secret\n".to_owned(), "no ConfigMap"),
+            (format!("{map}---\n{map}"), "several ConfigMaps"),
+        ] {
             assert!(read(&text).unwrap_err().contains(told));
         }
     }

@@ -23,7 +23,8 @@ fn cert_manager_makes_the_certificate_of_the_webhooks() {
         for name in ["metallb-operator-webhook-configuration", "metallb-webhook-configuration"] {
             let configuration = get(&["validatingwebhookconfiguration", name])?;
             let webhooks = configuration["webhooks"].as_array().context("no webhooks")?;
-            let trusts = webhooks.iter().all(|webhook| webhook["clientConfig"]["caBundle"] == authority.as_str());
+            let trusts =
+                webhooks.iter().all(|webhook| webhook["clientConfig"]["caBundle"] == authority.as_str());
             ensure!(trusts && !webhooks.is_empty(), "{name}: {}", cert_manager.log());
         }
         Ok(())

@@ -71,7 +71,8 @@ fn a_private_registry_is_pulled_from_with_the_secret_that_the_values_name() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), values.to_string()).unwrap();
     let chart = checkout().join("config/chart");
-    helm(&["install", "metallb", chart.to_str().unwrap(), "--values", file.path().to_str().unwrap()]).unwrap();
+    helm(&["install", "metallb", chart.to_str().unwrap(), "--values", file.path().to_str().unwrap()])
+        .unwrap();
     serves(|| {});
     images.iter().for_each(|image| was_pulled(image));
     helm(&["uninstall", "metallb"]).unwrap();

@@ -112,7 +112,8 @@ fn operands_are_gone() {
 /// A node has pulled the image from its registry.
 fn was_pulled(image: &str) {
     let path = "jsonpath={..message}";
-    let events = kube(&format!("-n {NAMESPACE} get events --field-selector reason=Pulled -o {path}")).unwrap();
+    let events =
+        kube(&format!("-n {NAMESPACE} get events --field-selector reason=Pulled -o {path}")).unwrap();
     assert!(events.contains(&format!("Successfully pulled image \"{image}\"")), "{image}: {events}");
 }
 

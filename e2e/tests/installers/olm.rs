@@ -106,7 +106,7 @@ fn olm_installs_the_bundle() {
 }
 
 /// A bundle in a folder of its own, made of what config/ renders after `edit`; `release` is added to the releases.
-fn bundle(edit: impl FnOnce(String) -> String, release: &str) -> tempfile::TempDir {
+fn bundle_of(edit: impl FnOnce(String) -> String, release: &str) -> tempfile::TempDir {
     let manifests = checkout().join("config/manifests");
     let rendered = output(kubectl().arg("kustomize").arg(&manifests)).unwrap();
     let releases = fs::read_to_string(manifests.join("releases.yaml")).unwrap();
@@ -134,7 +134,7 @@ fn upgrade(before: &str, version: &str, programs: &[&str]) {
     let release = format!(
         "- {{version: {version}, createdAt: \"2027-01-01T00:00:00Z\", channels: [candidate, stable]}}\n"
     );
-    let next = bundle(|rendered| rendered.replace(&format!(":{NOW}"), &format!(":{version}")), &release);
+    let next = bundle_of(|rendered| rendered.replace(&format!(":{NOW}"), &format!(":{version}")), &release);
     install(next.path());
     operator_runs();
     let kinds = format!("{CLUSTER_WIDE},roles,rolebindings,operatorconditions");
@@ -243,7 +243,7 @@ fn nodes_pull_the_published_images_by_digest() {
     let registry = Registry::start(Access::Open).unwrap();
     let pushed = PROGRAMS.map(|program| (image(program, NOW), registry.push(program).unwrap()));
     prepare();
-    let published = bundle(
+    let published = bundle_of(
         |rendered| pushed.iter().fold(rendered, |text, (built, pushed)| text.replace(built, pushed)),
         "",
     );
