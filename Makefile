@@ -185,7 +185,7 @@ e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is 
 	cargo test -q -p metallb-e2e --test bgp -- --test-threads=1 $(ARGS)
 
 .PHONY: e2e-full
-e2e-full: e2e e2e-bgp e2e-controller e2e-packages e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
+e2e-full: e2e e2e-bgp e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 
 .PHONY: bench-layer2
@@ -228,14 +228,26 @@ chart: ## Write the generated parts of the Helm chart in config/chart
 	@$(KUBECTL) kustomize config/default | cargo run -q -p metallb-api --bin chartgen -- config/chart
 
 .PHONY: e2e-packages
-e2e-packages: ## Show that install.yaml, the bundle and the chart are accepted by the cluster that is up
+e2e-packages: images ## Show that install.yaml, the bundle, the chart and the plugin are accepted, on the cluster that is up
+	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test packages -- --test-threads=1
+	cargo test -q -p metallb-e2e --test plugin -- --test-threads=1
 
 .PHONY: e2e-installers
 e2e-installers: images ## Install by install.yaml, by OLM's rules and by Helm, one after another, on the cluster that is up
 	@$(E2E) deploy
-	cargo test -q -p metallb-e2e --test installers -- --test-threads=1
+	cargo test -q -p metallb-e2e --test installers -- --test-threads=1 --nocapture
 	@$(E2E) deploy
+
+.PHONY: e2e-docs
+e2e-docs: images ## Run every command of README, CONTRIBUTING and docs/, and what MetalLB's guides tell to do, on the cluster that is up
+	@$(E2E) deploy
+	cargo test -q -p metallb-e2e --test docs -- --test-threads=1 --nocapture
+	cargo test -q -p metallb-e2e --test seeds -- --test-threads=1 --nocapture
+
+.PHONY: e2e-monitoring
+e2e-monitoring: images ## Let a real Prometheus scrape the cluster that is up, and make each alert fire
+	cargo test -q -p metallb-e2e --test monitoring -- --test-threads=1 --nocapture
 
 # ---- releases
 

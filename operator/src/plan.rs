@@ -4,6 +4,7 @@
 
 mod adopt;
 mod compatibility;
+mod create;
 mod import;
 mod installation;
 mod pools;
@@ -197,6 +198,7 @@ impl Change {
 pub fn plan(situation: Situation<'_>) -> Plan {
     let mut plan = Plan::default();
     webhooks::plan(situation, &mut plan);
+    create::plan(situation, &mut plan);
     pools::plan(situation, &mut plan);
     let is_mine = |resource: &DynamicObject| {
         resource.name_any() == names::METALLB_NAME
@@ -225,6 +227,19 @@ impl Plan {
     /// Plans again at `time`, or earlier.
     fn wake_at(&mut self, time: Timestamp) {
         self.wake = Some(self.wake.map_or(time, |before| before.min(time)));
+    }
+
+    /// Adds a stage of those of `changes` that need not wait.
+    fn stage(&mut self, situation: Situation<'_>, changes: impl IntoIterator<Item = Change>) {
+        let due = changes.into_iter().filter(|change| match situation.held_until(change) {
+            Some(until) => {
+                self.wake_at(until);
+                false
+            }
+            None => true,
+        });
+        let due: Vec<_> = due.collect();
+        self.stages.push(due);
     }
 }
 

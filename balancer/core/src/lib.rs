@@ -20,6 +20,7 @@ pub mod config;
 pub mod decision;
 pub mod election;
 pub mod failback;
+pub mod legacy;
 pub mod plan;
 pub mod preview;
 pub mod range;

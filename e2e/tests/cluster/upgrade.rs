@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use metallb_e2e::{
     cluster,
     deploy::NAMESPACE,
-    held::Held,
+    held::{self, Held},
     observe::{address, addresses, apply, condition, get, kube, owner},
 };
 use serde_json::Value;
@@ -96,36 +96,16 @@ pub(crate) fn runs(version: &str, seconds: u64) {
     });
 }
 
-/// A Service of the scene's pods that sends back what it is sent.
-fn echo(scene: &Scene) {
-    let name = scene.name;
-    apply(&format!(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: echo, namespace: {name}}}\nspec:\n  replicas: 3\n  \
-         selector: {{matchLabels: {{app: echo}}}}\n  template:\n    metadata: {{labels: {{app: echo}}}}\n    spec:\n      \
-         terminationGracePeriodSeconds: 0\n      topologySpreadConstraints:\n      - {{maxSkew: 1, topologyKey: \
-         kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {{matchLabels: {{app: echo}}}}}}\n      \
-         containers:\n      - name: echo\n        image: lab.local/busybox:1\n        imagePullPolicy: Never\n        command: \
-         [busybox, nc, -ll, -p, '7777', -e, busybox, cat]\n"
-    ))
-    .unwrap();
-    kube(&format!("-n {name} rollout status deployment/echo --timeout=60s")).unwrap();
-    apply(&format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: echo, namespace: {name}, annotations: {{metallb.io/address-pool: \
-         {name}}}}}\nspec: {{type: LoadBalancer, externalTrafficPolicy: Local, selector: {{app: echo}}, ports: [{{port: \
-         7777}}]}}\n"
-    ))
-    .unwrap();
-}
-
 #[test]
 fn an_upgrade_moves_no_address_and_resets_no_connection() {
     let scene = Scene::new("upgrade", "[172.22.0.192/30]");
     let operator = Operator::remember();
-    echo(&scene);
+    apply(&held::echo(scene.name, scene.name)).unwrap();
+    kube(&format!("-n {} rollout status deployment/echo --timeout=60s", scene.name)).unwrap();
     let held_address = address(scene.name, "echo").unwrap();
     eventually("a node to announce", 20, || owner(held_address).map(drop));
     let node = owner(held_address).unwrap();
-    let held = Held::open(held_address, 7777, 200);
+    let held = Held::open(held_address, held::PORT, 200);
 
     Operator::replace("0.2.0", &["controller", "speaker"]);
     let mut steps = Vec::new();

@@ -1060,6 +1060,30 @@ fn nothing_is_imported_while_one_entry_has_a_problem() {
     }
 }
 
+#[test]
+fn a_resource_is_made_once_where_the_operator_is_told_to() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "it was not told to");
+    bench.settings.create_metallb = true;
+    assert_eq!(bench.changes(), [["create MetalLB metallb"]]);
+    bench.settle();
+    assert_eq!(bench.live(Kind::MetalLb, "metallb")["spec"], json!({}));
+    let record = bench.live(Kind::ConfigMap, create::CREATED);
+    assert_eq!(record["metadata"]["ownerReferences"], Value::Null, "it outlives the resource");
+    bench.delete(&key(Kind::MetalLb, "metallb"));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "what somebody deletes stays deleted");
+    bench.delete(&key(Kind::ConfigMap, create::CREATED));
+    assert_eq!(bench.changes(), [["create MetalLB metallb"]]);
+
+    let mut bench = Bench::installed();
+    bench.settings.create_metallb = true;
+    assert_eq!(bench.changes(), [["create ConfigMap metallb-created"]], "one that is there is left alone");
+
+    let mut bench = Bench::unseen();
+    bench.settings.create_metallb = true;
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "nothing was seen yet");
+}
+
 fn images(number: u8) -> (String, String) {
     (format!("controller:{number}"), format!("speaker:{number}"))
 }
