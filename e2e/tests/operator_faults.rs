@@ -202,7 +202,7 @@ async fn another_who_writes_the_same_objects_all_the_time_takes_no_truth_away() 
                 [("MetalLB", "metallb"), ("AddressPool", "p1"), ("IPAddressPool", "p1")][turn % 3];
             scene.merge(kind, name, &note).await?;
         }
-        Ok(())
+        anyhow::Ok(())
     };
     let work = async {
         for level in ["debug", "warn", "error", "info"] {
