@@ -188,8 +188,7 @@ fn sign(material: Material, names: &[String], now: Timestamp) -> Result<Material
 #[must_use]
 pub fn ends(chain: &str) -> Option<Timestamp> {
     let certificate = CertificateDer::from_pem_slice(chain.as_bytes()).ok()?;
-    let parts =
-        |der: &[u8]| parse_der(der, |reader| reader.collect_sequence_of(|part| part.read_der())).ok();
+    let parts = |der: &[u8]| parse_der(der, |reader| reader.collect_sequence_of(|part| part.read_der())).ok();
     let signed = parts(&certificate)?.into_iter().next()?;
     // Behind the version, which only the first version of certificates leaves out: serial number, algorithm, issuer.
     let is_version = |der: &Vec<u8>| der.first() == Some(&0xa0);

@@ -61,7 +61,8 @@ const RENEWAL: Duration = Duration::from_secs(30);
 async fn main() -> ExitCode {
     let flags = Flags::parse();
     logs::init(flags.log_level);
-    match run(flags).await {
+    // On the heap: it is large, and there is one.
+    match Box::pin(run(flags)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "operator ends");

@@ -188,7 +188,7 @@ router bgp 64513
 # tcp-md5-key: the password in Secret tor-password
 /routing/bfd/configuration/add interfaces=all min-rx=200ms min-tx=100ms multiplier=5
 /routing/bgp/connection/add name=tor as=64513 remote.address=172.22.0.8/29 remote.as=64512 local.role=ebgp \
-afi=ip,ipv6 output.filter-chain=tor-out connect=no listen=yes tcp-md5-key=\"\" multihop=yes
+afi=ip,ipv6 output.filter-chain=tor-out connect=no listen=yes tcp-md5-key=\"\" multihop=yes use-bfd=yes
 "
     );
 }

@@ -162,7 +162,7 @@ spec:
   dualStackAddressFamily: false
   myASN: 64512
   peerASN: 64513
-  peerAddress: 192.0.2.1
+  peerAddress: \"192.0.2.1\"
   peerPort: 179
 "
         );

@@ -111,7 +111,7 @@ fn frr(of: &Neighbors, lines: &mut Lines) {
     }
     match &of.router {
         Endpoint::Interface(_) => {
-            lines.add(format!(" neighbor {INTERFACE} interface v6only peer-group {name}"))
+            lines.add(format!(" neighbor {INTERFACE} interface v6only peer-group {name}"));
         }
         Endpoint::Address(_) if of.router_connects => {
             for address in of.addresses() {
@@ -141,10 +141,10 @@ fn bird(of: &Neighbors, lines: &mut Lines) {
         lines.add(format!("protocol bgp '{protocol}' {{"));
         match &of.router {
             Endpoint::Address(address) => {
-                lines.add(format!("  local {address} port {} as {};", of.port, asn(of)))
+                lines.add(format!("  local {address} port {} as {};", of.port, asn(of)));
             }
             Endpoint::Interface(_) => {
-                lines.add(format!("  local as {};\n  interface \"{INTERFACE}\";", asn(of)))
+                lines.add(format!("  local as {};\n  interface \"{INTERFACE}\";", asn(of)));
             }
         }
         lines.add(format!("  neighbor {neighbor} as {};", of.node_asn));
