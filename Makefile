@@ -11,7 +11,7 @@ export CLUSTER
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 E2E := cargo run -q -p metallb-e2e --
-# `quick` builds the programs in a quarter of the time, for trying a change on the cluster.
+# `quick` optimises the programs little and builds again only what changed, for trying a change on the cluster.
 export PROFILE ?= release
 PROGRAMS := operator controller speaker
 ARCHIVES := $(PROGRAMS:%=target/images/%.tar)
