@@ -33,8 +33,8 @@ protocol bgp nodes {
     )
     .unwrap();
     let _objects = Objects::apply(&[
-        // The packets of BFD take a hop or two.
-        ("BFDProfile", "far", "{minimumTtl: 250}"),
+        // BIRD sends with the kernel's TTL of 64, and one hop is on the way.
+        ("BFDProfile", "far", "{minimumTtl: 63}"),
         ("BGPPeer", "far", &peer("172.24.0.2", ", ebgpMultiHop: true, bfdProfile: far")),
     ]);
     let scene = scene("bgp-far", "[198.51.100.96/30]", "");

@@ -57,7 +57,7 @@ fn a_router_of_another_as_than_configured_is_told_and_a_black_hole_delays_nobody
     let frr = Frr::start("router", &frr("")).unwrap();
     // Takes connections, and never says a word.
     let _mute =
-        Program::start(on("client", "busybox").args(["nc", "-lk", "-p", "179", "-e", "sleep", "3600"]))
+        Program::start(on("client", "busybox").args(["nc", "-ll", "-p", "179", "-e", "sleep", "3600"]))
             .unwrap();
     // Answers nothing at all.
     run_on("remote", "ip addr add 172.24.0.66/32 dev lo").unwrap();
