@@ -11,7 +11,7 @@ export CLUSTER
 TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 E2E := cargo run -q -p metallb-e2e --
-# `quick` builds the programs in a quarter of the time, for trying a change on the cluster.
+# `quick` optimises the programs little and builds again only what changed, for trying a change on the cluster.
 export PROFILE ?= release
 PROGRAMS := operator controller speaker
 ARCHIVES := $(PROGRAMS:%=target/images/%.tar)
@@ -173,7 +173,8 @@ e2e-layer2: images ## Layer 2 in full, on the cluster that is up: options, selec
 	cargo test -q -p metallb-e2e --test layer2 -- --test-threads=1 --nocapture
 
 .PHONY: e2e-operator
-e2e-operator: images ## Pools, admission, the gate's policies and rights on the cluster that is up; then all of it is removed
+e2e-operator: images ## The operator with a faulty API server, and on the cluster that is up: pools, admission, gate, rights, removal
+	METALLB_OPERATOR=$(CURDIR)/target/images/bin/operator cargo test -q -p metallb-e2e --test operator_faults -- --test-threads=1 --nocapture
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test operator -- --test-threads=1 --nocapture
 	cargo test -q -p metallb-e2e --test removal -- --test-threads=1 --nocapture
@@ -184,7 +185,7 @@ e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is 
 	cargo test -q -p metallb-e2e --test bgp -- --test-threads=1 $(ARGS)
 
 .PHONY: e2e-full
-e2e-full: e2e e2e-bgp e2e-controller e2e-packages e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
+e2e-full: e2e e2e-bgp e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 
 .PHONY: bench-layer2
@@ -236,14 +237,26 @@ chart: ## Write the generated parts of the Helm chart in config/chart
 	@$(KUBECTL) kustomize config/default | cargo run -q -p metallb-api --bin chartgen -- config/chart
 
 .PHONY: e2e-packages
-e2e-packages: ## Show that install.yaml, the bundle and the chart are accepted by the cluster that is up
+e2e-packages: images ## Show that install.yaml, the bundle, the chart and the plugin are accepted, on the cluster that is up
+	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test packages -- --test-threads=1
+	cargo test -q -p metallb-e2e --test plugin -- --test-threads=1
 
 .PHONY: e2e-installers
 e2e-installers: images ## Install by install.yaml, by OLM's rules and by Helm, one after another, on the cluster that is up
 	@$(E2E) deploy
-	cargo test -q -p metallb-e2e --test installers -- --test-threads=1
+	cargo test -q -p metallb-e2e --test installers -- --test-threads=1 --nocapture
 	@$(E2E) deploy
+
+.PHONY: e2e-docs
+e2e-docs: images ## Run every command of README, CONTRIBUTING and docs/, and what MetalLB's guides tell to do, on the cluster that is up
+	@$(E2E) deploy
+	cargo test -q -p metallb-e2e --test docs -- --test-threads=1 --nocapture
+	cargo test -q -p metallb-e2e --test seeds -- --test-threads=1 --nocapture
+
+.PHONY: e2e-monitoring
+e2e-monitoring: images ## Let a real Prometheus scrape the cluster that is up, and make each alert fire
+	cargo test -q -p metallb-e2e --test monitoring -- --test-threads=1 --nocapture
 
 # ---- releases
 

@@ -4,6 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::conditions::ConfiguredStatus;
 use crate::optional_spec::optional_spec;
 
 /// Timers and modes of a BFD session.
@@ -13,6 +14,7 @@ use crate::optional_spec::optional_spec;
     version = "v1beta1",
     kind = "BFDProfile",
     namespaced,
+    status = "ConfiguredStatus",
     shortname = "bfdp",
     derive = "PartialEq",
     derive = "Default",

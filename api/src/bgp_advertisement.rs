@@ -5,6 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::conditions::ConfiguredStatus;
 use crate::optional_spec::optional_spec;
 
 /// What is announced by BGP, from where, and with which attributes.
@@ -14,6 +15,7 @@ use crate::optional_spec::optional_spec;
     version = "v1beta1",
     kind = "BGPAdvertisement",
     namespaced,
+    status = "ConfiguredStatus",
     shortname = "bgpadv",
     derive = "PartialEq",
     derive = "Default",

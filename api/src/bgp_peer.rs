@@ -10,6 +10,7 @@ pub mod v1beta1 {
     use schemars::JsonSchema;
     use serde::{Deserialize, Serialize};
 
+    use crate::conditions::ConfiguredStatus;
     use crate::optional_spec::optional_spec;
 
     /// The router and the session with it.
@@ -19,6 +20,7 @@ pub mod v1beta1 {
         version = "v1beta1",
         kind = "BGPPeer",
         namespaced,
+        status = "ConfiguredStatus",
         shortname = "bgpp",
         deprecated = "metallb.io/v1beta1 BGPPeer is deprecated: use metallb.io/v1beta2 BGPPeer",
         derive = "PartialEq",
@@ -106,6 +108,7 @@ pub mod v1beta2 {
     use schemars::JsonSchema;
     use serde::{Deserialize, Serialize};
 
+    use crate::conditions::ConfiguredStatus;
     use crate::optional_spec::optional_spec;
 
     /// The router and the session with it.
@@ -115,6 +118,7 @@ pub mod v1beta2 {
         version = "v1beta2",
         kind = "BGPPeer",
         namespaced,
+        status = "ConfiguredStatus",
         shortname = "bgpp",
         derive = "PartialEq",
         derive = "Default",

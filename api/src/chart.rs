@@ -21,7 +21,8 @@ const POD_FIELDS: [(&str, &str, &str); 5] = [
     ("tolerations", ".Values.operator.tolerations", "[]"),
 ];
 
-const HEADER: &str = "{{- /* Written by `make chart` from config/. */ -}}\n";
+const HEADER: &str =
+    "{{- /* Written by `make chart` from config/. */ -}}\n{{- $_ := include \"metallb.unfold\" . -}}\n";
 
 /// The files by their paths from config/chart, from what `kubectl kustomize config/default` renders.
 ///
@@ -168,6 +169,7 @@ spec:
         assert_eq!(
             files["templates/rights.yaml"],
             "{{- /* Written by `make chart` from config/. */ -}}
+{{- $_ := include \"metallb.unfold\" . -}}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
@@ -178,6 +180,7 @@ metadata:
         assert_eq!(
             files["templates/operator.yaml"],
             r#"{{- /* Written by `make chart` from config/. */ -}}
+{{- $_ := include "metallb.unfold" . -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -221,6 +224,7 @@ webhooks:
         assert_eq!(
             files(rendered).unwrap()["templates/operator.yaml"],
             "{{- /* Written by `make chart` from config/. */ -}}
+{{- $_ := include \"metallb.unfold\" . -}}
 kind: ValidatingWebhookConfiguration
 metadata:
   name: v

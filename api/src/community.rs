@@ -4,6 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::conditions::ConfiguredStatus;
 use crate::optional_spec::optional_spec;
 
 /// Names and what they stand for.
@@ -14,6 +15,7 @@ use crate::optional_spec::optional_spec;
     kind = "Community",
     plural = "communities",
     namespaced,
+    status = "ConfiguredStatus",
     derive = "PartialEq",
     derive = "Default",
     doc = "Community gives names to BGP communities, which a BGPAdvertisement can then use."

@@ -2,6 +2,8 @@
 //! generation it speaks of.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// Condition types of a MetalLB resource, in the order in which they are written.
 pub const METALLB: [&str; 4] = [AVAILABLE, UPGRADEABLE, PROGRESSING, DEGRADED];
@@ -28,6 +30,18 @@ pub const CONFLICT: &str = "Conflict";
 /// Condition type of an AddressPool with protocol layer2: its blocks lie in subnets of the nodes, as far as these are
 /// known.
 pub const IN_NODE_SUBNET: &str = "InNodeSubnet";
+
+/// Condition type of an object of the configuration other than a pool: all that it says is used.
+pub const VALID: &str = "Valid";
+
+/// Whether an object of the configuration is used. Written by the controller.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConfiguredStatus {
+    /// Condition `Valid`: whether all that the object says is used, and why not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::embedded::conditions_by_type")]
+    pub conditions: Vec<Condition>,
+}
 
 /// What a condition says; its time is kept by [`set`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::conditions::ConfiguredStatus;
 use crate::optional_spec::optional_spec;
 
 /// What is announced on layer 2, and from where.
@@ -14,6 +15,7 @@ use crate::optional_spec::optional_spec;
     version = "v1beta1",
     kind = "L2Advertisement",
     namespaced,
+    status = "ConfiguredStatus",
     shortname = "l2adv",
     derive = "PartialEq",
     derive = "Default",

@@ -6,6 +6,8 @@
 
 mod announcing;
 mod answers;
+mod clock;
+mod configured;
 mod events;
 mod lean;
 mod metrics;

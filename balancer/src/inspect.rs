@@ -9,6 +9,7 @@ mod cluster;
 mod configuration;
 mod explain;
 mod manifests;
+mod router_config;
 
 pub(crate) use allocation::Allocation;
 pub(crate) use announcing::Announcing;
@@ -16,3 +17,4 @@ pub(crate) use changes::{check, diff};
 pub(crate) use cluster::{Cluster, Terms};
 pub(crate) use configuration::Configuration;
 pub(crate) use explain::{explain, refusal, should};
+pub(crate) use router_config::router_config;

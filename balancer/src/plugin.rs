@@ -7,6 +7,7 @@ mod collect;
 mod complete;
 mod drain;
 mod facts;
+mod import;
 mod output;
 mod place;
 mod pools;
@@ -22,11 +23,13 @@ use std::{
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use metallb_api::names::LEGACY_CONFIG;
 use metallb_core::service::ServiceKey;
 
 use crate::inspect::{self, Announcing};
 use drain::Preview;
 use facts::Facts;
+use import::Import;
 use output::{Answer, Format, Style};
 use place::{Place, Target};
 use pools::Pools;
@@ -62,6 +65,17 @@ enum Question {
         /// A file or folder of YAML.
         #[arg(short, long)]
         filename: PathBuf,
+    },
+    /// Print the objects that say what the ConfigMap of MetalLB 0.12 and older says.
+    ///
+    /// Give them to `kubectl apply -f -`.
+    Import {
+        /// A file that holds the ConfigMap, or its text: no cluster is asked.
+        #[arg(short, long)]
+        filename: Option<PathBuf>,
+        /// Name of the ConfigMap in the cluster.
+        #[arg(long, default_value = LEGACY_CONFIG)]
+        config_map: String,
     },
     /// Print the script by which kubectl completes the plugin's words.
     ///
@@ -144,6 +158,15 @@ async fn answer(cli: &Cli) -> anyhow::Result<Answer> {
         Question::Check { filename } => {
             let judgement = inspect::check(filename)?;
             Answer::of(&judgement, judgement.is_good(), |_| judgement.to_string())
+        }
+        Question::Import { filename, config_map } => {
+            let text = match filename {
+                Some(file) => import::in_file(file)?,
+                None => import::in_cluster(&cli.target.cluster().await?.0, config_map).await?,
+            };
+            let import = Import::of(&text, cli.target.metallb_namespace());
+            let text = import.text()?;
+            Answer::of(&import, import.is_good(), |_| text.clone())
         }
         Question::Completion => Answer::of(&complete::SCRIPT, true, |_| complete::SCRIPT.to_owned()),
     }

@@ -27,6 +27,7 @@ mod wires;
 mod witness;
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use kube::Client;
 use metallb_core::plan::Plan;
+use metallb_core::router_config::Dialect;
 use metallb_proto::layer2::link::Exclude;
 use metallb_proto::layer2::wire_check::Outcome;
 use metallb_proto::membership::{self, Roster, Secret, Timing};
@@ -44,6 +46,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::inspect::Cluster;
 use departure::Departure;
 use gossip::{Own, Peers};
 use metrics::Metrics;
@@ -61,6 +64,9 @@ const BACKLOG: usize = 256;
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     if settings.facts {
         return about::print(settings.health_probe_port).await;
+    }
+    if let Some(dialect) = settings.router_config {
+        return print_router_config(dialect, settings.namespace).await;
     }
     logs::init(settings.log_level);
     settings.log_unused();
@@ -135,6 +141,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         ended.context("a task broke off")??;
         anyhow::ensure!(cancelled, "a task ended early");
     }
+    Ok(())
+}
+
+/// Prints what the routers need for the BGPPeers as they are.
+async fn print_router_config(dialect: Dialect, namespace: String) -> anyhow::Result<()> {
+    let client = Client::try_default().await.context("no access to a cluster")?;
+    let text = crate::inspect::router_config(dialect, &Cluster { client, namespace }).await?;
+    std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 

@@ -18,6 +18,44 @@ use crate::{layout::client, outage::enter};
 /// Pause between two exchanges over one connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Port of the Service of [`echo`].
+pub const PORT: u16 = 7777;
+
+/// A Deployment `echo` of three pods, one a node, that send back what they are sent, and a Service of that name with an
+/// address of `pool`.
+#[must_use]
+pub fn echo(namespace: &str, pool: &str) -> String {
+    format!(
+        "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: echo, namespace: {namespace}}}
+spec:
+  replicas: 3
+  selector: {{matchLabels: {{app: echo}}}}
+  template:
+    metadata: {{labels: {{app: echo}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      topologySpreadConstraints:
+      - maxSkew: 1
+        topologyKey: kubernetes.io/hostname
+        whenUnsatisfiable: DoNotSchedule
+        labelSelector: {{matchLabels: {{app: echo}}}}
+      containers:
+      - name: echo
+        image: lab.local/busybox:1
+        imagePullPolicy: Never
+        command: [busybox, nc, -ll, -p, '{PORT}', -e, busybox, cat]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: echo, namespace: {namespace}, annotations: {{metallb.io/address-pool: {pool}}}}}
+spec: {{type: LoadBalancer, externalTrafficPolicy: Local, selector: {{app: echo}}, ports: [{{port: {PORT}}}]}}
+"
+    )
+}
+
 /// Connections from host client to a server that sends back what it is sent.
 pub struct Held {
     stop: Arc<AtomicBool>,

@@ -4,6 +4,7 @@
 //! real parts run: etcd, the Kubernetes control plane, and per node containerd, kubelet and kube-proxy.
 
 pub mod audit;
+pub mod cert_manager;
 pub mod cluster;
 pub mod demo;
 pub mod deploy;
@@ -16,6 +17,7 @@ pub mod olm;
 pub mod outage;
 pub mod plane;
 pub mod power;
+pub mod registry;
 pub mod router;
 pub mod tools;
 pub mod wire;

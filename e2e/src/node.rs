@@ -34,6 +34,12 @@ pub(crate) fn remove_mount_points() {
     }
 }
 
+/// Folder in which a registry that speaks no TLS is named to the nodes
+/// (containerd's docs/hosts.md).
+pub(crate) fn registries() -> PathBuf {
+    state("registries")
+}
+
 /// The parts of a node, as named in the logs.
 pub(crate) fn parts(host: &Host) -> [String; 3] {
     ["containerd", "kubelet", "kube-proxy"].map(|part| format!("{}-{part}", host.name))
@@ -200,6 +206,8 @@ state = "{RUN}/{name}/containerd"
   snapshotter = "overlayfs"
   [plugins."io.containerd.cri.v1.images".pinned_images]
     sandbox = "{PAUSE_IMAGE}"
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = "{registries}"
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
   [plugins."io.containerd.cri.v1.runtime".cni]
@@ -212,6 +220,7 @@ state = "{RUN}/{name}/containerd"
 "#,
         name = host.name,
         socket = socket.display(),
+        registries = registries().display(),
     )
 }
 

@@ -1,12 +1,13 @@
 //! What OLM makes of a bundle: the objects that it creates when it installs the operator for all namespaces.
 //!
 //! OLM itself does not run here. This follows operator-lifecycle-manager: pkg/controller/install/deployment.go
-//! (`deploymentForSpec`), pkg/controller/registry/resolver/rbac.go (`RBACForClusterServiceVersion`) and
-//! pkg/controller/operators/olm/operatorgroup.go (`ensureSingletonRBAC`).
+//! (`deploymentForSpec`), pkg/controller/registry/resolver/rbac.go (`RBACForClusterServiceVersion`),
+//! pkg/controller/operators/olm/operatorgroup.go (`ensureSingletonRBAC`) and
+//! pkg/controller/operators/{operatorconditiongenerator,operatorcondition}_controller.go.
 
 mod webhooks;
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
 use metallb_api::bundle::objects::{items, kind, name, read};
@@ -14,6 +15,9 @@ use serde_json::{Value, json};
 
 /// Label of every object that OLM makes, so that they can be found and removed together.
 pub const MANAGED: &str = "olm.managed=true";
+
+/// The kind OperatorCondition, which comes with OLM.
+pub const OPERATOR_CONDITIONS: &str = include_str!("olm/operatorconditions.yaml");
 
 /// Label of what belongs to one version: OLM removes what the next version left with it.
 #[must_use]
@@ -52,6 +56,7 @@ pub fn objects(bundle: &Path, namespace: &str) -> Result<Vec<Value>> {
         }
         objects.push(object);
     }
+    objects.extend(condition(csv, namespace));
     for deployment in items(&install["deployments"]) {
         let mut deployment = self::deployment(csv, deployment, namespace)?;
         let admission = webhooks::objects(csv, &mut deployment, namespace)?;
@@ -108,6 +113,39 @@ fn rights(csv: &Value, permission: &Value, namespace: &str) -> Result<[Value; 3]
             "subjects": [{ "kind": "ServiceAccount", "name": account, "namespace": namespace }],
         }),
     ])
+}
+
+/// The OperatorCondition of this version, and the right of the operator's accounts to write it.
+fn condition(csv: &Value, namespace: &str) -> [Value; 3] {
+    let install = &csv["spec"]["install"]["spec"];
+    let permissions = items(&install["clusterPermissions"]).chain(items(&install["permissions"]));
+    let accounts: BTreeSet<&str> =
+        permissions.filter_map(|permission| permission["serviceAccountName"].as_str()).collect();
+    let deployments: Vec<&Value> =
+        items(&install["deployments"]).map(|deployment| &deployment["name"]).collect();
+    let subjects = accounts
+        .iter()
+        .map(|account| json!({ "kind": "ServiceAccount", "name": account, "namespace": namespace }));
+    let (group, rbac) = ("operators.coreos.com", "rbac.authorization.k8s.io");
+    let metadata = json!({ "name": name(csv), "namespace": namespace });
+    [
+        json!({
+            "apiVersion": format!("{group}/v2"), "kind": "OperatorCondition", "metadata": metadata,
+            "spec": { "deployments": deployments, "serviceAccounts": accounts },
+        }),
+        json!({
+            "apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": metadata,
+            "rules": [{
+                "apiGroups": [group], "resources": ["operatorconditions"], "resourceNames": [name(csv)],
+                "verbs": ["get", "update", "patch"],
+            }],
+        }),
+        json!({
+            "apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": metadata,
+            "roleRef": { "apiGroup": rbac, "kind": "Role", "name": name(csv) },
+            "subjects": subjects.collect::<Vec<_>>(),
+        }),
+    ]
 }
 
 /// The Deployment: OLM adds the annotations of the ClusterServiceVersion to the pods, tells them which condition is

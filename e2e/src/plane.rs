@@ -4,6 +4,7 @@
 //! behind a [`proxy::Proxy`] that breaks things.
 
 pub mod load;
+pub mod objects;
 pub mod proxy;
 pub mod subject;
 pub mod watchers;
@@ -28,6 +29,8 @@ use crate::tools;
 
 /// How long etcd and the API server may take to answer.
 const START: Duration = Duration::from_secs(60);
+/// How long a program may take to come to rest and stay there.
+const REST: Duration = Duration::from_secs(120);
 /// Namespace of the pools and the controller.
 pub const NAMESPACE: &str = "metallb-system";
 /// The user as whom the measured program speaks to the API server. It may do everything, since any program may be
@@ -272,9 +275,21 @@ impl Plane {
     /// # Errors
     /// When it cannot listen.
     pub async fn proxy(&self) -> Result<(proxy::Proxy, PathBuf)> {
-        let proxy = proxy::Proxy::start(self.client_as(CONTROLLER).await?).await?;
+        self.proxy_of(CONTROLLER).await
+    }
+
+    /// The same for the measured program.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn subject_proxy(&self) -> Result<(proxy::Proxy, PathBuf)> {
+        self.proxy_of(SUBJECT).await
+    }
+
+    async fn proxy_of(&self, user: &str) -> Result<(proxy::Proxy, PathBuf)> {
+        let proxy = proxy::Proxy::start(self.client_as(user).await?).await?;
         let path = self.path(&format!("proxy-{}", proxy.address().port()));
-        fs::write(&path, kubeconfig(&format!("http://{}", proxy.address()), CONTROLLER).to_string())?;
+        fs::write(&path, kubeconfig(&format!("http://{}", proxy.address()), user).to_string())?;
         Ok((proxy, path))
     }
 
@@ -301,6 +316,38 @@ impl Plane {
             *requests.entry(what).or_default() += 1;
         }
         (requests, log.len())
+    }
+
+    /// What the audited users write while their Lease is renewed `renewals` times, from when they have come to rest.
+    /// Questions about rights are no writes.
+    ///
+    /// # Errors
+    /// When they do not come to rest, or their Lease is not renewed, with what they wrote.
+    pub async fn writes_at_rest(&self, renewals: usize) -> Result<BTreeMap<String, usize>> {
+        const RENEWAL: &str = "update leases";
+        let is_write = |what: &String| {
+            !["get ", "list ", "watch "].iter().any(|read| what.starts_with(read))
+                && !what.ends_with("reviews")
+        };
+        let (_, mut from) = self.requests(0);
+        let (mut rests, started) = (false, Instant::now());
+        loop {
+            let (mut writes, end) = self.requests(from);
+            writes.retain(|what, _| is_write(what));
+            let renewed = writes.get(RENEWAL).copied().unwrap_or_default();
+            if rests && renewed >= renewals {
+                return Ok(writes);
+            }
+            if !rests && writes.keys().any(|what| what != RENEWAL) {
+                from = end;
+            } else if !rests && renewed >= 2 {
+                (rests, from) = (true, end);
+            }
+            if started.elapsed() > REST {
+                bail!("no rest, or no renewal, within {} s: {writes:?}", REST.as_secs());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
+use crate::exec::output;
+
 const KUBERNETES: &str = "v1.36.3";
 
 struct Module {
@@ -137,7 +139,30 @@ pub fn build() -> Result<Vec<(&'static str, PathBuf)>> {
 /// # Errors
 /// As [`build`].
 pub fn helm() -> Result<PathBuf> {
-    let ldflags = "-s -w".to_owned();
-    let module = Module { folder: "helm", tags: "", ldflags, rename: None, programs: &["helm"] };
-    Ok(module.build()?.join("helm"))
+    Ok(extra("helm", &["helm"])?.join("helm"))
+}
+
+/// Folder of cert-manager's programs `controller` and `cainjector`, built when the cache does not hold them.
+///
+/// # Errors
+/// As [`build`].
+pub fn cert_manager() -> Result<PathBuf> {
+    extra("certmanager", &["cainjector", "controller"])
+}
+
+/// Folder in which Go keeps the source of cert-manager.
+///
+/// # Errors
+/// When it cannot be downloaded.
+pub fn cert_manager_source() -> Result<PathBuf> {
+    let mut go = Command::new("go");
+    go.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/certmanager"));
+    let told = output(go.args(["mod", "download", "-json", "github.com/cert-manager/cert-manager"]))?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    Ok(told["Dir"].as_str().with_context(|| told.to_string())?.into())
+}
+
+/// Programs that the cluster itself does not need.
+fn extra(folder: &'static str, programs: &'static [&'static str]) -> Result<PathBuf> {
+    Module { folder, tags: "", ldflags: "-s -w".to_owned(), rename: None, programs }.build()
 }

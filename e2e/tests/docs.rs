@@ -1,4 +1,4 @@
-//! Every block of commands in README.md and docs/ is run on the real cluster, or says why it is not.
+//! Every block of commands in README.md, CONTRIBUTING.md and docs/ is run on the real cluster, or says why it is not.
 //!
 //! A block of `sh` is run on host cp as a script, in the folder of the repository; of `console`, the lines behind `$ `
 //! are. A block of `yaml` with objects in it is put before the API server as a dry run. A comment on the line before a
@@ -8,7 +8,10 @@
 #[allow(dead_code, reason = "scenes are not needed here")]
 mod fixture;
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use metallb_e2e::{
     cluster::checkout,
@@ -85,18 +88,32 @@ fn excused(comment: &str) -> Result<bool, String> {
     }
 }
 
-fn run(script: &str) -> anyhow::Result<String> {
+/// What the commands of a page expect to be there, and what undoes them.
+fn scene(page: &str) -> &'static str {
+    match page {
+        "CONTRIBUTING.md" => {
+            "cp target/images/operator.tar image.tar\ntrap 'rm -f image.tar; make -s power-on NODE=node2' EXIT\n"
+        }
+        _ => "",
+    }
+}
+
+/// `home` is the reader's own folder; what is built stays where it is.
+fn run(script: &str, home: &Path) -> anyhow::Result<String> {
     let path = std::env::var("PATH").unwrap_or_default();
     let programs = checkout().join("target/images/bin");
     let kubernetes = bin("kubectl").canonicalize()?;
     let helm = tools::helm()?;
     let folders = [kubernetes.parent(), helm.parent()].into_iter().flatten();
     let folders: Vec<_> = folders.map(|folder| folder.display().to_string()).collect();
-    // What a page puts into the reader's own folders goes into one that is removed.
-    let home = tempfile::tempdir()?;
     let mut bash = on("cp", "bash");
+    let own = std::env::home_dir().unwrap_or_default();
+    for (variable, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+        bash.env(variable, std::env::var_os(variable).unwrap_or_else(|| own.join(folder).into()));
+    }
+    bash.env("METALLB_CACHE", tools::cache()?);
     bash.current_dir(checkout())
-        .env("HOME", home.path())
+        .env("HOME", home)
         .env("PATH", format!("{}:{}:{path}", folders.join(":"), programs.display()))
         .env("KUBECONFIG", kubeconfig())
         .args(["-euo", "pipefail", "-c", script]);
@@ -107,7 +124,7 @@ fn pages() -> Vec<PathBuf> {
     let mut pages: Vec<_> =
         fs::read_dir(checkout().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    pages.push(checkout().join("README.md"));
+    pages.extend(["README.md", "CONTRIBUTING.md"].map(|page| checkout().join(page)));
     pages.sort();
     pages
 }
@@ -119,12 +136,24 @@ fn every_block_of_commands_works_or_says_why_it_is_not_run() {
     apply(include_str!("../demo/web.yaml")).unwrap();
     // The pages speak of `default/web` too.
     apply(
-        "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: default}\n\
-         spec: {type: LoadBalancer, ports: [{port: 80}]}\n",
+        "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {type: LoadBalancer, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{port: 80}]
+endpoints: [{addresses: [172.22.0.100], conditions: {ready: true}}]
+",
     )
     .unwrap();
     kube("-n demo rollout status deployment/web --timeout=60s").unwrap();
     address("demo", "web").unwrap();
+    let home = tempfile::tempdir().unwrap();
     let (mut ran, mut wrong) = (0, Vec::new());
     for page in pages() {
         let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -136,13 +165,13 @@ fn every_block_of_commands_works_or_says_why_it_is_not_run() {
                 Err(error) => wrong.push(format!("{name}:{}: {error}", block.line)),
             }
             ran += 1;
-            if let Err(error) = run(&script) {
+            if let Err(error) = run(&format!("{}{script}", scene(&name)), home.path()) {
                 wrong.push(format!("{name}:{}: {error:#}", block.line));
             }
         }
     }
     kube("delete namespace demo").unwrap();
-    kube("-n default delete service web").unwrap();
+    kube("-n default delete service,endpointslice web --ignore-not-found").unwrap();
     kube("-n metallb-system delete addresspool doc-example doc-example-ipv6").unwrap();
     println!("{ran} blocks were run");
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));

@@ -229,6 +229,32 @@ fn the_chart_takes_the_values_that_users_of_metallb_have() {
                 "speakerConfig": { "priorityClassName": "high", "resources": { "limits": { "memory": "1Gi" } } },
             })),
         ),
+        // Flat settings, as extensions of managed clusters hand them over: all are strings, and some are not ours.
+        (
+            json!({
+                "controller.image.repository": "registry.example:5000/metallb/controller",
+                "controller.image.tag": "15",
+                "speaker.podAnnotations.example\\.com/sidecar": "true",
+                "speaker.nodeSelector.kubernetes\\.io/os": "linux",
+                "speaker.ignoreExcludeLB": "true",
+                "networkpolicies.apiPort": "8443",
+                "loadBalancerClass": "example.com/metallb",
+                "Azure.Cluster.Region": "eastus",
+            })
+            .to_string(),
+            [
+                own("operator"),
+                "registry.example:5000/metallb/controller:15".to_owned(),
+                own("speaker"),
+            ],
+            Some(json!({
+                "ignoreExcludeLB": true,
+                "networkPolicies": { "apiPort": 8443 },
+                "loadBalancerClass": "example.com/metallb",
+                "nodeSelector": { "kubernetes.io/os": "linux" },
+                "speakerConfig": { "annotations": { "example.com/sidecar": "true" } },
+            })),
+        ),
         (
             "metallb: {create: false}".to_owned(),
             [own("operator"), own("controller"), own("speaker")],

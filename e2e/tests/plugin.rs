@@ -170,6 +170,44 @@ async fn files_are_judged_with_and_without_the_cluster() {
 }
 
 #[tokio::test]
+async fn the_configuration_of_an_older_metallb_becomes_objects_that_apply() {
+    let scene = Scene::new().await.unwrap();
+    let said = scene.plugin(&["import"]);
+    let error = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.status.code() == Some(2) && error.contains("there is no ConfigMap config"), "{error}");
+    let config = |pool: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: config, namespace: metallb-system}}\ndata:\n  config: |\n    \
+             peers: [{{my-asn: 64512, peer-asn: 64513, peer-address: 192.0.2.1, bfd-profile: fast}}]\n    \
+             bfd-profiles: [{{name: fast, receive-interval: 100}}]\n    bgp-communities: {{blue: '64512:7'}}\n    \
+             address-pools:\n    - {{name: Old Pool, protocol: layer2, addresses: [{pool}]}}\n    \
+             - {{name: routed, protocol: bgp, addresses: [198.51.100.0/28], bgp-advertisements: [{{communities: [blue]}}]}}\n"
+        )
+    };
+    scene.apply(&config("203.0.113.8/29"), &[]).unwrap();
+    let (status, text) = scene.ask("import");
+    assert_eq!(status, 0, "{text}");
+    let file = scene.file("imported.yaml", &text).unwrap().display().to_string();
+    let applied = scene.plane.kubectl(&["apply", "-f", &file]).unwrap();
+    let applied: BTreeSet<&str> = applied.lines().collect();
+    let want = [
+        "bfdprofile.metallb.io/fast created",
+        "bgpadvertisement.metallb.io/routed created",
+        "bgppeer.metallb.io/peer-192-0-2-1 created",
+        "community.metallb.io/bgp-communities created",
+        "ipaddresspool.metallb.io/old-pool created",
+        "ipaddresspool.metallb.io/routed created",
+        "l2advertisement.metallb.io/old-pool created",
+    ];
+    assert_eq!(applied, BTreeSet::from(want));
+    // The same from a file, with what is wrong in it.
+    let wrong = scene.file("wrong-config.yaml", &config("203.0.113.9")).unwrap();
+    let (status, said) = scene.json(&format!("import -f {}", wrong.display()));
+    let problem = "IPAddressPool \"old-pool\": spec.addresses[0]: 203.0.113.9 is a single address: write 203.0.113.9/32";
+    assert_eq!((status, &said["problems"]), (1, &json!([problem])));
+}
+
+#[tokio::test]
 async fn words_are_completed_as_kubectl_asks() {
     let scene = Scene::new().await.unwrap();
     let complete = |words: &[&str]| {

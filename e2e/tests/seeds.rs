@@ -11,17 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use metallb_e2e::{
     cluster,
     deploy::NAMESPACE,
-    exec::{on, output},
+    exec::{on, output, run_on},
     layout::client,
     observe::{address, addresses, apply, condition, get, kube, owner},
     outage::Client,
     power::{self, Mode},
+    router::Frr,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use fixture::{available, eventually};
 
@@ -312,7 +313,19 @@ spec:
   aggregationLength: 32
 ";
 
-/// "Implementing LoadBalancer Services with MetalLB": a /28 of which every address counts, and a /16 for BGP.
+/// The router of the text is on another network than here: its address is put on this one's router, in the same AS.
+const ROUTER: &str = "router bgp 64512
+ bgp router-id 192.168.1.254
+ neighbor nodes peer-group
+ neighbor nodes remote-as 64512
+ bgp listen range 172.22.0.0/24 peer-group nodes
+ address-family ipv4 unicast
+  neighbor nodes activate
+ exit-address-family
+";
+
+/// "Implementing LoadBalancer Services with MetalLB": a /28 of which every address counts, and a /16 for BGP within one
+/// AS.
 #[test]
 fn every_address_of_a_prefix_counts_and_the_first_is_the_networks() {
     let _cleanup = Cleanup(&[
@@ -323,6 +336,8 @@ fn every_address_of_a_prefix_counts_and_the_first_is_the_networks() {
         "-n metallb-system delete bgpadvertisement metallb-advertisment",
     ]);
     available();
+    run_on("router", "ip addr replace 192.168.1.254/32 dev lo").unwrap();
+    let router = Frr::start("router", ROUTER).unwrap();
     apply(FIREWALL).unwrap();
     kube("create namespace firewall").unwrap();
     let mut services = String::new();
@@ -335,6 +350,16 @@ fn every_address_of_a_prefix_counts_and_the_first_is_the_networks() {
     };
     (0..17).for_each(|index| add(&format!("lan-{index:02}"), "firewall-lan-p28"));
     (0..2).for_each(|index| add(&format!("bgp-{index}"), "firewall-bgp"));
+    // What stands behind it makes a Service be announced.
+    services += "
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: bgp-0, namespace: firewall, labels: {kubernetes.io/service-name: bgp-0}}
+addressType: IPv4
+ports: [{port: 80}]
+endpoints: [{addresses: [172.22.0.100], conditions: {ready: true}}]
+";
     apply(&services).unwrap();
     let mut held = BTreeSet::new();
     eventually("all sixteen addresses to be given", 20, || {
@@ -348,6 +373,17 @@ fn every_address_of_a_prefix_counts_and_the_first_is_the_networks() {
     assert_eq!(held, want);
     assert_eq!(address("firewall", "bgp-0").unwrap(), IpAddr::from([10, 42, 0, 0]));
     assert_eq!(address("firewall", "bgp-1").unwrap(), IpAddr::from([10, 42, 0, 1]));
+    router
+        .0
+        .until("a route by each node", 60, |_| {
+            let paths = router.paths("10.42.0.0/32")?;
+            let hops: BTreeSet<_> =
+                paths.iter().filter_map(|path| path["nexthops"][0]["ip"].as_str()).collect();
+            ensure!(hops.len() == usize::from(cluster::nodes()?), "{hops:?}: {:?}", router.established()?);
+            ensure!(paths.iter().all(|path| path["pathFrom"] == "internal"), "{paths:?}");
+            Ok(())
+        })
+        .unwrap();
     eventually("the pools to tell their whole size", 10, || {
         for (pool, capacity) in [("firewall-lan-p28", "16"), ("firewall-bgp", "65536")] {
             let object = get(&["-n", NAMESPACE, "ipaddresspool", pool])?;
@@ -379,26 +415,49 @@ spec:
   type: LoadBalancer
 ";
 
-/// "MetalLB, load balancing for private clusters": the address range, the Service, and the speakers' log. Its ConfigMap
-/// becomes the pool that stands for it here.
-#[test]
-fn a_service_gets_the_first_address_of_a_range_and_the_speakers_logs_are_found_by_their_label() {
-    let _cleanup = Cleanup(&["delete namespace dev", "-n metallb-system delete addresspool my-ip-space"]);
-    available();
-    apply(
-        "
-apiVersion: metallb.io/v1beta1
-kind: AddressPool
+/// The configuration as it stands in the text.
+const CONFIG: &str = "
+apiVersion: v1
+kind: ConfigMap
 metadata:
-  name: my-ip-space
   namespace: metallb-system
-spec:
-  protocol: layer2
-  addresses:
-  - 192.168.100.171-192.168.100.175
-",
-    )
-    .unwrap();
+  name: config
+data:
+  config: |
+    address-pools:
+    - name: my-ip-space
+      protocol: layer2
+      addresses:
+      - 192.168.100.171-192.168.100.175
+";
+
+/// "MetalLB, load balancing for private clusters": the ConfigMap, which is imported, the Service, and the speakers' log.
+#[test]
+fn a_config_map_is_imported_and_a_service_gets_the_first_address_of_its_range() {
+    let _cleanup = Cleanup(&[
+        "delete namespace dev",
+        "-n metallb-system delete configmap config",
+        "-n metallb-system delete ipaddresspool,l2advertisement my-ip-space",
+        "-n metallb-system delete metallb metallb",
+    ]);
+    available();
+    apply(CONFIG).unwrap();
+    eventually("the ConfigMap to be seen", 20, || {
+        let metallb = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
+        let (status, reason, message) =
+            condition(&metallb, "LegacyConfigImported").context("nothing is said of it")?;
+        ensure!((status.as_str(), reason.as_str()) == ("False", "LegacyConfigFound"), "{reason}: {message}");
+        Ok(())
+    });
+    kube(&format!("-n {NAMESPACE} annotate metallb metallb metallb.io/import=true")).unwrap();
+    eventually("it to be imported", 20, || {
+        let metallb = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
+        let said = condition(&metallb, "LegacyConfigImported");
+        ensure!(said.as_ref().is_some_and(|said| said.0 == "True"), "{said:?}");
+        Ok(())
+    });
+    let pool = get(&["-n", NAMESPACE, "ipaddresspool", "my-ip-space"]).unwrap();
+    assert_eq!(pool["spec"]["addresses"], json!(["192.168.100.171-192.168.100.175"]));
     apply(MYSQL).unwrap();
     assert_eq!(address("dev", "mysql-lb").unwrap(), IpAddr::from([192, 168, 100, 171]));
     let logs = kube("logs -l component=speaker -n metallb-system").unwrap();

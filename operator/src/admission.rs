@@ -177,6 +177,17 @@ fn judge_metallb(question: &Question<'_>, object: &DynamicObject, defaults: Defa
     for problem in problems(object) {
         if before.contains(&problem) { answer.warn(problem) } else { answer.deny(problem) }
     }
+    let class = |object: &DynamicObject| object.data["spec"]["loadBalancerClass"].as_str().map(str::to_owned);
+    if let Some(old) = question.old.map(class).filter(|old| *old != class(object)) {
+        let which = match old {
+            Some(class) => format!("with class {class:?}"),
+            None => "without a class".to_owned(),
+        };
+        answer.warn(format!(
+            "spec.loadBalancerClass is changed: Services {which} are no longer served, and a Service's class cannot be \
+             changed"
+        ));
+    }
 }
 
 fn judge_address_pool(

@@ -35,7 +35,24 @@ struct Failure {
     wanted: Value,
     count: u32,
     message: String,
-    not_before: Timestamp,
+    hold: Hold,
+}
+
+/// A pause between two writes. A clock that is set back ends it: it would last too long.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    from: Timestamp,
+    until: Timestamp,
+}
+
+impl Hold {
+    fn new(from: Timestamp, pause: Duration) -> Self {
+        Self { from, until: after(from, pause) }
+    }
+
+    fn lasts(self, now: Timestamp) -> bool {
+        self.from <= now && now < self.until
+    }
 }
 
 #[derive(Debug)]
@@ -43,7 +60,7 @@ struct Repairs {
     last: Difference,
     times: Vec<Timestamp>,
     truces: u32,
-    not_before: Timestamp,
+    hold: Hold,
 }
 
 fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
@@ -58,10 +75,10 @@ impl Attempts {
     /// The time until which `wanted` is not to be written to `key`, if that is in the future.
     #[must_use]
     pub fn held_until(&self, key: &Key, wanted: &Value, now: Timestamp) -> Option<Timestamp> {
-        let failure = self.failed_before(key, wanted).map(|failure| failure.not_before);
+        let failure = self.failed_before(key, wanted).map(|failure| failure.hold);
         let truce = self.repairs.get(key).filter(|_| self.written.get(key) == Some(wanted));
-        let truce = truce.map(|repairs| repairs.not_before);
-        failure.into_iter().chain(truce).max().filter(|until| *until > now)
+        let holds = failure.into_iter().chain(truce.map(|repairs| repairs.hold));
+        holds.filter(|hold| hold.lasts(now)).map(|hold| hold.until).max()
     }
 
     /// Why writing `wanted` to `key` failed the last time.
@@ -93,9 +110,8 @@ impl Attempts {
     /// Notes that `wanted` could not be written to `key`.
     pub fn failed(&mut self, key: &Key, wanted: &Value, message: String, now: Timestamp) {
         let before = self.failed_before(key, wanted).map_or(0, |failure| failure.count);
-        let not_before = after(now, doubled(FIRST_PAUSE, before, LONGEST_PAUSE));
-        let failure =
-            Failure { wanted: wanted.clone(), count: before.saturating_add(1), message, not_before };
+        let hold = Hold::new(now, doubled(FIRST_PAUSE, before, LONGEST_PAUSE));
+        let failure = Failure { wanted: wanted.clone(), count: before.saturating_add(1), message, hold };
         self.failures.insert(key.clone(), failure);
     }
 
@@ -120,7 +136,7 @@ impl Attempts {
             last: difference.clone(),
             times: Vec::new(),
             truces: 0,
-            not_before: now,
+            hold: Hold::new(now, Duration::ZERO),
         });
         repairs.note(difference, now);
         true
@@ -137,20 +153,25 @@ impl Attempts {
 
 impl Repairs {
     fn recent(&self, now: Timestamp) -> usize {
-        self.times.iter().filter(|time| after(**time, WINDOW) > now).count()
+        self.times.iter().filter(|time| Hold::new(**time, WINDOW).lasts(now)).count()
     }
 
     fn is_quarrel(&self, now: Timestamp) -> bool {
-        self.recent(now) >= QUARREL || (self.truces > 0 && after(self.not_before, WINDOW) > now)
+        self.recent(now) >= QUARREL || (self.truces > 0 && self.last_truce().lasts(now))
+    }
+
+    /// The last truce and a while behind it, in which a repair goes on with the quarrel.
+    fn last_truce(&self) -> Hold {
+        Hold { until: after(self.hold.until, WINDOW), ..self.hold }
     }
 
     fn note(&mut self, difference: Difference, now: Timestamp) {
         let goes_on = self.is_quarrel(now);
-        self.times.retain(|time| after(*time, WINDOW) > now);
+        self.times.retain(|time| Hold::new(*time, WINDOW).lasts(now));
         self.times.push(now);
         self.last = difference;
         if goes_on || self.times.len() >= QUARREL {
-            self.not_before = after(now, doubled(Duration::from_secs(1), self.truces, LONGEST_TRUCE));
+            self.hold = Hold::new(now, doubled(Duration::from_secs(1), self.truces, LONGEST_TRUCE));
             self.truces = self.truces.saturating_add(1);
         } else {
             self.truces = 0;
@@ -226,6 +247,23 @@ mod tests {
         assert_eq!(attempts.quarrels(at(1000)).count(), 0);
         attempts.succeeded(&key(), &wanted, Some(difference()), None, at(1000));
         assert_eq!(attempts.held_until(&key(), &wanted, at(1000)), None, "one repair later is no quarrel");
+    }
+
+    #[test]
+    fn a_clock_that_jumps_ends_a_pause_and_a_quarrel_rather_than_drawing_them_out() {
+        let mut attempts = Attempts::default();
+        let wanted = Value::from("one replica");
+        attempts.succeeded(&key(), &wanted, None, None, at(10_000));
+        for _ in 0..5 {
+            attempts.succeeded(&key(), &wanted, Some(difference()), None, at(10_000));
+        }
+        attempts.failed(&key(), &wanted, "refused".to_owned(), at(10_000));
+        assert!(attempts.held_until(&key(), &wanted, at(10_000)).is_some());
+        assert_eq!(attempts.quarrels(at(10_000)).count(), 1);
+        for jumped in [0, 20_000] {
+            assert_eq!(attempts.held_until(&key(), &wanted, at(jumped)), None);
+            assert_eq!(attempts.quarrels(at(jumped)).count(), 0);
+        }
     }
 
     #[test]

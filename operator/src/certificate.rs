@@ -10,6 +10,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use yasna::{parse_der, tags::TAG_UTCTIME};
 
 /// How long an authority is good for, and how long before its end it is succeeded.
 const AUTHORITY: (SignedDuration, SignedDuration) = (days(3650), days(365));
@@ -182,6 +184,23 @@ fn sign(material: Material, names: &[String], now: Timestamp) -> Result<Material
     })
 }
 
+/// When the first certificate of a chain in PEM ends (RFC 5280 §4.1.2.5); `None` when it is none.
+#[must_use]
+pub fn ends(chain: &str) -> Option<Timestamp> {
+    let certificate = CertificateDer::from_pem_slice(chain.as_bytes()).ok()?;
+    let parts = |der: &[u8]| parse_der(der, |reader| reader.collect_sequence_of(|part| part.read_der())).ok();
+    let signed = parts(&certificate)?.into_iter().next()?;
+    // Behind the version, which only the first version of certificates leaves out: serial number, algorithm, issuer.
+    let is_version = |der: &Vec<u8>| der.first() == Some(&0xa0);
+    let validity = parts(&signed)?.into_iter().skip_while(is_version).nth(3)?;
+    let end = parts(&validity)?.into_iter().nth(1)?;
+    let seconds = parse_der(&end, |reader| match reader.lookahead_tag()? {
+        TAG_UTCTIME => Ok(reader.read_utctime()?.datetime().unix_timestamp()),
+        _ => Ok(reader.read_generalized_time()?.datetime().unix_timestamp()),
+    });
+    Timestamp::from_second(seconds.ok()?).ok()
+}
+
 /// Names under which the API server asks for Service `service`.
 #[must_use]
 pub fn names(service: &str, namespace: &str) -> Vec<String> {
@@ -229,7 +248,7 @@ mod tests {
     use rustls::{
         RootCertStore,
         client::{WebPkiServerVerifier, danger::ServerCertVerifier},
-        pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
+        pki_types::{ServerName, UnixTime},
     };
     use std::{sync::Arc, time::Duration};
 
@@ -269,6 +288,18 @@ mod tests {
         assert!(!is_trusted(&material, &material.bundle, 366));
         let other = issue_at(Need::All, None, 0);
         assert!(!is_trusted(&material, &other.bundle, 0), "another authority");
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_read_in_both_of_its_forms() {
+        let midnight = |text: &str| Some(text.parse().unwrap());
+        let material = issue_at(Need::All, None, 0);
+        assert_eq!(ends(&material.certificate), midnight("2031-06-01T00:00:00Z"));
+        // From 2050 on, the year has four digits.
+        let late = issue_at(Need::All, None, 20 * 365);
+        assert_eq!(ends(&late.certificate), midnight("2051-05-27T00:00:00Z"));
+        assert_eq!(ends("none"), None);
+        assert_eq!(ends(&material.certificate.replace("MII", "AII")), None);
     }
 
     #[test]

@@ -1,52 +1,33 @@
 //! The only place that calls the API server.
 //!
-//! Watches turn into [`world::Change`]s; planned changes turn into requests. A write is sent only while the Lease is
+//! Watches turn into [`crate::world::Change`]s; planned changes turn into requests. A write is sent only while the Lease is
 //! held and is given up before the Lease may be lost.
 
 mod existing;
 mod needs;
+mod stored;
+mod watches;
 
-use std::time::{Duration, Instant};
-
-use futures::{
-    Stream, StreamExt,
-    stream::{self, BoxStream},
-};
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::core::v1::{Node, NodeSpec, NodeStatus, Pod},
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
-    Api, Client, Resource,
+    Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     core::{ApiResource, DynamicObject, GroupVersionKind, TypeMeta},
-    runtime::{
-        WatchStreamExt,
-        events::{Event, EventType, Recorder, Reporter},
-        utils::Backoff,
-        watcher::{self, watcher},
-    },
+    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use metallb_api::conditions::{self, Report};
 use metallb_runtime::lease::Leadership;
-use rand::RngExt;
-use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::{
-    health,
-    kinds::Kind,
-    neighbours::Neighbour,
     plan::{self, FIELD_MANAGER, StatusReport},
-    pool,
-    settings::{REQUEST_TIMEOUT, Settings},
-    workload::{Marked, WorkloadKind},
-    world::{self, Source},
+    settings::REQUEST_TIMEOUT,
 };
 
 pub use existing::{Scope, existing};
 pub use needs::missing;
+pub use watches::watch;
 
 /// What became of a write.
 #[derive(Debug)]
@@ -63,189 +44,12 @@ pub enum Outcome {
     NotLeading,
 }
 
-/// Everything that the operator watches, from now on. Each stream goes on after faults.
-pub fn watch(client: &Client, settings: &Settings) -> impl Stream<Item = world::Change> + Send + use<> {
-    let mut streams: Vec<BoxStream<'static, world::Change>> = Vec::new();
-    for kind in Kind::ALL {
-        let resource = kind.api_resource();
-        let api = if kind.everywhere() {
-            Api::all_with(client.clone(), &resource)
-        } else {
-            Api::namespaced_with(client.clone(), &settings.namespace, &resource)
-        };
-        let mut config = watcher::Config::default();
-        if let Some(name) = kind.only() {
-            config = config.fields(&format!("metadata.name={name}"));
-        }
-        config.label_selector = kind.labels().map(str::to_owned);
-        let typed = move |object: &mut DynamicObject| set_type(object, &resource);
-        streams.push(source(Source::Objects(kind), api, config, typed, move |event| {
-            world::Change::Object(kind, Box::new(event))
-        }));
-    }
-    for kind in WorkloadKind::ALL {
-        let api: Api<Marked> = Api::all_with(client.clone(), &kind.api_resource());
-        // Small pages: only a few fields of each object are kept.
-        let mut config = watcher::Config::default().page_size(100);
-        config.label_selector = kind.label_selector().map(str::to_owned);
-        config.field_selector = kind.field_selector().map(str::to_owned);
-        streams.push(source(Source::Workloads(kind), api, config, drop_managed_fields, move |event| {
-            world::Change::Workload(kind, Box::new(event))
-        }));
-    }
-    for kind in Neighbour::ALL {
-        let resource = kind.api_resource();
-        let mut config = watcher::Config::default().page_size(100);
-        let mut api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        if let Some((namespace, name)) = kind.only(&settings.namespace) {
-            config = config.fields(&format!("metadata.name={name}"));
-            if let Some(namespace) = namespace {
-                api = Api::namespaced_with(client.clone(), namespace, &resource);
-            }
-        }
-        streams.push(source(Source::Neighbours(kind), api, config, drop_managed_fields, move |event| {
-            world::Change::Neighbour(kind, Box::new(event))
-        }));
-    }
-    streams.push(versions(client.clone()));
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.namespace);
-    let operands = watcher::Config::default().labels("app=metallb,component in (controller, speaker)");
-    streams.push(source(Source::Pods, pods, operands, drop_managed_fields, |event| {
-        world::Change::Pod(Box::new(event))
-    }));
-    let nodes: Api<Node> = Api::all(client.clone());
-    let config = watcher::Config::default().page_size(100);
-    let images = [settings.controller_image.clone(), settings.speaker_image.clone()];
-    let trim = move |node: &mut Node| trim_node(node, &images.each_ref().map(String::as_str));
-    streams.push(source(Source::Nodes, nodes, config, trim, |event| world::Change::Node(Box::new(event))));
-    stream::select_all(streams)
-}
-
-/// The API server's version, asked for again now and then, since it is upgraded while the operator runs.
-fn versions(client: Client) -> BoxStream<'static, world::Change> {
-    const PAUSE: Duration = Duration::from_secs(3600);
-    let asked = stream::unfold((client, false), async |(client, again)| {
-        if again {
-            tokio::time::sleep(PAUSE).await;
-        }
-        let version = client.apiserver_version().await.map(|info| world::Change::Version(info.git_version));
-        Some((version.ok(), (client, true)))
-    });
-    asked.filter_map(std::future::ready).boxed()
-}
-
-fn source<K>(
-    source: Source,
-    api: Api<K>,
-    config: watcher::Config,
-    trim: impl Fn(&mut K) + Send + Clone + 'static,
-    change: impl Fn(watcher::Event<K>) -> world::Change + Send + 'static,
-) -> BoxStream<'static, world::Change>
-where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
-{
-    let events = watcher(api, config).backoff(Pauses::of(source));
-    let changes = events.filter_map(move |event| {
-        let change = match event {
-            Ok(event) => Some(change(event.modify(trim.clone()))),
-            Err(error) => fault(source, &error),
-        };
-        std::future::ready(change)
-    });
-    changes.boxed()
-}
-
-/// What is worth knowing: that the API server refuses, or does not know the kind. That it does not answer passes,
-/// and could not be told anyway.
-fn fault(source: Source, error: &watcher::Error) -> Option<world::Change> {
-    tracing::debug!(%source, %error, "watch interrupted");
-    let status = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status))
-        | watcher::Error::WatchError(status) => status,
-        _ => return None,
-    };
-    match status.code {
-        404 if source.optional() => Some(world::Change::Absent(source)),
-        // 503 comes of an aggregated API whose own server is down, of which nothing else would tell.
-        code if matches!(code, 401 | 403 | 404) || (code == 503 && source.optional()) => {
-            tracing::warn!(%source, message = status.message, code = status.code, "watch refused");
-            Some(world::Change::Fault(source, format!("cannot watch {source}: {}", status.message)))
-        }
-        _ => None,
-    }
-}
-
 /// Items of a list do not say what they are.
 fn set_type(object: &mut DynamicObject, resource: &ApiResource) {
     object.types.get_or_insert_with(|| TypeMeta {
         api_version: resource.api_version.clone(),
         kind: resource.kind.clone(),
     });
-}
-
-fn drop_managed_fields<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
-}
-
-/// Of a node, only these are read: its conditions, what tells its subnets, whether it is cordoned, and which of images
-/// like `images` it has.
-fn trim_node(node: &mut Node, images: &[&str]) {
-    drop_managed_fields(node);
-    if let Some(annotations) = &mut node.metadata.annotations {
-        annotations.retain(|name, _| pool::ANNOTATIONS.contains(&name.as_str()));
-    }
-    let unschedulable = node.spec.take().and_then(|spec| spec.unschedulable);
-    node.spec = Some(NodeSpec { unschedulable, ..NodeSpec::default() });
-    health::trim(node, images);
-    if let Some(status) = &mut node.status {
-        let (conditions, images) = (status.conditions.take(), status.images.take());
-        *status = NodeStatus { conditions, images, ..NodeStatus::default() };
-    }
-}
-
-/// Pauses between attempts of a watch: short at first, so that a restart of the API server is hardly noticed.
-#[derive(Debug)]
-struct Pauses {
-    attempts: u32,
-    last: Option<Instant>,
-    longest: Duration,
-}
-
-impl Pauses {
-    const FIRST: Duration = Duration::from_millis(100);
-    /// A watch that has worked for this long starts afresh.
-    const CALM: Duration = Duration::from_secs(60);
-
-    /// A kind that the cluster need not know is asked for again less often.
-    fn of(source: Source) -> Self {
-        let longest = Duration::from_secs(match source {
-            Source::Neighbours(kind) if kind.optional() => 60,
-            source if source.optional() => 15,
-            _ => 5,
-        });
-        Self { attempts: 0, last: None, longest }
-    }
-}
-
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        if self.last.is_none_or(|last| last.elapsed() > Self::CALM) {
-            self.attempts = 0;
-        }
-        self.last = Some(Instant::now());
-        let pause = Self::FIRST.saturating_mul(2_u32.saturating_pow(self.attempts)).min(self.longest);
-        self.attempts = self.attempts.saturating_add(1);
-        Some(pause.mul_f64(rand::rng().random_range(0.5..1.0)))
-    }
-}
-
-impl Backoff for Pauses {
-    /// Does nothing: the start of an attempt counts as success to the watcher.
-    fn reset(&mut self) {}
 }
 
 /// Writes to the cluster for as long as it leads.

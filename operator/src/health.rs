@@ -4,6 +4,7 @@
 //! named. Nor does a rollout wait for it, or for a pod on a node that is cordoned or still pulls the image.
 
 mod images;
+mod trouble;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -11,44 +12,20 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment, DeploymentCondition},
-        core::v1::{ContainerStatus, Node, Pod, PodTemplateSpec},
+        core::v1::{Node, Pod, PodTemplateSpec},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::ResourceExt;
 
+use self::trouble::{Complaints, trouble, troubles, waiting_for};
 use crate::plan::FIELD_MANAGER;
 
 pub use images::{lacks, trim};
+pub use trouble::{Cause, Trouble};
 
 /// How long a pod on a Ready node may be not ready before an administrator is asked to look.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Why a workload needs an administrator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Cause {
-    /// An image cannot be pulled.
-    ImagePull,
-    /// A program ends again and again.
-    CrashLoop,
-    /// A container cannot be made as it is described.
-    ContainerConfig,
-    /// No node takes the pod.
-    Unschedulable,
-    /// The API server or the kubelet refused the pod.
-    PodRefused,
-    /// A pod has not been ready for [`PATIENCE`].
-    NotReady,
-}
-
-/// A pod, or a workload that gets no pods, and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Trouble {
-    /// What kind of trouble.
-    pub cause: Cause,
-    /// Names the pod, its node and what the cluster says.
-    pub message: String,
-}
 
 /// How far a rollout has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,10 +98,10 @@ pub fn of_deployment<'a>(
     let template = spec.map(|spec| &spec.template);
     let mut health = Health::of(&deployment.metadata, template);
     health.rolling_out = !observed || updated < replicas || surplus;
-    let mut standings = Vec::new();
-    for pod in pods {
-        standings.push(health.take(pod, &node, now));
-    }
+    // A pod that leaves a lost node has been replaced already.
+    let staying = pods.filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let mut complaints = Complaints::new();
+    let standings: Vec<_> = staying.map(|pod| health.take(pod, &node, now, &mut complaints)).collect();
     let waiting = standings.iter().any(|standing| matches!(standing, Standing::Waiting | Standing::Excused));
     health.progress.lags = !waiting || standings.contains(&Standing::Lagging);
     // A controller on a lost node is replaced on another one, so it is wanted all the same.
@@ -139,39 +116,70 @@ pub fn of_deployment<'a>(
     let refusal = status.conditions.iter().flatten().find(failed);
     if let Some(refusal) = refusal.filter(|_| !health.serves()) {
         let says = refusal.message.as_deref().unwrap_or_default();
-        let message = format!("Deployment {}: {says}", deployment.name_any());
-        health.troubles.push(Trouble { cause: Cause::PodRefused, message });
+        let of = format!("Deployment {}", deployment.name_any());
+        complaints.entry((Cause::PodRefused, says.to_owned())).or_default().insert(of);
     }
-    health.sorted()
+    health.troubles = troubles(complaints);
+    health
 }
 
-/// How the speakers fare.
+/// How the speakers fare. `refusal` is when a pod could not be made the last time, and why: the status does not say.
 pub fn of_daemon_set<'a>(
     daemon_set: &DaemonSet,
     pods: impl Iterator<Item = &'a Pod>,
     node: impl Fn(&str) -> Option<&'a Node>,
+    refusal: Option<(Timestamp, &str)>,
     now: Timestamp,
 ) -> Health {
     let status = daemon_set.status.clone().unwrap_or_default();
     let observed = is_observed(&daemon_set.metadata, status.observed_generation);
     let desired = count(status.desired_number_scheduled);
     let mut health = Health::of(&daemon_set.metadata, daemon_set.spec.as_ref().map(|spec| &spec.template));
-    let mut standings = Vec::new();
-    for pod in pods {
-        let generation = pod.labels().get("pod-template-generation");
-        let current = daemon_set.annotations().get("deprecated.daemonset.template.generation");
-        let outdated = generation.zip(current).is_some_and(|(pod, set)| pod != set);
-        standings.push((health.take(pod, &node, now), outdated));
-    }
+    let pods: Vec<&Pod> = pods.collect();
+    let replaced = observed && count(status.updated_number_scheduled.unwrap_or_default()) >= desired;
+    let outdated = if replaced { BTreeSet::new() } else { outdated(daemon_set, &pods) };
+    let mut complaints = Complaints::new();
+    let standings: Vec<_> = pods
+        .iter()
+        .map(|pod| {
+            let standing = health.take(pod, &node, now, &mut complaints);
+            (standing, outdated.contains(pod.name_any().as_str()))
+        })
+        .collect();
     let outdated = standings.iter().any(|&(standing, outdated)| outdated && standing != Standing::Excused);
     let waiting =
         standings.iter().any(|(standing, _)| matches!(standing, Standing::Waiting | Standing::Excused));
     let lagging = standings.iter().any(|&(standing, outdated)| !outdated && standing == Standing::Lagging);
     health.wanted = if observed { desired.saturating_sub(health.excused.len()) } else { desired.max(1) };
     health.ready = if observed { health.ready } else { 0 };
-    health.rolling_out = !observed || outdated || standings.len() < desired;
+    let lacks_pods = standings.len() < desired;
+    health.rolling_out = !observed || outdated || lacks_pods;
     health.progress.lags = lagging || !waiting;
-    health.sorted()
+    let made_later =
+        |pod: &&Pod, time: Timestamp| pod.creation_timestamp().is_some_and(|created| created.0 > time);
+    if let Some((_, says)) =
+        refusal.filter(|(time, _)| lacks_pods && !pods.iter().any(|pod| made_later(pod, *time)))
+    {
+        let of = format!("DaemonSet {}", daemon_set.name_any());
+        complaints.entry((Cause::PodRefused, says.to_owned())).or_default().insert(of);
+    }
+    health.troubles = troubles(complaints);
+    health
+}
+
+/// Names of pods that are not what `daemon_set` describes now. After a change was taken back, pods that were not
+/// replaced meanwhile keep the older number of the template and are right all the same: their revision tells.
+fn outdated<'a>(daemon_set: &DaemonSet, pods: &[&'a Pod]) -> BTreeSet<&'a str> {
+    let Some(current) = daemon_set.annotations().get("deprecated.daemonset.template.generation") else {
+        return BTreeSet::new();
+    };
+    let revision = |pod: &&'a Pod| pod.labels().get("controller-revision-hash");
+    let is_other =
+        |pod: &&'a Pod| pod.labels().get("pod-template-generation").is_some_and(|own| own != current);
+    let (others, newest): (Vec<&Pod>, Vec<&Pod>) = pods.iter().copied().partition(is_other);
+    let right: BTreeSet<_> = newest.iter().filter_map(revision).collect();
+    let wrong = others.iter().filter(|pod| revision(pod).is_none_or(|revision| !right.contains(revision)));
+    wrong.filter_map(|pod| pod.metadata.name.as_deref()).collect()
 }
 
 /// Whether the status speaks of the newest spec.
@@ -207,16 +215,13 @@ impl Health {
         }
     }
 
-    fn sorted(mut self) -> Self {
-        self.troubles.sort();
-        self.troubles.dedup();
-        self
-    }
-
-    fn take<'a>(&mut self, pod: &Pod, node: &impl Fn(&str) -> Option<&'a Node>, now: Timestamp) -> Standing {
-        if pod.metadata.deletion_timestamp.is_some() {
-            return Standing::Leaving;
-        }
+    fn take<'a>(
+        &mut self,
+        pod: &Pod,
+        node: &impl Fn(&str) -> Option<&'a Node>,
+        now: Timestamp,
+        complaints: &mut Complaints,
+    ) -> Standing {
         let node_name = node_of(pod);
         let placed = node_name.and_then(node);
         if let Some(name) = node_name
@@ -224,6 +229,9 @@ impl Health {
         {
             self.excused.insert(name.to_owned());
             return Standing::Excused;
+        }
+        if pod.metadata.deletion_timestamp.is_some() {
+            return Standing::Leaving;
         }
         let ready = condition(pod, "Ready");
         let is_ready = ready.is_some_and(|(status, _)| status == "True");
@@ -244,20 +252,20 @@ impl Health {
             _ => Standing::Lagging,
         };
         let place = node_name.map(|node| format!(" on node {node}")).unwrap_or_default();
-        let pod_name = pod.name_any();
+        let of = format!("pod {}{place}", pod.name_any());
         if let Some((cause, says)) = trouble(pod) {
-            self.troubles.push(Trouble { cause, message: format!("pod {pod_name}{place}: {says}") });
+            complaints.entry((cause, says)).or_default().insert(of);
             return standing;
         }
         let since = ready.and_then(|(_, since)| since).or(pod.metadata.creation_timestamp.as_ref());
         let Some(ends) = since.and_then(|since| since.0.checked_add(PATIENCE).ok()) else { return standing };
         if now >= ends {
-            let message = format!(
-                "pod {pod_name}{place}: not ready for more than {} s{}",
+            let says = format!(
+                "not ready for more than {} s{}",
                 PATIENCE.as_secs(),
                 waiting_for(pod).map(|reason| format!(": {reason}")).unwrap_or_default()
             );
-            self.troubles.push(Trouble { cause: Cause::NotReady, message });
+            complaints.entry((Cause::NotReady, says)).or_default().insert(of);
         } else {
             self.patience_ends = Some(self.patience_ends.map_or(ends, |before| before.min(ends)));
         }
@@ -287,70 +295,6 @@ fn node_of(pod: &Pod) -> Option<&str> {
     let mut names =
         fields.filter(|field| field.key == "metadata.name").flat_map(|field| field.values.iter().flatten());
     names.next().map(String::as_str)
-}
-
-/// What is wrong with a pod that waiting alone does not mend.
-fn trouble(pod: &Pod) -> Option<(Cause, String)> {
-    let status = pod.status.as_ref()?;
-    let said = |reason: &str, message: Option<&str>| match message.filter(|message| !message.is_empty()) {
-        Some(message) => format!("{reason}: {message}"),
-        None => reason.to_owned(),
-    };
-    if status.phase.as_deref() == Some("Failed") {
-        let reason = status.reason.as_deref().unwrap_or("Failed");
-        return Some((Cause::PodRefused, said(reason, status.message.as_deref())));
-    }
-    let unscheduled = status.conditions.iter().flatten().find(|condition| {
-        condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
-    });
-    if let Some(condition) = unscheduled {
-        return Some((Cause::Unschedulable, said("Unschedulable", condition.message.as_deref())));
-    }
-    containers(pod).find_map(|container| {
-        // Between two restarts the program runs for a moment: it is no better for that.
-        if let Some(end) = last_end(container).filter(|_| container.restart_count >= 2 && !container.ready) {
-            return Some((Cause::CrashLoop, format!("CrashLoopBackOff: {end}")));
-        }
-        let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        let reason = waiting.reason.as_deref()?;
-        let cause = match reason {
-            "ErrImagePull"
-            | "ImagePullBackOff"
-            | "InvalidImageName"
-            | "ErrImageNeverPull"
-            | "ImageInspectError"
-            | "RegistryUnavailable"
-            | "SignatureValidationFailed" => Cause::ImagePull,
-            "CrashLoopBackOff" => Cause::CrashLoop,
-            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-                Cause::ContainerConfig
-            }
-            _ => return None,
-        };
-        let mut says = said(reason, waiting.message.as_deref());
-        if let (Cause::CrashLoop, Some(end)) = (cause, last_end(container)) {
-            says = format!("{reason}: {end}");
-        }
-        Some((cause, says))
-    })
-}
-
-fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
-    let status = pod.status.as_ref();
-    let init = status.and_then(|status| status.init_container_statuses.as_ref());
-    let main = status.and_then(|status| status.container_statuses.as_ref());
-    init.into_iter().flatten().chain(main.into_iter().flatten())
-}
-
-/// How a container ended the last time.
-fn last_end(container: &ContainerStatus) -> Option<String> {
-    let end = container.last_state.as_ref()?.terminated.as_ref()?;
-    let reason = end.reason.as_deref().unwrap_or("ended");
-    Some(format!("{reason}, exit code {}, {} restarts", end.exit_code, container.restart_count))
-}
-
-fn waiting_for(pod: &Pod) -> Option<&str> {
-    containers(pod).find_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref())
 }
 
 #[cfg(test)]

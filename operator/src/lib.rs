@@ -8,7 +8,6 @@ pub mod cluster;
 pub mod drift;
 pub mod gate;
 pub mod health;
-pub mod import;
 pub mod install;
 pub mod kinds;
 pub mod last_good;

@@ -8,6 +8,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use metallb_operator::{
+    certificate,
     metrics::Metrics,
     reconcile::{self, Certificates},
     settings::Settings,
@@ -60,7 +61,8 @@ const RENEWAL: Duration = Duration::from_secs(30);
 async fn main() -> ExitCode {
     let flags = Flags::parse();
     logs::init(flags.log_level);
-    match run(flags).await {
+    // On the heap: it is large, and there is one.
+    match Box::pin(run(flags)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "operator ends");
@@ -86,6 +88,8 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     } else {
         Certificates::Own(sender)
     };
+    let metrics = Metrics::default();
+    tokio::spawn(show_end(identity.clone(), metrics.clone()));
     let webhooks = tokio::spawn(webhook::serve(
         any(flags.webhook_port),
         versions,
@@ -95,7 +99,6 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         readiness,
         cancel.clone(),
     ));
-    let metrics = Metrics::default();
     let shown = tokio::spawn(show(flags.metrics_addr, metrics.clone(), client.clone(), cancel.clone()));
     tokio::select! {
         result = reconcile::run(client, &settings, certificates, metrics, &cancel) => result,
@@ -112,6 +115,16 @@ async fn lasting(server: JoinHandle<anyhow::Result<()>>, cancel: &CancellationTo
         std::future::pending::<()>().await;
     }
     ended
+}
+
+/// Shows when the webhooks' certificate ends, whoever makes it.
+async fn show_end(mut identity: watch::Receiver<Option<Identity>>, metrics: Metrics) {
+    while identity.changed().await.is_ok() {
+        let chain = identity.borrow_and_update().as_ref().map(|identity| identity.certificate.clone());
+        if let Some(ends) = chain.as_deref().and_then(certificate::ends) {
+            metrics.certificate_ends(ends);
+        }
+    }
 }
 
 /// Serves the metrics at `address`, if anywhere.

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+use metallb_api::names;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -18,7 +20,13 @@ struct OfKind {
     kind: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfComponent {
+    component: &'static str,
+}
+
 type PerKind = Family<OfKind, Counter>;
+type PerComponent = Family<OfComponent, Gauge>;
 type Seconds = Gauge<f64, std::sync::atomic::AtomicU64>;
 
 /// All metrics of the operator. Clones count together.
@@ -35,6 +43,9 @@ pub struct Metrics {
     step: Gauge,
     stalled: Gauge,
     rollout_seconds: Seconds,
+    pods_wanted: PerComponent,
+    pods_ready: PerComponent,
+    certificate_ends: Gauge,
 }
 
 impl Default for Metrics {
@@ -51,6 +62,9 @@ impl Default for Metrics {
             step: Gauge::default(),
             stalled: Gauge::default(),
             rollout_seconds: Seconds::default(),
+            pods_wanted: PerComponent::default(),
+            pods_ready: PerComponent::default(),
+            certificate_ends: Gauge::default(),
         }
     }
 }
@@ -96,6 +110,17 @@ impl Metrics {
             "How long the last rollout took, or this one so far",
             self.rollout_seconds.clone(),
         );
+        ours.register(
+            "pods_wanted",
+            "Pods that should be ready, by component; those of nodes that are not Ready are left out",
+            self.pods_wanted.clone(),
+        );
+        ours.register("pods_ready", "Of them, those that are", self.pods_ready.clone());
+        ours.register(
+            "certificate_expiry_timestamp_seconds",
+            "When the webhooks' certificate ends, in seconds since 1970; 0 while there is none",
+            self.certificate_ends.clone(),
+        );
         Arc::new(registry)
     }
 
@@ -125,9 +150,24 @@ impl Metrics {
         self.ip_failover.set(i64::try_from(summary.ip_failover).unwrap_or(i64::MAX));
         self.step.set(summary.step.map_or(0, |step| step as i64 + 1));
         self.stalled.set(summary.is_stalled.into());
+        for (component, pods) in [(names::CONTROLLER, summary.controller), (names::SPEAKER, summary.speaker)]
+        {
+            let set = |family: &PerComponent, number: usize| {
+                family
+                    .get_or_create(&OfComponent { component })
+                    .set(i64::try_from(number).unwrap_or(i64::MAX));
+            };
+            set(&self.pods_wanted, pods.wanted);
+            set(&self.pods_ready, pods.ready);
+        }
         if let Some(since) = rolling_since {
             self.rollout_seconds.set(since.elapsed().as_secs_f64());
         }
+    }
+
+    /// Shows when the certificate ends that the webhooks have.
+    pub fn certificate_ends(&self, time: Timestamp) {
+        self.certificate_ends.set(time.as_second());
     }
 }
 
@@ -138,16 +178,22 @@ fn of(kind: Kind) -> OfKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rollout::Step;
+    use crate::{plan::Pods, rollout::Step};
 
     #[test]
     fn what_was_counted_is_shown() {
         let metrics = Metrics::default();
         metrics.wrote(Kind::DaemonSet, true);
         metrics.wrote(Kind::DaemonSet, false);
-        let summary =
-            Summary { is_managed: false, step: Some(Step::Controller), objects: 5, ..Summary::default() };
+        let summary = Summary {
+            is_managed: false,
+            step: Some(Step::Controller),
+            objects: 5,
+            speaker: Pods { wanted: 3, ready: 2 },
+            ..Summary::default()
+        };
         metrics.show(&summary, None);
+        metrics.certificate_ends("2031-06-01T00:00:00Z".parse().unwrap());
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &metrics.registry()).unwrap();
         for line in [
@@ -156,6 +202,10 @@ mod tests {
             "metallb_operator_managed 0",
             "metallb_operator_rollout_step 3",
             "metallb_operator_applied_objects 5",
+            "metallb_operator_pods_wanted{component=\"speaker\"} 3",
+            "metallb_operator_pods_ready{component=\"speaker\"} 2",
+            "metallb_operator_pods_wanted{component=\"controller\"} 0",
+            "metallb_operator_certificate_expiry_timestamp_seconds 1938038400",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

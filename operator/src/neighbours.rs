@@ -4,10 +4,12 @@
 
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use kube::{
     ResourceExt,
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
+use metallb_api::names;
 use serde_json::Value;
 
 /// Label of a namespace that says which pods it takes.
@@ -26,12 +28,20 @@ pub enum Neighbour {
     CiliumBgp,
     /// Routers to which Calico speaks.
     CalicoPeer,
+    /// What Kubernetes says of pods of the speaker that it could not make; nothing else tells.
+    Refusal,
 }
 
 impl Neighbour {
     /// All kinds.
-    pub const ALL: [Self; 5] =
-        [Self::Namespace, Self::KubeProxy, Self::CiliumPool, Self::CiliumBgp, Self::CalicoPeer];
+    pub const ALL: [Self; 6] = [
+        Self::Namespace,
+        Self::KubeProxy,
+        Self::CiliumPool,
+        Self::CiliumBgp,
+        Self::CalicoPeer,
+        Self::Refusal,
+    ];
 
     /// Group, version and plural.
     #[must_use]
@@ -42,6 +52,7 @@ impl Neighbour {
             Self::CiliumPool => ("cilium.io", "v2alpha1", "CiliumLoadBalancerIPPool"),
             Self::CiliumBgp => ("cilium.io", "v2alpha1", "CiliumBGPClusterConfig"),
             Self::CalicoPeer => ("crd.projectcalico.org", "v1", "BGPPeer"),
+            Self::Refusal => ("", "v1", "Event"),
         };
         ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
     }
@@ -49,16 +60,29 @@ impl Neighbour {
     /// Whether a cluster need not know the kind.
     #[must_use]
     pub fn optional(self) -> bool {
-        !matches!(self, Self::Namespace | Self::KubeProxy)
+        !matches!(self, Self::Namespace | Self::KubeProxy | Self::Refusal)
     }
 
-    /// Namespace, where the kind has one, and name of the one object that is read; `operator` is the operator's
-    /// namespace.
+    /// The namespace in which objects are read, if not everywhere; `operator` is the operator's.
     #[must_use]
-    pub fn only(self, operator: &str) -> Option<(Option<&'static str>, String)> {
+    pub fn namespace(self, operator: &str) -> Option<&str> {
         match self {
-            Self::Namespace => Some((None, operator.to_owned())),
-            Self::KubeProxy => Some((Some("kube-system"), "kube-proxy".to_owned())),
+            Self::KubeProxy => Some("kube-system"),
+            Self::Refusal => Some(operator),
+            Self::Namespace | Self::CiliumPool | Self::CiliumBgp | Self::CalicoPeer => None,
+        }
+    }
+
+    /// Field selector of the objects that are read, if not all are.
+    #[must_use]
+    pub fn fields(self, operator: &str) -> Option<String> {
+        match self {
+            Self::Namespace => Some(format!("metadata.name={operator}")),
+            Self::KubeProxy => Some("metadata.name=kube-proxy".to_owned()),
+            Self::Refusal => Some(format!(
+                "involvedObject.kind=DaemonSet,involvedObject.name={},reason=FailedCreate",
+                names::SPEAKER
+            )),
             Self::CiliumPool | Self::CiliumBgp | Self::CalicoPeer => None,
         }
     }
@@ -86,6 +110,12 @@ impl Neighbour {
                 let routers = address(&object.data["spec"]["peerIP"]).into_iter().collect();
                 Some(Fact::Routers(format!("BGPPeer {} of Calico", object.name_any()), routers))
             }
+            Self::Refusal => {
+                let time = object.data["lastTimestamp"].as_str()?.parse().ok()?;
+                let message = object.data["message"].as_str()?;
+                let message = message.strip_prefix("Error creating: ").unwrap_or(message).to_owned();
+                Some(Fact::Refused(time, message))
+            }
         }
     }
 }
@@ -107,6 +137,8 @@ pub enum Fact {
     Pool(String),
     /// Somebody else, named for people, speaks BGP with these routers.
     Routers(String, Vec<IpAddr>),
+    /// A pod of the speaker could not be made at this time, for this reason.
+    Refused(Timestamp, String),
 }
 
 #[cfg(test)]
@@ -160,11 +192,28 @@ mod tests {
     }
 
     #[test]
+    fn why_a_pod_was_not_made_is_read_from_the_event() {
+        let event = json!({"metadata": {"name": "e"}, "lastTimestamp": "2030-01-01T00:00:00Z",
+                           "message": "Error creating: pods \"speaker-\" is forbidden: violates PodSecurity"});
+        let told = "pods \"speaker-\" is forbidden: violates PodSecurity".to_owned();
+        let want = Fact::Refused("2030-01-01T00:00:00Z".parse().unwrap(), told);
+        assert_eq!(read(Neighbour::Refusal, event), Some(want));
+        assert_eq!(read(Neighbour::Refusal, json!({"metadata": {"name": "e"}, "lastTimestamp": null})), None);
+    }
+
+    #[test]
     fn plurals_are_those_of_the_definitions() {
         let plurals = Neighbour::ALL.map(|neighbour| neighbour.api_resource().plural);
         assert_eq!(
             plurals,
-            ["namespaces", "configmaps", "ciliumloadbalancerippools", "ciliumbgpclusterconfigs", "bgppeers"]
+            [
+                "namespaces",
+                "configmaps",
+                "ciliumloadbalancerippools",
+                "ciliumbgpclusterconfigs",
+                "bgppeers",
+                "events"
+            ]
         );
     }
 }

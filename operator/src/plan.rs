@@ -4,6 +4,7 @@
 
 mod adopt;
 mod compatibility;
+mod create;
 mod import;
 mod installation;
 mod pools;
@@ -11,7 +12,7 @@ mod report;
 mod upgrade;
 mod webhooks;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -30,6 +31,7 @@ use crate::{
     render::MANAGED_BY,
     rollout::Step,
     settings::Settings,
+    status::{self, Observation},
     world::{Source, World},
 };
 
@@ -51,8 +53,10 @@ pub struct Situation<'a> {
     pub now: Timestamp,
     /// Keys of the speakers' gossip.
     pub gossip: &'a Gossip,
-    /// What the programs need and the cluster lacks.
-    pub missing: &'a [String],
+    /// For how long a rollout has been seen to run, by a clock that never jumps.
+    pub rolling_for: Duration,
+    /// What the programs need and the cluster lacks; `None` while that is being asked.
+    pub missing: Option<&'a [String]>,
     /// A new certificate of the webhooks, when one is due.
     pub new_certificate: Option<&'a Material>,
 }
@@ -103,6 +107,15 @@ pub struct Plan {
     pub wake: Option<Timestamp>,
 }
 
+/// Pods of one program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pods {
+    /// How many should be ready.
+    pub wanted: usize,
+    /// How many of them are.
+    pub ready: usize,
+}
+
 /// What was seen of an installation, in short: for OLM and the metrics.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
@@ -118,6 +131,21 @@ pub struct Summary {
     pub is_stalled: bool,
     /// How many objects the installation has.
     pub objects: usize,
+    /// The controller's pods.
+    pub controller: Pods,
+    /// The speakers.
+    pub speaker: Pods,
+}
+
+impl Summary {
+    /// Where nothing is installed nothing is in the way of a newer operator.
+    fn of_nothing() -> Self {
+        Self {
+            upgradeable: Some(status::upgradeable(&Observation::default())),
+            is_managed: true,
+            ..Self::default()
+        }
+    }
 }
 
 /// One write.
@@ -170,14 +198,22 @@ impl Change {
 pub fn plan(situation: Situation<'_>) -> Plan {
     let mut plan = Plan::default();
     webhooks::plan(situation, &mut plan);
+    create::plan(situation, &mut plan);
     pools::plan(situation, &mut plan);
+    let is_mine = |resource: &DynamicObject| {
+        resource.name_any() == names::METALLB_NAME
+            && resource.namespace().as_deref() == Some(situation.settings.namespace.as_str())
+    };
+    if situation.world.complete(Source::Objects(Kind::MetalLb))
+        && !situation.world.objects(Kind::MetalLb).any(is_mine)
+    {
+        plan.summary = Some(Summary::of_nothing());
+    }
     for resource in situation.world.objects(Kind::MetalLb) {
-        let mine = resource.name_any() == names::METALLB_NAME
-            && resource.namespace().as_deref() == Some(situation.settings.namespace.as_str());
         if resource.metadata.deletion_timestamp.is_some() {
             continue;
         }
-        if mine {
+        if is_mine(resource) {
             installation::plan(situation, resource, &mut plan);
         } else {
             report::misplaced(situation, resource, &mut plan);
@@ -191,6 +227,19 @@ impl Plan {
     /// Plans again at `time`, or earlier.
     fn wake_at(&mut self, time: Timestamp) {
         self.wake = Some(self.wake.map_or(time, |before| before.min(time)));
+    }
+
+    /// Adds a stage of those of `changes` that need not wait.
+    fn stage(&mut self, situation: Situation<'_>, changes: impl IntoIterator<Item = Change>) {
+        let due = changes.into_iter().filter(|change| match situation.held_until(change) {
+            Some(until) => {
+                self.wake_at(until);
+                false
+            }
+            None => true,
+        });
+        let due: Vec<_> = due.collect();
+        self.stages.push(due);
     }
 }
 

@@ -5,7 +5,6 @@
 //! user as what it became, and has no effect any more.
 
 mod outcome;
-mod subnets;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +12,15 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::{Resource, ResourceExt, core::ObjectMeta};
 use metallb_api::{
-    BGPAdvertisement, BGPAdvertisementSpec, Community, IPAddressPool, IPAddressPoolSpec, L2Advertisement,
-    L2AdvertisementSpec,
-    address_pool::{LegacyBgpAdvertisement, Protocol, v1beta1::AddressPool},
+    BGPAdvertisement, Community, IPAddressPool, IPAddressPoolSpec, L2Advertisement, L2AdvertisementSpec,
+    address_pool::{Protocol, v1beta1::AddressPool},
     conditions::READY,
     names::ANNOTATION_CONVERT,
 };
-use metallb_core::config::{self, Cause};
+use metallb_core::{
+    config::{self, Cause},
+    legacy::bgp_advertisements,
+};
 
 use crate::{
     install::Problem,
@@ -27,8 +28,8 @@ use crate::{
     status::Reason,
 };
 
+pub use metallb_core::subnets::{ANNOTATIONS, outside, subnets};
 pub use outcome::{Outcome, conditions, usage};
-pub use subnets::{ANNOTATIONS, outside, subnets};
 
 /// What an AddressPool becomes.
 #[derive(Clone, Debug, PartialEq)]
@@ -227,31 +228,6 @@ fn derive(address_pool: &AddressPool, pools: &[IPAddressPool]) -> Derived {
 fn after_all_that_exist(asked_for: &Time) -> Time {
     let millennium = SignedDuration::from_hours(24 * 365 * 1000);
     Time(asked_for.0.checked_add(millennium).unwrap_or(Timestamp::MAX))
-}
-
-/// What the entries of a pool's `bgpAdvertisements` become, by name: that of the pool, and from the second on with a
-/// number. Without an entry, every address is a route of its own, without attributes.
-#[must_use]
-pub fn bgp_advertisements(
-    pool: &str,
-    entries: &[LegacyBgpAdvertisement],
-) -> Vec<(String, BGPAdvertisementSpec)> {
-    let of_pool = || BGPAdvertisementSpec { ip_address_pools: vec![pool.to_owned()], ..Default::default() };
-    if entries.is_empty() {
-        return vec![(pool.to_owned(), of_pool())];
-    }
-    let named = entries.iter().enumerate().map(|(at, entry)| {
-        let name = if at == 0 { pool.to_owned() } else { format!("{pool}-{}", at + 1) };
-        let spec = BGPAdvertisementSpec {
-            aggregation_length: entry.aggregation_length,
-            aggregation_length_v6: entry.aggregation_length_v6,
-            local_pref: entry.local_pref,
-            communities: entry.communities.clone(),
-            ..of_pool()
-        };
-        (name, spec)
-    });
-    named.collect()
 }
 
 fn metadata(name: &str, address_pool: &AddressPool, owner: &OwnerReference) -> ObjectMeta {

@@ -1,5 +1,7 @@
 //! The operator's one loop: see, plan, change, see what became of it, report.
 
+mod certificates;
+
 use std::{
     pin::pin,
     time::{Duration, Instant},
@@ -14,29 +16,31 @@ use metallb_api::{conditions::Report, names};
 use metallb_runtime::lease::Lease;
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     attempts::Attempts,
-    certificate::{self, Material, Need},
     cluster::{self, Cluster, Outcome},
     drift::Difference,
-    kinds::{Kind, WEBHOOK_SERVICE},
+    kinds::Kind,
     metrics::Metrics,
     needs,
     plan::{self, Change, Gossip, Plan, Situation, Summary},
     settings::{REQUEST_TIMEOUT, Settings},
-    webhook::Identity,
-    world::{self, Source, World},
+    world::{self, World},
 };
+
+pub use certificates::Certificates;
 
 /// Name of the Lease that one operator holds.
 pub const LEASE: &str = "metallb.io.metallboperator";
 /// How often it is asked whether the cluster has what the programs need, while it has and while it has not.
 const NEEDS_MET: Duration = Duration::from_secs(600);
 const NEEDS_OPEN: Duration = Duration::from_secs(10);
+/// When OLM is told again what could not be written.
+const RETELL: Duration = Duration::from_secs(10);
 /// Plans carried out in a row before what the watches saw meanwhile is looked at.
 const ROUNDS: usize = 8;
 
@@ -70,10 +74,17 @@ pub async fn run(
     let cluster = Cluster::new(client.clone(), leadership.clone(), &settings.pod_name);
     let (sender, missing) = watch::channel(None);
     let asking = tokio::spawn(ask(client, settings.namespace.clone(), sender));
-    let result = tokio::select! {
-        () = leadership.lost() => Err(anyhow::anyhow!("the Lease {LEASE} went to another operator")),
-        result = operator.lead(watches, missing, &cluster, cancel) => result,
+    let ended = CancellationToken::new();
+    let leading = async {
+        let result = tokio::select! {
+            () = leadership.lost() => Err(anyhow::anyhow!("the Lease {LEASE} went to another operator")),
+            result = operator.lead(watches, missing, &cluster, cancel) => result,
+        };
+        ended.cancel();
+        result
     };
+    // A write that is under way is waited for, so that the Lease can be given up at once.
+    let (result, ()) = tokio::join!(leading, cluster.store_anew(&ended));
     asking.abort();
     leadership.release().await;
     result
@@ -102,14 +113,6 @@ async fn ask(client: Client, namespace: String, missing: watch::Sender<Option<Ve
     }
 }
 
-/// Where the webhooks' certificate comes from.
-pub enum Certificates {
-    /// The operator makes it; what is in the Secret goes here.
-    Own(watch::Sender<Option<Identity>>),
-    /// Somebody else mounts it into the pod.
-    Given,
-}
-
 struct Operator<'a> {
     settings: &'a Settings,
     certificates: Certificates,
@@ -117,8 +120,8 @@ struct Operator<'a> {
     attempts: Attempts,
     /// The key that was seen last, so that a Secret that somebody deletes comes back as it was.
     gossip: Gossip,
-    /// What the programs need and the cluster lacks.
-    missing: Vec<String>,
+    /// What the programs need and the cluster lacks; `None` while that is being asked.
+    missing: Option<Vec<String>>,
     /// What OLM was told last.
     upgradeable: Option<Report>,
     metrics: Metrics,
@@ -134,7 +137,7 @@ impl<'a> Operator<'a> {
             world: World::default(),
             attempts: Attempts::default(),
             gossip: Gossip::new(BASE64_STANDARD.encode(rand::random::<[u8; 32]>())),
-            missing: Vec::new(),
+            missing: None,
             upgradeable: None,
             metrics,
             rolling_since: None,
@@ -146,53 +149,12 @@ impl<'a> Operator<'a> {
             matches!(change, world::Change::Object(Kind::Certificate | Kind::WebhookConfiguration, _));
         let changed = self.world.take(change);
         if identifies && changed {
-            self.identify();
+            self.certificates.identify(&self.world, self.settings);
         }
         if let Some(key) = self.world.objects(Kind::Secret).find_map(gossip_key) {
             self.gossip.see(key);
         }
         changed
-    }
-
-    /// Hands the certificate to the webhooks.
-    fn identify(&self) {
-        let Certificates::Own(sender) = &self.certificates else { return };
-        let Some(material) = plan::material(&self.world, self.settings) else { return };
-        let seen = self.world.complete(Source::Objects(Kind::WebhookConfiguration));
-        let identity = Identity {
-            is_published: seen && plan::is_published(&self.world, self.settings, &material.bundle),
-            certificate: material.certificate,
-            key: material.key,
-        };
-        sender.send_if_modified(|before| {
-            let differs = before.as_ref() != Some(&identity);
-            *before = Some(identity);
-            differs
-        });
-    }
-
-    /// A certificate to be written, if one is due, and when to look again.
-    fn certify(&self, now: Timestamp) -> (Option<Material>, Option<Timestamp>) {
-        let seen = [Kind::Certificate, Kind::WebhookConfiguration]
-            .iter()
-            .all(|kind| self.world.complete(Source::Objects(*kind)));
-        if !seen || matches!(self.certificates, Certificates::Given) {
-            return (None, None);
-        }
-        let material = plan::material(&self.world, self.settings);
-        let bundle = material.as_ref().map(|material| material.bundle.as_str()).unwrap_or_default();
-        let is_published = plan::is_published(&self.world, self.settings, bundle);
-        let Some(need) = certificate::need(material.as_ref(), is_published, now) else {
-            return (None, material.as_ref().map(certificate::next_need).filter(|time| *time > now));
-        };
-        let names = certificate::names(WEBHOOK_SERVICE, &self.settings.namespace);
-        let issued = certificate::issue(need, material.as_ref(), &names, now)
-            .or_else(|error| {
-                tracing::warn!(%error, "the authority's key cannot be used: another authority is made");
-                certificate::issue(Need::All, None, &names, now)
-            })
-            .inspect_err(|error| tracing::error!(%error, "no certificate can be made"));
-        (issued.ok(), None)
     }
 
     async fn lead(
@@ -202,10 +164,8 @@ impl<'a> Operator<'a> {
         cluster: &Cluster,
         cancel: &CancellationToken,
     ) -> anyhow::Result<()> {
-        // A rollout must not begin before this is known; nothing else waits for an answer that does not come.
-        if let Ok(Ok(found)) = timeout(REQUEST_TIMEOUT, missing.wait_for(Option::is_some)).await {
-            self.missing = found.clone().unwrap_or_default();
-        }
+        // An answer that does not come is not waited for longer.
+        let patience = Instant::now() + REQUEST_TIMEOUT;
         let mut due = true;
         let mut wake = None;
         loop {
@@ -225,7 +185,11 @@ impl<'a> Operator<'a> {
                 },
                 () = sleep(pause.unwrap_or_default()), if pause.is_some() => due = true,
                 Ok(()) = missing.changed() => {
-                    self.missing = missing.borrow_and_update().clone().unwrap_or_default();
+                    self.missing.clone_from(&missing.borrow_and_update());
+                    due = true;
+                }
+                () = sleep_until(patience.into()), if self.missing.is_none() => {
+                    self.missing = Some(Vec::new());
                     due = true;
                 }
             }
@@ -249,14 +213,15 @@ impl<'a> Operator<'a> {
     async fn converge(&mut self, cluster: &Cluster) -> anyhow::Result<Option<Timestamp>> {
         for _ in 0..ROUNDS {
             let now = Timestamp::now();
-            let (new_certificate, due) = self.certify(now);
+            let (new_certificate, due) = self.certificates.certify(&self.world, self.settings, now);
             let Plan { stages, reports, wake, summary } = plan::plan(Situation {
                 settings: self.settings,
                 world: &self.world,
                 attempts: &self.attempts,
                 now,
+                rolling_for: self.rolling_since.map(|since| since.elapsed()).unwrap_or_default(),
                 gossip: &self.gossip,
-                missing: &self.missing,
+                missing: self.missing.as_deref(),
                 new_certificate: new_certificate.as_ref(),
             });
             let wake = wake.into_iter().chain(due).min();
@@ -264,11 +229,11 @@ impl<'a> Operator<'a> {
                 self.show(summary);
             }
             if stages.is_empty() {
-                self.tell_olm(cluster, summary.and_then(|summary| summary.upgradeable)).await?;
-                return self.report(cluster, reports, wake).await;
+                let told = self.tell_olm(cluster, summary.and_then(|summary| summary.upgradeable)).await?;
+                return self.report(cluster, reports, wake.into_iter().chain(told).min()).await;
             }
             if !self.change(cluster, &stages).await? {
-                return Ok(wake);
+                return Ok(wake.into_iter().chain(again(now)).min());
             }
         }
         tracing::warn!(rounds = ROUNDS, "there is still something to change");
@@ -317,7 +282,7 @@ impl<'a> Operator<'a> {
                 tracing::info!(object = %key, difference, repaired, "applied");
                 self.metrics.wrote(key.kind, repaired);
                 self.world.wrote(key.kind, *object);
-                self.identify();
+                self.certificates.identify(&self.world, self.settings);
                 Ok(Learnt::Done)
             }
             Outcome::Removed => {
@@ -338,22 +303,30 @@ impl<'a> Operator<'a> {
         }
     }
 
-    /// Tells OLM whether the operator may be upgraded, if OLM asks and has not been told the same.
-    async fn tell_olm(&mut self, cluster: &Cluster, upgradeable: Option<Report>) -> anyhow::Result<()> {
+    /// Tells OLM whether the operator may be upgraded, if OLM asks and has not been told the same. When to try again.
+    async fn tell_olm(
+        &mut self,
+        cluster: &Cluster,
+        upgradeable: Option<Report>,
+    ) -> anyhow::Result<Option<Timestamp>> {
         let (Some(name), Some(report)) = (&self.settings.operator_condition, upgradeable) else {
-            return Ok(());
+            return Ok(None);
         };
         if self.upgradeable.as_ref() == Some(&report) {
-            return Ok(());
+            return Ok(None);
         }
         match cluster.tell_olm(&self.settings.namespace, name, &report).await {
-            Outcome::Failed(message) => tracing::warn!(name, message, "OperatorCondition not written"),
+            Outcome::Failed(message) => {
+                tracing::warn!(name, message, "OperatorCondition not written");
+                Ok(Timestamp::now().checked_add(RETELL).ok())
+            }
             Outcome::NotLeading => bail!("the Lease {LEASE} was lost"),
-            Outcome::Written(_) | Outcome::Removed => self.upgradeable = Some(report),
-            // Somebody else wrote it meanwhile: it is read and written again with the next report.
-            Outcome::Outdated => {}
+            Outcome::Written(_) | Outcome::Removed => {
+                self.upgradeable = Some(report);
+                Ok(None)
+            }
+            Outcome::Outdated => Ok(again(Timestamp::now())),
         }
-        Ok(())
     }
 
     async fn report(
@@ -369,7 +342,8 @@ impl<'a> Operator<'a> {
                     self.attempts.succeeded(&report.key, &report.status, None, None, now);
                     self.world.wrote(report.key.kind, *object);
                 }
-                Outcome::Removed | Outcome::Outdated => {}
+                Outcome::Removed => {}
+                Outcome::Outdated => wake = wake.into_iter().chain(again(now)).min(),
                 Outcome::Failed(message) => {
                     tracing::warn!(object = %report.key, message, "status not written");
                     self.metrics.failed(report.key.kind);
@@ -382,6 +356,11 @@ impl<'a> Operator<'a> {
         }
         Ok(wake)
     }
+}
+
+/// When to look again at what turned out to be outdated, should no watch tell of it: of what it leaves out it cannot.
+fn again(now: Timestamp) -> Option<Timestamp> {
+    now.checked_add(Duration::from_secs(1)).ok()
 }
 
 /// The key within the memberlist Secret.

@@ -84,14 +84,24 @@ impl Rollout {
     }
 }
 
+/// Which time it is for a rollout.
+#[derive(Clone, Copy, Debug)]
+pub struct Time {
+    /// The time, by a clock that may jump, and that may not be the cluster's.
+    pub now: Timestamp,
+    /// How long it may make no progress.
+    pub patience: Duration,
+    /// For how much longer it may, whatever the clocks say, because it was not seen to run for all that time.
+    pub left: Duration,
+}
+
 /// Judges a rollout from what is there. A workload that is missing holds nothing up: it is made at once.
 #[must_use]
 pub fn judge(
     controller: Option<&Workload>,
     speaker: Option<&Workload>,
     target: &Target,
-    patience: Duration,
-    now: Timestamp,
+    time: Time,
 ) -> Rollout {
     let controller_is_done = controller.is_none_or(|workload| workload.is_done(&target.controller));
     let speakers_are_done = speaker.is_none_or(|workload| workload.is_done(&target.speaker));
@@ -109,8 +119,10 @@ pub fn judge(
         return rollout;
     };
     let Some(last) = health.progress.last.filter(|_| health.progress.lags) else { return rollout };
-    let deadline = last.checked_add(patience).unwrap_or(Timestamp::MAX);
-    if now < deadline {
+    let after = |from: Timestamp, pause| from.checked_add(pause).unwrap_or(Timestamp::MAX);
+    // What is said to have happened later than now happened now.
+    let deadline = after(last.min(time.now), time.patience).max(after(time.now, time.left));
+    if time.now < deadline {
         rollout.deadline = Some(deadline);
         return rollout;
     }

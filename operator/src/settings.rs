@@ -21,6 +21,8 @@ pub struct Settings {
     pub ports: Ports,
     /// What a MetalLB resource leaves open.
     pub defaults: Defaults,
+    /// Whether a MetalLB resource is made, once, when there is none.
+    pub create_metallb: bool,
     /// The OperatorCondition by which OLM asks whether the operator may be upgraded, if OLM installed it.
     pub operator_condition: Option<String>,
 }
@@ -109,6 +111,7 @@ impl Settings {
             version: environment.text("OPERAND_VERSION", env!("CARGO_PKG_VERSION")),
             ports,
             defaults,
+            create_metallb: environment.flag("CREATE_METALLB"),
             operator_condition: (environment.lookup)("OPERATOR_CONDITION_NAME")
                 .filter(|name| !name.is_empty()),
         };
@@ -226,6 +229,7 @@ mod tests {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 ports: Ports { metrics: 9120, probes: 17472, memberlist: 7946 },
                 defaults: Defaults { network_policies: true, monitors: Monitors::None },
+                create_metallb: false,
                 operator_condition: None,
             })
         );
@@ -240,6 +244,7 @@ mod tests {
             ("OPERAND_LIVENESS_PORT", "7946"),
             ("MEMBER_LIST_BIND_PORT", ""),
             ("DISABLE_NETWORK_POLICIES", "yes please"),
+            ("CREATE_METALLB", "maybe"),
             ("DEPLOY_SERVICEMONITORS", "true"),
             ("DEPLOY_PODMONITORS", "True"),
         ];
@@ -252,7 +257,8 @@ mod tests {
                  DEPLOY_PODMONITORS: excludes DEPLOY_SERVICEMONITORS: metrics would be read twice; \
                  POD_NAME: is not set; \
                  CONTROLLER_IMAGE: \"two words\" is not an image: it holds white space; \
-                 SPEAKER_IMAGE: is not set"
+                 SPEAKER_IMAGE: is not set; \
+                 CREATE_METALLB: \"maybe\" is neither true nor false"
                 .to_owned())
         );
     }

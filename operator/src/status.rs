@@ -3,6 +3,8 @@
 //! Pure. Reasons come from a closed list of identifiers that the schema of a condition accepts; messages are for
 //! people and name what to do.
 
+mod reason;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use metallb_api::{
     Component,
@@ -12,179 +14,14 @@ use metallb_api::{
     names,
 };
 
+pub use reason::Reason;
+
 use crate::{
     gate::{Finding, Severity},
-    health::{Cause, Health},
+    health::Health,
     install::{BgpBackend, Problem},
     rollout::{Kept, Rollout, Step},
 };
-
-/// Why a condition says what it says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the identifier is what users see")]
-pub enum Reason {
-    Available,
-    Upgradeable,
-    Progressing,
-    Degraded,
-    Ready,
-    NotInstalled,
-    ControllerNotReady,
-    NoSpeakerWanted,
-    SpeakersNotReady,
-    Applying,
-    RollingOut,
-    Starting,
-    IncorrectMetalLbResourceName,
-    InvalidSpec,
-    IpFailoverPresent,
-    ForeignLoadBalancer,
-    ApplyFailed,
-    Contested,
-    WatchFailed,
-    ImagePullFailed,
-    CrashLooping,
-    ContainerConfigInvalid,
-    PodUnschedulable,
-    PodRefused,
-    PodNotReady,
-    Invalid,
-    Conflict,
-    IpFailoverAbsent,
-    NotLookedFor,
-    NoConflict,
-    Converted,
-    InNodeSubnet,
-    OutsideNodeSubnets,
-    Compatible,
-    Incompatible,
-    LegacyConfigFound,
-    LegacyConfigInvalid,
-    LegacyConfigImported,
-    Managed,
-    Unmanaged,
-    WaitingForApproval,
-    UpgradeStalled,
-    UpgradeFailed,
-    RequirementsMissing,
-    BgpInUse,
-}
-
-impl Reason {
-    /// All reasons.
-    pub const ALL: [Self; 45] = [
-        Self::Available,
-        Self::Upgradeable,
-        Self::Progressing,
-        Self::Degraded,
-        Self::Ready,
-        Self::NotInstalled,
-        Self::ControllerNotReady,
-        Self::NoSpeakerWanted,
-        Self::SpeakersNotReady,
-        Self::Applying,
-        Self::RollingOut,
-        Self::Starting,
-        Self::IncorrectMetalLbResourceName,
-        Self::InvalidSpec,
-        Self::IpFailoverPresent,
-        Self::ForeignLoadBalancer,
-        Self::ApplyFailed,
-        Self::Contested,
-        Self::WatchFailed,
-        Self::ImagePullFailed,
-        Self::CrashLooping,
-        Self::ContainerConfigInvalid,
-        Self::PodUnschedulable,
-        Self::PodRefused,
-        Self::PodNotReady,
-        Self::Invalid,
-        Self::Conflict,
-        Self::IpFailoverAbsent,
-        Self::NotLookedFor,
-        Self::NoConflict,
-        Self::Converted,
-        Self::InNodeSubnet,
-        Self::OutsideNodeSubnets,
-        Self::Compatible,
-        Self::Incompatible,
-        Self::LegacyConfigFound,
-        Self::LegacyConfigInvalid,
-        Self::LegacyConfigImported,
-        Self::Managed,
-        Self::Unmanaged,
-        Self::WaitingForApproval,
-        Self::UpgradeStalled,
-        Self::UpgradeFailed,
-        Self::RequirementsMissing,
-        Self::BgpInUse,
-    ];
-
-    /// As it stands in a condition.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Available => "Available",
-            Self::Upgradeable => "Upgradeable",
-            Self::Progressing => "Progressing",
-            Self::Degraded => "Degraded",
-            Self::Ready => "Ready",
-            Self::NotInstalled => "NotInstalled",
-            Self::ControllerNotReady => "ControllerNotReady",
-            Self::NoSpeakerWanted => "NoSpeakerWanted",
-            Self::SpeakersNotReady => "SpeakersNotReady",
-            Self::Applying => "Applying",
-            Self::RollingOut => "RollingOut",
-            Self::Starting => "Starting",
-            Self::IncorrectMetalLbResourceName => "IncorrectMetalLBResourceName",
-            Self::InvalidSpec => "InvalidSpec",
-            Self::IpFailoverPresent => "IPFailoverPresent",
-            Self::ForeignLoadBalancer => "ForeignLoadBalancer",
-            Self::ApplyFailed => "ApplyFailed",
-            Self::Contested => "Contested",
-            Self::WatchFailed => "WatchFailed",
-            Self::ImagePullFailed => "ImagePullFailed",
-            Self::CrashLooping => "CrashLooping",
-            Self::ContainerConfigInvalid => "ContainerConfigInvalid",
-            Self::PodUnschedulable => "PodUnschedulable",
-            Self::PodRefused => "PodRefused",
-            Self::PodNotReady => "PodNotReady",
-            Self::Invalid => "Invalid",
-            Self::Conflict => "Conflict",
-            Self::IpFailoverAbsent => "IPFailoverAbsent",
-            Self::NotLookedFor => "NotLookedFor",
-            Self::NoConflict => "NoConflict",
-            Self::Converted => "Converted",
-            Self::InNodeSubnet => "InNodeSubnet",
-            Self::OutsideNodeSubnets => "OutsideNodeSubnets",
-            Self::Compatible => "Compatible",
-            Self::Incompatible => "Incompatible",
-            Self::LegacyConfigFound => "LegacyConfigFound",
-            Self::LegacyConfigInvalid => "LegacyConfigInvalid",
-            Self::LegacyConfigImported => "LegacyConfigImported",
-            Self::Managed => "Managed",
-            Self::Unmanaged => "Unmanaged",
-            Self::WaitingForApproval => "WaitingForApproval",
-            Self::UpgradeStalled => "UpgradeStalled",
-            Self::UpgradeFailed => "UpgradeFailed",
-            Self::RequirementsMissing => "RequirementsMissing",
-            Self::BgpInUse => "BGPInUse",
-        }
-    }
-}
-
-impl From<Cause> for Reason {
-    fn from(cause: Cause) -> Self {
-        match cause {
-            Cause::ImagePull => Self::ImagePullFailed,
-            Cause::CrashLoop => Self::CrashLooping,
-            Cause::ContainerConfig => Self::ContainerConfigInvalid,
-            Cause::Unschedulable => Self::PodUnschedulable,
-            Cause::PodRefused => Self::PodRefused,
-            Cause::NotReady => Self::PodNotReady,
-        }
-    }
-}
 
 /// Why nothing is installed or changed.
 #[derive(Clone, Debug, PartialEq)]
@@ -292,7 +129,7 @@ pub fn conditions(seen: &Observation, before: &[Condition], generation: Option<i
 }
 
 /// Whether the operator may be replaced: not while a rollout runs, and not after one that failed.
-fn upgradeable(seen: &Observation) -> Report {
+pub(crate) fn upgradeable(seen: &Observation) -> Report {
     if let Some(Kept::Failed(failed)) = &seen.kept {
         let message = format!("version {} failed", failed.version);
         return report(UPGRADEABLE, false, Reason::UpgradeFailed, message);

@@ -142,3 +142,29 @@ impl ServerCertVerifier for Exactly {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_spoken_follows_the_flags_and_what_is_not_known_is_named() {
+        let read = |minimum: &str, suites: &str| {
+            let versions = Versions::read(minimum, suites).map_err(|error| error.to_string())?;
+            let suites = versions.provider().cipher_suites.iter().map(|suite| iana(suite.suite())).collect();
+            Ok::<(usize, Vec<String>), String>((versions.versions().len(), suites))
+        };
+        let one = "TLS_AES_128_GCM_SHA256";
+        assert_eq!(read("VersionTLS12", &format!(" {one} ,")), Ok((2, vec![one.to_owned()])));
+        assert_eq!(read("", one).map(|(versions, _)| versions), Ok(1));
+        let (_, all) = read("VersionTLS13", "").unwrap();
+        assert!(all.len() > 1 && all.iter().all(|suite| suite.starts_with("TLS_")), "{all:?}");
+        let unknown = "--tls-min-version: \"VersionTLS11\" is not one of VersionTLS12, VersionTLS13";
+        assert_eq!(read("VersionTLS11", ""), Err(unknown.to_owned()));
+        let refused = read("", "TLS_RSA_WITH_RC4_128_SHA").unwrap_err();
+        assert!(
+            refused.starts_with("--tls-cipher-suites: \"TLS_RSA_WITH_RC4_128_SHA\" is not one of"),
+            "{refused}"
+        );
+    }
+}

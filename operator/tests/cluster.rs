@@ -7,6 +7,7 @@ use kube::{
     client::Body,
     core::{DynamicObject, Status},
 };
+use metallb_api::conditions::Report;
 use metallb_operator::{
     cluster::{Cluster, Outcome},
     kinds::{Key, Kind},
@@ -199,6 +200,137 @@ async fn a_status_of_another_version_tells_no_event() {
     let cluster = Cluster::new(client.clone(), leading(&client).await, "me");
     assert!(matches!(cluster.report(&report()).await, Outcome::Outdated));
     assert_eq!(log.lock().unwrap().len(), 1);
+}
+
+fn report_of(status: bool) -> Report {
+    let message = if status { "" } else { "a change is being carried out" };
+    Report { kind: "Upgradeable", status, reason: "Upgradeable", message: message.to_owned() }
+}
+
+#[tokio::test]
+async fn olm_is_told_what_it_has_not_been_told_yet() {
+    let condition = |status: &str, message: &str| {
+        json!({"type": "Upgradeable", "status": status, "reason": "Upgradeable", "message": message,
+               "lastTransitionTime": "2030-01-01T00:00:00Z"})
+    };
+    let object = |conditions: Value| {
+        json!({"apiVersion": "operators.coreos.com/v2", "kind": "OperatorCondition", "spec": {"conditions": conditions},
+               "metadata": {"name": "metallb.v1", "namespace": "ns", "resourceVersion": "9", "generation": 4}})
+    };
+    let others = json!({"type": "Other", "status": "True", "reason": "R", "message": "",
+                        "lastTransitionTime": "2030-01-01T00:00:00Z"});
+    let busy = "a change is being carried out";
+    let table = [
+        ("nothing was told", json!([others]), false, Some(2)),
+        ("the same was told", json!([condition("False", busy)]), false, None),
+        ("the opposite was told", json!([condition("False", busy), others]), true, Some(2)),
+    ];
+    for (name, before, status, want) in table {
+        let mut script = vec![Some((200, object(before)))];
+        script.extend(want.map(|_| Some((200, object(json!([]))))));
+        let (client, log) = api_server(script, &CancellationToken::new());
+        let cluster = Cluster::new(client.clone(), leading(&client).await, "me");
+        cluster.tell_olm("ns", "metallb.v1", &report_of(status)).await;
+        let log = log.lock().unwrap();
+        let path = "/apis/operators.coreos.com/v2/namespaces/ns/operatorconditions/metallb.v1";
+        assert!(log.iter().all(|(_, asked, _)| asked.starts_with(path)), "{name}: {log:?}");
+        let written = log.get(1).map(|(method, _, body)| {
+            assert_eq!(
+                (method.as_str(), &body["metadata"]["resourceVersion"]),
+                ("PATCH", &json!("9")),
+                "{name}"
+            );
+            let conditions = body["spec"]["conditions"].as_array().unwrap();
+            let told = conditions.iter().find(|told| told["type"] == "Upgradeable").unwrap();
+            assert_eq!(told["status"], if status { "True" } else { "False" }, "{name}");
+            conditions.len()
+        });
+        assert_eq!(written, want, "{name}");
+    }
+    let missing = refusal(404, "NotFound", "no such OperatorCondition");
+    let (client, _) = api_server(vec![Some((404, missing))], &CancellationToken::new());
+    let cluster = Cluster::new(client.clone(), leading(&client).await, "me");
+    let outcome = cluster.tell_olm("ns", "metallb.v1", &report_of(true)).await;
+    assert!(matches!(outcome, Outcome::Removed), "{outcome:?}");
+}
+
+/// A definition whose objects are stored as v1beta2, and were stored as `stored`.
+fn definition(name: &str, stored: &[&str]) -> Value {
+    let schema = json!({"openAPIV3Schema": {"type": "object"}});
+    let version =
+        |name: &str| json!({"name": name, "served": true, "storage": name == "v1beta2", "schema": schema});
+    let (plural, group) = name.split_once('.').unwrap();
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+           "metadata": {"name": name, "resourceVersion": "3"},
+           "spec": {"group": group, "scope": "Namespaced", "names": {"kind": "BGPPeer", "plural": plural},
+                    "versions": [version("v1beta1"), version("v1beta2")]},
+           "status": {"storedVersions": stored}})
+}
+
+#[tokio::test]
+async fn what_is_stored_in_an_older_version_is_stored_anew_and_then_that_is_noted() {
+    let peer = |name: &str| {
+        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+               "metadata": {"name": name, "namespace": "elsewhere", "resourceVersion": "5"}})
+    };
+    let list = |items: Value, token: &str| {
+        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "items": items,
+               "metadata": {"continue": token}})
+    };
+    let script = vec![
+        Some((200, definition("addresspools.metallb.io", &["v1beta2"]))),
+        Some((200, definition("bgppeers.metallb.io", &["v1beta1", "v1beta2"]))),
+        Some((200, list(json!([peer("a")]), "more"))),
+        Some((200, peer("a"))),
+        Some((200, list(json!([peer("b")]), ""))),
+        Some((409, refusal(409, "Conflict", "somebody wrote it"))),
+        Some((200, definition("bgppeers.metallb.io", &["v1beta2"]))),
+    ];
+    let (client, log) = api_server(script, &CancellationToken::new());
+    let cluster = Cluster::new(client.clone(), leading(&client).await, "me");
+    cluster.store_anew(&CancellationToken::new()).await;
+    let log = log.lock().unwrap();
+    let asked: Vec<_> =
+        log.iter().map(|(method, path, _)| format!("{method} {}", path.split('?').next().unwrap())).collect();
+    let peers = "/apis/metallb.io/v1beta2";
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(
+        asked,
+        [
+            format!("GET {definitions}/addresspools.metallb.io"),
+            format!("GET {definitions}/bgppeers.metallb.io"),
+            format!("GET {peers}/bgppeers"),
+            format!("PATCH {peers}/namespaces/elsewhere/bgppeers/a"),
+            format!("GET {peers}/bgppeers"),
+            format!("PATCH {peers}/namespaces/elsewhere/bgppeers/b"),
+            format!("PATCH {definitions}/bgppeers.metallb.io/status"),
+        ]
+    );
+    assert_eq!(log[3].2, json!({"metadata": {"resourceVersion": "5"}}), "nothing is changed");
+    assert!(log[4].1.contains("continue=more"), "{}", log[4].1);
+    assert_eq!(
+        log[6].2,
+        json!({"metadata": {"resourceVersion": "3"}, "status": {"storedVersions": ["v1beta2"]}})
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_stored_anew_is_tried_again_and_noted_only_then() {
+    let nothing = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "items": [], "metadata": {}});
+    let outdated = definition("addresspools.metallb.io", &["v1beta1", "v1beta2"]);
+    let script = vec![
+        Some((200, outdated.clone())),
+        Some((403, refusal(403, "Forbidden", "may not list"))),
+        Some((200, outdated)),
+        Some((200, nothing)),
+        Some((200, definition("addresspools.metallb.io", &["v1beta2"]))),
+        Some((200, definition("bgppeers.metallb.io", &["v1beta2"]))),
+    ];
+    let (client, log) = api_server(script, &CancellationToken::new());
+    let cluster = Cluster::new(client.clone(), leading(&client).await, "me");
+    cluster.store_anew(&CancellationToken::new()).await;
+    let methods: Vec<_> = log.lock().unwrap().iter().map(|(method, ..)| method.clone()).collect();
+    assert_eq!(methods, ["GET", "GET", "GET", "GET", "PATCH", "GET"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use metallb_operator::{
     settings::Settings,
 };
 use serde::Serialize;
+use serde_json::Value;
 
 fn settings() -> Settings {
     Settings::read(|variable| {
@@ -26,7 +27,8 @@ fn settings() -> Settings {
     .unwrap()
 }
 
-fn check(variant: &str, spec: &str) {
+/// What is rendered of `spec`, as JSON, whose maps are sorted.
+fn rendered(spec: &str) -> Vec<Value> {
     let head = "apiVersion: metallb.io/v1beta1\nkind: MetalLB\nmetadata: {name: metallb}\nspec:\n";
     let resource: MetalLB = serde_saphyr::from_str(&format!("{head}{spec}")).unwrap();
     let settings = settings();
@@ -43,16 +45,24 @@ fn check(variant: &str, spec: &str) {
     let context = Context { settings: &settings, owner: &owner, memberlist: &memberlist };
     let objects = render::objects(&install, context);
     let mut rendered = vec![
-        yaml(&objects.memberlist),
-        yaml(&objects.exclude_l2),
-        yaml(&objects.controller),
-        yaml(&objects.speaker),
+        json(&objects.memberlist),
+        json(&objects.exclude_l2),
+        json(&objects.controller),
+        json(&objects.speaker),
     ];
-    rendered.extend(objects.network_policy.iter().map(yaml));
-    rendered.extend(objects.monitor_services.iter().map(yaml));
-    rendered.extend(objects.monitors.iter().map(|(_, object)| yaml(object)));
-    let rendered = rendered.join("---\n");
+    rendered.extend(objects.network_policy.iter().map(json));
+    rendered.extend(objects.monitor_services.iter().map(json));
+    rendered.extend(objects.monitors.into_iter().map(|(_, object)| object));
+    rendered
+}
 
+fn json(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).unwrap()
+}
+
+fn check(variant: &str, spec: &str) {
+    let documents = rendered(spec).into_iter().map(|object| serde_saphyr::to_string(&object).unwrap());
+    let rendered = documents.collect::<Vec<_>>().join("---\n");
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{variant}.yaml"));
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&path, &rendered).unwrap();
@@ -62,11 +72,6 @@ fn check(variant: &str, spec: &str) {
         assert_eq!(got, want, "{} line {}", path.display(), number + 1);
     }
     assert_eq!(rendered.lines().count(), golden.lines().count(), "{}", path.display());
-}
-
-/// By way of JSON, whose maps are sorted.
-fn yaml(object: &impl Serialize) -> String {
-    serde_saphyr::to_string(&serde_json::to_value(object).unwrap()).unwrap()
 }
 
 #[test]
@@ -128,4 +133,60 @@ fn pod_monitors_without_policies() {
         "pod-monitors",
         "  monitoring: {monitors: PodMonitor, alerts: false}\n  networkPolicies: {enabled: false}\n  excludedInterfaces: []\n",
     );
+}
+
+/// Specs that bring every kind of object there is.
+const VARIANTS: [&str; 3] = [
+    "  {}\n",
+    "  monitoring: {monitors: ServiceMonitor}\n",
+    "  monitoring: {monitors: PodMonitor, alerts: false}\n",
+];
+
+#[test]
+fn every_object_goes_with_the_resource_in_whose_namespace_it_is() {
+    for object in VARIANTS.iter().flat_map(|spec| rendered(spec)) {
+        let metadata = &object["metadata"];
+        assert_eq!(metadata["namespace"], "metallb-system", "nothing outlives its namespace: {object}");
+        let owner = &metadata["ownerReferences"][0];
+        assert_eq!((&owner["kind"], &owner["name"]), (&"MetalLB".into(), &"metallb".into()), "{object}");
+        let rights = ["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"];
+        assert!(!rights.iter().any(|kind| object["kind"] == *kind), "the operator grants nothing: {object}");
+    }
+}
+
+#[test]
+fn what_monitors_select_is_there() {
+    for spec in &VARIANTS[1..] {
+        let objects = rendered(spec);
+        let labels =
+            |object: &Value, path: &str| object.pointer(path).and_then(Value::as_object).cloned().unwrap();
+        let of_kind = |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
+        let pods = || {
+            of_kind("Deployment").chain(of_kind("DaemonSet")).map(|workload| &workload["spec"]["template"])
+        };
+        let mut selected = 0;
+        let mut selects = |selector: serde_json::Map<String, Value>, targets: Vec<&Value>| {
+            let is_there = targets.iter().any(|target| {
+                let labels = labels(target, "/metadata/labels");
+                selector.iter().all(|label| labels.get(label.0) == Some(label.1))
+            });
+            assert!(is_there && !selector.is_empty(), "{selector:?} selects nothing of {targets:?}");
+            selected += 1;
+        };
+        // The operator itself comes with the installation, and so do its Service and its pods.
+        let is_own = |object: &&Value| {
+            object.pointer("/spec/selector/control-plane").is_some()
+                || object.pointer("/spec/selector/matchLabels/control-plane").is_some()
+        };
+        for service in of_kind("Service").filter(|service| !is_own(service)) {
+            selects(labels(service, "/spec/selector"), pods().collect());
+        }
+        for monitor in of_kind("ServiceMonitor").filter(|monitor| !is_own(monitor)) {
+            selects(labels(monitor, "/spec/selector/matchLabels"), of_kind("Service").collect());
+        }
+        for monitor in of_kind("PodMonitor").filter(|monitor| !is_own(monitor)) {
+            selects(labels(monitor, "/spec/selector/matchLabels"), pods().collect());
+        }
+        assert!(selected >= 2, "{spec}");
+    }
 }

@@ -5,11 +5,12 @@
 
 use std::collections::BTreeSet;
 
-use metallb_api::names::EXCLUDE_LB_LABEL;
+use metallb_api::{BGPSessionState, names::EXCLUDE_LB_LABEL};
 
 use crate::{
     config::{BgpAdvertisement, L2Advertisement, Pool},
     plan::{Service, World},
+    range::AddressRange,
     selector::Labels,
 };
 
@@ -30,8 +31,8 @@ pub enum Reason {
     ExcludedByLabel,
     /// No node that may announce has an interface for it.
     NoInterface,
-    /// No node has an address in the subnet of the Service's. Found by the speaker that owns the address, and written
-    /// by it.
+    /// No node has an address in the subnet of the Service's, as far as the subnets of nodes are known: on layer 2
+    /// nobody asks for it.
     OutsideNodeSubnet,
     /// Another host has its address. Found by the speaker that owns the address, and written by it.
     Conflict,
@@ -60,7 +61,7 @@ impl Reason {
     /// Whether only the speaker that owns the address knows: what it wrote stands until it writes that it is over.
     #[must_use]
     pub fn is_owners(reason: &str) -> bool {
-        [Self::OutsideNodeSubnet, Self::Conflict].map(Self::as_str).contains(&reason)
+        reason == Self::Conflict.as_str()
     }
 }
 
@@ -71,6 +72,30 @@ pub struct Announcers {
     pub layer2: BTreeSet<String>,
     /// By BGP, in a session that stands.
     pub bgp: BTreeSet<String>,
+    /// Its addresses that are in no subnet of a node, by [`outside`].
+    ///
+    /// [`outside`]: crate::subnets::outside
+    pub outside: Vec<AddressRange>,
+}
+
+/// The BGP sessions that stand, by node and BGPPeer; `None` when they cannot be read, and every session counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sessions(pub Option<BTreeSet<(String, String)>>);
+
+impl Sessions {
+    /// Whether the session of `node` with `peer` stands.
+    #[must_use]
+    pub fn stands(&self, node: &str, peer: &str) -> bool {
+        self.0.as_ref().is_none_or(|standing| standing.contains(&(node.to_owned(), peer.to_owned())))
+    }
+
+    /// Node and BGPPeer of a session, when it stands.
+    #[must_use]
+    pub fn standing(session: &BGPSessionState) -> Option<(String, String)> {
+        let status = session.status.as_ref()?;
+        let stands = status.bgp_status.as_deref() == Some("Established");
+        Some((status.node.clone()?, status.peer_name.clone()?)).filter(|_| stands)
+    }
 }
 
 /// What [`ANNOUNCED`] is to say: how the Service is announced, or why it is not and in words. Neither names a node, so
@@ -83,7 +108,17 @@ pub fn judge(world: &World, service: &Service, announcers: &Announcers) -> Judge
     let any = |nodes: &BTreeSet<String>| nodes.iter().any(|node| speaks(&node));
     match (any(&announcers.layer2), any(&announcers.bgp)) {
         (true, true) => Ok("on layer 2 and by BGP"),
-        (true, false) => Ok("on layer 2"),
+        (true, false) if announcers.outside.is_empty() => Ok("on layer 2"),
+        (true, false) => {
+            let addresses: Vec<_> =
+                announcers.outside.iter().map(|range| range.first().to_string()).collect();
+            let message = format!(
+                "announced on layer 2, but no node has an address in the subnet of {}: only hosts with a route to it \
+                 over the link of the nodes reach it",
+                addresses.join(", ")
+            );
+            Err((Reason::OutsideNodeSubnet, message))
+        }
         (false, true) => Ok("by BGP"),
         (false, false) => Err(obstacle(world, service)),
     }

@@ -58,6 +58,13 @@ fn what_speakers_say_counts_while_they_are_ready() {
     for (announcers, want) in [(&layer2, "on layer 2"), (&bgp, "by BGP"), (&both, "on layer 2 and by BGP")] {
         assert_eq!(judge(&world, &service(), announcers), Ok(want));
     }
+    let outside = vec!["192.0.2.1/32".parse().unwrap()];
+    let message = "announced on layer 2, but no node has an address in the subnet of 192.0.2.1: only hosts with a \
+                   route to it over the link of the nodes reach it";
+    let unheard = Announcers { outside: outside.clone(), ..layer2.clone() };
+    assert_eq!(judge(&world, &service(), &unheard), Err((Reason::OutsideNodeSubnet, message.to_owned())));
+    let routed = Announcers { outside, ..both.clone() };
+    assert_eq!(judge(&world, &service(), &routed), Ok("on layer 2 and by BGP"));
     world.speakers = Some(["two".to_owned()].into());
     assert_eq!(judge(&world, &service(), &both), Ok("by BGP"));
     assert_eq!(judge(&world, &service(), &layer2).map_err(|(reason, _)| reason), Err(Reason::NoInterface));
@@ -158,4 +165,24 @@ fn what_stands_in_the_way_is_named_in_the_order_in_which_one_would_look() {
     exclude(&mut world, "two");
     let message = format!("label {EXCLUDE_LB_LABEL} excludes every node that its advertisements select");
     assert_eq!(judge(&world, &service(), &Announcers::default()), Err((Reason::ExcludedByLabel, message)));
+}
+
+#[test]
+fn a_session_counts_while_it_stands_and_when_nobody_knows() {
+    let session = |state: &str| {
+        let status =
+            json!({ "bgpStatus": state, "node": "one", "peerName": "router", "peer": "192.0.2.254" });
+        serde_json::from_value::<BGPSessionState>(json!({ "metadata": {}, "status": status })).unwrap()
+    };
+    let stands = |state: &str| Sessions(Some(Sessions::standing(&session(state)).into_iter().collect()));
+    for (sessions, want) in [
+        (stands("Established"), true),
+        (stands("Active"), false),
+        (Sessions(Some(BTreeSet::new())), false),
+        (Sessions(None), true),
+    ] {
+        assert_eq!(sessions.stands("one", "router"), want, "{sessions:?}");
+    }
+    assert!(!stands("Established").stands("two", "router"));
+    assert!(!stands("Established").stands("one", "other"));
 }

@@ -341,8 +341,12 @@ impl World {
     /// although no pool holds them any more, the one that they were given from.
     pub(crate) fn pool_of(&self, service: &Service) -> Option<&Pool> {
         let pools = &self.config.pools;
-        let holding = pools.values().find(|pool| holds(pool, &service.addresses));
-        holding.or_else(|| pools.get(service.pool.as_ref()?))
+        let marked = service.pool.as_ref().and_then(|name| pools.get(name));
+        // No address is in two pools, so that nearly always one look is enough, however many pools there are.
+        if let Some(pool) = marked.filter(|pool| holds(pool, &service.addresses)) {
+            return Some(pool);
+        }
+        pools.values().find(|pool| holds(pool, &service.addresses)).or(marked)
     }
 
     fn may_announce(&self, name: &str, node: &Node) -> bool {

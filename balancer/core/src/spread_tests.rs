@@ -92,12 +92,15 @@ fn any_spread_ends_balanced_where_every_node_may_have_everything() {
     }
 }
 
+/// Who says what, and who holds by that.
+type Case<'a> = (&'a [(&'a str, Claim)], Option<&'a str>);
+
 #[test]
 fn the_latest_epoch_holds_and_a_release_frees_only_its_own_claim() {
     let claim = |epoch, held| Claim { epoch, held };
     // By hash, the owners of this address are node2, node1, node3 in this order.
     let address = "172.22.0.100".parse().unwrap();
-    let cases: [(&[(&str, Claim)], Option<&str>); 5] = [
+    let cases: [Case<'_>; 5] = [
         (&[], None),
         (&[("node1", claim(1, true)), ("node3", claim(2, true))], Some("node3")),
         (&[("node1", claim(2, true)), ("node2", claim(2, true))], Some("node2")),

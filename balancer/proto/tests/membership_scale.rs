@@ -2,6 +2,8 @@
 //! Takes minutes, so it runs when it is asked for: `cargo test --release -p metallb-proto --test membership_scale --
 //! --ignored --nocapture`.
 
+#![allow(clippy::disallowed_macros, reason = "the figures are what a run is for")]
+
 mod support;
 
 use std::collections::BTreeSet;

@@ -10,25 +10,30 @@ use std::{
     time::Duration,
 };
 
-use metallb_api::{BGPAdvertisement, Community, IPAddressPool, L2Advertisement};
+use ipnet::IpNet;
 use metallb_core::{
-    announced::{ANNOUNCED_REASON, Announcers, Judgement, Reason, judge},
+    announced::{ANNOUNCED_REASON, Announcers, Judgement, Reason, Sessions, judge},
     claim::{Claim, ServiceFacts},
-    config::{Objects, Pool, parse},
+    config::{Config, Pool},
     plan::{self, Endpoints, World},
+    range::AddressRange,
     service::ServiceKey,
+    subnets,
 };
 use metallb_proto::membership::Seed;
 
-use super::news::{News, NodeFacts, Protocol, Said};
-use crate::{speaker::facts::SliceFacts, watch::Change};
+use super::news::{Network, News, NodeFacts, Protocol, Said, Session, Word};
+use crate::{
+    speaker::facts::SliceFacts,
+    watch::{Change, Unreadable},
+};
 
 /// How long a Service is not announced before that is said: it takes a moment to begin, and to move.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After so long a condition that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// Kinds of which everything must be known before anything is judged.
-const KINDS: usize = 8;
+const KINDS: usize = 6;
 /// Services that are judged before anything else is done.
 const BATCH: usize = 256;
 
@@ -43,19 +48,23 @@ pub(super) struct Telling {
 /// What is known, and which Services are yet to be judged.
 #[derive(Default)]
 pub(super) struct Announcing {
-    layer2: BTreeMap<String, L2Advertisement>,
-    bgp: BTreeMap<String, BGPAdvertisement>,
-    communities: BTreeMap<String, Community>,
     speakers: BTreeMap<String, Option<Seed>>,
-    node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// By node.
+    networks: BTreeMap<String, Network>,
+    /// Those of all nodes, as far as they are known.
+    subnets: Vec<IpNet>,
+    /// By BGPSessionState: node and BGPPeer, when the session stands.
+    standing: BTreeMap<String, Option<(String, String)>>,
+    sessions: Sessions,
     /// Endpoints by Service and slice.
     endpoints: BTreeMap<ServiceKey, BTreeMap<ServiceKey, Endpoints>>,
-    /// Announcing nodes by Service and object.
-    said: BTreeMap<ServiceKey, BTreeMap<(Protocol, String), Option<String>>>,
+    /// Who means to announce, by Service and object.
+    said: BTreeMap<ServiceKey, BTreeMap<(Protocol, String), Word>>,
     /// Kinds of which everything is known.
     listed: BTreeSet<&'static str>,
+    /// Whether the whole configuration is known.
+    configured: bool,
     world: World,
-    problems: Vec<String>,
     /// To be judged.
     dirty: BTreeSet<ServiceKey>,
     /// Since when Services are not announced though nobody was told; when they are to be judged again.
@@ -67,26 +76,14 @@ impl Announcing {
     /// Takes a change of what announcing depends on; tells whether every Service is to be judged anew.
     pub(super) fn take(&mut self, news: News) -> bool {
         match news {
-            News::Layer2(change) => {
-                self.list("L2Advertisement", &change);
-                enter(&mut self.layer2, change, |object| object.metadata.name.clone());
-            }
-            News::Bgp(change) => {
-                self.list("BGPAdvertisement", &change);
-                enter(&mut self.bgp, change, |object| object.metadata.name.clone());
-            }
-            News::Communities(change) => {
-                self.list("Community", &change);
-                enter(&mut self.communities, change, |object| object.metadata.name.clone());
-            }
             News::Nodes(change) => {
                 self.list("Node", &change);
-                return self.take_nodes(change);
+                self.take_nodes(change)
             }
             News::Slices(change) => {
                 self.list("EndpointSlice", &change);
                 self.take_slices(change);
-                return false;
+                false
             }
             News::Speakers(change) => {
                 self.list("Pod", &change);
@@ -103,16 +100,16 @@ impl Announcing {
                 let ready = Some(ready.map(|seed| seed.node.clone()).collect());
                 let changed = self.world.speakers != ready;
                 self.world.speakers = ready;
-                return changed;
+                changed
             }
             News::Said(protocol, change) => {
                 let layer2 = protocol == Protocol::Layer2;
                 self.list(if layer2 { "ServiceL2Status" } else { "ServiceBGPStatus" }, &change);
                 self.take_said(protocol, change);
-                return false;
+                false
             }
+            News::Sessions(news) => self.take_sessions(news),
         }
-        true
     }
 
     fn list<T>(&mut self, kind: &'static str, change: &Change<T>) {
@@ -122,25 +119,58 @@ impl Announcing {
     }
 
     fn take_nodes(&mut self, change: Change<NodeFacts>) -> bool {
-        let before = (self.world.nodes.clone(), self.node_addresses.clone());
-        match change {
+        let changed = match change {
             Change::All(all) => {
-                self.world.nodes.clear();
-                self.node_addresses.clear();
-                all.into_iter().for_each(|node| self.put_node(node));
+                let before = (std::mem::take(&mut self.world.nodes), std::mem::take(&mut self.networks));
+                for node in all {
+                    self.put_node(node);
+                }
+                before.0 != self.world.nodes || before.1 != self.networks
             }
             Change::Set(node) => self.put_node(node),
             Change::Gone(NodeFacts { name, .. }) => {
-                self.world.nodes.remove(&name);
-                self.node_addresses.remove(&name);
+                self.networks.remove(&name);
+                self.world.nodes.remove(&name).is_some()
             }
+        };
+        if changed {
+            let all: BTreeSet<_> =
+                self.networks.values().flat_map(|network| &network.subnets).copied().collect();
+            self.subnets = all.into_iter().collect();
         }
-        before != (self.world.nodes.clone(), self.node_addresses.clone())
+        changed
     }
 
-    fn put_node(&mut self, NodeFacts { name, facts, addresses }: NodeFacts) {
+    fn put_node(&mut self, NodeFacts { name, facts, network }: NodeFacts) -> bool {
+        let same = self.world.nodes.get(&name) == Some(&facts) && self.networks.get(&name) == Some(&network);
         self.world.nodes.insert(name.clone(), facts);
-        self.node_addresses.insert(name, addresses);
+        self.networks.insert(name, network);
+        !same
+    }
+
+    fn take_sessions(&mut self, news: Result<Change<Session>, Unreadable>) -> bool {
+        self.listed.insert("BGPSessionState");
+        let sessions = match news {
+            Err(Unreadable) => Sessions(None),
+            Ok(change) => {
+                match change {
+                    Change::All(all) => {
+                        let named = all.into_iter().map(|session| (session.object, session.standing));
+                        self.standing = named.collect();
+                    }
+                    Change::Set(session) => {
+                        self.standing.insert(session.object, session.standing);
+                    }
+                    Change::Gone(session) => {
+                        self.standing.remove(&session.object);
+                    }
+                }
+                Sessions(Some(self.standing.values().flatten().cloned().collect()))
+            }
+        };
+        let changed = self.sessions != sessions;
+        self.sessions = sessions;
+        changed
     }
 
     /// Whether all nodes are known.
@@ -150,7 +180,7 @@ impl Announcing {
 
     /// The addresses of all nodes.
     pub(super) fn node_addresses(&self) -> BTreeSet<IpAddr> {
-        self.node_addresses.values().flatten().copied().collect()
+        self.networks.values().flat_map(|network| &network.addresses).copied().collect()
     }
 
     fn take_slices(&mut self, change: Change<SliceFacts>) {
@@ -188,7 +218,7 @@ impl Announcing {
             }
             Change::Set(said) => {
                 let objects = self.said.entry(said.service.clone()).or_default();
-                objects.insert((protocol, said.object), said.node);
+                objects.insert((protocol, said.object), said.word);
                 self.dirty.insert(said.service);
             }
             Change::Gone(said) => {
@@ -203,29 +233,10 @@ impl Announcing {
         }
     }
 
-    /// Reads the configuration: the advertisements, with the pools as they are served.
-    pub(super) fn configure<'a>(
-        &mut self,
-        objects: impl Iterator<Item = &'a IPAddressPool>,
-        served: &BTreeMap<String, Pool>,
-    ) {
-        let objects = Objects {
-            pools: objects.collect(),
-            l2_advertisements: self.layer2.values().collect(),
-            bgp_advertisements: self.bgp.values().collect(),
-            communities: self.communities.values().collect(),
-            ..Objects::default()
-        };
-        let (config, problems) = parse(&objects);
-        let about_others = problems.iter().filter(|problem| problem.kind != "IPAddressPool");
-        self.problems = about_others.map(ToString::to_string).collect();
-        self.world.config = config;
-        self.world.config.pools.clone_from(served);
-    }
-
-    /// What is wrong with the advertisements, one text a mistake.
-    pub(super) fn problems(&self) -> &[String] {
-        &self.problems
+    /// Takes the configuration and the pools as they are served; `complete` says whether all of it is known.
+    pub(super) fn configure(&mut self, config: Config, served: &BTreeMap<String, Pool>, complete: bool) {
+        self.world.config = Config { pools: served.clone(), ..config };
+        self.configured = complete;
     }
 
     /// These are to be judged.
@@ -259,8 +270,9 @@ impl Announcing {
         self.by_end.first().map(|(until, _)| *until)
     }
 
-    fn is_complete(&self) -> bool {
-        self.listed.len() == KINDS
+    /// Whether all is known that announcing depends on.
+    pub(super) fn is_complete(&self) -> bool {
+        self.configured && self.listed.len() == KINDS
     }
 
     /// What is to be said in the very write that gives a Service its address, so that it needs no other: that nothing
@@ -295,14 +307,21 @@ impl Announcing {
         }
     }
 
-    fn announcers(&self, service: &ServiceKey) -> Announcers {
-        let mut announcers = Announcers::default();
-        for ((protocol, _), node) in self.said.get(service).into_iter().flatten() {
-            let nodes = match protocol {
-                Protocol::Layer2 => &mut announcers.layer2,
-                Protocol::Bgp => &mut announcers.bgp,
-            };
-            nodes.extend(node.clone());
+    fn announcers(&self, facts: &ServiceFacts) -> Announcers {
+        let addresses: Vec<_> = facts.shown().into_iter().map(AddressRange::from).collect();
+        let mut announcers =
+            Announcers { outside: subnets::outside(&addresses, &self.subnets), ..Announcers::default() };
+        for ((protocol, _), word) in self.said.get(&facts.key).into_iter().flatten() {
+            let Some(node) = &word.node else { continue };
+            match protocol {
+                Protocol::Layer2 => {
+                    announcers.layer2.insert(node.clone());
+                }
+                Protocol::Bgp if word.peers.iter().any(|peer| self.sessions.stands(node, peer)) => {
+                    announcers.bgp.insert(node.clone());
+                }
+                Protocol::Bgp => {}
+            }
         }
         announcers
     }
@@ -340,7 +359,7 @@ impl Announcing {
         let key = &facts.key;
         let ours = matches!(facts.claim, Claim::Wants { .. }) && facts.mark.is_some();
         let judgement = (ours && !facts.shown().is_empty())
-            .then(|| judge(&self.world, &self.service(facts), &self.announcers(key)));
+            .then(|| judge(&self.world, &self.service(facts), &self.announcers(facts)));
         let same = match (&judgement, told) {
             (None, None) => true,
             (Some(_), Some(told)) if told.status == "False" && Reason::is_owners(&told.reason) => true,
@@ -373,16 +392,5 @@ fn spell(judgement: &Judgement) -> (&'static str, &'static str, &str) {
     match judgement {
         Ok(how) => ("True", ANNOUNCED_REASON, how),
         Err((reason, message)) => ("False", reason.as_str(), message),
-    }
-}
-
-fn enter<T>(map: &mut BTreeMap<String, T>, change: Change<T>, name: impl Fn(&T) -> Option<String>) {
-    let named = |object: T| (name(&object).unwrap_or_default(), object);
-    match change {
-        Change::All(all) => *map = all.into_iter().map(named).collect(),
-        Change::Set(object) => map.extend([named(object)]),
-        Change::Gone(object) => {
-            map.remove(&named(object).0);
-        }
     }
 }

@@ -1,25 +1,38 @@
-//! What the watches bring of all that announcing depends on.
+//! What the watches bring.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use metallb_api::{
-    BGPAdvertisement, Community, L2Advertisement,
+    IPAddressPool,
     names::{LABEL_STATUS_SERVICE_NAME, LABEL_STATUS_SERVICE_NAMESPACE},
 };
-use metallb_core::{plan, service::ServiceKey};
+use metallb_core::{claim::ServiceFacts, plan, selector::Labels, service::ServiceKey};
 use metallb_proto::membership::Seed;
 
-use crate::{speaker::facts::SliceFacts, watch::Change};
+use super::configured::Edit;
+use crate::{
+    speaker::facts::SliceFacts,
+    watch::{Change, Unreadable},
+};
 
-/// What the watches bring.
+/// All that the watches bring.
+pub(super) enum Input {
+    Services(Change<ServiceFacts>),
+    Pools(Result<Change<IPAddressPool>, Unreadable>),
+    Namespaces(Change<(String, Labels)>),
+    Configured(Edit),
+    Announcing(News),
+}
+
+/// What announcing depends on besides the configuration.
 pub(super) enum News {
-    Layer2(Change<L2Advertisement>),
-    Bgp(Change<BGPAdvertisement>),
-    Communities(Change<Community>),
     Nodes(Change<NodeFacts>),
     Slices(Change<SliceFacts>),
     Speakers(Change<(String, Option<Seed>)>),
     Said(Protocol, Change<Said>),
+    Sessions(Result<Change<Session>, Unreadable>),
 }
 
 /// What is needed of a node.
@@ -27,7 +40,15 @@ pub(super) enum News {
 pub(super) struct NodeFacts {
     pub(super) name: String,
     pub(super) facts: plan::Node,
+    pub(super) network: Network,
+}
+
+/// Where a node is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Network {
     pub(super) addresses: BTreeSet<IpAddr>,
+    /// As far as they are known.
+    pub(super) subnets: Vec<IpNet>,
 }
 
 /// How a Service is announced.
@@ -42,17 +63,33 @@ pub(super) enum Protocol {
 pub(super) struct Said {
     pub(super) object: String,
     pub(super) service: ServiceKey,
-    /// The node, when it announces.
+    pub(super) word: Word,
+}
+
+/// Who means to announce.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Word {
+    /// The node.
     pub(super) node: Option<String>,
+    /// By BGP, the BGPPeers that it tells.
+    pub(super) peers: Vec<String>,
 }
 
 impl Said {
-    /// What an object with this metadata says, the status of which names `node`.
-    pub(super) fn of(metadata: kube::api::ObjectMeta, node: Option<String>) -> Self {
+    /// What an object with this metadata says.
+    pub(super) fn of(metadata: kube::api::ObjectMeta, word: Word) -> Self {
         let labels = metadata.labels.unwrap_or_default();
         let label = |name| labels.get(name).map(String::as_str).unwrap_or_default();
         let service =
             ServiceKey::new(label(LABEL_STATUS_SERVICE_NAMESPACE), label(LABEL_STATUS_SERVICE_NAME));
-        Self { object: metadata.name.unwrap_or_default(), service, node }
+        Self { object: metadata.name.unwrap_or_default(), service, word }
     }
+}
+
+/// A BGPSessionState.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) object: String,
+    /// Node and BGPPeer, when the session stands.
+    pub(super) standing: Option<(String, String)>,
 }

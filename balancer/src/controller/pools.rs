@@ -45,17 +45,27 @@ impl Pools {
         Self { objects, served, problems, metrics, sent: None, touched: false }
     }
 
-    /// Takes a change of the objects.
-    pub(super) fn take(&mut self, change: Change<IPAddressPool>) {
-        let named = |pool: IPAddressPool| (pool.metadata.name.clone().unwrap_or_default(), pool);
-        match change {
-            Change::All(all) => self.objects = all.into_iter().map(named).collect(),
-            Change::Set(pool) => self.objects.extend([named(pool)]),
-            Change::Gone(pool) => {
-                self.objects.remove(&named(pool).0);
-            }
-        }
+    /// Takes a change of the objects; tells whether more than statuses has changed.
+    pub(super) fn take(&mut self, change: Change<IPAddressPool>) -> bool {
         self.touched = true;
+        let name = |pool: &IPAddressPool| pool.metadata.name.clone().unwrap_or_default();
+        match change {
+            Change::All(all) => {
+                self.objects = all.into_iter().map(|pool| (name(&pool), pool)).collect();
+                true
+            }
+            Change::Set(pool) => {
+                let before = self.objects.get(&name(&pool));
+                let changed = before.is_none_or(|before| {
+                    before.spec != pool.spec
+                        || before.metadata.uid != pool.metadata.uid
+                        || before.metadata.labels != pool.metadata.labels
+                });
+                self.objects.insert(name(&pool), pool);
+                changed
+            }
+            Change::Gone(pool) => self.objects.remove(&name(&pool)).is_some(),
+        }
     }
 
     /// The objects as they are.
@@ -87,8 +97,8 @@ impl Pools {
     }
 
     /// What is wrong with the pools, one text a mistake.
-    pub(super) fn problems(&self) -> Vec<String> {
-        self.problems.iter().map(ToString::to_string).collect()
+    pub(super) fn problems(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(ToString::to_string)
     }
 
     /// The addresses that rest as far as the statuses tell.

@@ -1,14 +1,10 @@
 //! The loop that is the one owner of all that is known about Services and addresses.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::bail;
-use futures::{FutureExt, StreamExt, stream::BoxStream};
-use kube::Api;
-use metallb_api::{IPAddressPool, IPAddressPoolStatus};
+use futures::{FutureExt, StreamExt};
+use metallb_api::IPAddressPoolStatus;
 use metallb_core::{
     allocator::PoolEditPolicy,
     assigner::{Assigner, Outcome, Write},
@@ -18,11 +14,18 @@ use metallb_core::{
     service::ServiceKey,
 };
 use metallb_runtime::probes::Readiness;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    announcing::Announcing, answers::Answers, metrics::Metrics, news::News, pools::Pools, watch,
+    announcing::Announcing,
+    answers::Answers,
+    clock::Clock,
+    configured::{Configured, ObjectKey},
+    metrics::Metrics,
+    news::Input,
+    pools::Pools,
+    watch,
     write::Writer,
 };
 use crate::watch::{Change, Unreadable};
@@ -31,48 +34,16 @@ use crate::watch::{Change, Unreadable};
 const WRITES: usize = 32;
 /// Of those about announcing, which nobody waits for.
 const TELLINGS: usize = 4;
-/// Changes that are taken in before the next write is sought.
-const BATCH: usize = 256;
 /// How long nothing need happen at most.
 const IDLE: Duration = Duration::from_secs(3600);
 /// How long the list of nodes is waited for before the first address is given.
 const NODES: Duration = Duration::from_secs(5);
+/// How long all else that announcing depends on is waited for: what the first addresses come with is said in one write.
+const REST: Duration = Duration::from_millis(500);
 /// How long a write that failed waits for the next attempt.
 const RETRY: Duration = Duration::from_secs(1);
 /// What writes under way are given to finish when the program ends.
 const DRAIN: Duration = Duration::from_secs(5);
-
-/// What the watches bring.
-enum Input {
-    Services(Change<ServiceFacts>),
-    Pools(Result<Change<IPAddressPool>, Unreadable>),
-    Namespaces(Change<(String, Labels)>),
-    Announcing(News),
-}
-
-/// Time since 1970 that never goes back: the wall clock is read once, so that an address that rests does so for its
-/// time whatever is done to that clock.
-#[derive(Clone, Copy)]
-struct Clock {
-    epoch: Duration,
-    started: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        // A clock that stands before 1970 is as good as one that stands at 1970.
-        let epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self { epoch, started: Instant::now() }
-    }
-
-    fn now(&self) -> Duration {
-        self.epoch + self.started.elapsed()
-    }
-
-    fn at(&self, time: Duration) -> Instant {
-        self.started + time.saturating_sub(self.epoch)
-    }
-}
 
 /// What the ConfigurationState tells.
 #[derive(Default)]
@@ -87,10 +58,13 @@ struct State {
 pub(super) struct Controller {
     assigner: Assigner,
     pools: Pools,
+    configured: Configured,
     announcing: Announcing,
     have_pools: bool,
     /// Whether pools have changed since they were last read.
     pools_changed: bool,
+    /// Whether the rest of the configuration has.
+    configured_changed: bool,
     /// Whether something has changed that may concern the announcing of any Service.
     announcing_changed: bool,
     /// The configuration is not read again before.
@@ -105,6 +79,7 @@ pub(super) struct Controller {
     writes: JoinSet<(Write, Outcome)>,
     tellings: JoinSet<(ServiceKey, bool)>,
     pool_writes: JoinSet<BTreeMap<String, IPAddressPoolStatus>>,
+    validity_writes: JoinSet<Vec<ObjectKey>>,
     state_writes: JoinSet<Option<Vec<String>>>,
     answers: Answers,
     state: State,
@@ -124,9 +99,11 @@ impl Controller {
         Self {
             assigner: Assigner::new(policy),
             pools: Pools::new(metrics.clone()),
+            configured: Configured::default(),
             announcing: Announcing::default(),
             have_pools: false,
             pools_changed: false,
+            configured_changed: false,
             announcing_changed: false,
             read_after: Duration::ZERO,
             have_namespaces: false,
@@ -137,6 +114,7 @@ impl Controller {
             writes: JoinSet::new(),
             tellings: JoinSet::new(),
             pool_writes: JoinSet::new(),
+            validity_writes: JoinSet::new(),
             state_writes: JoinSet::new(),
             answers: Answers::default(),
             state: State::default(),
@@ -146,34 +124,19 @@ impl Controller {
         }
     }
 
-    fn inputs(&self) -> BoxStream<'static, Vec<Input>> {
-        let client = self.writer.client();
-        let services = watch::services(Api::all(client.clone()), self.writer.class());
-        let pools = watch::pools(Api::namespaced(client.clone(), self.writer.namespace()));
-        let announcing = watch::announcing(&client, self.writer.namespace());
-        let namespaces = watch::namespaces(Api::all(client));
-        futures::stream::select_all([
-            services.map(Input::Services).boxed(),
-            pools.map(Input::Pools).boxed(),
-            namespaces.map(Input::Namespaces).boxed(),
-            announcing.map(Input::Announcing).boxed(),
-        ])
-        .ready_chunks(BATCH)
-        .boxed()
-    }
-
     /// Serves until `cancel`.
     ///
     /// # Errors
     /// When a task broke off.
     pub(super) async fn serve(mut self, cancel: &CancellationToken) -> anyhow::Result<()> {
-        let mut inputs = self.inputs();
+        let mut inputs = watch::inputs(&self.writer.client(), self.writer.namespace(), self.writer.class());
         loop {
             self.read_configuration();
             self.adopt_when_known();
             self.start_writes();
             self.start_tellings();
             self.start_pool_writes();
+            self.start_validity_writes();
             self.start_state_write();
             let wake = self.clock.at(self.deadline());
             tokio::select! {
@@ -189,6 +152,9 @@ impl Controller {
                     }
                 }
                 Some(written) = self.pool_writes.join_next() => self.pools.written(written?),
+                Some(failed) = self.validity_writes.join_next() => {
+                    self.configured.failed(&failed?, self.clock.now());
+                }
                 Some(told) = self.state_writes.join_next() => {
                     let told = told?;
                     let after = if told.is_some() { Duration::ZERO } else { self.clock.now() + RETRY };
@@ -216,11 +182,13 @@ impl Controller {
         let lease = (!self.writer.may_write()).then_some(now + RETRY);
         let pause = self.answers.deadline(now);
         let telling = self.announcing.deadline().filter(|_| self.may_tell(now));
-        let unread = (self.pools_changed || self.announcing_changed).then_some(self.read_after);
-        let nodes = self.early.is_some().then_some(now + RETRY);
-        let known =
-            [self.assigner.deadline(), self.pools.deadline(), untold, lease, pause, telling, unread, nodes];
-        known.into_iter().flatten().min().unwrap_or(now + IDLE)
+        let changed = self.pools_changed || self.configured_changed || self.announcing_changed;
+        let unread = changed.then_some(self.read_after);
+        let validity = self.configured.deadline().filter(|_| self.may_write_validity());
+        let adoption = self.early.is_some().then_some(now + REST);
+        let own = [self.assigner.deadline(), self.pools.deadline(), validity, telling];
+        let known = own.into_iter().chain([untold, lease, pause, unread, adoption]);
+        known.flatten().min().unwrap_or(now + IDLE)
     }
 
     fn take_all(&mut self, batch: Vec<Input>) {
@@ -231,13 +199,19 @@ impl Controller {
         self.pools.touch();
     }
 
-    /// Takes in the Services that came early, once all is known that adopting them needs. Nodes are waited for only for
-    /// a while: their addresses are better kept out of the way, but Services must not go without for their sake.
+    /// Takes in the Services that came early, once all is known that adopting them needs. Nodes and the rest are waited
+    /// for only for a while: the addresses of nodes are better kept out of the way, but Services must not go without
+    /// for their sake.
     fn adopt_when_known(&mut self) {
-        let knows_nodes = self.announcing.knows_nodes() && !self.announcing_changed;
+        let (waited, read) = (self.clock.elapsed(), !self.announcing_changed);
+        let knows_nodes = self.announcing.knows_nodes() && read;
+        let is_known = match waited {
+            waited if waited < REST => self.announcing.is_complete() && read,
+            waited => knows_nodes || waited >= NODES,
+        };
         if self.have_pools
             && self.have_namespaces
-            && (knows_nodes || self.clock.started.elapsed() >= NODES)
+            && is_known
             && let Some(early) = self.early.take()
         {
             self.load(early.into_values().collect());
@@ -255,11 +229,16 @@ impl Controller {
             let pools = self.pools.serve();
             self.assigner.set_pools(pools, began);
             self.have_pools = true;
+            self.configured_changed = true;
+        }
+        if std::mem::take(&mut self.configured_changed) {
+            let config = self.configured.read(self.pools.objects());
+            let served = self.assigner.allocator().pools();
+            self.announcing.configure(config, served, self.configured.is_complete());
             self.announcing_changed = true;
         }
         if std::mem::take(&mut self.announcing_changed) {
             self.assigner.reserve(self.announcing.node_addresses(), self.clock.now());
-            self.announcing.configure(self.pools.objects(), self.assigner.allocator().pools());
             self.announcing.touch(self.assigner.services().keys().cloned());
         }
         self.read_after = began + self.clock.now().saturating_sub(began) * 10;
@@ -273,9 +252,9 @@ impl Controller {
                 if matches!(change, Change::All(_)) {
                     self.assigner.doubt_pools(false, now);
                 }
-                self.pools.take(change);
-                self.pools_changed = true;
+                self.pools_changed |= self.pools.take(change);
             }
+            Input::Configured(edit) => self.configured_changed |= self.configured.take(edit),
             Input::Announcing(news) => self.announcing_changed |= self.announcing.take(news),
             Input::Pools(Err(Unreadable)) => self.assigner.doubt_pools(true, now),
             Input::Namespaces(change) => {
@@ -396,11 +375,25 @@ impl Controller {
         }
     }
 
+    /// Whether anything may be written about objects of the configuration, all of which has been read.
+    fn may_write_validity(&self) -> bool {
+        let read = !self.pools_changed && !self.configured_changed;
+        read && self.validity_writes.is_empty() && self.adopted && self.writer.may_write()
+    }
+
+    fn start_validity_writes(&mut self) {
+        if self.may_write_validity() {
+            let changed = self.configured.changed(self.clock.now());
+            if !changed.is_empty() {
+                self.validity_writes.spawn(self.writer.clone().write_validity(changed));
+            }
+        }
+    }
+
     fn start_state_write(&mut self) {
         let idle = self.state_writes.is_empty() && self.clock.now() >= self.state.after;
         if self.adopted && idle && self.writer.may_write() {
-            let mut problems = self.pools.problems();
-            problems.extend_from_slice(self.announcing.problems());
+            let problems: Vec<_> = self.pools.problems().chain(self.configured.problems()).collect();
             if self.state.told.as_ref() != Some(&problems) {
                 self.state_writes.spawn(self.writer.clone().write_state(problems));
             }

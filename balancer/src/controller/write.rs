@@ -10,7 +10,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{Patch, PatchParams},
+    api::{DynamicObject, Patch, PatchParams},
 };
 use metallb_api::{IPAddressPool, IPAddressPoolStatus, names::ANNOTATION_ALLOCATED_FROM_POOL};
 use metallb_core::{
@@ -24,7 +24,13 @@ use metallb_core::{
 use metallb_runtime::lease::Leadership;
 use serde_json::{Value, json};
 
-use super::{announcing::Telling, events::Events, lean::LeanService, settings::Settings};
+use super::{
+    announcing::Telling,
+    configured::{ObjectKey, Validity},
+    events::Events,
+    lean::LeanService,
+    settings::Settings,
+};
 
 /// The longest time that one write may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -151,7 +157,27 @@ impl Writer {
         written
     }
 
-    /// Tells what is wrong with the pools in the ConfigurationState; whether that was done.
+    /// Writes whether objects of the configuration are used; returns those of which that failed.
+    pub(super) async fn write_validity(self, changed: Vec<Validity>) -> Vec<ObjectKey> {
+        let mut failed = Vec::new();
+        for Validity { key, resource, status } in changed {
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+            let patch = Patch::Merge(json!({ "status": status }));
+            match self.in_time(api.patch_status(&key.1, &parameters(), &patch)).await {
+                Ok(_) => {}
+                // What is gone has no status.
+                Err(error) if code(&error) == Some(404) => {}
+                Err(error) => {
+                    tracing::warn!(kind = key.0, name = key.1, %error, "condition not written");
+                    failed.push(key);
+                }
+            }
+        }
+        failed
+    }
+
+    /// Tells what is wrong with the configuration in the ConfigurationState; whether that was done.
     pub(super) async fn write_state(self, problems: Vec<String>) -> Option<Vec<String>> {
         let writing = super::state::write(self.client.clone(), &self.namespace, &problems);
         match self.in_time(writing).await {

@@ -6,8 +6,15 @@ use k8s_openapi::api::{
     core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
-use metallb_api::{ServiceBGPStatus, ServiceL2Status, names::MEMBERLIST_PORT};
-use metallb_core::{config::parse, plan::World, service::ServiceKey};
+use metallb_api::{BGPSessionState, ServiceBGPStatus, ServiceL2Status, names::MEMBERLIST_PORT};
+use metallb_core::{
+    announced::{Announcers, Sessions},
+    config::parse,
+    plan::{Service as Planned, World},
+    range::AddressRange,
+    service::ServiceKey,
+    subnets,
+};
 
 use super::{Cluster, Configuration, Terms};
 use crate::speaker::facts;
@@ -27,6 +34,8 @@ pub(crate) struct Announcing {
     pub(crate) layer2: Vec<ServiceL2Status>,
     /// What speakers say about BGP.
     pub(crate) bgp: Vec<ServiceBGPStatus>,
+    /// The BGP sessions that stand.
+    pub(crate) sessions: Sessions,
 }
 
 impl Announcing {
@@ -35,6 +44,8 @@ impl Announcing {
     /// # Errors
     /// When the cluster cannot be read.
     pub(crate) async fn read(cluster: &Cluster, namespace: Option<&str>) -> anyhow::Result<Self> {
+        // Their kind comes with this load balancer, not with the definitions of MetalLB.
+        let sessions = cluster.own::<BGPSessionState>("").await.ok();
         Ok(Self {
             configuration: cluster.configuration().await?,
             nodes: cluster.nodes().await?,
@@ -42,6 +53,7 @@ impl Announcing {
             slices: cluster.within(namespace).await?,
             layer2: cluster.own("").await?,
             bgp: cluster.own("").await?,
+            sessions: Sessions(sessions.map(|all| all.iter().filter_map(Sessions::standing).collect())),
         })
     }
 
@@ -65,6 +77,19 @@ impl Announcing {
             speakers: Some(ready.filter(|seed| seed.ready).map(|seed| seed.node).collect()),
             ignore_exclude_label: terms.ignore_exclude_label,
             ..World::default()
+        }
+    }
+
+    /// Who announces the Service.
+    pub(crate) fn announcers(&self, key: &ServiceKey, service: &Planned) -> Announcers {
+        let addresses: Vec<_> = service.addresses.iter().copied().map(AddressRange::from).collect();
+        let bgp = self.bgp_nodes(key).into_iter();
+        let announcing =
+            bgp.filter(|(node, peers)| peers.iter().any(|peer| self.sessions.stands(node, peer)));
+        Announcers {
+            layer2: self.layer2_nodes(key),
+            bgp: announcing.map(|(node, _)| node).collect(),
+            outside: subnets::outside(&addresses, &subnets::subnets(self.nodes.iter())),
         }
     }
 

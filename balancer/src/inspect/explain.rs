@@ -9,7 +9,7 @@ use anyhow::bail;
 use k8s_openapi::api::core::v1::Service;
 use metallb_core::{
     allocator::Explanation,
-    announced::{Announcers, Judgement, judge},
+    announced::{Judgement, judge},
     claim::Claim,
     decision::{Concern, Decision},
     plan::{Verdict, World, plan},
@@ -43,6 +43,8 @@ struct Announced {
     layer2: BTreeSet<String>,
     /// The nodes that say they do by BGP, and to which peers.
     bgp: BTreeMap<String, Vec<String>>,
+    /// Those of them, by node and peer, whose session does not stand.
+    down: BTreeSet<(String, String)>,
 }
 
 impl Explained {
@@ -85,11 +87,17 @@ fn announced(key: &ServiceKey, allocation: &Allocation, announcing: &Announcing)
     let of = |service: &&Service| facts::service(service, allocation.terms.class.as_deref()).key == *key;
     let service: Vec<Service> = allocation.services.iter().find(of).cloned().into_iter().collect();
     let world = announcing.world(&service, &allocation.terms);
-    let (layer2, bgp) = (announcing.layer2_nodes(key), announcing.bgp_nodes(key));
-    let told = bgp.iter().filter(|(_, peers)| !peers.is_empty()).map(|(node, _)| node.clone());
-    let announcers = Announcers { layer2: layer2.clone(), bgp: told.collect() };
-    let judgement = world.services.get(key).map(|service| judge(&world, service, &announcers));
-    Announced { judgement, should: should(&world, key), layer2, bgp }
+    let judged = |service| judge(&world, service, &announcing.announcers(key, service));
+    let bgp = announcing.bgp_nodes(key);
+    let meant = bgp.iter().flat_map(|(node, peers)| peers.iter().map(move |peer| (node, peer)));
+    let down = meant.filter(|(node, peer)| !announcing.sessions.stands(node, peer));
+    Announced {
+        judgement: world.services.get(key).map(judged),
+        should: should(&world, key),
+        layer2: announcing.layer2_nodes(key),
+        down: down.map(|(node, peer)| (node.clone(), peer.clone())).collect(),
+        bgp,
+    }
 }
 
 /// The node that should announce a Service on layer 2, or why none.
@@ -161,6 +169,11 @@ impl fmt::Display for Explained {
             if nodes.is_empty() { "nobody".into() } else { nodes.join(", ") }
         )?;
         for (node, peers) in &announced.bgp {
+            let told = |peer: &String| match announced.down.contains(&(node.clone(), peer.clone())) {
+                true => format!("{peer} (session down)"),
+                false => peer.clone(),
+            };
+            let peers: Vec<_> = peers.iter().map(told).collect();
             write!(f, "\nBGP          node {node} to {}", peers.join(", "))?;
         }
         Ok(())
@@ -200,6 +213,7 @@ impl Serialize for Explained {
             let layer2 = serde_json::json!({ "should": node, "why": why, "says": announced.layer2 });
             map.serialize_entry("layer2", &layer2)?;
             map.serialize_entry("bgp", &announced.bgp)?;
+            map.serialize_entry("sessionsDown", &announced.down)?;
         }
         map.end()
     }

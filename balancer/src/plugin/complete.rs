@@ -192,6 +192,7 @@ mod tests {
             "drain-preview",
             "collect",
             "check",
+            "import",
             "completion",
         ];
         for words in ["", "sta", "-n demo ", "--output=json ", "-o json e"] {

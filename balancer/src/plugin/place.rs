@@ -55,6 +55,11 @@ impl Target {
         }
     }
 
+    /// Namespace of the load balancer.
+    pub(super) fn metallb_namespace(&self) -> &str {
+        &self.metallb_namespace
+    }
+
     /// Access to the cluster, and the namespace of the context.
     pub(super) async fn cluster(&self) -> anyhow::Result<(Cluster, String)> {
         let config = self.config().await?;

@@ -16,6 +16,7 @@ use metallb_api::names::{
 };
 use metallb_api::{ConflictPolicy, ConflictProbe, Detection, DrainPolicy, Failback, Fencing, WireCheck};
 use metallb_core::config::duration;
+use metallb_core::router_config::Dialect;
 use metallb_proto::layer2::{MacAddress, conflict, gratuitous};
 use metallb_proto::membership::{Secret, Secrets, Timing};
 use metallb_runtime::logs::LogLevel;
@@ -128,6 +129,9 @@ pub struct Settings {
     /// Prints what the speaker of this node knows, and ends.
     #[arg(long)]
     pub(super) facts: bool,
+    /// Prints what the routers need for the BGPPeers as they are, and ends: frr, bird, junos, eos or routeros.
+    #[arg(long, value_name = "ROUTER")]
+    pub(super) router_config: Option<Dialect>,
     /// What was given besides and is not used.
     #[arg(skip)]
     unused: Vec<String>,

@@ -1,3 +1,25 @@
+{{- /* metallb.unfold $: puts values with flat names, such as "speaker.image.tag", in their places. A dot within a name
+is written "\.". Each template with values begins with it. */ -}}
+{{- define "metallb.unfold" -}}
+{{- $flags := list "metallb.create" "networkpolicies.enabled" "speaker.ignoreExcludeLB"
+  "prometheus.serviceMonitor.enabled" "prometheus.podMonitor.enabled" "prometheus.prometheusRule.enabled" -}}
+{{- range $name, $value := .Values -}}
+{{- if contains "." $name -}}
+{{- if has $name $flags }}{{- $value = eq (toString $value) "true" }}{{- end -}}
+{{- if eq $name "networkpolicies.apiPort" }}{{- $value = int $value }}{{- end -}}
+{{- $at := $.Values -}}
+{{- $parts := list -}}
+{{- range splitList "." (replace "\\." "\n" $name) }}{{- $parts = append $parts (replace "\n" "." .) }}{{- end -}}
+{{- range initial $parts -}}
+{{- if not (kindIs "map" (get $at .)) }}{{- $_ := set $at . dict }}{{- end -}}
+{{- $at = get $at . -}}
+{{- end -}}
+{{- $_ := set $at (last $parts) $value -}}
+{{- $_ := unset $.Values $name -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* metallb.image (list $ COMPONENT): the image that a component runs. */ -}}
 {{- define "metallb.image" -}}
 {{- $root := index . 0 -}}

@@ -12,21 +12,21 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
-    Api, Client,
-    api::{DeleteParams, DynamicObject, GroupVersionKind, ListParams, PostParams},
-    core::ApiResource,
+    Client,
+    api::{DeleteParams, ListParams},
 };
-use metallb_e2e::plane::{NAMESPACE, Plane, subject::Subject};
-use serde_json::{Value, json};
+use metallb_e2e::plane::{
+    NAMESPACE, Plane,
+    objects::{self, api, create},
+    subject::{Subject, operator_command},
+};
+use serde_json::json;
 
 /// No single wait takes longer.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Requests of the load that are under way at one time.
-const PARALLEL: usize = 32;
-/// For how long it is counted what the operator writes when nothing changes.
-const STEADY: Duration = Duration::from_secs(20);
+/// So many renewals of the Lease it is counted what the operator writes when nothing changes.
+const RENEWALS: usize = 7;
 const PROBES: u16 = 18_080;
 const WEBHOOKS: u16 = 18_443;
 
@@ -67,7 +67,7 @@ async fn main() -> Result<()> {
     }
     let plane = Plane::start().await?;
     let client = plane.client().await?;
-    let command = command(&cli.operator, NAMESPACE, "bench", PROBES, WEBHOOKS);
+    let command = operator_command(&cli.operator, NAMESPACE, "bench", PROBES, WEBHOOKS);
     let start = || Subject::start(&command, &plane.subject_config(), &plane.path("operator.log"));
 
     let began = Instant::now();
@@ -89,39 +89,32 @@ async fn main() -> Result<()> {
     }
     print("object deleted to object there again", &repaired);
     subject.stop().await?;
+    let subject = start()?;
+    plane.writes_at_rest(1).await?;
+    memory("memory, alone", &subject)?;
+    subject.stop().await?;
 
-    fill(&client, &cli).await?;
+    objects::fill(&client, cli.pods, cli.workloads, cli.services).await?;
     let began = Instant::now();
     let subject = start()?;
     ready(began).await?;
     print("start to ready, full cluster", &[began.elapsed()]);
     let repairs = [repair(&client, "apps/v1", "DaemonSet", "speaker").await?];
     print("first repair, full cluster", &repairs);
-    // The end of what the start brought: the first request that only the passing of time brings is a Lease's.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let (_, from) = plane.requests(0);
-    tokio::time::sleep(STEADY).await;
-    let (requests, _) = plane.requests(from);
-    let reads = ["get ", "list ", "watch "];
-    let writes: Vec<_> =
-        requests.iter().filter(|(what, _)| !reads.iter().any(|read| what.starts_with(read))).collect();
-    println!("{}", json!({"measurement": "requests but reads in 20 s of rest", "requests": writes}));
-    let usage = subject.usage()?;
-    println!(
-        "{}",
-        json!({"measurement": "memory", "pods": cli.pods, "workloads": cli.workloads, "services": cli.services,
-               "rss_mib": round(usage.rss as f64 / 1024.0), "peak_rss_mib": round(usage.peak_rss as f64 / 1024.0),
-               "cpu_s": round(usage.cpu)})
-    );
+    let writes = plane.writes_at_rest(RENEWALS).await?;
+    println!("{}", json!({"measurement": "writes while the Lease was renewed 7 times", "writes": writes}));
+    memory("memory beside objects of others", &subject)?;
     subject.stop().await
 }
 
-/// The operator's command line, environment included.
-pub(crate) fn command(program: &str, namespace: &str, pod: &str, probes: u16, webhooks: u16) -> String {
-    format!(
-        "env OPERATOR_NAMESPACE={namespace} POD_NAME={pod} CONTROLLER_IMAGE=controller:1 SPEAKER_IMAGE=speaker:1 \
-         {program} --port={probes} --webhook-port={webhooks}"
-    )
+fn memory(what: &str, subject: &Subject) -> Result<()> {
+    let usage = subject.usage()?;
+    println!(
+        "{}",
+        json!({"measurement": what, "rss_mib": round(usage.rss as f64 / 1024.0),
+               "peak_rss_mib": round(usage.peak_rss as f64 / 1024.0), "cpu_s": round(usage.cpu)})
+    );
+    Ok(())
 }
 
 /// Kinds whose repair is measured; what is deleted is no quarrel.
@@ -131,30 +124,6 @@ const REPAIRED: [(&str, &str, &str); 4] = [
     ("v1", "ConfigMap", "metallb-excludel2"),
     ("networking.k8s.io/v1", "NetworkPolicy", "controller"),
 ];
-
-/// An API of any kind; cluster-wide when `namespace` is empty.
-pub(crate) fn api(client: &Client, version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
-    let (group, version) = version.split_once('/').unwrap_or(("", version));
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-    match namespace {
-        "" => Api::all_with(client.clone(), &resource),
-        namespace => Api::namespaced_with(client.clone(), namespace, &resource),
-    }
-}
-
-pub(crate) async fn create(
-    client: &Client,
-    version: &str,
-    kind: &str,
-    namespace: &str,
-    mut object: Value,
-) -> Result<()> {
-    object["apiVersion"] = version.into();
-    object["kind"] = kind.into();
-    let object: DynamicObject = serde_json::from_value(object)?;
-    api(client, version, kind, namespace).create(&PostParams::default(), &object).await?;
-    Ok(())
-}
 
 fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
@@ -257,31 +226,4 @@ async fn repair(client: &Client, version: &str, kind: &str, name: &str) -> Resul
     .await
     .with_context(|| name.to_owned())?;
     Ok(began.elapsed())
-}
-
-/// Makes objects of others.
-async fn fill(client: &Client, cli: &Cli) -> Result<()> {
-    create(client, "v1", "ServiceAccount", "default", json!({"metadata": {"name": "default"}})).await?;
-    let pod = json!({"automountServiceAccountToken": false, "containers": [{
-        "name": "app", "image": "registry.example/some/application:1.2.3",
-        "env": [{"name": "A", "value": "some value"}, {"name": "B", "value": "another value"}]}]});
-    let labels = |at: usize| json!({"app": format!("app-{at}")});
-    let all = (0..cli.pods)
-        .map(|at| {
-            ("v1", "Pod", json!({"metadata": {"name": format!("p{at}"), "labels": labels(at)}, "spec": pod}))
-        })
-        .chain((0..cli.workloads).map(|at| {
-            let template = json!({"metadata": {"labels": labels(at)}, "spec": pod});
-            let spec = json!({"selector": {"matchLabels": labels(at)}, "template": template});
-            ("apps/v1", "Deployment", json!({"metadata": {"name": format!("d{at}")}, "spec": spec}))
-        }))
-        .chain((0..cli.services).map(|at| {
-            let spec = json!({"selector": labels(at), "ports": [{"port": 80}]});
-            ("v1", "Service", json!({"metadata": {"name": format!("s{at}")}, "spec": spec}))
-        }));
-    stream::iter(all)
-        .map(|(version, kind, object)| create(client, version, kind, "default", object))
-        .buffer_unordered(PARALLEL)
-        .try_collect::<()>()
-        .await
 }

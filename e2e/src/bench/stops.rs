@@ -19,15 +19,17 @@ use kube::{
     Client,
     api::{Patch, PatchParams},
 };
-use metallb_e2e::plane::Plane;
+use metallb_e2e::plane::{
+    Plane,
+    objects::{api, create},
+    subject::operator_command,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use rand::RngExt;
 use serde_json::{Value, json};
-
-use crate::{api, command, create};
 
 const LEASE: &str = "metallb.io.metallboperator";
 /// A Lease runs out in 10 s; the other operator looks every second.
@@ -95,11 +97,12 @@ impl<'a> Pair<'a> {
         // Something to write, always: what is wished changes.
         let wishes = async {
             let pools = api(client, "metallb.io/v1beta1", "AddressPool", &namespace);
+            let mut pace = tokio::time::interval(Duration::from_millis(100));
             for turn in 0_u64.. {
+                pace.tick().await;
                 let addresses = format!("192.0.2.{}/28", (turn % 16) * 16);
                 let patch = json!({"spec": {"addresses": [addresses]}});
                 pools.patch("p", &PatchParams::default(), &Patch::Merge(&patch)).await?;
-                tokio::time::sleep(Duration::from_millis(100)).await;
             }
             anyhow::Ok((0, Vec::new()))
         };
@@ -119,7 +122,7 @@ impl<'a> Pair<'a> {
     fn start(&self, side: &str) -> Result<Child> {
         let user = self.user(side);
         let at = u16::try_from(self.number * 4 + usize::from(side == "b") * 2)?;
-        let line = command(self.program, &self.namespace, &user, 20_000 + at, 20_001 + at);
+        let line = operator_command(self.program, &self.namespace, &user, 20_000 + at, 20_001 + at);
         let mut words = line.split_whitespace();
         let log =
             fs::OpenOptions::new().create(true).append(true).open(self.plane.path(&format!("{user}.log")))?;

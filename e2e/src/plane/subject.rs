@@ -13,6 +13,15 @@ use nix::{
     unistd::{Pid, SysconfVar, sysconf},
 };
 
+/// The operator's command line, environment included: it runs in `namespace` as `pod` and serves on these ports.
+#[must_use]
+pub fn operator_command(program: &str, namespace: &str, pod: &str, probes: u16, webhooks: u16) -> String {
+    format!(
+        "env OPERATOR_NAMESPACE={namespace} POD_NAME={pod} CONTROLLER_IMAGE=controller:1 SPEAKER_IMAGE=speaker:1 \
+         {program} --port={probes} --webhook-port={webhooks}"
+    )
+}
+
 /// A running controller.
 pub struct Subject(Child);
 

@@ -24,7 +24,8 @@ fn a_node_that_is_powered_off_leaves_the_routers_table_in_under_a_second() {
         ("BGPPeer", "router", &peer("172.22.0.1", ", bfdProfile: fast")),
     ]);
     let scene = scene("bgp-bfd", "[198.51.100.56/30]", "");
-    scene.service("web", "");
+    // No node passes a connection on to a pod of the node that is off.
+    scene.service("web", ", externalTrafficPolicy: Local");
     let address = address(scene.name, "web").unwrap();
     until_sessions("172.22.0.1", "Established");
     eventually("BFD to be up on both sides", 30, || {

@@ -8,7 +8,9 @@
 //!                    remote .2             the client
 //! ```
 
+mod advice;
 mod attributes;
+mod distance;
 // Its layer 2 scenes are of no use here.
 #[allow(dead_code)]
 #[path = "../cluster/fixture.rs"]

@@ -116,7 +116,7 @@ fn gobgp_learns_routes_with_their_attributes() {
 fn frr_learns_ipv4_routes_over_a_link_without_ipv4() {
     available();
     let config = "router bgp 64513\n bgp router-id 172.23.0.1\n no bgp ebgp-requires-policy\n \
-                  neighbor eth2 interface remote-as external\n address-family ipv4 unicast\n  neighbor eth2 activate\n \
+                  neighbor eth2 interface v6only remote-as external\n address-family ipv4 unicast\n  neighbor eth2 activate\n \
                   exit-address-family\n address-family ipv6 unicast\n  neighbor eth2 activate\n exit-address-family\n";
     let frr = Frr::start("router", config).unwrap();
     let spec = "{myASN: 64512, dynamicASN: external, interface: eth1, \
@@ -180,7 +180,7 @@ fn another_bgp_speaker_on_the_node_is_left_alone() {
     // As Calico does it: a BIRD of the node's own.
     let other = Bird::start(
         "node1",
-        "router id 172.22.0.11;\nprotocol device {}\nprotocol bgp router { local 172.22.0.11 as 64512; \
+        "router id 172.22.0.11;\nprotocol device {}\nprotocol bgp upstream { local 172.22.0.11 as 64512; \
          neighbor 172.22.0.1 as 64513; ipv4 { import none; export none; }; }\n",
     )
     .unwrap();

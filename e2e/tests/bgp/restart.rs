@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use metallb_e2e::{
     deploy::NAMESPACE,
+    held,
     layout::remote,
     observe::{address, apply, kube},
     router::Frr,
@@ -21,29 +22,6 @@ use crate::peers::{Objects, frr, peer, scene, session, until_sessions};
 
 /// Connections that are held while the speakers are replaced.
 const CONNECTIONS: usize = 200;
-/// A pod that says back what it hears, for as long as a connection stands.
-const ECHO: &str = "apiVersion: apps/v1
-kind: Deployment
-metadata: {name: echo, namespace: NAME}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: echo}}
-  template:
-    metadata: {labels: {app: echo}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: echo
-        image: lab.local/busybox:1
-        imagePullPolicy: Never
-        command: [busybox, nc, -lk, -p, '8080', -e, /bin/busybox, cat]
----
-apiVersion: v1
-kind: Service
-metadata: {name: echo, namespace: NAME, annotations: {metallb.io/address-pool: NAME}}
-spec: {type: LoadBalancer, selector: {app: echo}, ports: [{port: 80, targetPort: 8080}]}
-";
-
 /// Connections of host remote, each of which is answered.
 struct Connections(Vec<TcpStream>);
 
@@ -54,9 +32,13 @@ impl Connections {
             setns(File::open(format!("/run/netns/{}", remote().netns()))?, CloneFlags::CLONE_NEWNET)?;
             let mut streams = Vec::new();
             for _ in 0..CONNECTIONS {
-                let stream =
-                    TcpStream::connect_timeout(&SocketAddr::new(address, 80), Duration::from_secs(5))?;
+                let mut stream = TcpStream::connect_timeout(
+                    &SocketAddr::new(address, held::PORT),
+                    Duration::from_secs(5),
+                )?;
                 stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+                // Answered before the next one is opened: a small server keeps few that it has not accepted yet.
+                exchange(&mut stream)?;
                 streams.push(stream);
             }
             anyhow::Ok(streams)
@@ -69,13 +51,18 @@ impl Connections {
     /// Says something over each, and hears it back.
     fn speak(&mut self) -> Result<()> {
         for (index, stream) in self.0.iter_mut().enumerate() {
-            let mut heard = [0; 4];
-            stream.write_all(b"ping").with_context(|| format!("connection {index}"))?;
-            stream.read_exact(&mut heard).with_context(|| format!("connection {index}"))?;
-            ensure!(heard == *b"ping", "connection {index} heard {heard:?}");
+            exchange(stream).with_context(|| format!("connection {index}"))?;
         }
         Ok(())
     }
+}
+
+fn exchange(stream: &mut TcpStream) -> Result<()> {
+    let mut heard = [0; 4];
+    stream.write_all(b"ping")?;
+    stream.read_exact(&mut heard)?;
+    ensure!(heard == *b"ping", "heard {heard:?}");
+    Ok(())
 }
 
 fn roll_out() {
@@ -92,7 +79,7 @@ fn paths_in_a_rollout(name: &'static str, more_frr: &str, more_peer: &str) -> us
     ]);
     let range = if name.ends_with('b') { "[198.51.100.64/30]" } else { "[198.51.100.68/30]" };
     let scene = scene(name, range, "");
-    apply(&ECHO.replace("NAME", name)).unwrap();
+    apply(&held::echo(name, name)).unwrap();
     kube(&format!("-n {name} rollout status deployment/echo --timeout=60s")).unwrap();
     let address = address(scene.name, "echo").unwrap();
     until_sessions("172.22.0.1", "Established");

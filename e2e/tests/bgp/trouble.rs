@@ -1,5 +1,7 @@
 //! What goes wrong is told, ends where it is mended, and hurts nobody else.
 
+use std::collections::BTreeSet;
+
 use anyhow::ensure;
 use metallb_e2e::{
     deploy::NAMESPACE,
@@ -55,7 +57,7 @@ fn a_router_of_another_as_than_configured_is_told_and_a_black_hole_delays_nobody
     let frr = Frr::start("router", &frr("")).unwrap();
     // Takes connections, and never says a word.
     let _mute =
-        Program::start(on("client", "busybox").args(["nc", "-lk", "-p", "179", "-e", "sleep", "3600"]))
+        Program::start(on("client", "busybox").args(["nc", "-ll", "-p", "179", "-e", "sleep", "3600"]))
             .unwrap();
     // Answers nothing at all.
     run_on("remote", "ip addr add 172.24.0.66/32 dev lo").unwrap();
@@ -93,7 +95,7 @@ fn a_router_of_another_as_than_configured_is_told_and_a_black_hole_delays_nobody
 }
 
 #[test]
-fn an_edit_that_asks_for_more_than_a_node_selector_allows_moves_the_sessions() {
+fn an_edit_that_asks_for_more_than_a_node_selector_allows_moves_the_sessions_and_the_traffic() {
     available();
     let frr = Frr::start("router", &frr("")).unwrap();
     let on = |nodes: &str| {
@@ -111,4 +113,19 @@ fn an_edit_that_asks_for_more_than_a_node_selector_allows_moves_the_sessions() {
     established(&["172.22.0.11", "172.22.0.12"]).unwrap();
     edit("BGPPeer", "router", &on("node2, node3"));
     established(&["172.22.0.12", "172.22.0.13"]).unwrap();
+    let scene = scene("bgp-two", "[198.51.100.52/30]", "");
+    scene.service("web", ", externalTrafficPolicy: Local");
+    let address = address(scene.name, "web").unwrap();
+    let mut nodes = BTreeSet::new();
+    eventually("answers of the two nodes", 30, || {
+        let answer = fetch_from("remote", address)?;
+        nodes.extend(answer.split_once(" on ").map(|(_, node)| node.trim().to_owned()));
+        ensure!(nodes.len() == 2, "{nodes:?} after {answer:?}");
+        Ok(())
+    });
+    for _ in 0..20 {
+        let answer = fetch_from("remote", address).unwrap();
+        nodes.extend(answer.split_once(" on ").map(|(_, node)| node.trim().to_owned()));
+    }
+    assert_eq!(nodes, BTreeSet::from(["node2", "node3"].map(str::to_owned)));
 }

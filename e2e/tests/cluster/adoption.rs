@@ -25,7 +25,7 @@ struct Installer {
     apply: &'static str,
 }
 
-const INSTALLERS: [Installer; 3] = [
+const INSTALLERS: [Installer; 4] = [
     Installer {
         name: "MetalLB's manifests, frr mode",
         workloads: ["controller", "speaker"],
@@ -46,6 +46,13 @@ const INSTALLERS: [Installer; 3] = [
         labels: "app: metallb, app.kubernetes.io/managed-by: Helm",
         component: "component",
         apply: "apply --server-side --force-conflicts --field-manager=metallb-operator",
+    },
+    Installer {
+        name: "manifests whose selectors differ, which nobody can change",
+        workloads: ["controller", "speaker"],
+        labels: "app: metallb",
+        component: "tier",
+        apply: "apply",
     },
 ];
 
@@ -162,6 +169,8 @@ fn the_way_back_to_manifests_costs_no_address() {
 
     INSTALLERS[0].remove();
     kube(&format!("-n {NAMESPACE} scale {OPERATOR} --replicas=1")).unwrap();
+    // Admission answers from then on.
+    kube(&format!("-n {NAMESPACE} rollout status {OPERATOR} --timeout=60s")).unwrap();
     available();
     assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
 }

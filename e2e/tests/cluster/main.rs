@@ -5,6 +5,7 @@ mod allocation;
 mod external;
 mod failover;
 mod fixture;
+mod ipfailover;
 mod layer2;
 mod path;
 mod plugin;

@@ -6,7 +6,10 @@ use metallb_e2e::{
     observe::{address, addresses, apply, condition, get, kube},
 };
 
-use crate::fixture::{Scene, available, eventually};
+use crate::{
+    fixture::{Scene, available, eventually},
+    ipfailover::{IP_FAILOVER, metallb_condition},
+};
 
 #[test]
 fn a_second_resource_of_another_name_is_degraded_and_the_right_one_unharmed() {
@@ -56,12 +59,6 @@ fn a_pool_with_a_bad_range_is_named_and_the_others_are_served() {
     assert_eq!(addresses(scene.name, "before").unwrap(), [held]);
 }
 
-/// The condition `kind` of the MetalLB resource.
-fn metallb_condition(kind: &str) -> anyhow::Result<(String, String, String)> {
-    condition(&get(&["-n", NAMESPACE, "metallb", "metallb"])?, kind)
-        .with_context(|| format!("no condition {kind} yet"))
-}
-
 #[test]
 fn an_ip_failover_workload_blocks_an_installation_until_it_is_gone() {
     available();
@@ -104,27 +101,3 @@ fn an_ip_failover_workload_that_comes_later_is_told_and_tears_nothing_down() {
         Ok(())
     });
 }
-
-const IP_FAILOVER: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: ipf}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: ipfailover, namespace: ipf, labels: {ipfailover: hello-openshift}}
-spec:
-  replicas: 1
-  selector: {matchLabels: {ipfailover: hello-openshift}}
-  template:
-    metadata: {labels: {ipfailover: hello-openshift}}
-    spec:
-      hostNetwork: true
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: keepalived
-        image: lab.local/busybox:1
-        imagePullPolicy: Never
-        command: [/bin/sh, -c, 'exec busybox sleep 3600']
-        env: [{name: OPENSHIFT_HA_VIRTUAL_IPS, value: 172.22.0.150-151}]
-";

@@ -6,12 +6,15 @@ use anyhow::{Context, ensure};
 use metallb_e2e::{
     cluster,
     deploy::NAMESPACE,
-    held::Held,
+    held::{self, Held},
     observe::{address, addresses, apply, condition, get, kube, owner},
 };
 use serde_json::Value;
 
-use crate::fixture::{Scene, available, eventually};
+use crate::{
+    fixture::{Scene, available, eventually},
+    ipfailover::metallb_condition,
+};
 
 const OPERATOR: &str = "deployment/metallb-operator-controller-manager";
 const IMAGES: [(&str, &str, &str); 2] =
@@ -95,36 +98,16 @@ pub(crate) fn runs(version: &str, seconds: u64) {
     });
 }
 
-/// A Service of the scene's pods that sends back what it is sent.
-fn echo(scene: &Scene) {
-    let name = scene.name;
-    apply(&format!(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: echo, namespace: {name}}}\nspec:\n  replicas: 3\n  \
-         selector: {{matchLabels: {{app: echo}}}}\n  template:\n    metadata: {{labels: {{app: echo}}}}\n    spec:\n      \
-         terminationGracePeriodSeconds: 0\n      topologySpreadConstraints:\n      - {{maxSkew: 1, topologyKey: \
-         kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {{matchLabels: {{app: echo}}}}}}\n      \
-         containers:\n      - name: echo\n        image: lab.local/busybox:1\n        imagePullPolicy: Never\n        command: \
-         [busybox, nc, -ll, -p, '7777', -e, busybox, cat]\n"
-    ))
-    .unwrap();
-    kube(&format!("-n {name} rollout status deployment/echo --timeout=60s")).unwrap();
-    apply(&format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: echo, namespace: {name}, annotations: {{metallb.io/address-pool: \
-         {name}}}}}\nspec: {{type: LoadBalancer, externalTrafficPolicy: Local, selector: {{app: echo}}, ports: [{{port: \
-         7777}}]}}\n"
-    ))
-    .unwrap();
-}
-
 #[test]
 fn an_upgrade_moves_no_address_and_resets_no_connection() {
     let scene = Scene::new("upgrade", "[172.22.0.192/30]");
     let operator = Operator::remember();
-    echo(&scene);
+    apply(&held::echo(scene.name, scene.name)).unwrap();
+    kube(&format!("-n {} rollout status deployment/echo --timeout=60s", scene.name)).unwrap();
     let held_address = address(scene.name, "echo").unwrap();
     eventually("a node to announce", 20, || owner(held_address).map(drop));
     let node = owner(held_address).unwrap();
-    let held = Held::open(held_address, 7777, 200, Duration::from_secs(60)).unwrap();
+    let held = Held::open(held_address, held::PORT, 200, Duration::from_secs(60)).unwrap();
 
     Operator::replace("0.2.0", &["controller", "speaker"]);
     let mut steps = Vec::new();
@@ -151,17 +134,37 @@ fn an_upgrade_moves_no_address_and_resets_no_connection() {
     assert!(answers > 200, "{answers}");
     assert_eq!(addresses(scene.name, "echo").unwrap(), [held_address]);
     assert_eq!(owner(held_address).unwrap(), node, "the same node announces");
-    let upgradeable = condition(&metallb().unwrap(), "Upgradeable").unwrap();
-    assert_eq!(upgradeable.0, "True");
+    assert_eq!(metallb_condition("Upgradeable").unwrap().0, "True");
     drop(operator);
 }
 
-fn degraded() -> anyhow::Result<(String, String, String)> {
-    condition(&metallb()?, "Degraded").context("no condition yet")
+#[test]
+#[ignore = "long"]
+fn a_version_that_is_to_be_approved_waits_until_it_is() {
+    available();
+    let operator = Operator::remember();
+    let before = image("daemonset", "speaker").unwrap();
+    let policy = |policy: &str| {
+        kube(&format!(
+            "-n {NAMESPACE} patch metallb metallb --type=merge -p {{\"spec\":{{\"upgradePolicy\":{{{policy}}}}}}}"
+        ))
+        .unwrap();
+    };
+    policy("\"approval\":\"Manual\"");
+    Operator::replace("0.6.0", &["controller", "speaker"]);
+    eventually("the version to wait", 60, || {
+        let (_, reason, message) = metallb_condition("Progressing")?;
+        ensure!(reason == "WaitingForApproval" && message.contains("0.6.0"), "{reason}: {message}");
+        Ok(())
+    });
+    assert_eq!(image("daemonset", "speaker").unwrap(), before);
+    assert_eq!(metallb_condition("Upgradeable").unwrap().0, "True");
+    policy("\"approvedVersion\":\"0.6.0\"");
+    runs("0.6.0", 60);
+    drop(operator);
 }
 
 #[test]
-#[ignore = "long: after a version was taken back, the next one takes more than a minute to be complete"]
 fn an_image_that_is_missing_stops_the_rollout_and_is_taken_back_where_that_is_wanted() {
     available();
     let operator = Operator::remember();
@@ -175,7 +178,7 @@ fn an_image_that_is_missing_stops_the_rollout_and_is_taken_back_where_that_is_wa
     policy("Pause");
     Operator::replace("0.3.0", &["controller"]);
     eventually("the rollout to be stopped", 90, || {
-        let (status, reason, message) = degraded()?;
+        let (status, reason, message) = metallb_condition("Degraded")?;
         ensure!((status.as_str(), reason.as_str()) == ("True", "UpgradeStalled"), "{reason}: {message}");
         ensure!(
             message.contains("step 4 of 4, speakers: pod speaker-") && message.contains("mage"),
@@ -191,16 +194,13 @@ fn an_image_that_is_missing_stops_the_rollout_and_is_taken_back_where_that_is_wa
         .iter()
         .filter(|pod| pod["spec"]["containers"][0]["image"] == before.as_str());
     assert_eq!(left.count(), 2, "one speaker at a time");
-    assert_eq!(condition(&metallb().unwrap(), "Upgradeable").unwrap().0, "False");
+    assert_eq!(metallb_condition("Upgradeable").unwrap().0, "False");
 
     policy("Rollback");
     eventually("the version before it to be put back", 90, || {
-        let (status, reason, message) = degraded()?;
+        let (status, reason, message) = metallb_condition("Degraded")?;
         ensure!((status.as_str(), reason.as_str()) == ("True", "UpgradeFailed"), "{reason}: {message}");
-        ensure!(
-            condition(&metallb()?, "Available").context("no condition yet")?.0 == "True",
-            "not available yet"
-        );
+        ensure!(metallb_condition("Available")?.0 == "True", "not available yet");
         println!("{message}");
         Ok(())
     });

@@ -3,15 +3,9 @@
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::fixture::World;
+use crate::fixture::{World, own, until};
 
 impl World {
-    fn apply(&self, object: &Value) -> Result<()> {
-        let path = self.plane.path("object.json");
-        std::fs::write(&path, object.to_string())?;
-        self.plane.kubectl(&["apply", "-f", &path.display().to_string()]).map(drop)
-    }
-
     fn patch_status(&self, what: &str, status: &Value) -> Result<()> {
         let patch = json!({ "status": status }).to_string();
         let arguments = ["-n", "metallb-system", "patch", what, "--subresource=status", "--type=merge", "-p"];
@@ -23,15 +17,13 @@ impl World {
     }
 }
 
-fn own(kind: &str, name: &str, rest: &Value) -> Value {
-    let mut object = json!({
-        "apiVersion": "metallb.io/v1beta1", "kind": kind,
-        "metadata": { "name": name, "namespace": "metallb-system" },
+/// What the speaker of node1 says about the Service.
+fn said(kind: &str, name: &str) -> Value {
+    let mut said = own(kind, name, &json!({}));
+    said["metadata"]["labels"] = json!({
+        "metallb.io/node": "node1", "metallb.io/service-name": "web-0", "metallb.io/service-namespace": "default",
     });
-    for (key, value) in rest.as_object().into_iter().flatten() {
-        object[key] = value.clone();
-    }
-    object
+    said
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,12 +64,50 @@ async fn what_stands_in_the_way_of_announcing_is_said_one_after_another() -> Res
     world.patch_status("pod/speaker-1", &json!({ "podIP": "192.0.2.1", "conditions": ready }))?;
     world.announced("NoInterface").await?;
 
-    let labels = json!({ "metallb.io/node": "node1", "metallb.io/service-name": "web-0", "metallb.io/service-namespace": "default" });
-    let mut said = own("ServiceL2Status", "l2-1", &json!({}));
-    said["metadata"]["labels"] = labels;
-    world.apply(&said)?;
+    world.apply(&said("ServiceL2Status", "l2-1"))?;
     world.patch_status("servicel2status/l2-1", &json!({ "node": "node1" }))?;
     assert_eq!(world.announced("Announced").await?, "on layer 2");
     assert_eq!(writes(), 7, "one for each change");
+
+    // A network plug-in tells the subnet of the node.
+    let subnet = |cidr: &str| {
+        let annotation = format!("k8s.ovn.org/host-cidrs=[\"{cidr}\"]");
+        world.plane.kubectl(&["annotate", "--overwrite", "node", "node1", &annotation])
+    };
+    subnet("192.0.2.7/24")?;
+    let outside = world.announced("OutsideNodeSubnet").await?;
+    assert!(outside.contains("in the subnet of 10.99.0.0:"), "{outside}");
+    subnet("10.99.255.254/16")?;
+    assert_eq!(world.announced("Announced").await?, "on layer 2");
+
+    world.apply(&own("BGPAdvertisement", "all", &json!({})))?;
+    world.apply(&said("ServiceBGPStatus", "bgp-1"))?;
+    world.patch_status("servicebgpstatus/bgp-1", &json!({ "node": "node1", "peers": ["router"] }))?;
+    let mut session = own("BGPSessionState", "bgp-2", &json!({ "apiVersion": "frrk8s.metallb.io/v1beta1" }));
+    session["spec"] = json!({});
+    world.apply(&session)?;
+    let is = |state: &str| {
+        let status = json!({ "node": "node1", "peerName": "router", "bgpStatus": state });
+        world.patch_status("bgpsessionstate.frrk8s.metallb.io/bgp-2", &status)
+    };
+    is("Established")?;
+    let said = || world.condition("web-0", "metallb.io/Announced");
+    let by = async |how: &str| {
+        until(said, |said| said.as_ref().is_some_and(|(_, message)| message == how)).await.map(drop)
+    };
+    by("on layer 2 and by BGP").await?;
+    world.plane.kubectl(&[
+        "-n",
+        "metallb-system",
+        "delete",
+        "l2advertisement/all",
+        "servicel2status/l2-1",
+    ])?;
+    by("by BGP").await?;
+    is("Active")?;
+    world.announced("SessionDown").await?;
+    is("Established")?;
+    by("by BGP").await?;
+    assert_eq!(writes(), 13, "one for each change");
     controller.stop().await
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use metallb_e2e::plane::{free_port, subject::Subject};
 use serde_json::json;
 
-use crate::fixture::{LIMIT, World, names, program, until};
+use crate::fixture::{LIMIT, World, names, own, program, until};
 
 fn ask(world: &World, arguments: &[&str]) -> Result<(Option<i32>, String)> {
     let output: Output = Command::new(program()?)
@@ -135,5 +135,78 @@ async fn a_mistake_is_told_and_its_end_clears_every_mark() -> Result<()> {
     world.load.pool("other", &json!({ "addresses": ["10.98.255.0/24"] })).await?;
     until(state, |told| told == "Valid: ").await?;
     until(ready, |reason| reason == "Served").await?;
+    controller.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_object_of_the_configuration_says_whether_it_is_used() -> Result<()> {
+    let world = World::new().await?;
+    let controller = world.controller()?;
+    let valid = async |what: &str, want: &str| {
+        let condition = "{range .status.conditions[?(@.type==\"Valid\")]}{.status} {.reason} {.message}{end}";
+        let path = format!("jsonpath={condition}");
+        let look = || async { world.plane.kubectl(&["-n", "metallb-system", "get", what, "-o", &path]) };
+        until(look, |told| told == want).await.map(drop)
+    };
+    let community = |value: &str| {
+        let spec = json!({ "communities": [{ "name": "gold", "value": value }] });
+        world.apply(&own("Community", "names", &json!({ "spec": spec })))
+    };
+    let mut peer = own("BGPPeer", "router", &json!({ "apiVersion": "metallb.io/v1beta2" }));
+    peer["spec"] =
+        json!({ "myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "bfdProfile": "fast" });
+    let layer2 = |pools: &[&str]| {
+        world.apply(&own("L2Advertisement", "all", &json!({ "spec": { "ipAddressPools": pools } })))
+    };
+
+    layer2(&["main", "main"])?;
+    community("1:x")?;
+    world.apply(&own("BGPAdvertisement", "all", &json!({ "spec": { "communities": ["gold"] } })))?;
+    world.apply(&peer)?;
+    let wrong_layer2 = "spec.ipAddressPools[1]: \"main\" is listed before";
+    let wrong_community =
+        "spec.communities[0].value: \"1:x\" is not a community: \"x\" is not a number from 0 to 65535";
+    let unknown = "spec.communities: \"gold\" is not a community, and no Community defines this name";
+    let missing = "spec.bfdProfile: no usable BFDProfile \"fast\"";
+    valid("l2advertisement/all", &format!("False InvalidSpec {wrong_layer2}")).await?;
+    valid("community/names", &format!("False InvalidSpec {wrong_community}")).await?;
+    valid("bgpadvertisement/all", &format!("False UnresolvedReference {unknown}")).await?;
+    valid("bgppeer/router", &format!("False UnresolvedReference {missing}")).await?;
+    let state = || async {
+        let path = "jsonpath={.status.errorSummary}";
+        world.plane.kubectl(&["-n", "metallb-system", "get", "configurationstate", "controller", "-o", path])
+    };
+    let all = [
+        format!("L2Advertisement \"all\": {wrong_layer2}"),
+        format!("Community \"names\": {wrong_community}"),
+        format!("BGPAdvertisement \"all\": {unknown}"),
+        format!("BGPPeer \"router\": {missing}"),
+    ];
+    until(state, |told| *told == all.join("\n")).await?;
+
+    layer2(&["main"])?;
+    community("1:2")?;
+    world.apply(&own("BFDProfile", "fast", &json!({})))?;
+    for what in [
+        "l2advertisement/all",
+        "community/names",
+        "bgpadvertisement/all",
+        "bgppeer/router",
+        "bfdprofile/fast",
+    ] {
+        valid(what, "True Used ").await?;
+    }
+    until(state, String::is_empty).await?;
+
+    // Everything is said: what follows is written about a Service alone.
+    let (_, from) = world.plane.requests(0);
+    world.load.create("web", 0..1).await?;
+    world.load.wait_for(&names("web", 0..1), LIMIT).await?;
+    let log = std::fs::read_to_string(world.log())?;
+    assert!(log.contains("configProblem") && log.contains("configLoaded"), "{log}");
+    let said = |what: &str| world.plane.requests(from).0.keys().any(|request| request.contains(what));
+    for kind in ["l2advertisements", "bgpadvertisements", "bgppeers/status", "communities", "bfdprofiles"] {
+        assert!(!said(&format!("patch {kind}")), "{kind}");
+    }
     controller.stop().await
 }

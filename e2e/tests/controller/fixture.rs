@@ -103,11 +103,30 @@ impl World {
         Ok(())
     }
 
+    /// Applies an object.
+    pub(crate) fn apply(&self, object: &Value) -> Result<()> {
+        let path = self.plane.path("object.json");
+        std::fs::write(&path, object.to_string())?;
+        self.plane.kubectl(&["apply", "-f", &path.display().to_string()]).map(drop)
+    }
+
     pub(crate) async fn annotate(&self, service: &str, key: &str, value: &Value) -> Result<()> {
         let patch = json!({ "metadata": { "annotations": { key: value } } });
         self.services().patch(service, &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(())
     }
+}
+
+/// An object of the load balancer's namespace with these further fields.
+pub(crate) fn own(kind: &str, name: &str, rest: &Value) -> Value {
+    let mut object = json!({
+        "apiVersion": "metallb.io/v1beta1", "kind": kind,
+        "metadata": { "name": name, "namespace": "metallb-system" },
+    });
+    for (key, value) in rest.as_object().into_iter().flatten() {
+        object[key] = value.clone();
+    }
+    object
 }
 
 /// The program under test.

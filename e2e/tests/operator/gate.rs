@@ -1,18 +1,16 @@
 //! Policies on IP failover, and DeploymentConfigs, a kind that a cluster need not know.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::ensure;
 use metallb_e2e::{
     deploy::NAMESPACE,
-    observe::{apply, condition, get, kube},
+    observe::{apply, kube},
 };
 
-use crate::fixture::{Scene, available, eventually};
-
-/// The condition `kind` of the MetalLB resource.
-fn metallb_condition(kind: &str) -> Result<(String, String, String)> {
-    condition(&get(&["-n", NAMESPACE, "metallb", "metallb"])?, kind)
-        .with_context(|| format!("no condition {kind} yet"))
-}
+use crate::{
+    fixture::{Scene, available, eventually},
+    ipfailover::{IP_FAILOVER, metallb_condition},
+    kinds::define,
+};
 
 /// Waits until Degraded names each of `workloads` as what nothing is installed beside.
 fn blocked_by(workloads: &[&str]) {
@@ -34,8 +32,7 @@ fn each_policy_on_ip_failover_does_what_it_says_and_deployment_configs_count_onc
     apply(IP_FAILOVER).unwrap();
     apply(include_str!("../../demo/metallb.yaml")).unwrap();
     blocked_by(&["Deployment ipf/ipfailover"]);
-    apply(DEPLOYMENT_CONFIG_KIND).unwrap();
-    kube("wait crd/deploymentconfigs.apps.openshift.io --for=condition=Established --timeout=10s").unwrap();
+    let definition = define("apps.openshift.io", "v1", "DeploymentConfig");
     apply(DEPLOYMENT_CONFIG).unwrap();
     blocked_by(&["Deployment ipf/ipfailover", "DeploymentConfig ipf/old"]);
     kube("-n ipf delete deployment ipfailover").unwrap();
@@ -85,7 +82,7 @@ fn each_policy_on_ip_failover_does_what_it_says_and_deployment_configs_count_onc
     });
     assert_eq!(metallb_condition("Upgradeable").unwrap().0, "True");
     drop(scene);
-    kube("delete crd deploymentconfigs.apps.openshift.io").unwrap();
+    kube(&format!("delete crd {definition}")).unwrap();
     kube("delete namespace ipf").unwrap();
     eventually("the resource to tell that it is gone", 20, || {
         let (status, _, message) = metallb_condition("IPFailoverAbsent")?;
@@ -93,21 +90,6 @@ fn each_policy_on_ip_failover_does_what_it_says_and_deployment_configs_count_onc
         Ok(())
     });
 }
-
-const DEPLOYMENT_CONFIG_KIND: &str = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: deploymentconfigs.apps.openshift.io}
-spec:
-  group: apps.openshift.io
-  scope: Namespaced
-  names: {kind: DeploymentConfig, plural: deploymentconfigs, singular: deploymentconfig}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-";
 
 const DEPLOYMENT_CONFIG: &str = "
 apiVersion: apps.openshift.io/v1
@@ -122,29 +104,5 @@ spec:
       containers:
       - name: keepalived
         image: registry.example/openshift/origin-keepalived-ipfailover:v3.11
-        env: [{name: OPENSHIFT_HA_VIRTUAL_IPS, value: 172.22.0.150-151}]
-";
-
-const IP_FAILOVER: &str = "
-apiVersion: v1
-kind: Namespace
-metadata: {name: ipf}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: ipfailover, namespace: ipf, labels: {ipfailover: hello-openshift}}
-spec:
-  replicas: 1
-  selector: {matchLabels: {ipfailover: hello-openshift}}
-  template:
-    metadata: {labels: {ipfailover: hello-openshift}}
-    spec:
-      hostNetwork: true
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: keepalived
-        image: lab.local/busybox:1
-        imagePullPolicy: Never
-        command: [/bin/sh, -c, 'exec busybox sleep 3600']
         env: [{name: OPENSHIFT_HA_VIRTUAL_IPS, value: 172.22.0.150-151}]
 ";

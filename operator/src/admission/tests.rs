@@ -71,6 +71,18 @@ fn a_resource_in_another_namespace_is_refused_and_one_of_another_name_warned_of(
 }
 
 #[test]
+fn a_change_of_the_class_is_warned_of() {
+    let of = |class: &str| object("MetalLB", "metallb", class);
+    let (none, lan) = (of(""), of("loadBalancerClass: example.com/lan"));
+    let told = |old: &DynamicObject, new: &DynamicObject| {
+        ask(Some(old), Some(new), &Existing::default()).warnings.pop().unwrap_or_default()
+    };
+    assert!(told(&none, &lan).contains("Services without a class are no longer served"));
+    assert!(told(&lan, &none).contains("Services with class \"example.com/lan\" are no longer served"));
+    assert_eq!((told(&lan, &lan).as_str(), told(&none, &none).as_str()), ("", ""));
+}
+
+#[test]
 fn a_problem_is_denied_where_it_comes_in_and_warned_of_where_it_was() {
     let bad = object("MetalLB", "metallb", "bgpBackend: bird");
     let worse = object("MetalLB", "metallb", "bgpBackend: bird, controllerConfig: {replicas: 99}");

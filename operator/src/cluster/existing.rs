@@ -32,53 +32,40 @@ pub struct Scope {
 /// # Errors
 /// When the API server does not answer or refuses.
 pub async fn existing(client: &Client, settings: &Settings, scope: Scope) -> kube::Result<Existing> {
-    let (
-        pools,
-        l2_advertisements,
-        bgp_advertisements,
-        bgp_peers,
-        bfd_profiles,
-        communities,
-        address_pools,
-        services,
-        network,
-    ) = tokio::try_join!(
-        list(client, settings),
-        list(client, settings),
-        list(client, settings),
-        list(client, settings),
-        list(client, settings),
-        list(client, settings),
-        list(client, settings),
-        load_balancers(client, scope.services),
-        network(client, scope.network),
+    let mut existing = Existing::default();
+    tokio::try_join!(
+        read(client, settings, &mut existing.pools),
+        read(client, settings, &mut existing.l2_advertisements),
+        read(client, settings, &mut existing.bgp_advertisements),
+        read(client, settings, &mut existing.bgp_peers),
+        read(client, settings, &mut existing.bfd_profiles),
+        read(client, settings, &mut existing.communities),
+        read(client, settings, &mut existing.address_pools),
+        async {
+            existing.services = load_balancers(client, scope.services).await?;
+            Ok(())
+        },
+        async {
+            existing.network = network(client, scope.network).await?;
+            Ok(())
+        },
     )?;
-    Ok(Existing {
-        pools,
-        l2_advertisements,
-        bgp_advertisements,
-        bgp_peers,
-        bfd_profiles,
-        communities,
-        address_pools,
-        services,
-        network,
-    })
+    Ok(existing)
 }
 
-/// Objects that cannot be read are left out: they have no effect either.
-async fn list<K>(client: &Client, settings: &Settings) -> kube::Result<Vec<K>>
+/// Reads all of a kind into `found`. Objects that cannot be read are left out: they have no effect either.
+async fn read<K>(client: &Client, settings: &Settings, found: &mut Vec<K>) -> kube::Result<()>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
 {
     let resource = ApiResource::erase::<K>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &settings.namespace, &resource);
     let objects = api.list(&ListParams::default()).await?.items.into_iter();
-    let typed = objects.filter_map(|mut object| {
+    found.extend(objects.filter_map(|mut object| {
         set_type(&mut object, &resource);
         object.try_parse().ok()
-    });
-    Ok(typed.collect())
+    }));
+    Ok(())
 }
 
 async fn load_balancers(client: &Client, wanted: bool) -> kube::Result<Vec<Service>> {

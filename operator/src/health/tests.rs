@@ -51,7 +51,7 @@ fn daemon_set(observed: i64, desired: i32) -> DaemonSet {
 }
 
 fn speakers(daemon_set: &DaemonSet, pods: &[Pod]) -> Health {
-    of_daemon_set(daemon_set, pods.iter(), find(&nodes()), now())
+    of_daemon_set(daemon_set, pods.iter(), find(&nodes()), None, now())
 }
 
 #[test]
@@ -86,6 +86,41 @@ fn a_missing_or_outdated_pod_on_a_ready_node_is_a_rollout() {
     outdated.labels_mut().insert("pod-template-generation".to_owned(), "1".to_owned());
     let health = speakers(&daemon_set(3, 2), &[ready("node1"), outdated]);
     assert!(health.serves() && !health.rolling_out, "a lost node holds no rollout up: {health:?}");
+}
+
+#[test]
+fn after_a_change_was_taken_back_pods_that_were_never_replaced_are_right() {
+    let of = |node: &str, generation: &str, revision: &str| {
+        let mut pod = ready(node);
+        let labels = [("pod-template-generation", generation), ("controller-revision-hash", revision)];
+        pod.labels_mut().extend(labels.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        pod
+    };
+    let updated = |number: i32| {
+        let mut set = daemon_set(3, 2);
+        set.status.as_mut().unwrap().updated_number_scheduled = Some(number);
+        set
+    };
+    let is_rolling_out = |set: &DaemonSet, pods: &[Pod]| speakers(set, pods).rolling_out;
+    let replaced = of("node1", "2", "old");
+    assert!(
+        !is_rolling_out(&updated(1), &[replaced.clone(), of("node2", "1", "old")]),
+        "of the revision that the newest pod has"
+    );
+    assert!(is_rolling_out(&updated(1), &[replaced, of("node2", "1", "older")]));
+    let kept = [of("node1", "1", "old"), of("node2", "1", "old")];
+    assert!(!is_rolling_out(&updated(2), &kept), "the cluster says that both are right");
+    assert!(is_rolling_out(&updated(0), &kept));
+}
+
+#[test]
+fn a_pod_that_cannot_leave_a_lost_node_holds_nothing_up() {
+    let mut leaving = pod("node3", "False", NOW, "");
+    leaving.labels_mut().insert("pod-template-generation".to_owned(), "1".to_owned());
+    leaving.metadata.deletion_timestamp = Some(Time(now()));
+    let health = speakers(&daemon_set(3, 3), &[ready("node1"), ready("node2"), leaving]);
+    assert!(health.serves() && !health.rolling_out, "{health:?}");
+    assert_eq!(health.excused, ["node3".to_owned()].into());
 }
 
 #[test]
@@ -132,6 +167,44 @@ fn the_cause_is_read_from_the_pod() {
         assert_eq!(health.troubles, [Trouble { cause, message: format!("{at}{says}") }]);
         assert!(!health.serves());
     }
+}
+
+#[test]
+fn pods_with_the_same_trouble_are_told_of_together() {
+    let nodes: Vec<Node> = (1..=8).map(|at| node(&format!("node{at}"), "True")).collect();
+    let pods: Vec<Pod> = (1..=7)
+        .map(|at| waiting(&format!("node{at}"), "ErrImagePull", "no such image"))
+        .chain([waiting("node8", "ErrImagePull", "no route to the registry")])
+        .collect();
+    let health = of_daemon_set(&daemon_set(3, 8), pods.iter(), find(&nodes), None, now());
+    let told: Vec<_> = health.troubles.iter().map(|trouble| trouble.message.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "pod speaker-node8 on node node8: ErrImagePull: no route to the registry",
+            "pod speaker-node1 on node node1, pod speaker-node2 on node node2, pod speaker-node3 on node node3, pod \
+             speaker-node4 on node node4, pod speaker-node5 on node node5 and 2 more: ErrImagePull: no such image",
+        ]
+    );
+}
+
+#[test]
+fn a_pod_that_cannot_be_made_is_told_until_one_is() {
+    let refused_at = |time: &str, pods: &[Pod]| {
+        let refusal = (time.parse().unwrap(), "pods \"speaker-\" is forbidden");
+        let set = daemon_set(3, 2);
+        of_daemon_set(&set, pods.iter(), find(&nodes()), Some(refusal), now()).troubles
+    };
+    let made = |node: &str| {
+        let mut pod = ready(node);
+        pod.metadata.creation_timestamp = Some(Time("2030-01-01T00:05:00Z".parse().unwrap()));
+        pod
+    };
+    let message = "DaemonSet speaker: pods \"speaker-\" is forbidden".to_owned();
+    let trouble = [Trouble { cause: Cause::PodRefused, message }];
+    assert_eq!(refused_at("2030-01-01T00:06:00Z", &[made("node1")]), trouble);
+    assert_eq!(refused_at("2030-01-01T00:04:00Z", &[made("node1")]), [], "one was made after it");
+    assert_eq!(refused_at("2030-01-01T00:06:00Z", &[made("node1"), made("node2")]), [], "none is lacking");
 }
 
 #[test]
@@ -219,7 +292,7 @@ fn the_controller_serves_when_its_newest_version_is_ready() {
 fn a_rollout_is_held_up_by_a_pod_that_could_start_and_not_by_its_node() {
     let lags = |nodes: &[Node], pod: Pod| {
         let pods = [ready("node1"), pod];
-        of_daemon_set(&daemon_set(3, 2), pods.iter(), find(nodes), now()).progress.lags
+        of_daemon_set(&daemon_set(3, 2), pods.iter(), find(nodes), None, now()).progress.lags
     };
     let pulling = || {
         let mut pod = waiting("node2", "ContainerCreating", "");

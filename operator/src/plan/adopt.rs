@@ -159,12 +159,17 @@ fn puller(situation: Situation<'_>, reference: &OwnerReference, rendered: &Set) 
     (key, object)
 }
 
-/// How one object becomes the operator's: by its fields where it is kept, by a mark where it is to go.
+/// How one object becomes the operator's: by its fields where it is kept, by a mark where it is to go. A workload that
+/// knows its pods by other labels can only be replaced, since its selector cannot be changed.
 fn take(situation: Situation<'_>, key: &Key, reference: &OwnerReference, rendered: &Set) -> Option<Change> {
     let live = situation.world.object(key)?;
-    if rendered.iter().any(|(wanted, _)| wanted == key) {
-        let live = serde_json::to_value(live).ok()?;
-        return Some(Change::TakeFields(key.clone(), seen(situation.world.object(key)?), taken(&live)?));
+    if let Some((_, wanted)) = rendered.iter().find(|(wanted, _)| wanted == key) {
+        let is_workload = matches!(key.kind, Kind::Deployment | Kind::DaemonSet);
+        if is_workload && live.data["spec"]["selector"] != wanted["spec"]["selector"] {
+            return Some(Change::Delete(key.clone(), seen(live)));
+        }
+        let fields = taken(&serde_json::to_value(live).ok()?)?;
+        return Some(Change::TakeFields(key.clone(), seen(live), fields));
     }
     let resource = key.kind.api_resource();
     let object = json!({

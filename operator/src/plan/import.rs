@@ -9,13 +9,16 @@ use metallb_api::{
     conditions::{LEGACY_CONFIG_IMPORTED, Report},
     names::{ANNOTATION_IMPORT, ANNOTATION_IMPORTED, LEGACY_CONFIG},
 };
-use metallb_core::{config, range::AddressRange};
+use metallb_core::{
+    config,
+    legacy::{self, Legacy},
+    range::AddressRange,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{Change, Plan, Situation, installation::admit};
 use crate::{
-    import::{self, Legacy},
     kinds::{Key, Kind},
     pool,
     status::{Observation, Reason, report},
@@ -167,7 +170,7 @@ impl Work {
 
 /// Sorts the entries. Objects that were imported before count as not there, so that they are judged the same again.
 fn work(situation: Situation<'_>, text: &str) -> Result<Work, Vec<String>> {
-    let mut legacy = import::parse(text).map_err(|error| vec![error])?;
+    let mut legacy = legacy::parse(text).map_err(|error| vec![error])?;
     let mut work = Work::default();
     let present = Present::of(situation);
     let covered = present.cover(&mut legacy, &mut work);

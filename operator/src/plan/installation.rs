@@ -22,6 +22,7 @@ use crate::{
     install::{self, ACCEPT_BGP_LOSS, Install, Problem},
     kinds::{Key, Kind},
     last_good::{self, KINDS, Set},
+    neighbours::Fact,
     render::{self, MANAGED_BY, owner_reference},
     status::{IpFailover, Observation, Reason, Refusal},
     workload::WorkloadKind,
@@ -41,13 +42,15 @@ const NEEDED: [Kind; 8] = [
 ];
 
 pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mut Plan) {
+    // A rollout must not begin before this is known.
+    let Some(missing) = situation.missing else { return };
     let mut sources: Vec<Source> = NEEDED.map(Source::Objects).to_vec();
     sources.extend(WorkloadKind::ALL.map(Source::Workloads).iter().filter(|source| !source.optional()));
     let watched = [Source::Pods, Source::Nodes, Source::Objects(Kind::IpAddressPool)];
     let mut seen = Observation {
         faults: situation.faults(&[sources.as_slice(), &watched].concat()),
         version: situation.settings.version.clone(),
-        missing: situation.missing.to_vec(),
+        missing: missing.to_vec(),
         has_pool: situation.world.objects(Kind::IpAddressPool).next().is_some(),
         ip_failover: ip_failover(situation, resource),
         contested: situation.attempts.quarrels(situation.now).collect(),
@@ -312,7 +315,12 @@ fn observe(situation: Situation<'_>, resource: &DynamicObject, seen: &mut Observ
     }
     let daemon_set = live(Kind::DaemonSet, names::SPEAKER);
     if let Some(daemon_set) = daemon_set.and_then(|object| object.try_parse::<DaemonSet>().ok()) {
-        let health = health::of_daemon_set(&daemon_set, pods(names::SPEAKER), node, situation.now);
+        let refusals = situation.world.facts().filter_map(|fact| match fact {
+            Fact::Refused(time, why) => Some((*time, why.as_str())),
+            _ => None,
+        });
+        let pods = pods(names::SPEAKER);
+        let health = health::of_daemon_set(&daemon_set, pods, node, refusals.max(), situation.now);
         seen.speaker = Some(health);
     }
     for health in [&seen.controller, &seen.speaker].into_iter().flatten() {

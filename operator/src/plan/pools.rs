@@ -147,14 +147,7 @@ fn carry_out(situation: Situation<'_>, stages: [Vec<Change>; 2], plan: &mut Plan
     let failures = all.filter_map(|change| situation.attempts.failure(change.key(), change.wanted()));
     let failures: Vec<_> = failures.map(str::to_owned).collect();
     for stage in stages {
-        let mut due = Vec::new();
-        for change in stage {
-            match situation.held_until(&change) {
-                Some(until) => plan.wake_at(until),
-                None => due.push(change),
-            }
-        }
-        plan.stages.push(due);
+        plan.stage(situation, stage);
     }
     if failures.is_empty() { Outcome::Pending } else { Outcome::Failed(failures) }
 }

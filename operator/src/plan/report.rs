@@ -11,8 +11,9 @@ use metallb_api::conditions::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Plan, Situation, Summary};
+use super::{Plan, Pods, Situation, Summary};
 use crate::{
+    health::Health,
     kinds::{Key, Kind},
     rollout::{Kept, Step},
     status::{self, Observation, Reason},
@@ -64,6 +65,8 @@ pub(super) fn installation(
         step: seen.rollout.step.or(preflight).or(configuration),
         is_stalled: seen.rollout.stalled.is_some(),
         objects: seen.objects,
+        controller: pods(seen.controller.as_ref()),
+        speaker: pods(seen.speaker.as_ref()),
     });
     let components = status::components(seen);
     let fields = Map::from_iter([
@@ -71,6 +74,10 @@ pub(super) fn installation(
         ("version".to_owned(), json!(status::version(&components))),
     ]);
     write(situation, Kind::MetalLb, resource, &before, &reports, fields, plan);
+}
+
+fn pods(health: Option<&Health>) -> Pods {
+    health.map_or_else(Pods::default, |health| Pods { wanted: health.wanted, ready: health.ready })
 }
 
 pub(super) fn misplaced(situation: Situation<'_>, resource: &DynamicObject, plan: &mut Plan) {

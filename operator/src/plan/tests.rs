@@ -18,7 +18,7 @@ struct Bench {
     now: Timestamp,
     version: u64,
     gossip: Gossip,
-    missing: Vec<String>,
+    missing: Option<Vec<String>>,
 }
 
 impl Bench {
@@ -37,7 +37,7 @@ impl Bench {
             now: START.parse().unwrap(),
             version: 100,
             gossip: Gossip::new("remembered".to_owned()),
-            missing: Vec::new(),
+            missing: Some(Vec::new()),
         }
     }
 
@@ -98,8 +98,9 @@ impl Bench {
             world: &self.world,
             attempts: &self.attempts,
             now: self.now,
+            rolling_for: self.now.duration_since(START.parse().unwrap()).try_into().unwrap(),
             gossip: &self.gossip,
-            missing: &self.missing,
+            missing: self.missing.as_deref(),
             new_certificate: None,
         })
     }
@@ -295,6 +296,17 @@ fn nothing_is_decided_on_half_a_picture() {
 }
 
 #[test]
+fn while_it_is_asked_what_is_missing_nothing_is_installed_and_pools_are_served() {
+    let mut bench = Bench::new();
+    bench.missing = None;
+    bench.put(Kind::MetalLb, metallb("{}"));
+    bench.put(Kind::AddressPool, address_pool("p", "{protocol: layer2, addresses: [192.0.2.0/28]}"));
+    assert_eq!(bench.changes(), [["apply IPAddressPool p", "apply L2Advertisement p"]]);
+    bench.settle();
+    assert_eq!(bench.live(Kind::MetalLb, "metallb")["status"], Value::Null, "nor judged");
+}
+
+#[test]
 fn a_resource_becomes_objects_and_then_there_is_nothing_to_do() {
     let mut bench = Bench::new();
     bench.put(Kind::MetalLb, metallb("{}"));
@@ -312,6 +324,18 @@ fn a_resource_becomes_objects_and_then_there_is_nothing_to_do() {
     bench.settle();
     bench.assert_idle();
     assert_eq!(bench.degraded().0, "False");
+}
+
+#[test]
+fn whoever_speaks_bgp_there_is_an_end_to_what_is_to_be_done() {
+    for backend in ["native", "frr", "frr-k8s"] {
+        let mut bench = Bench::new();
+        bench.put(Kind::MetalLb, metallb(&format!("{{bgpBackend: {backend}}}")));
+        bench.settle();
+        bench.run();
+        bench.settle();
+        bench.assert_idle();
+    }
 }
 
 #[test]
@@ -514,6 +538,38 @@ fn taking_over_moves_the_key_then_pulls_the_image_and_then_exchanges_all_speaker
         "one at a time from now on"
     );
     assert_eq!(bench.degraded().0, "False");
+}
+
+#[test]
+fn workloads_that_know_their_pods_by_other_labels_are_replaced_once_the_image_is_there() {
+    let mut bench = Bench::new();
+    manifests(&mut bench);
+    for (kind, name) in [(Kind::Deployment, "controller"), (Kind::DaemonSet, "speaker")] {
+        bench.edit(kind, name, |object| {
+            object["spec"]["selector"]["matchLabels"] = json!({"app.kubernetes.io/component": name});
+        });
+    }
+    bench.delete(&key(Kind::DaemonSet, "metallb-speaker"));
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    let node = |version: u8, image: &str| {
+        let text = format!(
+            "{{metadata: {{name: node1, resourceVersion: '{version}'}}, status: {{conditions: [{{type: Ready, status: \
+             'True'}}], images: [{{names: ['{image}']}}]}}}}"
+        );
+        world::Change::Node(Box::new(Event::Apply(serde_saphyr::from_str(&text).unwrap())))
+    };
+    bench.world.take(node(1, "other"));
+    bench.settle();
+    assert_eq!(bench.image(Kind::DaemonSet, "speaker"), "quay.io/metallb/speaker:v0.14", "not pulled yet");
+    bench.world.take(node(2, "speaker:1"));
+    let changes = bench.changes();
+    assert_eq!(changes[0], ["delete Deployment controller", "delete DaemonSet speaker"]);
+    bench.settle();
+    for (kind, name) in [(Kind::Deployment, "controller"), (Kind::DaemonSet, "speaker")] {
+        let live = bench.live(kind, name);
+        assert_eq!(live["spec"]["selector"]["matchLabels"], json!({"app": "metallb", "component": name}));
+        assert_eq!(live["metadata"]["uid"], format!("uid-{name}"), "it is another object");
+    }
 }
 
 #[test]
@@ -1004,6 +1060,30 @@ fn nothing_is_imported_while_one_entry_has_a_problem() {
     }
 }
 
+#[test]
+fn a_resource_is_made_once_where_the_operator_is_told_to() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "it was not told to");
+    bench.settings.create_metallb = true;
+    assert_eq!(bench.changes(), [["create MetalLB metallb"]]);
+    bench.settle();
+    assert_eq!(bench.live(Kind::MetalLb, "metallb")["spec"], json!({}));
+    let record = bench.live(Kind::ConfigMap, create::CREATED);
+    assert_eq!(record["metadata"]["ownerReferences"], Value::Null, "it outlives the resource");
+    bench.delete(&key(Kind::MetalLb, "metallb"));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "what somebody deletes stays deleted");
+    bench.delete(&key(Kind::ConfigMap, create::CREATED));
+    assert_eq!(bench.changes(), [["create MetalLB metallb"]]);
+
+    let mut bench = Bench::installed();
+    bench.settings.create_metallb = true;
+    assert_eq!(bench.changes(), [["create ConfigMap metallb-created"]], "one that is there is left alone");
+
+    let mut bench = Bench::unseen();
+    bench.settings.create_metallb = true;
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "nothing was seen yet");
+}
+
 fn images(number: u8) -> (String, String) {
     (format!("controller:{number}"), format!("speaker:{number}"))
 }
@@ -1121,6 +1201,28 @@ fn a_rollout_that_makes_no_progress_is_taken_back_and_not_tried_again() {
 }
 
 #[test]
+fn olm_is_told_that_a_newer_operator_may_come_except_during_a_rollout() {
+    let told = |bench: &Bench| {
+        let upgradeable = bench.plan().summary.and_then(|summary| summary.upgradeable);
+        upgradeable.map(|report| (report.status, report.reason))
+    };
+    let mut bench = Bench::upgraded("{}");
+    bench.settle();
+    assert_eq!(told(&bench), Some((false, "RollingOut")));
+    bench.run_controller();
+    bench.settle();
+    bench.run();
+    bench.settle();
+    assert_eq!(told(&bench), Some((true, "Upgradeable")));
+    bench.settings.controller_image = "controller:3".to_owned();
+    bench.settle();
+    assert_eq!(told(&bench), Some((false, "RollingOut")));
+    bench.delete(&key(Kind::MetalLb, "metallb"));
+    assert_eq!(told(&bench), Some((true, "Upgradeable")), "nothing is installed any more");
+    assert_eq!(told(&Bench::unseen()), None, "nothing is known yet");
+}
+
+#[test]
 fn a_version_waits_for_approval_and_for_what_it_needs() {
     let mut bench = Bench::upgraded("{upgradePolicy: {approval: Manual}}");
     bench.settle();
@@ -1131,7 +1233,7 @@ fn a_version_waits_for_approval_and_for_what_it_needs() {
     bench.edit(Kind::MetalLb, "metallb", |object| {
         object["spec"]["upgradePolicy"]["approvedVersion"] = json!("2");
     });
-    bench.missing = vec!["ServiceAccount speaker may not list nodes".to_owned()];
+    bench.missing = Some(vec!["ServiceAccount speaker may not list nodes".to_owned()]);
     bench.settle();
     assert_eq!(bench.images(), images(1));
     let (_, reason, message) = bench.degraded();
@@ -1139,7 +1241,7 @@ fn a_version_waits_for_approval_and_for_what_it_needs() {
         (reason.as_str(), message.as_str()),
         ("RequirementsMissing", "ServiceAccount speaker may not list nodes")
     );
-    bench.missing = Vec::new();
+    bench.missing = Some(Vec::new());
     bench.settle();
     assert_eq!(bench.image(Kind::Deployment, "controller"), "controller:2");
 }

@@ -14,7 +14,7 @@ use crate::{
     kinds::{Key, Kind},
     last_good::{self, LastGood, REVISION, Set},
     render::owner_reference,
-    rollout::{self, Candidate, Failed, Rollout, Step, Target, Verdict, Workload},
+    rollout::{self, Candidate, Failed, Rollout, Step, Target, Time, Verdict, Workload},
     status::Observation,
     world::Source,
 };
@@ -38,7 +38,7 @@ pub(super) fn choose(
         version: &situation.settings.version,
         digest: &digest,
         generation: owner.metadata.generation.unwrap_or_default(),
-        missing: situation.missing,
+        missing: situation.missing.unwrap_or_default(),
         installed: installed.as_deref(),
     };
     let is_installed = seen.controller.is_some() || seen.speaker.is_some();
@@ -61,8 +61,9 @@ pub(super) fn choose(
         && at_target(&speaker, &target.speaker);
     if !has_worked {
         let patience = install.upgrade.progress_deadline;
-        seen.rollout =
-            rollout::judge(controller.as_ref(), speaker.as_ref(), &target, patience, situation.now);
+        let left = patience.saturating_sub(situation.rolling_for);
+        let time = Time { now: situation.now, patience, left };
+        seen.rollout = rollout::judge(controller.as_ref(), speaker.as_ref(), &target, time);
     }
     // On half a picture pods seem to be missing.
     if !situation.unseen(&[Source::Pods, Source::Nodes]).is_empty() {

@@ -24,15 +24,7 @@ pub(super) fn plan(situation: Situation<'_>, plan: &mut Plan) {
             changes.extend(trust(situation, configuration, &bundle));
         }
     }
-    let due = changes.into_iter().filter(|change| match situation.held_until(change) {
-        Some(until) => {
-            plan.wake_at(until);
-            false
-        }
-        None => true,
-    });
-    let due: Vec<_> = due.collect();
-    plan.stages.push(due);
+    plan.stage(situation, changes);
 }
 
 fn secret_key(settings: &Settings) -> Key {

@@ -1,5 +1,7 @@
 //! Objects of the Prometheus Operator, and the Services that ServiceMonitors need.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -12,9 +14,19 @@ use crate::{install::Watched, kinds::Kind};
 
 /// A rule file of Prometheus, tested by promtool.
 const ALERTS: &str = include_str!("../../../config/monitoring/alerts.yaml");
-const COMPONENTS: [&str; 2] = [names::CONTROLLER, names::SPEAKER];
+const COMPONENTS: [&str; 3] = [names::CONTROLLER, names::SPEAKER, OPERATOR];
+/// The operator itself, of whose metrics some alerts are.
+const OPERATOR: &str = "operator";
 /// Secret with the token by which PodMonitors read the metrics: config/monitoring makes it.
 const TOKEN_SECRET: &str = "metallb-metrics-token";
+
+/// Labels of the pods of a component; the operator's are those of its Deployment in config/manager.
+fn pods(component: &str) -> BTreeMap<String, String> {
+    if component == OPERATOR {
+        return BTreeMap::from([("control-plane".to_owned(), "controller-manager".to_owned())]);
+    }
+    selector(component)
+}
 
 fn service_name(component: &str) -> String {
     format!("{component}-monitor-service")
@@ -36,7 +48,7 @@ fn service(component: &str, context: Context<'_>) -> Service {
         metadata,
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
-            selector: Some(selector(component)),
+            selector: Some(pods(component)),
             ports: Some(vec![ServicePort {
                 name: Some("metricshttps".to_owned()),
                 port: i32::from(context.settings.ports.metrics),
@@ -101,7 +113,7 @@ fn pod_monitor(component: &str, context: Context<'_>) -> (Kind, Value) {
     let spec = json!({
         "jobLabel": "app.kubernetes.io/component",
         "namespaceSelector": {"matchNames": [context.settings.namespace]},
-        "selector": {"matchLabels": selector(component)},
+        "selector": {"matchLabels": pods(component)},
         "podMetricsEndpoints": [{
             "port": "metricshttps",
             "scheme": "https",

@@ -7,6 +7,10 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
+fn time(second: i64, left: u64) -> Time {
+    Time { now: at(second), patience: PATIENCE, left: Duration::from_secs(left) }
+}
+
 fn target() -> Target {
     Target { controller: "c2".to_owned(), speaker: "s2".to_owned() }
 }
@@ -23,7 +27,7 @@ fn rolling(revision: &str, lags: bool) -> Workload {
 }
 
 fn judged(controller: &Workload, speaker: &Workload, second: i64) -> Rollout {
-    judge(Some(controller), Some(speaker), &target(), PATIENCE, at(second))
+    judge(Some(controller), Some(speaker), &target(), time(second, 0))
 }
 
 #[test]
@@ -45,11 +49,24 @@ fn the_controller_goes_first_and_the_speakers_wait_until_it_is_healthy() {
 
 #[test]
 fn what_is_missing_is_made_and_what_was_changed_by_hand_is_repaired_whatever_the_controller_does() {
-    let rollout = judge(Some(&rolling("c2", true)), None, &target(), PATIENCE, at(9));
+    let rollout = judge(Some(&rolling("c2", true)), None, &target(), time(9, 0));
     assert!(rollout.admits(Kind::DaemonSet) && rollout.admits(Kind::Deployment));
     assert!(judged(&rolling("c2", true), &healthy("s2"), 9).admits(Kind::DaemonSet));
     assert!(!judged(&rolling("c2", true), &healthy("s1"), 9).admits(Kind::DaemonSet));
-    assert_eq!(judge(None, None, &target(), PATIENCE, at(9)), Rollout::default());
+    assert_eq!(judge(None, None, &target(), time(9, 0)), Rollout::default());
+}
+
+#[test]
+fn a_clock_that_jumps_calls_no_rollout_stalled_and_holds_none_up_for_ever() {
+    let judged = |second, left| {
+        let (done, stuck) = (healthy("c2"), rolling("s2", true));
+        judge(Some(&done), Some(&stuck), &target(), time(second, left))
+    };
+    let forward = judged(1_000_000, 590);
+    assert_eq!((forward.stalled, forward.deadline), (None, Some(at(1_000_590))), "it was seen for 10 s only");
+    let back = judged(-1_000_000, 0);
+    assert_eq!((back.stalled, back.deadline), (None, Some(at(-1_000_000 + 600))));
+    assert!(judged(1_000_000, 0).stalled.is_some());
 }
 
 #[test]

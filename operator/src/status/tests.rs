@@ -1,5 +1,8 @@
 use super::*;
-use crate::{gate::Severity, health::Trouble};
+use crate::{
+    gate::Severity,
+    health::{Cause, Trouble},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 fn health(ready: usize, wanted: usize) -> Option<Health> {

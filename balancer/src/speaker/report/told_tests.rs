@@ -79,8 +79,8 @@ fn a_failure_is_told_once_when_it_lasts_and_again_when_it_comes_back() {
     assert_eq!(failures.deadline(), None, "it was short");
 
     failures.follow(at(10), &planned, &failing);
-    assert_eq!(failures.due(at(12)), [key.clone()]);
-    assert_eq!(failures.due(at(13)), [key.clone()], "until it was told");
+    assert_eq!(failures.due(at(12)), std::slice::from_ref(&key));
+    assert_eq!(failures.due(at(13)), std::slice::from_ref(&key), "until it was told");
     failures.told(&key);
     failures.follow(at(60), &planned, &failing);
     assert_eq!((failures.due(at(60)), failures.deadline()), (vec![], None));

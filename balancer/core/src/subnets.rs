@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
-use kube::ResourceExt;
-use metallb_core::range::{AddressRange, Family};
+
+use crate::range::{AddressRange, Family};
 
 /// Annotations with one address and its prefix length.
 const ONE: [&str; 2] = ["projectcalico.org/IPv4Address", "projectcalico.org/IPv6Address"];
@@ -25,7 +25,8 @@ pub const ANNOTATIONS: [&str; 4] = [ONE[0], ONE[1], LIST, BY_FAMILY];
 pub fn subnets<'a>(nodes: impl Iterator<Item = &'a Node>) -> Vec<IpNet> {
     let mut found = BTreeSet::new();
     for node in nodes {
-        let annotation = |name: &str| node.annotations().get(name).map(String::as_str);
+        let annotations = node.metadata.annotations.as_ref();
+        let annotation = |name: &str| annotations.and_then(|all| all.get(name)).map(String::as_str);
         let mut texts: Vec<String> =
             ONE.iter().filter_map(|name| annotation(name)).map(str::to_owned).collect();
         let list = annotation(LIST).and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());

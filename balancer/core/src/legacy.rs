@@ -13,6 +13,8 @@ use metallb_api::{
 };
 use serde::Deserialize;
 
+use crate::config::Objects;
+
 /// What the ConfigMap says, as objects that have names and specs and nothing else.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Legacy {
@@ -28,6 +30,21 @@ pub struct Legacy {
     pub bfd_profiles: Vec<BFDProfile>,
     /// All names of communities, where there are some.
     pub communities: Option<Community>,
+}
+
+impl Legacy {
+    /// The objects, to be parsed.
+    #[must_use]
+    pub fn objects(&self) -> Objects<'_> {
+        Objects {
+            pools: self.pools.iter().collect(),
+            l2_advertisements: self.l2_advertisements.iter().collect(),
+            bgp_advertisements: self.bgp_advertisements.iter().collect(),
+            bgp_peers: self.peers.iter().collect(),
+            bfd_profiles: self.bfd_profiles.iter().collect(),
+            communities: self.communities.iter().collect(),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -145,7 +162,7 @@ fn take_pool(pool: Pool, names: &mut Names, legacy: &mut Legacy) {
         legacy.l2_advertisements.push(L2Advertisement::new(&name, spec));
     } else {
         let entries = pool.bgp_advertisements.into_iter().map(Advertisement::legacy);
-        let advertisements = crate::pool::bgp_advertisements(&name, &entries.collect::<Vec<_>>());
+        let advertisements = bgp_advertisements(&name, &entries.collect::<Vec<_>>());
         let named = advertisements.into_iter().map(|(name, spec)| BGPAdvertisement::new(&name, spec));
         legacy.bgp_advertisements.extend(named);
     }
@@ -156,6 +173,31 @@ fn take_pool(pool: Pool, names: &mut Names, legacy: &mut Legacy) {
         ..IPAddressPoolSpec::default()
     };
     legacy.pools.push(IPAddressPool::new(&name, spec));
+}
+
+/// What the entries of a pool's `bgpAdvertisements` become, by name: that of the pool, and from the second on with a
+/// number. Without an entry, every address is a route of its own, without attributes.
+#[must_use]
+pub fn bgp_advertisements(
+    pool: &str,
+    entries: &[LegacyBgpAdvertisement],
+) -> Vec<(String, BGPAdvertisementSpec)> {
+    let of_pool = || BGPAdvertisementSpec { ip_address_pools: vec![pool.to_owned()], ..Default::default() };
+    if entries.is_empty() {
+        return vec![(pool.to_owned(), of_pool())];
+    }
+    let named = entries.iter().enumerate().map(|(at, entry)| {
+        let name = if at == 0 { pool.to_owned() } else { format!("{pool}-{}", at + 1) };
+        let spec = BGPAdvertisementSpec {
+            aggregation_length: entry.aggregation_length,
+            aggregation_length_v6: entry.aggregation_length_v6,
+            local_pref: entry.local_pref,
+            communities: entry.communities.clone(),
+            ..of_pool()
+        };
+        (name, spec)
+    });
+    named.collect()
 }
 
 impl Advertisement {

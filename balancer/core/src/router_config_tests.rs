@@ -1,0 +1,244 @@
+use metallb_api as api;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{Objects, parse};
+
+fn object<K: DeserializeOwned>(name: &str, spec: &Value) -> K {
+    let metadata = json!({ "name": name });
+    serde_json::from_value(json!({ "apiVersion": "", "kind": "", "metadata": metadata, "spec": spec }))
+        .unwrap()
+}
+
+fn node(name: &str, rack: &str, addresses: &[&str]) -> Node {
+    Node {
+        name: name.to_owned(),
+        labels: [("rack".to_owned(), rack.to_owned())].into(),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+    }
+}
+
+fn nodes() -> [Node; 3] {
+    [
+        node("node1", "a", &["172.22.0.11", "fd00:22::11"]),
+        node("node2", "a", &["172.22.0.12", "fd00:22::12"]),
+        node("node3", "b", &["172.22.0.13"]),
+    ]
+}
+
+/// The neighbors of one peer `tor`; there are the BFDProfile `fast` and the nodes of [`nodes`].
+fn tor(spec: &Value) -> Vec<Neighbors> {
+    let peer: api::BGPPeer = object("tor", spec);
+    let profile: api::BFDProfile =
+        object("fast", &json!({ "receiveInterval": 100, "transmitInterval": 200, "detectMultiplier": 5 }));
+    let objects = Objects { bgp_peers: vec![&peer], bfd_profiles: vec![&profile], ..Objects::default() };
+    let (config, problems) = parse(&objects);
+    assert_eq!(problems, []);
+    neighbors(&config, &nodes())
+}
+
+fn full() -> Vec<Neighbors> {
+    tor(&json!({
+        "myASN": 64512, "peerASN": 64513, "peerAddress": "172.22.0.1", "enableGracefulRestart": true,
+        "bfdProfile": "fast", "dualStackAddressFamily": true, "ebgpMultiHop": true,
+        "passwordSecret": { "name": "tor-password" },
+    }))
+}
+
+#[test]
+fn frr_is_told_to_listen_where_the_nodes_are() {
+    assert_eq!(
+        render(Dialect::Frr, &full()),
+        "\
+! BGPPeer tor: the router at 172.22.0.1
+!   node1: 172.22.0.11
+!   node2: 172.22.0.12
+!   node3: 172.22.0.13
+route-map tor-in permit 10
+route-map tor-out deny 10
+router bgp 64513
+ bgp graceful-restart
+ neighbor tor peer-group
+ neighbor tor remote-as 64512
+! the password in Secret tor-password:
+!neighbor tor password 
+ neighbor tor ebgp-multihop 255
+ neighbor tor bfd
+ neighbor tor bfd 5 200 100
+ neighbor tor bfd check-control-plane-failure
+ bgp listen range 172.22.0.8/29 peer-group tor
+ address-family ipv4 unicast
+  neighbor tor activate
+  neighbor tor route-map tor-in in
+  neighbor tor route-map tor-out out
+  maximum-paths 3
+ exit-address-family
+ address-family ipv6 unicast
+  neighbor tor activate
+  neighbor tor route-map tor-in in
+  neighbor tor route-map tor-out out
+  maximum-paths 3
+ exit-address-family
+"
+    );
+}
+
+#[test]
+fn bird_opens_the_connections_to_peers_that_wait_for_them() {
+    let passive = tor(&json!({
+        "myASN": 64512, "dynamicASN": "internal", "peerAddress": "fd00:22::1", "peerPort": 1790, "passive": true,
+        "password": "secret", "bfdProfile": "fast", "ttlSecurityHops": 1,
+        "nodeSelectors": [{ "matchLabels": { "rack": "a" } }],
+    }));
+    assert_eq!(
+        render(Dialect::Bird, &passive),
+        "\
+# BGPPeer tor: the router at fd00:22::1
+#   node1: fd00:22::11
+#   node2: fd00:22::12
+# The router must listen on port 1790.
+# To use all nodes at once, protocol kernel needs \"merge paths on\".
+protocol bgp 'tor-node1' {
+  local fd00:22::1 port 1790 as 64512;
+  neighbor fd00:22::11 as 64512;
+# the password of BGPPeer tor:
+# password \"\";
+  ttl security on;
+# protocol bfd must be there.
+  bfd { min rx interval 200 ms; min tx interval 100 ms; multiplier 5; };
+  ipv6 { import all; export none; };
+}
+protocol bgp 'tor-node2' {
+  local fd00:22::1 port 1790 as 64512;
+  neighbor fd00:22::12 as 64512;
+# the password of BGPPeer tor:
+# password \"\";
+  ttl security on;
+# protocol bfd must be there.
+  bfd { min rx interval 200 ms; min tx interval 100 ms; multiplier 5; };
+  ipv6 { import all; export none; };
+}
+"
+    );
+}
+
+#[test]
+fn the_others_are_told_the_same_in_their_words() {
+    assert_eq!(
+        render(Dialect::Junos, &full()),
+        "\
+# BGPPeer tor: the router at 172.22.0.1
+#   node1: 172.22.0.11
+#   node2: 172.22.0.12
+#   node3: 172.22.0.13
+set routing-options graceful-restart
+set protocols bgp group tor type external
+set protocols bgp group tor local-as 64513
+set protocols bgp group tor peer-as 64512
+set protocols bgp group tor multipath
+set protocols bgp group tor family inet unicast
+set protocols bgp group tor family inet6 unicast
+# the password in Secret tor-password:
+# set protocols bgp group tor authentication-key 
+set protocols bgp group tor multihop ttl 255
+set protocols bgp group tor bfd-liveness-detection minimum-receive-interval 200
+set protocols bgp group tor bfd-liveness-detection transmit-interval minimum-interval 100
+set protocols bgp group tor bfd-liveness-detection multiplier 5
+set policy-options policy-statement tor-none then reject
+set protocols bgp group tor export tor-none
+set protocols bgp group tor allow 172.22.0.8/29
+"
+    );
+    assert_eq!(
+        render(Dialect::Eos, &full()),
+        "\
+! BGPPeer tor: the router at 172.22.0.1
+!   node1: 172.22.0.11
+!   node2: 172.22.0.12
+!   node3: 172.22.0.13
+route-map tor-out deny 10
+!
+router bgp 64513
+   graceful-restart-helper
+   maximum-paths 3
+   neighbor tor peer group
+   neighbor tor remote-as 64512
+   neighbor tor route-map tor-out out
+! the password in Secret tor-password:
+!  neighbor tor password 
+   neighbor tor ebgp-multihop 255
+   neighbor tor bfd
+   neighbor tor bfd interval 100 min-rx 200 multiplier 5
+   bgp listen range 172.22.0.8/29 peer-group tor remote-as 64512
+   address-family ipv4
+      neighbor tor activate
+   address-family ipv6
+      neighbor tor activate
+"
+    );
+    assert_eq!(
+        render(Dialect::RouterOs, &full()),
+        "\
+# BGPPeer tor: the router at 172.22.0.1
+#   node1: 172.22.0.11
+#   node2: 172.22.0.12
+#   node3: 172.22.0.13
+/routing/filter/rule/add chain=tor-out rule=\"reject\"
+# tcp-md5-key: the password in Secret tor-password
+/routing/bfd/configuration/add interfaces=all min-rx=200ms min-tx=100ms multiplier=5
+/routing/bgp/connection/add name=tor as=64513 remote.address=172.22.0.8/29 remote.as=64512 local.role=ebgp \
+afi=ip,ipv6 output.filter-chain=tor-out connect=no listen=yes tcp-md5-key=\"\" multihop=yes use-bfd=yes
+"
+    );
+}
+
+#[test]
+fn what_only_the_routers_administrator_knows_is_left_open() {
+    let link = tor(&json!({ "myASN": 64512, "dynamicASN": "external", "interface": "eth1" }));
+    let text = render(Dialect::Frr, &link);
+    for line in [
+        "! BGPPeer tor: the router at the nodes' interface eth1",
+        "!   node1: no address is known",
+        "! Any AS number but 64512 will do for the router.",
+        "router bgp ASN-OF-THE-ROUTER",
+        " neighbor INTERFACE-TO-THE-NODE interface v6only peer-group tor",
+        " address-family ipv6 unicast",
+    ] {
+        assert!(text.lines().any(|known| known == line), "{line:?} in {text}");
+    }
+}
+
+#[test]
+fn peers_of_no_node_need_nothing() {
+    let none = json!({
+        "myASN": 64512, "peerASN": 64513, "peerAddress": "172.22.0.1",
+        "nodeSelectors": [{ "matchLabels": { "rack": "none" } }],
+    });
+    assert_eq!(tor(&none), []);
+}
+
+#[test]
+fn the_range_is_the_least_that_holds_all_addresses() {
+    let range = |addresses: &[&str]| {
+        let nodes = addresses
+            .iter()
+            .enumerate()
+            .map(|(index, address)| (index.to_string(), Some(address.parse::<IpAddr>().unwrap())));
+        let mut neighbors = full().remove(0);
+        neighbors.nodes = nodes.collect();
+        neighbors.range().map(|range| range.to_string())
+    };
+    assert_eq!(range(&[]), None);
+    assert_eq!(range(&["192.0.2.1"]).as_deref(), Some("192.0.2.1/32"));
+    assert_eq!(range(&["192.0.2.1", "192.0.2.2"]).as_deref(), Some("192.0.2.0/30"));
+    assert_eq!(range(&["fd00::1", "fd00::1:0"]).as_deref(), Some("fd00::/111"));
+    assert_eq!(range(&["0.0.0.1", "255.0.0.0"]).as_deref(), Some("0.0.0.0/0"));
+}
+
+#[test]
+fn a_router_is_known_by_its_name() {
+    assert_eq!("frr".parse(), Ok(Dialect::Frr));
+    let unknown = "cisco".parse::<Dialect>().unwrap_err();
+    assert_eq!(unknown.to_string(), "\"cisco\" is none of frr, bird, junos, eos, routeros");
+}

@@ -1,0 +1,7 @@
+//! Any bytes as the body of a BGP UPDATE.
+#![no_main]
+
+#[path = "../../tests/support/routers.rs"]
+mod routers;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| routers::update(bytes));

@@ -1,0 +1,85 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn object<K: serde::de::DeserializeOwned>(name: &str, generation: i64, spec: &Value) -> K {
+    let metadata = json!({ "name": name, "uid": name, "generation": generation });
+    serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
+}
+
+fn peer(generation: i64, profile: &str) -> BGPPeer {
+    let spec = json!({ "myASN": 64512, "peerASN": 64513, "peerAddress": "192.0.2.1", "bfdProfile": profile });
+    object("router", generation, &spec)
+}
+
+/// A configuration of which everything is known: one peer.
+fn complete(peer: BGPPeer) -> Configured {
+    let mut configured = Configured::default();
+    configured.take(Edit::Layer2(Change::All(vec![])));
+    configured.take(Edit::Bgp(Change::All(vec![])));
+    configured.take(Edit::Communities(Change::All(vec![])));
+    configured.take(Edit::Profiles(Change::All(vec![])));
+    assert!(!configured.is_complete());
+    configured.take(Edit::Peers(Change::All(vec![peer])));
+    configured
+}
+
+/// Kind, name, status, reason, message and generation of what is to be written at `now`.
+fn changed(configured: &mut Configured, now: u64) -> Vec<String> {
+    let told = |validity: Validity| {
+        let condition = &validity.status.conditions[0];
+        let (kind, name) = &validity.key;
+        format!(
+            "{kind} {name} {}={} {} {} {:?}",
+            condition.type_,
+            condition.status,
+            condition.reason,
+            condition.message,
+            condition.observed_generation
+        )
+    };
+    configured.changed(Duration::from_secs(now)).into_iter().map(told).collect()
+}
+
+#[test]
+fn a_mistake_is_told_at_its_object_and_taken_back_when_it_is_mended() {
+    let mut configured = complete(peer(1, "fast"));
+    configured.read(std::iter::empty());
+    let missing = "spec.bfdProfile: no usable BFDProfile \"fast\"";
+    assert_eq!(configured.problems().collect::<Vec<_>>(), [format!("BGPPeer \"router\": {missing}")]);
+    let said = changed(&mut configured, 1);
+    assert_eq!(said, [format!("BGPPeer router Valid=False UnresolvedReference {missing} Some(1)")]);
+    assert!(changed(&mut configured, 1).is_empty(), "until the watch shows it");
+
+    // The profile comes, and the peer, whose spec has not changed, is right now.
+    assert!(configured.take(Edit::Profiles(Change::Set(object("fast", 1, &json!({}))))));
+    configured.take(Edit::Peers(Change::Set(peer(1, "fast"))));
+    configured.read(std::iter::empty());
+    assert_eq!(
+        changed(&mut configured, 2),
+        ["BGPPeer router Valid=True Used  Some(1)", "BFDProfile fast Valid=True Used  Some(1)"]
+    );
+    assert_eq!(configured.problems().count(), 0);
+}
+
+#[test]
+fn what_was_written_is_no_news_and_what_was_not_is_tried_again() {
+    let mut configured = complete(peer(1, ""));
+    configured.read(std::iter::empty());
+    assert_eq!(changed(&mut configured, 1).len(), 1);
+    configured.failed(&[("BGPPeer".to_owned(), "router".to_owned())], Duration::from_secs(1));
+    assert_eq!(configured.deadline(), Some(Duration::from_secs(3)));
+    assert!(changed(&mut configured, 2).is_empty());
+    let again = configured.changed(Duration::from_secs(3)).remove(0);
+
+    let mut echo = peer(1, "");
+    echo.status = Some(again.status);
+    assert!(!configured.take(Edit::Peers(Change::Set(echo.clone()))), "a status is no configuration");
+    assert!(changed(&mut configured, 4).is_empty());
+    echo.status = None;
+    assert!(!configured.take(Edit::Peers(Change::Set(echo))));
+    assert_eq!(changed(&mut configured, 5).len(), 1, "what another wiped is said again");
+    assert!(configured.take(Edit::Peers(Change::Set(peer(2, "")))));
+    assert!(configured.take(Edit::Peers(Change::Gone(peer(2, "")))));
+    assert!(changed(&mut configured, 6).is_empty());
+}

@@ -1,0 +1,133 @@
+//! Sockets of BFD sessions: RFC 5881 §4 and RFC 5883 §5.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::Reach;
+
+/// Ports of the other end (RFC 5881 §4, RFC 5883 §5).
+const SINGLE_HOP: u16 = 3784;
+const MULTIHOP: u16 = 4784;
+/// Ports of this end (RFC 5881 §4).
+const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
+/// Source ports that are tried before giving up.
+const ATTEMPTS: usize = 64;
+/// TTL of what is sent (RFC 5881 §5).
+const TTL: u32 = 255;
+/// DSCP CS6: a lost packet must not be taken for a broken path because the path is busy.
+const PRECEDENCE: u32 = 0xc0;
+/// Longest packet that is read: a control packet with authentication has less.
+const LONGEST: usize = 256;
+
+/// Where packets arrive.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ListenAt {
+    pub(super) is_v4: bool,
+    pub(super) port: u16,
+    pub(super) device: Option<String>,
+}
+
+/// A datagram that arrived.
+pub(super) struct Arrival {
+    pub(super) at: ListenAt,
+    pub(super) from: IpAddr,
+    pub(super) ttl: u8,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Port to which packets of a session go.
+pub(super) fn port(is_multihop: bool) -> u16 {
+    if is_multihop { MULTIHOP } else { SINGLE_HOP }
+}
+
+fn udp(is_v4: bool, device: Option<&str>) -> io::Result<Socket> {
+    let domain = if is_v4 { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    if !is_v4 {
+        socket.set_only_v6(true)?;
+    }
+    if let Some(device) = device {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
+    Ok(socket)
+}
+
+/// A socket on which packets of all sessions of a kind arrive.
+pub(super) fn listen(at: &ListenAt) -> io::Result<Socket> {
+    let socket = udp(at.is_v4, at.device.as_deref())?;
+    let any: IpAddr = if at.is_v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    if at.is_v4 {
+        setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?;
+    } else {
+        setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
+    }
+    socket.bind(&SocketAddr::new(any, at.port).into())?;
+    Ok(socket)
+}
+
+/// A socket for one session, with a source port of its own.
+pub(super) fn sending(reach: &Reach) -> anyhow::Result<Socket> {
+    let is_v4 = reach.router.is_ipv4();
+    let socket = udp(is_v4, reach.device.as_deref())?;
+    if is_v4 {
+        socket.set_ttl_v4(TTL)?;
+        socket.set_tos_v4(PRECEDENCE)?;
+    } else {
+        socket.set_unicast_hops_v6(TTL)?;
+        socket.set_tclass_v6(PRECEDENCE)?;
+    }
+    let mut bound = reach.local;
+    let mut last = None;
+    for _ in 0..ATTEMPTS {
+        bound.set_port(rand::random_range(SOURCE_PORTS));
+        match socket.bind(&bound.into()) {
+            Ok(()) => return Ok(socket),
+            Err(error) => last = Some(error),
+        }
+    }
+    let last = last.map_or_else(String::new, |error| error.to_string());
+    anyhow::bail!("BFD cannot send from {}: {last}", reach.local.ip())
+}
+
+/// Passes on what arrives, until nobody takes it.
+pub(super) async fn receive(socket: AsyncFd<Socket>, at: ListenAt, arrive: mpsc::Sender<Arrival>) {
+    loop {
+        let Ok(mut guard) = socket.readable().await else { return };
+        match guard.try_io(|socket| read(socket.get_ref())) {
+            Ok(Ok((from, ttl, bytes))) => {
+                // A full backlog drops what comes, as the kernel would.
+                let _ = arrive.try_send(Arrival { at: at.clone(), from, ttl, bytes });
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "BFD socket"),
+            Err(_would_block) => {}
+        }
+    }
+}
+
+/// One datagram: where it is from, the TTL with which it arrived, and its bytes.
+fn read(socket: &Socket) -> io::Result<(IpAddr, u8, Vec<u8>)> {
+    let mut bytes = vec![0; LONGEST];
+    let mut control = nix::cmsg_space!(libc::c_int);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let message =
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())?;
+    let ttl = message.cmsgs()?.find_map(|part| match part {
+        ControlMessageOwned::Ipv4Ttl(ttl) | ControlMessageOwned::Ipv6HopLimit(ttl) => u8::try_from(ttl).ok(),
+        _ => None,
+    });
+    let from = message.address.and_then(|address| {
+        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+    });
+    let length = message.bytes;
+    let (Some(ttl), Some(from)) = (ttl, from) else { return Err(io::Error::other("no TTL or no sender")) };
+    bytes.truncate(length);
+    Ok((from, ttl, bytes))
+}

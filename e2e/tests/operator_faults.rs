@@ -1,0 +1,249 @@
+//! The operator as a process of its own against a real etcd and API server: what it does when versions expire, when
+//! writes meet those of others, when answers are lost, and beside many objects of others.
+//!
+//! The program is that of `METALLB_OPERATOR`.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use kube::{
+    Client, ResourceExt,
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+};
+use metallb_e2e::plane::{
+    NAMESPACE, Plane, free_port,
+    objects::{api, create, fill},
+    proxy::{Faults, Proxy},
+    subject::{Subject, operator_command},
+};
+use serde_json::{Value, json};
+
+/// No wait takes longer.
+const LIMIT: Duration = Duration::from_secs(60);
+const METALLB: &str = "metallb.io/v1beta1";
+
+/// A control plane, a way to it that can be broken, and an operator that takes this way.
+struct Scene {
+    subject: Subject,
+    proxy: Proxy,
+    client: Client,
+    plane: Plane,
+}
+
+impl Scene {
+    async fn new() -> Result<Self> {
+        let plane = Plane::start().await?;
+        let (proxy, config) = plane.subject_proxy().await?;
+        let subject = start(&plane, &config)?;
+        let client = plane.client().await?;
+        Ok(Self { subject, proxy, client, plane })
+    }
+
+    /// With a MetalLB resource that was carried out.
+    async fn installed() -> Result<Self> {
+        let scene = Self::new().await?;
+        create(&scene.client, METALLB, "MetalLB", NAMESPACE, json!({"metadata": {"name": "metallb"}}))
+            .await?;
+        scene.find("apps/v1", "DaemonSet", "speaker", |_| true).await?;
+        Ok(scene)
+    }
+
+    async fn pool(&self, number: usize) -> Result<()> {
+        let spec = json!({"protocol": "layer2", "addresses": [format!("192.0.2.{number}/32")]});
+        let pool = json!({"metadata": {"name": format!("p{number}")}, "spec": spec});
+        create(&self.client, METALLB, "AddressPool", NAMESPACE, pool).await
+    }
+
+    /// Waits until an object is there and right.
+    async fn find(
+        &self,
+        version: &str,
+        kind: &str,
+        name: &str,
+        right: impl Fn(&DynamicObject) -> bool,
+    ) -> Result<DynamicObject> {
+        let objects = api(&self.client, version, kind, NAMESPACE);
+        let look = async || objects.get_opt(name).await;
+        let found = until(look, |found| found.as_ref().is_some_and(&right)).await;
+        found.with_context(|| format!("{kind} {name}"))?.context("it is there")
+    }
+
+    /// Deletes an object and waits until another one has taken its place.
+    async fn repaired(&self, version: &str, kind: &str, name: &str) -> Result<()> {
+        let before = self.find(version, kind, name, |_| true).await?.uid();
+        api(&self.client, version, kind, NAMESPACE).delete(name, &DeleteParams::background()).await?;
+        self.find(version, kind, name, |object| object.uid() != before).await?;
+        Ok(())
+    }
+
+    async fn merge(&self, kind: &str, name: &str, patch: &Value) -> Result<()> {
+        let objects = api(&self.client, METALLB, kind, NAMESPACE);
+        objects.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Waits until each of `pools` is served and says so.
+    async fn serves(&self, pools: std::ops::Range<usize>) -> Result<()> {
+        for number in pools {
+            let name = format!("p{number}");
+            let ready = |object: &DynamicObject| {
+                condition(object, "Ready").is_some_and(|(status, _)| status == "True")
+            };
+            self.find(METALLB, "AddressPool", &name, ready).await?;
+            for kind in ["IPAddressPool", "L2Advertisement"] {
+                self.find(METALLB, kind, &name, |_| true).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_at_rest(&self) -> Result<()> {
+        let writes = self.plane.writes_at_rest(3).await?;
+        ensure!(writes.keys().eq(["update leases"]), "{writes:?}");
+        Ok(())
+    }
+}
+
+fn start(plane: &Plane, config: &std::path::Path) -> Result<Subject> {
+    let program = std::env::var("METALLB_OPERATOR").context("METALLB_OPERATOR names no program")?;
+    let command = operator_command(&program, NAMESPACE, "operator", free_port()?, free_port()?);
+    Subject::start(&command, config, &plane.path("operator.log"))
+}
+
+/// Looks until what is seen is right.
+async fn until<T: Debug, E: Debug>(
+    look: impl AsyncFn() -> Result<T, E>,
+    right: impl Fn(&T) -> bool,
+) -> Result<T> {
+    let started = Instant::now();
+    loop {
+        match look().await {
+            Ok(seen) if right(&seen) => return Ok(seen),
+            seen if started.elapsed() > LIMIT => bail!("after {} s: {seen:?}", LIMIT.as_secs()),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Status of a condition, and the generation that it speaks of.
+fn condition(object: &DynamicObject, kind: &str) -> Option<(String, Option<i64>)> {
+    let conditions = object.data["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|condition| condition["type"] == kind)?;
+    Some((found["status"].as_str()?.to_owned(), found["observedGeneration"].as_i64()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_expire_lose_no_change() -> Result<()> {
+    let scene = Scene::installed().await?;
+    for round in 0..5 {
+        scene.proxy.expire_watches();
+        scene.pool(round).await?;
+        scene.repaired("apps/v1", "DaemonSet", "speaker").await?;
+        scene.repaired("v1", "ConfigMap", "metallb-excludel2").await?;
+        scene.serves(round..round + 1).await?;
+        let look = async || Ok::<_, anyhow::Error>(scene.proxy.unexpired());
+        until(look, std::collections::BTreeSet::is_empty).await?;
+    }
+    scene.is_at_rest().await?;
+    scene.subject.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_and_lost_answers_cost_no_object() -> Result<()> {
+    let scene = Scene::new().await?;
+    scene.proxy.break_with(Faults { conflict_every: Some(2), ..Faults::default() });
+    create(&scene.client, METALLB, "MetalLB", NAMESPACE, json!({"metadata": {"name": "metallb"}})).await?;
+    for number in 0..10 {
+        scene.pool(number).await?;
+    }
+    scene.serves(0..10).await?;
+    scene.find("apps/v1", "DaemonSet", "speaker", |_| true).await?;
+
+    scene.proxy.break_with(Faults { lose_answer_every: Some(3), ..Faults::default() });
+    for kind in ["IPAddressPool", "L2Advertisement"] {
+        let all = api(&scene.client, METALLB, kind, NAMESPACE);
+        all.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+    }
+    scene.serves(0..10).await?;
+    scene.merge("MetalLB", "metallb", &json!({"spec": {"logLevel": "debug"}})).await?;
+    scene
+        .find("apps/v1", "DaemonSet", "speaker", |object| {
+            object.data["spec"]["template"]["spec"]["containers"][0]["args"]
+                .to_string()
+                .contains("--log-level=debug")
+        })
+        .await?;
+
+    scene.proxy.break_with(Faults::default());
+    let told = |object: &DynamicObject| {
+        condition(object, "Degraded") == Some(("False".to_owned(), object.metadata.generation))
+    };
+    scene.find(METALLB, "MetalLB", "metallb", told).await?;
+    scene.is_at_rest().await?;
+    scene.subject.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_who_writes_the_same_objects_all_the_time_takes_no_truth_away() -> Result<()> {
+    let scene = Scene::installed().await?;
+    scene.pool(1).await?;
+    let secret = async || api(&scene.client, "v1", "Secret", NAMESPACE).get("metallb-memberlist").await;
+    let key = secret().await?.data["data"]["secretkey"].clone();
+    let busy = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(5));
+        for turn in 0_usize.. {
+            pace.tick().await;
+            let note = json!({"metadata": {"annotations": {"example.com/turn": turn.to_string()}}});
+            let (kind, name) =
+                [("MetalLB", "metallb"), ("AddressPool", "p1"), ("IPAddressPool", "p1")][turn % 3];
+            scene.merge(kind, name, &note).await?;
+        }
+        anyhow::Ok(())
+    };
+    let work = async {
+        for level in ["debug", "warn", "error", "info"] {
+            scene.merge("MetalLB", "metallb", &json!({"spec": {"logLevel": level}})).await?;
+            let told = |object: &DynamicObject| {
+                condition(object, "Degraded") == Some(("False".to_owned(), object.metadata.generation))
+            };
+            scene.find(METALLB, "MetalLB", "metallb", told).await?;
+            scene.repaired("apps/v1", "Deployment", "controller").await?;
+        }
+        scene.serves(1..2).await
+    };
+    tokio::select! { result = work => result, result = busy => result }?;
+    assert_eq!(secret().await?.data["data"]["secretkey"], key);
+    scene.is_at_rest().await?;
+    scene.subject.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_and_workloads_of_others_cost_little_memory_and_no_write() -> Result<()> {
+    let scene = Scene::installed().await?;
+    scene.is_at_rest().await?;
+    let alone = scene.subject.usage()?.rss;
+    scene.subject.stop().await?;
+    fill(&scene.client, 5000, 2000, 0).await?;
+    let subject = start(&scene.plane, &scene.plane.subject_config())?;
+    let (_, from) = scene.plane.requests(0);
+    let renewed = async || {
+        let (requests, _) = scene.plane.requests(from);
+        Ok::<BTreeMap<String, usize>, anyhow::Error>(requests)
+    };
+    let requests =
+        until(renewed, |requests| requests.get("update leases").is_some_and(|count| *count >= 3)).await?;
+    let writes: Vec<_> = requests
+        .keys()
+        .filter(|what| ["create ", "update ", "patch ", "delete "].iter().any(|verb| what.starts_with(verb)))
+        .filter(|what| !what.ends_with("reviews") && *what != "update leases")
+        .collect();
+    assert_eq!(writes, Vec::<&String>::new());
+    let beside = subject.usage()?.rss;
+    println!("{alone} KiB alone, {beside} KiB beside 5000 pods and 2000 workloads");
+    assert!(beside.saturating_sub(alone) < 5 * 1024, "{alone} KiB alone, {beside} KiB beside them");
+    subject.stop().await
+}
