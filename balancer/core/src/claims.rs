@@ -13,8 +13,9 @@ pub struct OwnClaims(BTreeMap<IpAddr, Claim>);
 impl OwnClaims {
     /// Follows the plan of the node `me`, which was made from `world`.
     ///
-    /// What it announces it claims, with the next epoch when it was another's; what it announces no more it has released,
-    /// and says so until another has it.
+    /// What it announces it claims, and what it takes it claims with the next epoch; what it announces no more it has
+    /// released, and says so until another has it. A claim that stands is never raised, whatever others claim: of two,
+    /// one has to give way.
     pub fn follow(&mut self, world: &World, plan: &Plan, me: &str) {
         self.0.retain(|address, _| plan.even.contains_key(address));
         for (address, even) in &plan.even {
@@ -22,7 +23,7 @@ impl OwnClaims {
             let latest = others().map(|(_, claim)| claim.epoch).max().unwrap_or(0);
             let mine = self.0.get(address).copied().or_else(|| written(world, *address, me));
             let claim = match mine {
-                Some(mine) if even.mine && mine.held && mine.epoch >= latest => Some(mine),
+                Some(mine) if even.mine && mine.held => Some(mine),
                 _ if even.mine => {
                     let epoch = latest.max(mine.map_or(0, |mine| mine.epoch)).saturating_add(1);
                     Some(Claim { epoch, held: true })
@@ -56,19 +57,21 @@ fn written(world: &World, address: IpAddr, node: &str) -> Option<Claim> {
 /// By L2Advertisement, the holder of each address and its epoch: what is to be written down.
 pub type Record = BTreeMap<String, BTreeMap<IpAddr, (String, u32)>>;
 
-/// What is to be written down now. An address that is between two nodes stays written as it was.
+/// What is to be written down now: the holder by all that is spoken and written. Halves of a parted cluster that reach the
+/// API server thus write the same. An address that is between two nodes stays written as it was.
 pub fn record(claims: &BTreeMap<IpAddr, Claims>, written: &BTreeMap<IpAddr, Claims>, plan: &Plan) -> Record {
     let mut record = Record::new();
     for (address, even) in &plan.even {
-        let spoken = || claims.get(address).into_iter().flatten();
-        let found = holder(*address, spoken().map(|(node, claim)| (node.as_str(), *claim)));
+        let written = written.get(address).into_iter().flatten();
+        let mut known: BTreeMap<&str, Claim> =
+            written.clone().map(|(node, claim)| (node.as_str(), *claim)).collect();
+        // What a node says of itself is newer than what was written of it.
+        known.extend(claims.get(address).into_iter().flatten().map(|(node, claim)| (node.as_str(), *claim)));
+        let held = holder(*address, known.iter().map(|(node, claim)| (*node, *claim)));
+        let held = held.and_then(|node| Some((node.to_owned(), known.get(node)?.epoch)));
+        let before =
+            || written.max_by_key(|(_, claim)| claim.epoch).map(|(node, claim)| (node.clone(), claim.epoch));
         let owners = record.entry(even.advertisement.clone()).or_default();
-        let held =
-            found.and_then(|node| Some((node.to_owned(), spoken().find(|(name, _)| *name == node)?.1.epoch)));
-        let before = || {
-            let latest = written.get(address)?.iter().max_by_key(|(_, claim)| claim.epoch)?;
-            Some((latest.0.clone(), latest.1.epoch))
-        };
         if let Some(owner) = held.or_else(before) {
             owners.insert(*address, owner);
         }

@@ -109,21 +109,21 @@ impl Cluster {
         NODES.map(|node| announced.get(node).map_or(0, BTreeSet::len)).into()
     }
 
-    /// Rounds until nothing changes.
+    /// Rounds until nothing changes, neither what is claimed nor what is written down.
     fn settle(&mut self) -> Vec<usize> {
         let mut before = self.round();
         for _ in 0..20 {
             let told = |cluster: &Self| -> Vec<_> {
                 cluster.claims.values().map(|claims| claims.told().clone()).collect()
             };
-            let former = told(self);
+            let former = (told(self), self.record.clone());
             let after = self.round();
-            if after == before && told(self) == former {
+            if after == before && (told(self), self.record.clone()) == former {
                 return after;
             }
             before = after;
         }
-        panic!("never settled: {:?}", self.claims);
+        panic!("never settled: {:?} {:?}", self.claims, self.record);
     }
 }
 
