@@ -291,6 +291,8 @@ impl Membership {
             Message::Leaving => {
                 if let Some(peer) = self.peers.get_mut(node) {
                     peer.left = true;
+                    // Others may have told already that it is down: nothing is waited for now.
+                    self.changed |= peer.lingers_until.take().is_some();
                 }
                 if let Some(identity) =
                     self.peers.get(node).filter(|peer| peer.up).and_then(|peer| peer.identity.clone())
