@@ -107,6 +107,7 @@ pub async fn run(
         guard: Guard::new(settings.conflict, rand::random()),
         checker: Checker::new(settings.wire_check),
         budget: Budget::new(settings.gratuitous.rate),
+        overdue: 0,
         fence: Fence(settings.fencing.then(|| ports.hold.clone())),
         fenced: settings.fencing,
         settings,
@@ -165,6 +166,8 @@ struct Layer2 {
     checker: Checker,
     /// For the questions of both.
     budget: Budget,
+    /// Addresses that are announced though other hosts are still to be asked for them.
+    overdue: usize,
     fence: Fence,
     fenced: bool,
     metrics: Layer2Metrics,
@@ -288,6 +291,16 @@ impl Layer2 {
                 }
             }
         }
+        let overdue = self.guard.overdue();
+        if overdue > 0 && self.overdue == 0 {
+            tracing::warn!(
+                event = "probesOverdue",
+                addresses = overdue,
+                "announced before other hosts could be asked for these addresses"
+            );
+        }
+        self.overdue = overdue;
+        self.metrics.overdue(overdue);
         let seen = self.checker.outcomes();
         checks.send_if_modified(|former| {
             let changed = *former != seen;

@@ -41,6 +41,7 @@ pub struct Layer2Metrics {
     gratuitous: Family<Address, Gauge>,
     rejected: Family<Reason, Counter>,
     conflicts: Family<Address, Gauge>,
+    overdue: Gauge,
     fenced: Gauge,
     wire_check: Family<Checked, Gauge>,
 }
@@ -91,6 +92,11 @@ impl Metrics {
         layer2.register("responses_sent", "Answers to them", frames.responses.clone());
         layer2.register("gratuitous_sent", "Frames that announced unasked", frames.gratuitous.clone());
         layer2.register("conflicts", "Addresses that another host has", frames.conflicts.clone());
+        layer2.register(
+            "probes_overdue",
+            "Addresses that are announced though other hosts are still to be asked for them",
+            frames.overdue.clone(),
+        );
         layer2.register(
             "fenced",
             "Whether nothing is announced for want of a majority",
@@ -164,6 +170,10 @@ impl Layer2Metrics {
         for ip in found.keys() {
             self.conflicts.get_or_create(&Address { ip: ip.to_string() }).set(1);
         }
+    }
+
+    pub(super) fn overdue(&self, addresses: usize) {
+        self.overdue.set(i64::try_from(addresses).unwrap_or(i64::MAX));
     }
 
     pub(super) fn fenced(&self, fenced: bool) {

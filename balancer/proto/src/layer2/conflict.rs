@@ -22,6 +22,8 @@ const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 const MEMORY: Duration = Duration::from_secs(60);
 /// Pause before a withheld address is asked for again.
 const RETRY: Duration = Duration::from_secs(10);
+/// How long an address waits for the pace of the probes before it is announced without them.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Free addresses that a rival is tried with; a host with some addresses of its own answers for few of them by chance.
 pub const DECOYS: usize = 2;
 /// Frames that ask for them once.
@@ -110,10 +112,26 @@ struct Entry {
     rival: Option<MacAddress>,
     heard: Instant,
     defended: Option<Instant>,
+    /// Whether the pace of the probes made it be announced before hosts were asked.
+    early: bool,
+}
+
+impl Entry {
+    fn is_withheld(&self) -> bool {
+        match self.state {
+            State::Clear => false,
+            State::Withheld { .. } => true,
+            State::Queued { .. } | State::Probing { .. } | State::Verifying { .. } => {
+                !self.early || self.rival.is_some()
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
 enum State {
+    /// Hosts are to be asked from `since` on, as soon as the pace allows, which is tried again at `next`.
+    Queued { since: Instant, next: Instant },
     /// Hosts are asked; `next` is the time of the next probe or the end.
     Probing { sent: u32, next: Instant },
     /// One answered: is it a proxy?
@@ -142,12 +160,15 @@ impl Guard {
         self.entries.retain(|address, _| addresses.contains_key(address));
         for (address, fresh) in addresses {
             let first = match self.settings.probe.filter(|_| *fresh) {
-                Some(pace) => State::Probing { sent: 0, next: now + self.random(pace.wait) },
+                Some(pace) => {
+                    let since = now + random(&mut self.rng, pace.wait);
+                    State::Queued { since, next: since }
+                }
                 None => State::Clear,
             };
-            let entry = Entry { state: first, rival: None, heard: now, defended: None };
+            let entry = Entry { state: first, rival: None, heard: now, defended: None, early: false };
             let entry = self.entries.entry(*address).or_insert(entry);
-            if !fresh {
+            if !fresh && !entry.early {
                 entry.state = State::Clear;
             }
         }
@@ -167,7 +188,7 @@ impl Guard {
         }
         let Some(entry) = self.entries.get_mut(&claim.address) else { return vec![] };
         match entry.state {
-            State::Probing { .. } => {
+            State::Queued { .. } | State::Probing { .. } => {
                 let decoys = decoys();
                 entry.state = State::Verifying {
                     mac: claim.mac,
@@ -212,15 +233,11 @@ impl Guard {
     /// Does what is due, as far as the budget allows; the rest waits for it.
     pub fn poll(&mut self, now: Instant, budget: &mut Budget) -> Vec<Action> {
         let mut actions = vec![];
-        let pace = self.settings.probe.unwrap_or(Pace::FAST);
+        let pace = self.pace();
         for (address, entry) in &mut self.entries {
             match &mut entry.state {
                 State::Probing { sent, next } if *next <= now => {
                     if *sent < pace.probes {
-                        if !budget.take(now, 1) {
-                            *next = budget.next(now, 1);
-                            continue;
-                        }
                         *sent += 1;
                         *next = now + pause(&pace, *sent, &mut self.rng);
                         actions.push(Action::Probe { address: *address, target: *address });
@@ -249,18 +266,45 @@ impl Guard {
                     }
                 }
                 State::Withheld { retry } if *retry <= now => {
-                    if !budget.take(now, 1) {
-                        *retry = budget.next(now, 1);
-                        continue;
-                    }
-                    entry.state = State::Probing { sent: 1, next: now + pause(&pace, 1, &mut self.rng) };
-                    actions.push(Action::Probe { address: *address, target: *address });
+                    entry.state = State::Queued { since: now, next: now };
                 }
                 State::Clear if entry.rival.is_some() && entry.heard + MEMORY <= now => entry.rival = None,
                 _ => {}
             }
         }
+        actions.extend(self.begin(now, budget));
         actions
+    }
+
+    /// Asks for the addresses that wait for it, for each with all probes paid: those that are not announced first, and of
+    /// them the one that waits longest.
+    fn begin(&mut self, now: Instant, budget: &mut Budget) -> Vec<Action> {
+        let pace = self.pace();
+        let waiting = |(address, entry): (&IpAddr, &Entry)| match entry.state {
+            State::Queued { since, .. } if since <= now => Some((entry.early, since, *address)),
+            _ => None,
+        };
+        let mut queue: Vec<(bool, Instant, IpAddr)> = self.entries.iter().filter_map(waiting).collect();
+        queue.sort_unstable();
+        let mut actions = vec![];
+        for (_, since, address) in queue {
+            let Some(entry) = self.entries.get_mut(&address) else { continue };
+            if budget.take(now, pace.probes) {
+                entry.state = State::Probing { sent: 1, next: now + pause(&pace, 1, &mut self.rng) };
+                actions.push(Action::Probe { address, target: address });
+                continue;
+            }
+            let paid = budget.next(now, pace.probes);
+            entry.early |= entry.rival.is_none() && since + PATIENCE <= now;
+            let next =
+                if entry.is_withheld() && entry.rival.is_none() { paid.min(since + PATIENCE) } else { paid };
+            entry.state = State::Queued { since, next };
+        }
+        actions
+    }
+
+    fn pace(&self) -> Pace {
+        self.settings.probe.unwrap_or(Pace::FAST)
     }
 
     /// When [`Guard::poll`] is wanted next.
@@ -268,7 +312,9 @@ impl Guard {
         self.entries
             .values()
             .filter_map(|entry| match entry.state {
-                State::Probing { next, .. } | State::Verifying { next, .. } => Some(next),
+                State::Queued { next, .. } | State::Probing { next, .. } | State::Verifying { next, .. } => {
+                    Some(next)
+                }
                 State::Withheld { retry } => Some(retry),
                 State::Clear => entry.rival.map(|_| entry.heard + MEMORY),
             })
@@ -277,20 +323,21 @@ impl Guard {
 
     /// Whether an address is not to be announced now: hosts are asked for it, or one of them has it.
     pub fn withholds(&self, address: IpAddr) -> bool {
-        self.entries.get(&address).is_some_and(|entry| !matches!(entry.state, State::Clear))
+        self.entries.get(&address).is_some_and(Entry::is_withheld)
+    }
+
+    /// How many addresses are announced though hosts are still to be asked for them, which the pace allows not yet.
+    pub fn overdue(&self) -> usize {
+        let overdue = |entry: &&Entry| !matches!(entry.state, State::Clear) && !entry.is_withheld();
+        self.entries.values().filter(overdue).count()
     }
 
     /// The addresses that another host has.
     pub fn conflicts(&self) -> BTreeMap<IpAddr, Conflict> {
         let found = |(address, entry): (&IpAddr, &Entry)| {
-            let withheld = !matches!(entry.state, State::Clear);
-            Some((*address, Conflict { mac: entry.rival?, withheld }))
+            Some((*address, Conflict { mac: entry.rival?, withheld: entry.is_withheld() }))
         };
         self.entries.iter().filter_map(found).collect()
-    }
-
-    fn random(&mut self, most: Duration) -> Duration {
-        random(&mut self.rng, most)
     }
 }
 
