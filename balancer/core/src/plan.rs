@@ -260,6 +260,20 @@ pub fn plan(world: &World, me: &str) -> Plan {
     plan
 }
 
+/// What the node `me` announces before it knows which speakers live: that which nobody has taken over from it, since
+/// `records` name it as the node that announced last. A speaker that starts anew goes on with it at once.
+pub fn resumed(world: &World, records: &BTreeMap<ServiceKey, String>, me: &str) -> Plan {
+    let alone = World { speakers: Some([me.to_owned()].into()), ..world.clone() };
+    let plan = plan(&alone, me);
+    let last = |key: &&ServiceKey| records.get(*key).is_some_and(|node| node == me);
+    let addresses = |service: &Service| service.addresses.clone();
+    let mine: BTreeSet<IpAddr> =
+        records.keys().filter(last).filter_map(|key| world.services.get(key)).flat_map(addresses).collect();
+    let announcements =
+        plan.announcements.into_iter().filter(|(address, _)| mine.contains(address)).collect();
+    Plan { announcements, ..Plan::default() }
+}
+
 /// A Service that some node may announce.
 struct Eligible<'a> {
     service: &'a Service,

@@ -481,3 +481,27 @@ fn a_thousand_services_move_only_from_the_node_that_is_lost() {
     let share = before.values().filter(|owner| owner.as_deref() == Ok("node1")).count();
     assert!((250..420).contains(&share), "node1 has {share} of 1000");
 }
+
+#[test]
+fn a_speaker_that_starts_anew_goes_on_with_what_the_records_say_it_announced_last() {
+    let mut world = World { speakers: None, ..world() };
+    world.services.insert(key("other"), service(&["172.22.0.101"]));
+    world
+        .services
+        .insert(key("idle"), Service { endpoints: Endpoints::default(), ..service(&["172.22.0.102"]) });
+    world.services.insert(key("fresh"), service(&["172.22.0.103"]));
+    let record = |name: &str, node: &str| (key(name), node.to_owned());
+    let records =
+        [record("web", "node3"), record("other", "node1"), record("idle", "node3"), record("gone", "node3")]
+            .into();
+    let announcements = [(ip(FIRST), Interfaces::All)].into();
+    assert_eq!(
+        resumed(&world, &records, "node3"),
+        Plan { announcements, ..Plan::default() },
+        "whatever the hash says"
+    );
+    assert_eq!(resumed(&world, &records, "node2"), Plan::default());
+    // What may announce no more does not resume either.
+    world.nodes.get_mut("node3").unwrap().going = true;
+    assert_eq!(resumed(&world, &records, "node3"), Plan::default());
+}

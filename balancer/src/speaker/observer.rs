@@ -175,7 +175,7 @@ impl Observer {
         // Sessions with routers do not wait for the speakers to know of each other.
         match self.alive() {
             Some(speakers) => world.speakers = speakers,
-            None => return,
+            None => return self.plan_is(plan::resumed(&world, &self.records(), &self.settings.node), ports),
         }
         replace(&ports.pools, self.known.pools());
         let me = &self.settings.node;
@@ -189,13 +189,17 @@ impl Observer {
         replace(&ports.recording, self.recording(&plan));
         replace(&ports.state, Some(self.state(&plan)));
         let announced = Announced::of(&plan, &self.known.services, me, &self.own_interfaces());
+        self.plan_is(plan, ports);
+        let facts = announced.services().filter_map(|key| self.known.services.get(key));
+        replace(&ports.marks, facts.map(|facts| (facts.key.clone(), Mark::of(facts))).collect());
+        replace(&ports.announced, Some(Arc::new(announced)));
+    }
+
+    fn plan_is(&mut self, plan: Plan, ports: &Ports) {
         if *self.plan != plan {
             self.plan = Arc::new(plan);
             ports.plan.send_replace(self.plan.clone());
         }
-        let facts = announced.services().filter_map(|key| self.known.services.get(key));
-        replace(&ports.marks, facts.map(|facts| (facts.key.clone(), Mark::of(facts))).collect());
-        replace(&ports.announced, Some(Arc::new(announced)));
     }
 
     /// The world but for its speakers.
@@ -305,9 +309,11 @@ impl Observer {
 
     /// Where each Service was announced last, for speakers that have nobody to ask.
     fn recorded(&self) -> BTreeMap<ServiceKey, String> {
-        if !self.failback.is_never() {
-            return BTreeMap::new();
-        }
+        if self.failback.is_never() { self.records() } else { BTreeMap::new() }
+    }
+
+    /// The node that announced each Service last.
+    fn records(&self) -> BTreeMap<ServiceKey, String> {
         let record = |(key, facts): (&ServiceKey, &ServiceFacts)| {
             facts.record.as_ref().map(|(node, _)| (key.clone(), node.clone()))
         };
