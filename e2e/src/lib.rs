@@ -14,6 +14,7 @@ pub mod held;
 pub mod layout;
 pub mod observe;
 pub mod olm;
+pub mod options;
 pub mod outage;
 pub mod plane;
 pub mod power;

@@ -57,6 +57,19 @@ impl Watch {
     /// # Errors
     /// When a program cannot be started, or nobody answers within five seconds.
     pub fn start(address: IpAddr) -> Result<Self> {
+        let watch = Self::begin(address)?;
+        wait_until("the first captured answer", Duration::from_secs(5), || {
+            let answers = watch.answers()?;
+            Ok(answers.is_empty().then(|| "no answer".to_owned()))
+        })?;
+        Ok(watch)
+    }
+
+    /// The same for an address for which nobody has to answer yet.
+    ///
+    /// # Errors
+    /// When a program cannot be started, or nothing is captured within five seconds.
+    pub fn begin(address: IpAddr) -> Result<Self> {
         let file = std::env::temp_dir().join(format!(
             "metallb-e2e-{}-{}.pcap",
             std::process::id(),
@@ -87,9 +100,10 @@ impl Watch {
             }
         };
         let watch = Self { asking: asking.context("cannot ask on the wire")?, capture, file, address };
-        wait_until("the first captured answer", Duration::from_secs(5), || {
-            let answers = watch.answers()?;
-            Ok(answers.is_empty().then(|| "no answer".to_owned()))
+        // tcpdump writes the head of its file once it captures.
+        wait_until("the capture", Duration::from_secs(5), || {
+            let begun = fs::metadata(&watch.file).is_ok_and(|file| file.len() > 0);
+            Ok((!begun).then(|| "no file".to_owned()))
         })?;
         Ok(watch)
     }

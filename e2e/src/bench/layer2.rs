@@ -3,6 +3,7 @@
 //!
 //! Prints one JSON line a run, then a table of least, median and greatest.
 
+mod created;
 mod steady;
 
 use std::{
@@ -30,6 +31,8 @@ const WEB: &str = include_str!("../../demo/web.yaml");
 const METALLB: &str = include_str!("../../demo/metallb.yaml");
 /// Namespace, pool and what else the benchmark makes.
 const NAME: &str = "bench";
+/// Pool of one address, for the Service of the cases that create one.
+const FRESH: &str = "bench-fresh";
 /// Port of the server that sends back what it is sent.
 const ECHO: u16 = 7777;
 /// That server.
@@ -45,7 +48,7 @@ struct Cli {
     /// How often each case is run.
     #[arg(long, default_value_t = 20)]
     runs: usize,
-    /// Cases; all by default.
+    /// Cases; all by default. Of created and created-unprobed each run is a new Service.
     #[arg(long, value_delimiter = ',')]
     cases: Vec<String>,
     /// Connections that are held open.
@@ -79,7 +82,10 @@ const CASES: [(&str, Case); 6] = [
 fn main() -> Result<()> {
     let cli = Cli::parse();
     let wanted = |name: &str| cli.cases.is_empty() || cli.cases.iter().any(|case| case == name);
-    let known = || CASES.iter().map(|(name, _)| *name).chain(steady::CASES.iter().map(|(name, _)| *name));
+    let known = || {
+        let steady = steady::CASES.iter().map(|(name, _)| *name);
+        CASES.iter().map(|(name, _)| *name).chain(created::CASES).chain(steady)
+    };
     if let Some(unknown) = cli.cases.iter().find(|case| !known().any(|name| name == case.as_str())) {
         bail!("no case {unknown:?}; there are {}", known().collect::<Vec<_>>().join(", "));
     }
@@ -95,6 +101,11 @@ fn main() -> Result<()> {
             }
         }
     }
+    for name in created::CASES.into_iter().filter(|name| wanted(name)) {
+        let times = created::run(name, cli.runs)?;
+        println!("{}", json!({ "case": name, "first answer ms": times }));
+        table.insert((name, "first answer ms"), times);
+    }
     for (name, case) in steady::CASES.into_iter().filter(|(name, _)| wanted(name)) {
         settled(address)?;
         let figures = steady::run(case, address, Duration::from_secs_f64(cli.minutes * 60.0))?;
@@ -104,7 +115,7 @@ fn main() -> Result<()> {
         }
     }
     kube(&format!("delete namespace {NAME}"))?;
-    kube(&format!("-n {NAMESPACE} delete addresspool {NAME}"))?;
+    kube(&format!("-n {NAMESPACE} delete addresspool {NAME} {FRESH}"))?;
     println!("\n{:<18} {:<24} {:>8} {:>8} {:>8}", "case", "figure", "min", "median", "max");
     for ((case, what), mut values) in table {
         values.sort_by(f64::total_cmp);
@@ -124,7 +135,10 @@ fn set_up() -> Result<IpAddr> {
     kube(&format!("-n {NAMESPACE} wait metallb/metallb --for=condition=Available --timeout=60s"))?;
     apply(&format!(
         "apiVersion: metallb.io/v1beta1\nkind: AddressPool\nmetadata: {{name: {NAME}, namespace: {NAMESPACE}}}\n\
-         spec: {{protocol: layer2, addresses: [172.22.0.234/32], autoAssign: false}}\n"
+         spec: {{protocol: layer2, addresses: [172.22.0.234/32], autoAssign: false}}\n---\n\
+         apiVersion: metallb.io/v1beta1\nkind: AddressPool\nmetadata: {{name: {FRESH}, namespace: {NAMESPACE}}}\n\
+         spec: {{protocol: layer2, addresses: [{address}/32], autoAssign: false}}\n",
+        address = created::ADDRESS,
     ))?;
     let workload = WEB.split("---\n").take(2).collect::<Vec<_>>().join("---\n");
     // Beside the web server one that sends back what it is sent.

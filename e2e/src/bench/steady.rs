@@ -10,11 +10,11 @@ use std::{
 
 use anyhow::{Context, Result};
 use metallb_e2e::{
-    cluster::{kubectl, nodes},
-    deploy::NAMESPACE,
-    exec::{output, run_on, wait_until},
+    cluster::nodes,
+    exec::run_on,
     layout::node,
-    observe::{get, kube, owner},
+    observe::owner,
+    options::{self, Undo},
     outage::Client,
     power,
     wire::{self, Watch},
@@ -44,20 +44,13 @@ const STALL: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs
 /// Part of a core that a throttled speaker gets, as time of each period of 100 ms.
 const QUOTA_US: &str = "5000";
 
-/// Undoes what a case did, whatever happened.
-struct Undo<F: FnMut()>(F);
-
-impl<F: FnMut()> Drop for Undo<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
-
 /// Lets a case last for `time` and tells what moved: the figures that have to be 0, and others.
 pub(crate) fn run(case: Case, address: IpAddr, time: Duration) -> Result<BTreeMap<&'static str, f64>> {
-    let _options = (case == Case::Stalls).then(tolerant).transpose()?;
+    let _options = (case == Case::Stalls)
+        .then(|| options::layer2(r#"{"detection":"Tolerant"}"#, "--detection=Tolerant"))
+        .transpose()?;
     let before = owner(address)?;
-    let _mend = Undo(|| {
+    let mend = Undo(|| {
         let _ = run_on("lan", "nft delete table bridge lossy");
         for index in 1..=nodes().unwrap_or(0) {
             let name = node(index).name;
@@ -89,7 +82,7 @@ pub(crate) fn run(case: Case, address: IpAddr, time: Duration) -> Result<BTreeMa
     let others = account.answers.iter().filter(|(node, _)| **node != before).map(|(_, answers)| *answers);
     figures.insert("answers of others", count(others.sum()));
     figures.insert("arp silence ms", ms(account.silence));
-    drop(_mend);
+    drop(mend);
     figures.insert("outages of a client", count(client.outages()?.len()));
     Ok(figures)
 }
@@ -116,22 +109,4 @@ fn throttle(name: &str, quota: &str) -> Result<()> {
         fs::write(folder.join("cpu.cfs_quota_us"), quota)?;
     }
     Ok(())
-}
-
-/// Makes every speaker tolerant, until the value is dropped.
-fn tolerant() -> Result<Undo<impl FnMut()>> {
-    let set = |layer2: &str| -> Result<()> {
-        let patch = format!("{{\"spec\":{{\"layer2\":{layer2}}}}}");
-        let patched = ["-n", NAMESPACE, "patch", "metallb", "metallb", "--type=merge", "-p", &patch];
-        output(kubectl().args(patched))?;
-        let wanted = layer2 != "null";
-        wait_until("the DaemonSet to follow", Duration::from_secs(30), || {
-            let daemon_set = get(&["-n", NAMESPACE, "daemonset", "speaker"])?;
-            let args = daemon_set["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
-            Ok((args.contains("--detection=Tolerant") != wanted).then_some(args))
-        })?;
-        kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=90s")).map(drop)
-    };
-    set(r#"{"detection":"Tolerant"}"#)?;
-    Ok(Undo(move || drop(set("null"))))
 }

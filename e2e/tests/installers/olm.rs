@@ -173,7 +173,10 @@ impl Kept {
         kube("-n default rollout status deployment/echo --timeout=60s").unwrap();
         let echo = address("default", "echo").unwrap();
         eventually("a node to announce", 20, || owner(echo).map(drop));
-        Self { held: Held::open(echo, held::PORT, 20, Duration::from_secs(60)).unwrap(), addresses: Self::addresses() }
+        Self {
+            held: Held::open(echo, held::PORT, 20, Duration::from_secs(60)).unwrap(),
+            addresses: Self::addresses(),
+        }
     }
 
     fn addresses() -> [Vec<IpAddr>; 2] {

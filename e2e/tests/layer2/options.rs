@@ -7,13 +7,14 @@ use metallb_e2e::{
     deploy::NAMESPACE,
     exec::run_on,
     observe::{address, condition, get, kube, owner, who_has},
+    options::{self, Undo},
     power,
     wire::Watch,
 };
 
 use crate::{
     fixture::{Scene, eventually},
-    owners::{Undo, advertised, other_than, owned_by, served, with_options},
+    owners::{advertised, other_than, owned_by, served},
 };
 
 /// The owners of the addresses 172.22.0.FIRST to LAST.
@@ -87,7 +88,7 @@ fn an_even_election_spreads_addresses_and_leaves_them_where_they_are() {
 #[test]
 fn with_strict_fencing_a_node_that_is_alone_is_silent_before_another_answers() {
     let scene = Scene::new("fenced", "[172.22.0.221/32]");
-    let _options = with_options(r#"{"fencing":"Strict"}"#, "--fencing=Strict");
+    let _options = options::layer2(r#"{"fencing":"Strict"}"#, "--fencing=Strict").unwrap();
     let address = served(&scene, "web", "");
     let before = owner(address).unwrap();
     let watch = Watch::start(address).unwrap();
@@ -115,7 +116,7 @@ fn owned_by_now(address: IpAddr, node: &str) -> Result<()> {
 #[test]
 fn a_second_host_that_answers_is_seen_by_another_node() {
     let scene = Scene::new("checked", "[172.22.0.222/32]");
-    let _options = with_options(r#"{"wireCheck":"Continuous"}"#, "--wire-check=Continuous");
+    let _options = options::layer2(r#"{"wireCheck":"Continuous"}"#, "--wire-check=Continuous").unwrap();
     let address = served(&scene, "web", "");
     let states = || -> Result<Vec<(String, String, String)>> {
         let list = get(&["-n", NAMESPACE, "configurationstates"])?;

@@ -4,10 +4,10 @@ use std::{net::IpAddr, process::Stdio, time::Duration};
 
 use anyhow::{Result, ensure};
 use metallb_e2e::{
-    cluster::kubectl,
     deploy::NAMESPACE,
-    exec::{on, output, wait_until},
+    exec::{on, output},
     observe::{address, apply, condition, fetch, get, kube, owner, who_has},
+    options::{self, Undo},
     outage::Client,
     power::{self, Mode},
     wire::Watch,
@@ -15,15 +15,6 @@ use metallb_e2e::{
 use nix::sys::signal::Signal;
 
 use crate::fixture::{Scene, eventually};
-
-/// Undoes what a test did to the cluster, also when it fails.
-pub(crate) struct Undo<F: FnMut()>(pub(crate) F);
-
-impl<F: FnMut()> Drop for Undo<F> {
-    fn drop(&mut self) {
-        (self.0)();
-    }
-}
 
 pub(crate) fn served(scene: &Scene, service: &str, spec: &str) -> IpAddr {
     scene.service(service, spec);
@@ -50,28 +41,11 @@ pub(crate) fn other_than(address: IpAddr, node: &str) -> String {
     found
 }
 
-/// Gives the MetalLB resource options of layer 2, and takes them away at the end. `flag` is one that they become.
-pub(crate) fn with_options(options: &str, flag: &'static str) -> Undo<impl FnMut() + use<>> {
-    let set = move |value: &str| -> Result<()> {
-        let patch = format!("{{\"spec\":{{\"layer2\":{value}}}}}");
-        let patched = ["-n", NAMESPACE, "patch", "metallb", "metallb", "--type=merge", "-p", &patch];
-        output(kubectl().args(patched))?;
-        let wanted = value != "null";
-        wait_until("the DaemonSet to follow", Duration::from_secs(30), || {
-            let daemon_set = get(&["-n", NAMESPACE, "daemonset", "speaker"])?;
-            let args = daemon_set["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
-            Ok((args.contains(flag) != wanted).then_some(args))
-        })?;
-        kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=90s")).map(drop)
-    };
-    set(options).unwrap();
-    Undo(move || drop(set("null")))
-}
-
 #[test]
 fn a_cordoned_node_gives_its_address_away_and_with_never_it_does_not_return() {
     let scene = Scene::new("drain", "[172.22.0.220/32]");
-    let _options = with_options(r#"{"drainPolicy":"Move","failback":"Never"}"#, "--drain-policy=Move");
+    let _options =
+        options::layer2(r#"{"drainPolicy":"Move","failback":"Never"}"#, "--drain-policy=Move").unwrap();
     let address = served(&scene, "web", "");
     let before = owner(address).unwrap();
     let (watch, client) = (Watch::start(address).unwrap(), Client::start(address));
