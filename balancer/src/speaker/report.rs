@@ -5,6 +5,7 @@
 //! comes back, and nothing is written when nothing has changed.
 
 mod events;
+mod objects;
 mod told;
 
 use std::collections::BTreeMap;
@@ -12,18 +13,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::runtime::watcher;
+use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use metallb_api::names::{
-    ANNOTATION_ANNOUNCED_FROM, L2_STATUS_GENERATE_NAME, LABEL_STATUS_NODE, LABEL_STATUS_SERVICE_NAME,
-    LABEL_STATUS_SERVICE_NAMESPACE,
-};
-use metallb_api::{ServiceL2Status, ServiceL2StatusSpec, ServiceL2StatusStatus};
+use metallb_api::names::ANNOTATION_ANNOUNCED_FROM;
 use metallb_core::announced::ANNOUNCED;
 use metallb_core::service::ServiceKey;
 use serde_json::json;
@@ -34,8 +30,8 @@ use super::facts::{CONFLICT, Finding};
 use super::layer2::Standing;
 use super::metrics::Metrics;
 use super::sleep_until;
-use crate::watch::{Change, changes};
 use events::{NORMAL, Notice, WARNING};
+use objects::{Object, delete};
 pub(super) use told::{Announced, Mark, Marks};
 use told::{Announcement, Failures, claims, finding};
 
@@ -161,32 +157,7 @@ struct Reporter {
     failures: Failures,
 }
 
-/// A status object as it is in the cluster.
-#[derive(Clone, Debug)]
-struct Object {
-    name: String,
-    key: ServiceKey,
-    owner: Option<String>,
-    status: Option<ServiceL2StatusStatus>,
-}
-
-impl Object {
-    fn of(object: ServiceL2Status) -> Self {
-        let label = |name: &str| object.labels().get(name).cloned().unwrap_or_default();
-        Self {
-            name: object.name_any(),
-            key: ServiceKey::new(&label(LABEL_STATUS_SERVICE_NAMESPACE), &label(LABEL_STATUS_SERVICE_NAME)),
-            owner: object.owner_references().first().map(|owner| owner.uid.clone()),
-            status: object.status,
-        }
-    }
-}
-
 impl Reporter {
-    fn api(&self) -> Api<ServiceL2Status> {
-        Api::namespaced(self.client.clone(), &self.settings.namespace)
-    }
-
     /// Takes what the Services say. What was written into one counts until it says something else than before.
     fn read(&mut self, marks: Marks) {
         self.written.retain(|key, _| marks.get(key) == self.marks.get(key));
@@ -195,32 +166,6 @@ impl Reporter {
 
     fn mark(&self, key: &ServiceKey) -> Mark {
         self.written.get(key).or_else(|| self.marks.get(key)).cloned().unwrap_or_default()
-    }
-
-    fn changes(&self) -> impl Stream<Item = Change<Object>> + use<> {
-        let labels = format!("{LABEL_STATUS_NODE}={}", self.settings.node);
-        let events = watcher(self.api(), watcher::Config::default().labels(&labels));
-        changes("ServiceL2Status", events, Object::of)
-    }
-
-    fn learn(&mut self, change: Change<Object>) {
-        match change {
-            Change::All(all) => {
-                self.objects = Some(all.into_iter().map(|object| (object.name.clone(), object)).collect());
-            }
-            Change::Set(object) => {
-                let objects = self.objects.get_or_insert_default();
-                // The echo of a creation says less than the status that was written after it.
-                let is_echo = object.status.is_none()
-                    && objects.get(&object.name).is_some_and(|known| known.status.is_some());
-                if !is_echo {
-                    objects.insert(object.name.clone(), object);
-                }
-            }
-            Change::Gone(object) => {
-                self.objects.get_or_insert_default().remove(&object.name);
-            }
-        }
     }
 
     async fn report(&mut self, planned: &Announced, standing: &Standing) -> anyhow::Result<()> {
@@ -323,63 +268,6 @@ impl Reporter {
         Ok(())
     }
 
-    fn status(&self, key: &ServiceKey, announcement: &Announcement) -> ServiceL2StatusStatus {
-        ServiceL2StatusStatus {
-            node: Some(self.settings.node.clone()),
-            service_name: Some(key.name().to_owned()),
-            service_namespace: Some(key.namespace().to_owned()),
-            interfaces: announcement.interfaces.clone(),
-        }
-    }
-
-    /// Makes this pod the owner of an object that the node's former speaker wrote: with that pod it would go.
-    async fn own(&mut self, name: &str, owner: &OwnerReference) -> anyhow::Result<()> {
-        let patch = Patch::Merge(json!({"metadata": {"ownerReferences": [owner]}}));
-        self.learn_written(in_time(self.api().patch(name, &parameters(), &patch)).await?);
-        Ok(())
-    }
-
-    /// Writes that this node announces a Service now, in place of whoever did before, and tells it as an Event.
-    async fn take_over(
-        &mut self,
-        key: &ServiceKey,
-        announcement: &Announcement,
-        owner: &OwnerReference,
-    ) -> anyhow::Result<()> {
-        let api = self.api();
-        let labels = [
-            (LABEL_STATUS_NODE, self.settings.node.as_str()),
-            (LABEL_STATUS_SERVICE_NAME, key.name()),
-            (LABEL_STATUS_SERVICE_NAMESPACE, key.namespace()),
-        ];
-        let of_service = format!(
-            "{LABEL_STATUS_SERVICE_NAME}={},{LABEL_STATUS_SERVICE_NAMESPACE}={}",
-            key.name(),
-            key.namespace()
-        );
-        let others = in_time(api.list(&ListParams::default().labels(&of_service))).await?;
-        let object = ServiceL2Status {
-            metadata: ObjectMeta {
-                generate_name: Some(L2_STATUS_GENERATE_NAME.to_owned()),
-                labels: Some(labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into()),
-                owner_references: Some(vec![owner.clone()]),
-                ..ObjectMeta::default()
-            },
-            spec: ServiceL2StatusSpec::default(),
-            status: None,
-        };
-        let created = in_time(api.create(&PostParams::default(), &object)).await?;
-        let name = created.name_any();
-        self.learn_written(created);
-        self.update(&name, key, announcement).await?;
-        for other in others {
-            if other.labels().get(LABEL_STATUS_NODE) != Some(&self.settings.node) {
-                in_time(delete(&api, &other.name_any())).await?;
-            }
-        }
-        self.tell(key, announcement).await
-    }
-
     async fn tell_claim(
         &self,
         key: &ServiceKey,
@@ -389,24 +277,6 @@ impl Reporter {
         tracing::warn!(event = "addressConflict", service = %key, claim = message, "another host has the address");
         let (reason, uid) = ("addressConflict", &announcement.uid);
         events::tell(&self.client, Notice { key, uid, kind: WARNING, reason, message }).await
-    }
-
-    async fn update(
-        &mut self,
-        name: &str,
-        key: &ServiceKey,
-        announcement: &Announcement,
-    ) -> anyhow::Result<()> {
-        let mut status = json!(self.status(key, announcement));
-        // An empty list is written too: a merge would keep the former one.
-        status["interfaces"] = json!(announcement.interfaces);
-        let patch = Patch::Merge(json!({ "status": status }));
-        self.learn_written(in_time(self.api().patch_status(name, &parameters(), &patch)).await?);
-        Ok(())
-    }
-
-    fn learn_written(&mut self, object: ServiceL2Status) {
-        self.learn(Change::Set(Object::of(object)));
     }
 
     async fn tell(&self, key: &ServiceKey, announcement: &Announcement) -> anyhow::Result<()> {
@@ -450,13 +320,5 @@ fn unless_gone<T>(result: anyhow::Result<T>) -> anyhow::Result<()> {
             Ok(())
         }
         result => result.map(drop),
-    }
-}
-
-/// Deletes a status object; one that is gone is as good.
-async fn delete(api: &Api<ServiceL2Status>, name: &str) -> kube::Result<()> {
-    match api.delete(name, &DeleteParams::default()).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        result => result.map(|_| ()),
     }
 }
