@@ -162,10 +162,8 @@ endif
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture
 
 .PHONY: e2e-controller
-e2e-controller: preflight ## The controller against a faulty API server: killed, cut off, refused; no cluster, about ten minutes
-	@$(E2E) deps
-	cargo build -q -p metallb-balancer --bin controller
-	METALLB_CONTROLLER=$(CURDIR)/target/debug/controller cargo test -q -p metallb-e2e --test controller -- --test-threads=1
+e2e-controller: images ## The controller against a faulty API server: killed, cut off, refused; no cluster, about ten minutes
+	METALLB_CONTROLLER=$(CURDIR)/target/images/bin/controller cargo test -q -p metallb-e2e --test controller -- --test-threads=1
 
 .PHONY: e2e-layer2
 e2e-layer2: images ## Layer 2 in full, on the cluster that is up: options, selectors, shared addresses, a kubelet that hangs
@@ -286,19 +284,16 @@ artifacts: ## Write what is published of the version that is checked out to targ
 	@echo "target/artifacts holds:" && cat target/artifacts/SHA256SUMS
 
 .PHONY: bench-controller
-bench-controller: ## Measure the controller on a real API server; more in ARGS, e.g. --controller "OTHER --flags"
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-balancer --bin controller
+bench-controller: images ## Measure the controller on a real API server; more in ARGS, e.g. --controller "OTHER --flags"
 	cargo build -q --release -p metallb-e2e --bin bench-controller
-	target/release/bench-controller --controller target/$(TARGET)/release/controller $(ARGS)
+	target/release/bench-controller --controller target/images/bin/controller $(ARGS)
 
 .PHONY: bench-operator
-bench-operator: ## Measure the operator on a real API server; ARGS="--stops 200" stops leaders past their Lease instead
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-operator --bin operator
+bench-operator: images ## Measure the operator on a real API server; ARGS="--stops 200" stops leaders past their Lease instead
 	cargo build -q -p metallb-e2e --bin bench-operator
-	target/debug/bench-operator --operator target/$(TARGET)/release/operator $(ARGS)
+	target/debug/bench-operator --operator target/images/bin/operator $(ARGS)
 
 .PHONY: bench-bgp
-bench-bgp: preflight deps ## Measure the speaker's BGP with BIRD; more in ARGS, e.g. --routes 10000 --families 4
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-balancer --bin speaker
+bench-bgp: images ## Measure the speaker's BGP with BIRD; more in ARGS, e.g. --routes 10000 --families 4
 	cargo build -q --release -p metallb-e2e --bin bench-bgp
-	target/release/bench-bgp --speaker target/$(TARGET)/release/speaker $(ARGS)
+	target/release/bench-bgp --speaker target/images/bin/speaker $(ARGS)

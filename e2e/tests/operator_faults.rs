@@ -170,8 +170,9 @@ async fn conflicts_and_lost_answers_cost_no_object() -> Result<()> {
     }
     scene.serves(0..10).await?;
     scene.merge("MetalLB", "metallb", &json!({"spec": {"logLevel": "debug"}})).await?;
+    // The speakers come after it, once it is healthy; here nothing runs it.
     scene
-        .find("apps/v1", "DaemonSet", "speaker", |object| {
+        .find("apps/v1", "Deployment", "controller", |object| {
             object.data["spec"]["template"]["spec"]["containers"][0]["args"]
                 .to_string()
                 .contains("--log-level=debug")

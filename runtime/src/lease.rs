@@ -36,6 +36,8 @@ const RENEW: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_secs(1);
 /// What a holder keeps unused of its time, for a write that is already on its way.
 const GUARD: Duration = Duration::from_secs(1);
+/// How long a contender must be refused without a break before it believes that.
+const REFUSED: Duration = Duration::from_secs(15);
 
 /// Time since boot, sleep included.
 fn boottime() -> Duration {
@@ -104,16 +106,21 @@ impl Lease {
 
     /// Waits until the Lease is held, then renews it in the background. `None` when `cancel` came first.
     ///
-    /// Faults of the API server are logged and tried again: a contender has nothing better to do.
+    /// Faults of the API server are logged and tried again: a contender has nothing better to do. So are refusals at
+    /// first, since an API server that has just started forbids what it has not yet read the roles for.
     ///
     /// # Errors
-    /// When the API server refuses for good (no permission, no such namespace).
+    /// When the API server goes on refusing (no permission, no such namespace).
     pub async fn acquire(self, cancel: &CancellationToken) -> anyhow::Result<Option<Leadership>> {
         let mut sighting = Sighting { resource_version: None, since: boottime() };
         let mut waiting_for = None;
+        let mut refused = Refused::default();
         loop {
             let asked = boottime();
-            match timeout(DURATION / 2, self.attempt(&mut sighting, asked)).await {
+            let answer = timeout(DURATION / 2, self.attempt(&mut sighting, asked)).await;
+            let refusal = matches!(&answer, Ok(Err(error)) if is_refusal(error));
+            let is_final = refused.lasts(refusal, asked);
+            match answer {
                 Ok(Ok(Attempt::Taken(object))) => {
                     tracing::info!(lease = self.name, identity = self.identity, "lease acquired");
                     return Ok(Some(Leadership::start(self, *object, asked)));
@@ -124,7 +131,7 @@ impl Lease {
                         waiting_for = Some(holder);
                     }
                 }
-                Ok(Err(error)) if is_final(&error) => {
+                Ok(Err(error)) if is_final => {
                     return Err(error).with_context(|| format!("Lease {}/{}", self.namespace, self.name));
                 }
                 Ok(Err(error)) => tracing::warn!(lease = self.name, %error, "lease not acquired"),
@@ -191,8 +198,20 @@ enum Attempt {
     HeldBy(String),
 }
 
-/// Whether asking again cannot help: the API server understood and said no.
-fn is_final(error: &kube::Error) -> bool {
+/// Since when all answers were refusals.
+#[derive(Default)]
+struct Refused(Option<Duration>);
+
+impl Refused {
+    /// Notes whether what was asked at `now` was refused, and tells whether this has lasted long enough to be believed.
+    fn lasts(&mut self, refusal: bool, now: Duration) -> bool {
+        self.0 = refusal.then(|| self.0.unwrap_or(now));
+        self.0.is_some_and(|since| now >= since + REFUSED)
+    }
+}
+
+/// Whether the API server understood and said no.
+fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404 | 422))
 }
 
@@ -339,6 +358,14 @@ mod tests {
         assert_eq!(sighting.judge(&seen("2", "other"), "me", at(109)), Step::Wait, "renewed: counted anew");
         assert_eq!(sighting.judge(&seen("2", "other"), "me", at(118)), Step::Wait);
         assert_eq!(sighting.judge(&seen("2", "other"), "me", at(119)), Step::Take);
+    }
+
+    #[test]
+    fn a_refusal_is_believed_when_it_lasts() {
+        let mut refused = Refused::default();
+        let answers = [(0, true), (14, true), (15, true), (16, false), (17, true), (31, true), (32, true)];
+        let lasts = answers.map(|(at, refusal)| refused.lasts(refusal, Duration::from_secs(at)));
+        assert_eq!(lasts, [false, false, true, false, false, false, true]);
     }
 
     #[test]

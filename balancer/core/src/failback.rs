@@ -85,7 +85,7 @@ mod tests {
 
     const ADDRESS: &str = "172.22.0.100";
 
-    #[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+    #[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
     fn origin() -> Instant {
         Instant::now()
     }

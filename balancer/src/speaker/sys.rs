@@ -1,5 +1,5 @@
-//! The one place with unsafe code: what no crate offers a safe function for.
-#![allow(unsafe_code)]
+//! The one place with unsafe code.
+#![allow(unsafe_code, reason = "no crate offers a safe function for these calls")]
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -11,8 +11,7 @@
 mod advice;
 mod attributes;
 mod distance;
-// Its layer 2 scenes are of no use here.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "its layer 2 scenes are of no use here")]
 #[path = "../cluster/fixture.rs"]
 mod fixture;
 mod liveness;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::*;
 
-#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+#[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
 fn origin() -> Instant {
     Instant::now()
 }

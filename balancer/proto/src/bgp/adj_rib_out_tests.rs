@@ -20,7 +20,7 @@ struct Table {
 }
 
 impl Table {
-    #[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+    #[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
     fn new() -> Self {
         let id = RouterId(Ipv4Addr::new(192, 0, 2, 1));
         Self {

@@ -11,7 +11,7 @@ use super::super::settings::{Asn, GracefulRestart, RemoteAsn, RouterId};
 use super::super::{open, received};
 use super::*;
 
-#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+#[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
 fn origin() -> Instant {
     Instant::now()
 }

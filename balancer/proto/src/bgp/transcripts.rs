@@ -84,7 +84,7 @@ fn play(text: &str) -> (Agreed, Counters) {
     play_as(settings(), next_hops(), text)
 }
 
-#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+#[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
 fn play_as(settings: Settings, next_hops: NextHops, text: &str) -> (Agreed, Counters) {
     let mut session = Session::new(settings);
     let side = Side::Outgoing;
@@ -239,7 +239,7 @@ fn a_router_s_bytes_damaged_anywhere_return() {
 }
 
 /// A session that hears these bytes after it connected.
-#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+#[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
 fn hear(bytes: &[u8]) {
     let now = Instant::now();
     let mut session = Session::new(Settings {

@@ -2,7 +2,7 @@ use super::*;
 
 const RIVAL: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
 
-#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+#[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
 fn origin() -> Instant {
     Instant::now()
 }

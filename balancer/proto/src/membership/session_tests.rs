@@ -3,7 +3,7 @@ use super::*;
 const S: SessionId = [1; 16];
 const T: SessionId = [2; 16];
 
-#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+#[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
 fn origin() -> Instant {
     Instant::now()
 }

@@ -1,5 +1,5 @@
 //! A cluster of members under a virtual clock: no socket, no thread, no waiting.
-#![allow(dead_code)] // Each program that includes this uses its own part of it.
+#![allow(dead_code, reason = "each program that includes this uses its own part of it")]
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -69,7 +69,7 @@ pub(crate) fn name(index: usize) -> String {
 
 impl Cluster {
     /// `size` nodes that are powered on and whose speakers have not started.
-    #[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+    #[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
     pub(crate) fn new(size: usize, seed: u64) -> Self {
         let origin = Instant::now();
         let node = || Node {

@@ -1,6 +1,6 @@
 //! What holds for any bytes that a router sends.
-#![allow(dead_code)] // Each program that includes this uses its own part of it.
-#![allow(clippy::disallowed_methods)] // The origins of virtual clocks: only differences count.
+#![allow(dead_code, reason = "each program that includes this uses its own part of it")]
+#![allow(clippy::disallowed_methods, reason = "the origins of virtual clocks: only differences count")]
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
