@@ -195,10 +195,9 @@ bench-layer2: deploy ## Measure fail-over on layer 2 on the cluster that is up; 
 bench-l2: bench-layer2 bench-speaker ## Both benchmarks of layer 2
 
 .PHONY: bench-speaker
-bench-speaker: preflight deps ## Measure one speaker alone: floods of ARP, replies, memory, rest; more in SPEAKER_ARGS, e.g. --cases flood
-	RUSTFLAGS="-C target-feature=+crt-static" cargo build -q --release --target $(TARGET) -p metallb-balancer --bin speaker
+bench-speaker: images ## Measure one speaker alone: floods of ARP, replies, memory, rest; more in SPEAKER_ARGS, e.g. --cases flood
 	cargo build -q --release -p metallb-e2e --bin bench-speaker
-	target/release/bench-speaker --speaker target/$(TARGET)/release/speaker $(SPEAKER_ARGS)
+	target/release/bench-speaker --speaker target/images/bin/speaker $(SPEAKER_ARGS)
 
 # ---- packages: dist/install.yaml, the OLM bundle and catalog, the Helm chart
 

@@ -50,7 +50,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    #[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+    #[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
     fn origin() -> Instant {
         Instant::now()
     }

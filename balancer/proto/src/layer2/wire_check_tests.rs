@@ -5,7 +5,7 @@ const OTHER: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
 const HOST: &str = "172.22.0.11";
 const ROUND: Duration = Duration::from_secs(10);
 
-#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+#[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
 fn origin() -> Instant {
     Instant::now()
 }

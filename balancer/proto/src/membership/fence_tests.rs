@@ -2,7 +2,7 @@ use super::*;
 
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
-#[allow(clippy::disallowed_methods)] // The origin of a virtual clock: only differences count.
+#[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
 fn origin() -> Instant {
     Instant::now()
 }
