@@ -88,7 +88,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             certificates: Some(PathBuf::from(&settings.metrics_cert_dir))
                 .filter(|path| !path.as_os_str().is_empty()),
         };
-        let registry = metrics.registry();
+        let registry = metrics.registry(&settings.node_name, wires.bgp_told());
         let served = metallb_runtime::metrics::serve_with(
             endpoint,
             registry,
@@ -128,9 +128,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     ));
     let routing = thread("bgp", bgp::run(wires.bgp(&metrics, settings.bgp_listen), cancel.clone()))?;
     tasks.spawn(async move { routing.await.context("the BGP thread broke off")? });
-    let sources =
-        bgp::report::Sources { wanted: wires.wanted.subscribe(), statuses: wires.statuses.subscribe() };
-    tasks.spawn(bgp::report::run(client, reporting(&settings), sources, cancel.clone()));
+    tasks.spawn(bgp::report::run(client, reporting(&settings), wires.bgp_told(), cancel.clone()));
     tasks.spawn(ready_when_announcing(wires.announced.subscribe(), readiness, cancel.clone()));
     let network = thread("network", network.run(cancel.clone()))?;
     tasks.spawn(async move { network.await.context("the network thread broke off")? });

@@ -36,8 +36,8 @@ pub const NAMESPACE: &str = "metallb-system";
 /// The user as whom the measured program speaks to the API server. It may do everything, since any program may be
 /// measured.
 const SUBJECT: &str = "subject";
-/// The user as whom the load is made.
-const LOAD: &str = "load";
+/// The user as whom the load is made, and its token.
+pub const LOAD: &str = "load";
 /// The controller, with the rights of its account in `config/rbac` and no others.
 const CONTROLLER: &str = "controller";
 /// Its account.

@@ -149,6 +149,12 @@ fn judge_write(
             replace(&existing.bfd_profiles, question, object, answer, existing, |after, objects| {
                 after.bfd_profiles = objects;
             });
+            if object.data["spec"]["echoMode"] == true {
+                answer.warn(
+                    "spec.echoMode: has no effect, echo packets are neither sent nor looped back; the path is watched \
+                     by control packets at receiveInterval and transmitInterval, which may be 10 ms",
+                );
+            }
         }
         "Community" => {
             replace(&existing.communities, question, object, answer, existing, |after, objects| {

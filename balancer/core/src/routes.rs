@@ -30,18 +30,27 @@ pub struct Attributes {
     pub communities: BTreeSet<Community>,
 }
 
-/// Routes by prefix.
-pub type Routes = BTreeMap<IpNet, Attributes>;
+/// Routes by prefix. Those of the same advertisements share their attributes.
+pub type Routes = BTreeMap<IpNet, Arc<Attributes>>;
 
 /// What one node announces by BGP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// By name, the peers of this node and what they are told. Peers that are told the same share it.
     pub peers: BTreeMap<String, Arc<Routes>>,
-    /// By Service, the names of the peers that are told, or why none is.
-    pub services: BTreeMap<ServiceKey, Result<BTreeSet<String>, Reason>>,
+    /// By Service, who is told of it, or why nobody is.
+    pub services: BTreeMap<ServiceKey, Result<Told, Reason>>,
     /// What advertisements and peers contradict each other in, as this node sees it.
     pub problems: Vec<Problem>,
+}
+
+/// Who is told of a Service, and of which of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Names of the peers. Services that the same peers are told of share them.
+    pub peers: Arc<BTreeSet<String>>,
+    /// Those of its addresses that at least one of them is told, in the order of the Service.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Why a Service is not announced from a node. Named as in MetalLB's logs where it has a name.
@@ -104,24 +113,47 @@ pub fn plan(world: &World, me: &str) -> Plan {
             }
         }
     }
-    let mut told: BTreeMap<&ServiceKey, BTreeSet<String>> = BTreeMap::new();
+    let audiences = audiences(&peers, &advertisements);
+    let mut told: BTreeMap<&ServiceKey, Vec<&Audience>> = BTreeMap::new();
     let mut routes = BTreeMap::new();
     let mut conflicts = BTreeMap::new();
-    for (audience, names) in audiences(&peers, &advertisements) {
-        let table = Table::of(&audience, &advertisements, &eligible);
+    for (audience, names) in &audiences {
+        let table = Table::of(audience, &advertisements, &eligible);
         for key in &table.services {
-            told.entry(key).or_default().extend(names.iter().map(|name| (*name).to_owned()));
+            told.entry(key).or_default().push(audience);
         }
         conflicts.extend(table.conflicts);
         let shared = Arc::new(table.routes);
-        routes.extend(names.into_iter().map(|name| (name.to_owned(), Arc::clone(&shared))));
+        routes.extend(names.iter().map(|name| ((*name).to_owned(), Arc::clone(&shared))));
     }
+    let mut circles = BTreeMap::new();
     for found in &eligible {
-        let verdict = told.remove(found.key).ok_or(Reason::NoMatchingPeer);
+        let verdict = match told.remove(found.key) {
+            Some(its) => Ok(Told::of(found.service, its, &audiences, &mut circles)),
+            None => Err(Reason::NoMatchingPeer),
+        };
         services.insert(found.key.clone(), verdict);
     }
     problems.extend(conflicts.into_values());
     Plan { peers: routes, services, problems }
+}
+
+impl Told {
+    /// A Service that the peers of these audiences are told of. `circles` has the peers of those seen before.
+    fn of<'a>(
+        service: &Service,
+        its: Vec<&'a Audience>,
+        audiences: &BTreeMap<Audience, Vec<&str>>,
+        circles: &mut BTreeMap<Vec<&'a Audience>, Arc<BTreeSet<String>>>,
+    ) -> Self {
+        let takes = |address: &&IpAddr| its.iter().any(|its| its.families.contains(&Family::of(**address)));
+        let addresses = service.addresses.iter().filter(takes).copied().collect();
+        let peers = circles.entry(its).or_insert_with_key(|its| {
+            let names = its.iter().filter_map(|its| audiences.get(its)).flatten();
+            Arc::new(names.map(|name| (*name).to_owned()).collect())
+        });
+        Self { peers: Arc::clone(peers), addresses }
+    }
 }
 
 /// Peers that advertisements name and that are not served.
@@ -192,8 +224,8 @@ fn audiences<'a>(
 struct Eligible<'a> {
     key: &'a ServiceKey,
     service: &'a Service,
-    /// Indices of the advertisements that are about it.
-    advertisements: BTreeSet<usize>,
+    /// Indices of the advertisements that are about it, in order.
+    advertisements: Vec<usize>,
 }
 
 impl<'a> Eligible<'a> {
@@ -220,7 +252,7 @@ impl<'a> Eligible<'a> {
         let concerns =
             |ad: &BgpAdvertisement| ad.pools.contains(&pool.name) && ad.services.matches(&service.labels);
         let concerned = advertisements.iter().enumerate().filter(|(_, ad)| concerns(ad));
-        let advertisements: BTreeSet<usize> = concerned.map(|(index, _)| index).collect();
+        let advertisements: Vec<usize> = concerned.map(|(index, _)| index).collect();
         if advertisements.is_empty() {
             return Err(Reason::NoMatchingAdvertisement);
         }
@@ -234,49 +266,63 @@ struct Table<'a> {
     routes: Routes,
     services: BTreeSet<&'a ServiceKey>,
     /// By field, the advertisement that does not get its way, and the one that does.
-    conflicts: BTreeMap<(&'static str, String, String), Problem>,
+    conflicts: Conflicts,
 }
 
-/// What a route was made from.
-#[derive(Default)]
-struct Sources<'b> {
-    /// Indices of advertisements.
-    advertisements: BTreeSet<usize>,
-    /// Which one set its LOCAL_PREF.
-    local_pref: Option<&'b str>,
-    /// Which one set its MED.
-    med: Option<&'b str>,
-}
+type Conflicts = BTreeMap<(&'static str, String, String), Problem>;
 
 impl<'a> Table<'a> {
     fn of(audience: &Audience, advertisements: &[&BgpAdvertisement], eligible: &[Eligible<'a>]) -> Self {
         let mut table = Self::default();
-        let mut merged: BTreeMap<IpNet, Sources<'_>> = BTreeMap::new();
-        for index in &audience.advertisements {
-            let Some(advertisement) = advertisements.get(*index) else { continue };
-            for found in eligible.iter().filter(|found| found.advertisements.contains(index)) {
-                let addresses = found.service.addresses.iter();
-                for address in addresses.filter(|address| audience.families.contains(&Family::of(**address)))
+        // By prefix, the advertisements that make a route of it.
+        let mut sources: BTreeMap<IpNet, Vec<usize>> = BTreeMap::new();
+        for found in eligible {
+            let its =
+                found.service.addresses.iter().filter(|it| audience.families.contains(&Family::of(**it)));
+            for address in its {
+                for index in found
+                    .advertisements
+                    .iter()
+                    .filter(|index| audience.advertisements.binary_search(index).is_ok())
                 {
-                    let Some(prefix) = aggregate(advertisement, *address) else { continue };
+                    let prefix = advertisements.get(*index).and_then(|found| aggregate(found, *address));
+                    let Some(prefix) = prefix else { continue };
                     table.services.insert(found.key);
-                    let sources = merged.entry(prefix).or_default();
-                    if sources.advertisements.insert(*index) {
-                        table.merge(prefix, advertisement, sources);
+                    let sources = sources.entry(prefix).or_default();
+                    if let Err(place) = sources.binary_search(index) {
+                        sources.insert(place, *index);
                     }
                 }
             }
         }
+        // Few sets of advertisements make many routes.
+        let mut merged: BTreeMap<Vec<usize>, Arc<Attributes>> = BTreeMap::new();
+        for (prefix, sources) in sources {
+            let conflicts = &mut table.conflicts;
+            let attributes = merged.entry(sources).or_insert_with_key(|sources| {
+                let its = sources.iter().filter_map(|index| advertisements.get(*index).copied());
+                Arc::new(merge(prefix, its, conflicts))
+            });
+            table.routes.insert(prefix, Arc::clone(attributes));
+        }
         table
     }
+}
 
-    fn merge<'b>(&mut self, prefix: IpNet, advertisement: &'b BgpAdvertisement, sources: &mut Sources<'b>) {
-        let attributes = self.routes.entry(prefix).or_default();
+/// The attributes that advertisements give to a route together.
+fn merge<'b>(
+    prefix: IpNet,
+    advertisements: impl Iterator<Item = &'b BgpAdvertisement>,
+    conflicts: &mut Conflicts,
+) -> Attributes {
+    let mut attributes = Attributes::default();
+    let (mut local_pref_by, mut med_by) = (None, None);
+    for advertisement in advertisements {
         attributes.communities.extend(&advertisement.communities);
         attributes.prepend = attributes.prepend.max(advertisement.prepend);
         for (field, chosen, by, wanted) in [
-            ("spec.localPref", &mut attributes.local_pref, &mut sources.local_pref, advertisement.local_pref),
-            ("spec.med", &mut attributes.med, &mut sources.med, advertisement.med),
+            ("spec.localPref", &mut attributes.local_pref, &mut local_pref_by, advertisement.local_pref),
+            ("spec.med", &mut attributes.med, &mut med_by, advertisement.med),
         ] {
             let Some(wanted) = wanted else { continue };
             let (Some(chosen), Some(other)) = (*chosen, *by) else {
@@ -286,7 +332,7 @@ impl<'a> Table<'a> {
             };
             if chosen != wanted {
                 let name = &advertisement.name;
-                self.conflicts.entry((field, name.clone(), other.to_owned())).or_insert_with(|| Problem {
+                conflicts.entry((field, name.clone(), other.clone())).or_insert_with(|| Problem {
                     kind: "BGPAdvertisement".to_owned(),
                     name: name.clone(),
                     field: field.to_owned(),
@@ -298,6 +344,7 @@ impl<'a> Table<'a> {
             }
         }
     }
+    attributes
 }
 
 /// The prefix by which an address is announced.

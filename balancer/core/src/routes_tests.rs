@@ -82,6 +82,11 @@ fn key(name: &str) -> ServiceKey {
     ServiceKey::new("default", name)
 }
 
+fn told(peers: &[&str], addresses: &[&str]) -> Result<Told, Reason> {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    Ok(Told { peers: Arc::new(names(peers)), addresses })
+}
+
 /// Two nodes, two routers, and a Service of both families that is announced everywhere.
 fn world() -> World {
     let node = |name: &str| (name.to_owned(), Node { labels: labels(&[("name", name)]), ..Node::default() });
@@ -135,7 +140,8 @@ fn every_peer_is_told_what_its_family_is_about() {
         ]
     );
     assert!(Arc::ptr_eq(&plan.peers["one"], &plan.peers["two"]));
-    assert_eq!(plan.services, [(key("web"), Ok(names(&["both", "link", "one", "six", "two"])))].into());
+    let both = ["198.51.100.9", "2001:db8::9"];
+    assert_eq!(plan.services, [(key("web"), told(&["both", "link", "one", "six", "two"], &both))].into());
     assert_eq!(plan.problems, []);
 }
 
@@ -161,7 +167,12 @@ fn advertisements_choose_pools_peers_nodes_and_services() {
         prefixes(&plan(&world, "node2")),
         [("one", words(&[web, gold, api])), ("two", words(&[web, gold, api]))]
     );
-    assert_eq!(plan(&world, "node1").services[&key("web")], Ok(names(&["one"])));
+    let services = plan(&world, "node1").services;
+    assert_eq!(services[&key("web")], told(&["one"], &["198.51.100.9"]), "no peer takes IPv6");
+    let (Ok(gold), Ok(api)) = (&services[&key("gold")], &services[&key("api")]) else {
+        panic!("{services:?}");
+    };
+    assert!(Arc::ptr_eq(&gold.peers, &api.peers), "both peers are told of both");
 }
 
 #[test]
@@ -185,19 +196,19 @@ fn a_node_announces_what_it_can_serve() {
     for (service, want) in [
         (Service { endpoints: none.clone(), ..web.clone() }, Err(Reason::NoEndpoints)),
         (Service { endpoints: none, local: true, ..web.clone() }, Err(Reason::NoEndpoints)),
-        (Service { endpoints: elsewhere.clone(), ..web.clone() }, Ok(names(&["one", "two"]))),
+        (Service { endpoints: elsewhere.clone(), ..web.clone() }, told(&["one", "two"], &["198.51.100.9"])),
         (Service { endpoints: elsewhere, local: true, ..web.clone() }, Err(Reason::NoLocalEndpoints)),
-        (Service { local: true, ..web.clone() }, Ok(names(&["one", "two"]))),
+        (Service { local: true, ..web.clone() }, told(&["one", "two"], &["198.51.100.9"])),
         (Service { addresses: vec![], ..web }, Err(Reason::IpNotAllowed)),
         (super::tests::service(&["203.0.113.1"]), Err(Reason::IpNotAllowed)),
         (super::tests::service(&["2001:db8::1"]), Err(Reason::NoMatchingPeer)),
     ] {
         let mut world = world();
         world.services = [(key("web"), service.clone())].into();
-        let told = plan(&world, "node1");
-        assert_eq!(told.services[&key("web")], want, "{service:?}");
+        let plan = plan(&world, "node1");
+        assert_eq!(plan.services[&key("web")], want, "{service:?}");
         let count = usize::from(want.is_ok());
-        assert!(told.peers.values().all(|routes| routes.len() == count), "{service:?}");
+        assert!(plan.peers.values().all(|routes| routes.len() == count), "{service:?}");
     }
 }
 
@@ -206,17 +217,17 @@ fn a_node_that_is_left_out_keeps_its_peers_and_tells_them_nothing() {
     let silent = vec![("one", vec![]), ("two", vec![])];
     let mut excluded = world();
     excluded.nodes.get_mut("node1").unwrap().labels = labels(&[(EXCLUDE_LB_LABEL, "")]);
-    let told = plan(&excluded, "node1");
-    assert_eq!(told.services[&key("web")], Err(Reason::NodeLabeledExcludeBalancers));
-    assert_eq!(prefixes(&told), silent);
+    let left = plan(&excluded, "node1");
+    assert_eq!(left.services[&key("web")], Err(Reason::NodeLabeledExcludeBalancers));
+    assert_eq!(prefixes(&left), silent);
     excluded.ignore_exclude_label = true;
-    assert_eq!(plan(&excluded, "node1").services[&key("web")], Ok(names(&["one", "two"])));
+    assert_eq!(plan(&excluded, "node1").services[&key("web")], told(&["one", "two"], &["198.51.100.9"]));
 
     let mut unavailable = world();
     unavailable.nodes.get_mut("node1").unwrap().network_unavailable = true;
-    let told = plan(&unavailable, "node1");
-    assert_eq!(told.services[&key("web")], Err(Reason::NodeNetworkUnavailable));
-    assert_eq!(prefixes(&told), silent);
+    let left = plan(&unavailable, "node1");
+    assert_eq!(left.services[&key("web")], Err(Reason::NodeNetworkUnavailable));
+    assert_eq!(prefixes(&left), silent);
 
     let mut unmatched = world();
     unmatched.config.bgp_advertisements.clear();
@@ -254,15 +265,15 @@ fn advertisements_of_one_prefix_add_up_and_contradictions_are_told() {
         communities: BTreeSet::from([low, high, large]),
     };
     for peer in ["one", "two"] {
-        let got: Vec<&Attributes> = told.peers[peer].values().collect();
+        let got: Vec<&Attributes> = told.peers[peer].values().map(AsRef::as_ref).collect();
         assert_eq!(got, [&merged, &merged], "{peer}");
     }
     let problems: Vec<String> = told.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         problems,
         [
-            "BGPAdvertisement \"d\": spec.localPref: 300 is not used for 198.51.100.10/32: BGPAdvertisement \"b\" sets 200",
-            "BGPAdvertisement \"d\": spec.med: 1 is not used for 198.51.100.10/32: BGPAdvertisement \"c\" sets 0"
+            "BGPAdvertisement \"d\": spec.localPref: 300 is not used for 198.51.100.9/32: BGPAdvertisement \"b\" sets 200",
+            "BGPAdvertisement \"d\": spec.med: 1 is not used for 198.51.100.9/32: BGPAdvertisement \"c\" sets 0"
         ]
     );
 }

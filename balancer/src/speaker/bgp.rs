@@ -5,16 +5,18 @@
 //! waits for it.
 
 mod bfd;
+mod dial;
 pub(super) mod inputs;
 mod keeper;
 mod link;
 mod listener;
 pub(super) mod metrics;
 mod neighbor;
-pub(super) mod peer;
+mod peer;
 pub(super) mod report;
 mod rival;
 pub(super) mod spec;
+pub(super) mod status;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,8 +34,9 @@ use tokio_util::sync::CancellationToken;
 use super::departure::Departure;
 use listener::Listener;
 use metrics::BgpMetrics;
-use peer::{Order, Status, Statuses};
+use peer::Order;
 use spec::{Key, Wanted, WantedPeer};
+use status::{Status, Statuses};
 
 /// Connections of a router that wait to be looked at.
 const BACKLOG: usize = 4;

@@ -4,6 +4,7 @@
 //! that dashboards and alerts find them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,13 +13,16 @@ use metallb_proto::layer2::conflict::Conflict;
 use metallb_proto::layer2::frame::Rejected;
 use metallb_proto::layer2::wire_check::Outcome;
 use metallb_proto::membership::{Counters, Roster};
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::bgp::metrics::BgpMetrics;
+use super::bgp::report;
 
 /// All metrics of the speaker.
 #[derive(Clone, Debug, Default)]
@@ -70,15 +74,43 @@ struct Announced {
     ip: String,
 }
 
+/// Services announced from this node. What BGP announces is looked up when it is asked for: it may be tens of thousands.
+#[derive(Debug)]
+struct AnnouncedServices {
+    node: String,
+    layer2: Family<Announced, Gauge>,
+    bgp: report::Sources,
+}
+
+impl Collector for AnnouncedServices {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Services announced from this node";
+        let mut metric =
+            encoder.encode_descriptor("metallb_speaker_announced", help, None, MetricType::Gauge)?;
+        if let Some(wanted) = self.bgp.wanted.borrow().clone() {
+            for (service, ip) in report::announced(&wanted, &self.bgp.statuses.borrow()) {
+                let labels = Announced {
+                    service: service.to_string(),
+                    protocol: "bgp",
+                    node: self.node.clone(),
+                    ip: ip.to_string(),
+                };
+                metric.encode_family(&labels)?.encode_gauge(&1)?;
+            }
+        }
+        self.layer2.encode(metric)
+    }
+}
+
 impl Metrics {
-    /// A registry that shows these metrics.
-    pub(super) fn registry(&self) -> Arc<Registry> {
+    /// A registry that shows these metrics, those of `node`, and what `bgp` announces.
+    pub(super) fn registry(&self, node: &str, bgp: report::Sources) -> Arc<Registry> {
         let mut registry = Registry::default();
-        registry.register(
-            "metallb_speaker_announced",
-            "Services announced from this node",
-            self.announced.clone(),
-        );
+        registry.register_collector(Box::new(AnnouncedServices {
+            node: node.to_owned(),
+            layer2: self.announced.clone(),
+            bgp,
+        }));
         self.bgp.register(&mut registry);
         let gossip = registry.sub_registry_with_prefix("metallb_speaker_gossip");
         gossip.register("members", "Nodes with a living speaker, this one included", self.members.clone());
@@ -111,7 +143,7 @@ impl Metrics {
         Arc::new(registry)
     }
 
-    /// Shows what `node` announces.
+    /// Shows what `node` announces on layer 2.
     pub(super) fn announced<'a>(
         &self,
         node: &str,

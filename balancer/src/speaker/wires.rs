@@ -42,7 +42,7 @@ pub(super) struct Wires {
     /// What each pool holds.
     pub(super) pools: watch::Sender<BTreeMap<String, Vec<AddressRange>>>,
     pub(super) wanted: watch::Sender<Option<Arc<bgp::spec::Wanted>>>,
-    pub(super) statuses: watch::Sender<bgp::peer::Statuses>,
+    pub(super) statuses: watch::Sender<bgp::status::Statuses>,
 }
 
 impl Wires {
@@ -78,6 +78,11 @@ impl Wires {
             metrics: metrics.bgp.clone(),
             listens,
         }
+    }
+
+    /// What there is to tell of BGP.
+    pub(super) fn bgp_told(&self) -> bgp::report::Sources {
+        bgp::report::Sources { wanted: self.wanted.subscribe(), statuses: self.statuses.subscribe() }
     }
 
     /// The page that tells what this speaker knows.

@@ -1,43 +1,37 @@
 //! Measures the speaker's BGP: how long until a router holds all routes, and what that costs.
 //!
 //! etcd, the API server and BIRD are real; the speaker is a process of its own. They share a network namespace that is
-//! this program's own, but for BIRD, which has another at the end of a cable. Prints one JSON line a measurement.
+//! this program's own, but for BIRD, which has another at the end of a cable. With several peers, BIRD is that many
+//! routers, each with an address of its own. Prints one JSON line a measurement, and a table at the end.
 
-use std::time::{Duration, Instant};
+#[path = "bgp/scene.rs"]
+mod scene;
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use futures::{StreamExt, TryStreamExt, stream};
-use kube::{
-    Api, Client,
-    api::{DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
-    core::ApiResource,
-};
 use metallb_e2e::{
-    exec::run,
-    plane::{NAMESPACE, Plane, subject::Subject},
+    exec::{output, run},
+    plane::{
+        LOAD, free_port,
+        subject::{Subject, Usage},
+    },
     router::Bird,
 };
 use nix::sched::{CloneFlags, unshare};
-use serde_json::{Value, json};
+use scene::{NODE, Scene};
+use serde_json::json;
 
-/// Namespace of the Services.
-const SERVICES: &str = "default";
 /// No measurement takes longer.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Requests of the generator that are under way at one time.
-const PARALLEL: usize = 16;
-/// Host of BIRD, and its end of the cable.
+/// Pause between two looks at what BIRD holds.
+const LOOK: Duration = Duration::from_millis(2);
+/// Host of BIRD.
 const ROUTER: &str = "bench";
-const BIRD: &str = "router id 10.99.0.2;
-protocol device {}
-template bgp speaker {
-  local 10.99.0.2 as 64513;
-  ipv4 { import all; export none; };
-  ipv6 { import all; export none; };
-}
-protocol bgp node from speaker { neighbor 10.99.0.1 as 64512; }
-";
 
 /// Measure the speaker's BGP with BIRD.
 #[derive(Parser)]
@@ -51,10 +45,21 @@ struct Cli {
     /// Families of the routes: 4, 6.
     #[arg(long, value_delimiter = ',', default_value = "4,6")]
     families: Vec<u8>,
+    /// Number of routers, each of which is told all routes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=200))]
+    peers: u8,
+    /// Number of routes that each router announces to the speaker, which keeps none.
+    #[arg(long, default_value_t = 0)]
+    received: u32,
+    /// Let the speaker write its status objects, and wait for them.
+    #[arg(long)]
+    statuses: bool,
 }
 
 fn main() -> Result<()> {
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    // Services are made once, and stay.
+    cli.routes.sort_unstable();
     // Before there is a second thread: all that follows is in the new namespace.
     unshare(CloneFlags::CLONE_NEWNET).context("a network namespace needs root")?;
     // What a killed predecessor left.
@@ -69,193 +74,206 @@ async fn measure(cli: &Cli) -> Result<()> {
     for line in [
         "ip link set lo up",
         &format!("ip link add bench0 type veth peer name eth0 netns mlb-{ROUTER}"),
-        "ip addr add 10.99.0.1/24 dev bench0",
+        &format!("ip addr add {NODE}/16 dev bench0"),
         "ip -6 addr add fd00:99::1/64 dev bench0 nodad",
         "ip link set bench0 up",
-        &format!("ip -n mlb-{ROUTER} addr add 10.99.0.2/24 dev eth0"),
         &format!("ip -n mlb-{ROUTER} -6 addr add fd00:99::2/64 dev eth0 nodad"),
         &format!("ip -n mlb-{ROUTER} link set eth0 up"),
         &format!("ip -n mlb-{ROUTER} link set lo up"),
     ] {
         run(line)?;
     }
+    for router in scene::routers(cli.peers) {
+        run(&format!("ip -n mlb-{ROUTER} addr add {router}/16 dev eth0"))?;
+    }
+    let mut rows = Vec::new();
     for family in &cli.families {
+        let scene = Scene::start(*family, cli.peers, cli.statuses).await?;
+        let mut made = 0;
         for count in &cli.routes {
-            Bench::start(&cli.speaker, *family, *count).await?.run().await?;
+            scene.services(made..*count).await?;
+            made = *count;
+            Bench::start(cli, &scene, *count)?.run(&mut rows).await?;
         }
     }
+    println!("{}", table(&rows));
     Ok(())
 }
 
-struct Bench {
-    speaker: String,
+/// One measurement.
+struct Row {
+    what: &'static str,
     family: u8,
+    routes: usize,
+    peers: u8,
+    took: Duration,
+    /// CPU of the speaker in this time, in seconds.
+    cpu: f64,
+    /// Resident set, in KiB.
+    rss: u64,
+    /// UPDATE messages sent in this time.
+    updates: u64,
+    /// Octets that routers acknowledged in this time.
+    octets: u64,
+}
+
+fn table(rows: &[Row]) -> String {
+    let head = ["family", "peers", "routes", "measurement", "ms", "CPU s", "RSS MiB", "UPDATEs", "octets"];
+    let mut lines = vec![head.map(str::to_owned)];
+    lines.extend(rows.iter().map(|row| {
+        [
+            format!("IPv{}", row.family),
+            row.peers.to_string(),
+            row.routes.to_string(),
+            row.what.to_owned(),
+            row.took.as_millis().to_string(),
+            format!("{:.2}", row.cpu),
+            format!("{:.1}", row.rss as f64 / 1024.0),
+            row.updates.to_string(),
+            row.octets.to_string(),
+        ]
+    }));
+    let widths: [usize; 9] =
+        std::array::from_fn(|column| lines.iter().map(|line| line[column].len()).max().unwrap_or_default());
+    let shown = lines.iter().map(|line| {
+        let cells = line.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    shown.collect::<Vec<_>>().join("\n")
+}
+
+/// A speaker, and a router that holds nothing yet.
+struct Bench<'a> {
+    scene: &'a Scene,
     count: usize,
-    plane: Plane,
-    client: Client,
+    received: u32,
     bird: Bird,
+    speaker: Subject,
+    /// Port of the speaker's metrics.
+    port: u16,
+    started: Instant,
+    /// What was used, and sent, until the last measurement.
+    used: Usage,
+    sent: (u64, u64),
+    /// How much of the log of requests was read.
     read: usize,
 }
 
-impl Bench {
-    async fn start(speaker: &str, family: u8, count: usize) -> Result<Self> {
-        let plane = Plane::start().await?;
-        plane.install().await?;
-        let client = plane.client().await?;
-        let bench = Self {
-            speaker: speaker.to_owned(),
-            family,
-            count,
-            plane,
-            client,
-            bird: Bird::start(ROUTER, BIRD)?,
-            read: 0,
-        };
-        bench.create("Node", "", "v1", None, json!({ "metadata": { "name": "node1" } })).await?;
-        let pool = json!({ "addresses": ["198.18.0.0/15", "2001:db8::/64"] });
-        bench.metallb("IPAddressPool", "v1beta1", pool).await?;
-        bench.metallb("BGPAdvertisement", "v1beta1", json!({ "communities": ["64512:1"] })).await?;
-        let peer = json!({
-            "myASN": 64512, "peerASN": 64513, "peerAddress": "10.99.0.2", "dualStackAddressFamily": true,
-        });
-        bench.metallb("BGPPeer", "v1beta2", peer).await?;
-        stream::iter(0..count)
-            .map(|number| bench.service(number))
-            .buffer_unordered(PARALLEL)
-            .try_collect::<()>()
-            .await?;
-        Ok(bench)
+impl<'a> Bench<'a> {
+    fn start(cli: &Cli, scene: &'a Scene, count: usize) -> Result<Self> {
+        let bird = Bird::start(ROUTER, &scene.bird(cli.received))?;
+        let port = free_port()?;
+        let program = format!("{} --node-name node1 --host {NODE} --port {port}", cli.speaker);
+        let (_, read) = scene.plane.requests(0);
+        let log = scene.plane.path("speaker.log");
+        let started = Instant::now();
+        let speaker = Subject::start(&program, &scene.plane.subject_config(), &log)?;
+        let (used, sent) = (Usage::default(), (0, 0));
+        Ok(Self { scene, count, received: cli.received, bird, speaker, port, started, used, sent, read })
     }
 
-    async fn run(&mut self) -> Result<()> {
-        let program = format!("{} --node-name node1 --host 10.99.0.1 --port 0", self.speaker);
-        let started = Instant::now();
-        let speaker =
-            Subject::start(&program, &self.plane.subject_config(), &self.plane.path("speaker.log"))?;
+    async fn run(mut self, rows: &mut Vec<Row>) -> Result<()> {
         let count = self.count;
-        self.until("all held", started, &speaker, "", count).await?;
+        rows.push(self.until("all held", self.started, "", count).await?);
+        if self.received > 0 {
+            let all = u64::from(self.received) * u64::from(self.scene.peers);
+            while self.sample("bgp_routes_received")? < all {
+                if self.started.elapsed() > LIMIT {
+                    bail!("{} of {all} routes received", self.sample("bgp_routes_received")?);
+                }
+                tokio::time::sleep(LOOK * 10).await;
+            }
+            rows.push(self.row("all received", self.started.elapsed())?);
+        }
+        if self.scene.statuses {
+            let started = Instant::now();
+            self.scene.until_told(count, LIMIT * 5).await.with_context(|| self.log())?;
+            rows.push(self.row("all statuses written", started.elapsed())?);
+        }
         let started = Instant::now();
-        self.service(count).await?;
-        self.until("one Service more", started, &speaker, "", count + 1).await?;
+        self.scene.service(count).await?;
+        rows.push(self.until("one Service more", started, "", count + 1).await?);
         let started = Instant::now();
-        let services: Api<k8s_openapi::api::core::v1::Service> =
-            Api::namespaced(self.client.clone(), SERVICES);
-        services.delete(&format!("web-{count}"), &DeleteParams::default()).await?;
-        self.until("one Service less", started, &speaker, "", count).await?;
+        self.scene.delete_service(count).await?;
+        rows.push(self.until("one Service less", started, "", count).await?);
         let started = Instant::now();
-        self.metallb("BGPAdvertisement", "v1beta1", json!({ "communities": ["64512:2"] })).await?;
-        self.until("another community on all", started, &speaker, "where bgp_community ~ [(64512,2)]", count)
-            .await?;
+        self.scene.advertise("64512:2").await?;
+        let filter = "where bgp_community ~ [(64512,2)]";
+        rows.push(self.until("another community on all", started, filter, count).await?);
         let started = Instant::now();
-        self.api("BGPAdvertisement", "metallb.io", "v1beta1", Some(NAMESPACE))
-            .delete("bench", &DeleteParams::default())
-            .await?;
-        self.until("all withdrawn", started, &speaker, "", 0).await?;
-        speaker.stop().await
+        self.scene.advertise_nothing().await?;
+        rows.push(self.until("all withdrawn", started, "", 0).await?);
+        self.speaker.stop().await?;
+        self.scene.advertise("64512:1").await
     }
 
-    /// Waits until BIRD holds `count` routes, and prints how long that took and what it cost.
-    async fn until(
-        &mut self,
-        what: &str,
-        since: Instant,
-        speaker: &Subject,
-        filter: &str,
-        count: usize,
-    ) -> Result<()> {
-        let table = if self.family == 4 { "master4" } else { "master6" };
+    /// Waits until each router holds `count` routes, and says how long that took and what it cost.
+    async fn until(&mut self, what: &'static str, since: Instant, filter: &str, count: usize) -> Result<Row> {
+        let table = if self.scene.family == 4 { "master4" } else { "master6" };
         let question = format!("show route table {table} {filter} count");
+        let count = (count * usize::from(self.scene.peers)).to_string();
         loop {
             let said = self.bird.ask(&question)?;
             let line = said.lines().find(|line| line.contains(" of ")).unwrap_or_default();
-            if line.split_whitespace().next() == Some(&count.to_string()) {
+            if line.split_whitespace().next() == Some(&count) {
                 break;
             }
             if since.elapsed() > LIMIT {
                 bail!("{what}: BIRD says {said:?}, and not {count}\n{}", self.log());
             }
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(LOOK).await;
         }
-        let took = since.elapsed();
-        let usage = speaker.usage()?;
-        let (requests, read) = self.plane.requests(self.read);
-        self.read = read;
-        let protocol = self.bird.ask("show protocols all node")?;
-        let updates = protocol.lines().filter(|line| line.trim_start().starts_with("Import updates:"));
-        let updates: Vec<_> = updates.filter_map(|line| line.split_whitespace().nth(2)).collect();
-        let row = json!({
-            "measurement": what, "family": self.family, "routes": self.count,
-            "ms": u64::try_from(took.as_millis())?, "cpu_s_so_far": usage.cpu, "rss_mib": usage.rss / 1024,
-            "peak_rss_mib": usage.peak_rss / 1024, "prefixes_received": updates, "requests": requests,
-        });
-        println!("{row}");
-        Ok(())
+        self.row(what, since.elapsed())
+    }
+
+    fn row(&mut self, what: &'static str, took: Duration) -> Result<Row> {
+        let used = self.speaker.usage()?;
+        let (requests, read) = self.scene.plane.requests(self.read);
+        let sent = (self.sample("bgp_updates_total")?, octets()?);
+        let row = Row {
+            what,
+            family: self.scene.family,
+            routes: self.count,
+            peers: self.scene.peers,
+            took,
+            cpu: used.cpu - self.used.cpu,
+            rss: used.rss,
+            updates: sent.0 - self.sent.0,
+            octets: sent.1 - self.sent.1,
+        };
+        println!(
+            "{}",
+            json!({
+                "measurement": what, "family": row.family, "routes": row.routes, "peers": row.peers,
+                "ms": u64::try_from(took.as_millis())?, "cpu_s": row.cpu, "cpu_s_so_far": used.cpu,
+                "rss_kib": used.rss, "peak_rss_kib": used.peak_rss, "updates": row.updates, "octets": row.octets,
+                "requests": requests,
+            })
+        );
+        (self.used, self.sent, self.read) = (used, sent, read);
+        Ok(row)
+    }
+
+    /// The sum of a metric over all peers, by the speaker's own word.
+    fn sample(&self, metric: &str) -> Result<u64> {
+        let mut curl = Command::new("curl");
+        curl.args(["-sSfk", "-H", &format!("Authorization: Bearer {LOAD}")]);
+        let text = output(curl.arg(format!("https://127.0.0.1:{}/metrics", self.port)))?;
+        let start = format!("metallb_{metric}{{");
+        let samples = text.lines().filter(|line| line.starts_with(&start));
+        samples.map(|line| Ok(line.rsplit(' ').next().unwrap_or_default().parse::<u64>()?)).sum()
     }
 
     fn log(&self) -> String {
-        let log = std::fs::read_to_string(self.plane.path("speaker.log")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.scene.plane.path("speaker.log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
     }
+}
 
-    fn api(&self, kind: &str, group: &str, version: &str, namespace: Option<&str>) -> Api<DynamicObject> {
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        match namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind),
-            None => Api::all_with(self.client.clone(), &kind),
-        }
-    }
-
-    async fn create(
-        &self,
-        kind: &str,
-        group: &str,
-        version: &str,
-        namespace: Option<&str>,
-        object: Value,
-    ) -> Result<()> {
-        let object: DynamicObject = serde_json::from_value(object)?;
-        self.api(kind, group, version, namespace).create(&PostParams::default(), &object).await?;
-        Ok(())
-    }
-
-    async fn metallb(&self, kind: &str, version: &str, spec: Value) -> Result<()> {
-        let object = json!({
-            "apiVersion": format!("metallb.io/{version}"), "kind": kind, "metadata": { "name": "bench" }, "spec": spec,
-        });
-        let api = self.api(kind, "metallb.io", version, Some(NAMESPACE));
-        api.patch("bench", &PatchParams::apply("bench").force(), &Patch::Apply(object)).await?;
-        Ok(())
-    }
-
-    /// A Service with an address and an endpoint that serves.
-    async fn service(&self, number: usize) -> Result<()> {
-        let name = format!("web-{number}");
-        let (high, low) = (number / 256, number % 256);
-        let (address, family) = match self.family {
-            4 => (format!("198.18.{high}.{low}"), "IPv4"),
-            _ => (format!("2001:db8::{high:x}:{low:x}"), "IPv6"),
-        };
-        let slice = json!({
-            "metadata": { "name": name, "labels": { "kubernetes.io/service-name": name } },
-            "addressType": family, "ports": [],
-            "endpoints": [{
-                "addresses": [if self.family == 4 { "10.0.0.1" } else { "fd00::1" }], "nodeName": "node1",
-                "conditions": { "ready": true },
-            }],
-        });
-        self.create("EndpointSlice", "discovery.k8s.io", "v1", Some(SERVICES), slice).await?;
-        let service = json!({
-            "metadata": { "name": name },
-            "spec": {
-                "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ipFamilies": [family],
-                "ipFamilyPolicy": "SingleStack", "ports": [{ "port": 80 }],
-            },
-        });
-        self.create("Service", "", "v1", Some(SERVICES), service).await?;
-        let status = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": address }] } } });
-        let api = self.api("Service", "", "v1", Some(SERVICES));
-        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
-        Ok(())
-    }
+/// Octets of all sessions that the routers acknowledged, by the kernel's word.
+fn octets() -> Result<u64> {
+    let said = output(Command::new("ss").args(["-tinH", "state", "established", "dport = :179"]))?;
+    let words = said.split_whitespace().filter_map(|word| word.strip_prefix("bytes_acked:"));
+    words.map(|number| Ok(number.parse::<u64>()?)).sum()
 }

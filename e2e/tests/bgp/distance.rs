@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use metallb_e2e::{
-    exec::run_on,
+    exec::{on, output, run_on},
     observe::address,
     router::{Bird, Frr},
 };
@@ -87,6 +87,46 @@ fn packets_that_took_a_hop_too_many_open_no_session() {
     });
     edit("BGPPeer", "router", &one(", ttlSecurityHops: 1"));
     established(&["172.22.0.11"]).unwrap();
+}
+
+/// The kernel of a test may know no VRF; to the socket, one is an interface like any other.
+#[test]
+fn a_session_in_a_vrf_stays_on_its_interface() {
+    available();
+    let frr = Frr::start("router", &frr(" neighbor nodes bfd\n neighbor nodes bfd 3 300 300")).unwrap();
+    let vrf = |vrf: &str| peer("172.22.0.1", &format!(", vrf: {vrf}, bfdProfile: slow"));
+    let _objects = Objects::apply(&[
+        ("BFDProfile", "slow", "{receiveInterval: 300, transmitInterval: 300}"),
+        ("BGPPeer", "router", &vrf("eth0")),
+    ]);
+    until_sessions("172.22.0.1", "Established");
+    eventually("BFD to be up", 30, || {
+        let status = session("node1", "172.22.0.1")?;
+        ensure!(status["bfdStatus"] == "up" && status["vrf"] == "eth0", "{status}");
+        Ok(())
+    });
+    for (kind, port) in [("-t", 179), ("-u", 3784)] {
+        // An address of a bound socket is shown with its interface.
+        let sockets = output(on("node1", "ss").args([kind, "-anH"])).unwrap();
+        let bound = |line: &&str| line.contains("%eth0:") && line.contains(&format!(":{port} "));
+        assert!(sockets.lines().any(|line| bound(&line)), "{sockets}");
+    }
+    // From an interface that leads elsewhere the router is not reached, though the node reaches it.
+    edit("BGPPeer", "router", &vrf("lo"));
+    frr.0
+        .until("no sessions", 40, |_| {
+            let found = frr.established()?;
+            ensure!(found.is_empty(), "{found:?}");
+            Ok(())
+        })
+        .unwrap();
+    edit("BGPPeer", "router", &vrf("eth9"));
+    eventually("the missing interface to be told", 40, || {
+        let status = session("node1", "172.22.0.1")?;
+        let said = status["lastError"].as_str().unwrap_or_default();
+        ensure!(said.contains("cannot bind to \"eth9\""), "{status}");
+        Ok(())
+    });
 }
 
 #[test]

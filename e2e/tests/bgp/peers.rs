@@ -3,6 +3,7 @@
 use anyhow::{Context, ensure};
 use metallb_e2e::{
     deploy::NAMESPACE,
+    exec::{on, output},
     observe::{apply, get, kube},
 };
 use serde_json::{Value, json};
@@ -97,6 +98,14 @@ pub(crate) fn until_sessions(router: &str, state: &str) {
         }
         Ok(())
     });
+}
+
+/// The metrics of the speaker at `node`, an address, as they are shown to those who may read them.
+pub(crate) fn metrics(node: &str) -> anyhow::Result<String> {
+    apply(include_str!("../../../config/monitoring/reader.yaml"))?;
+    let token = kube(&format!("-n {NAMESPACE} create token metrics-reader"))?;
+    let bearer = format!("Authorization: Bearer {}", token.trim());
+    output(on("cp", "curl").args(["-sSfk", "-H", &bearer, &format!("https://{node}:9120/metrics")]))
 }
 
 /// What FRR holds of one path: AS path, MED, LOCAL_PREF, communities, large communities.

@@ -54,16 +54,12 @@ fn a_wrong_password_keeps_the_session_down_until_the_secret_is_mended() {
 #[test]
 fn a_router_of_another_as_than_configured_is_told_and_a_black_hole_delays_nobody() {
     available();
-    let frr = Frr::start("router", &frr("")).unwrap();
+    let _frr = Frr::start("router", &frr("")).unwrap();
     // Takes connections, and never says a word.
     let _mute =
         Program::start(on("client", "busybox").args(["nc", "-ll", "-p", "179", "-e", "sleep", "3600"]))
             .unwrap();
-    // Answers nothing at all.
-    run_on("remote", "ip addr add 172.24.0.66/32 dev lo").unwrap();
-    run_on("remote", "nft add table ip hole").unwrap();
-    run_on("remote", "nft add chain ip hole in { type filter hook input priority 0 ; }").unwrap();
-    run_on("remote", "nft add rule ip hole in ip daddr 172.24.0.66 drop").unwrap();
+    let _hole = Hole::at("172.24.0.66");
     let wrong = format!("{{myASN: {ASN}, peerASN: 64999, peerAddress: 'fd00:22::1'}}");
     let _objects = Objects::apply(&[
         ("BGPPeer", "a-mute", &peer("172.22.0.100", "")),
@@ -89,9 +85,36 @@ fn a_router_of_another_as_than_configured_is_told_and_a_black_hole_delays_nobody
         }
         Ok(())
     });
-    drop(frr);
-    run_on("remote", "nft delete table ip hole").unwrap();
-    run_on("remote", "ip addr del 172.24.0.66/32 dev lo").unwrap();
+}
+
+/// An address of host remote that answers nothing at all, until this value ends.
+struct Hole(&'static str);
+
+impl Hole {
+    fn at(address: &'static str) -> Self {
+        let hole = Self(address);
+        for line in [
+            &format!("ip addr add {address}/32 dev lo"),
+            "nft add table ip hole",
+            "nft add chain ip hole in { type filter hook input priority 0 ; }",
+            &format!("nft add rule ip hole in ip daddr {address} drop"),
+        ] {
+            run_on("remote", line).unwrap();
+        }
+        hole
+    }
+}
+
+impl Drop for Hole {
+    fn drop(&mut self) {
+        let removed = [
+            run_on("remote", "nft delete table ip hole"),
+            run_on("remote", &format!("ip addr del {}/32 dev lo", self.0)),
+        ];
+        if !std::thread::panicking() {
+            removed.into_iter().for_each(Result::unwrap);
+        }
+    }
 }
 
 #[test]

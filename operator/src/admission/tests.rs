@@ -348,6 +348,15 @@ fn a_pool_in_use_may_be_deleted_or_shrunk_but_not_unnoticed() {
 }
 
 #[test]
+fn a_profile_that_asks_for_echo_packets_is_taken_with_a_warning() {
+    let profile = |spec| ask(None, Some(&object("BFDProfile", "fast", spec)), &Existing::default());
+    assert_eq!(profile("echoMode: false"), Answer::default());
+    let answer = profile("echoMode: true");
+    assert_eq!(answer.denials, Vec::<String>::new());
+    assert!(answer.warnings[0].starts_with("spec.echoMode: has no effect"), "{answer:?}");
+}
+
+#[test]
 fn a_profile_that_peers_name_is_deleted_with_a_warning() {
     let peer =
         typed("BGPPeer", "p", "myASN: 64512, peerASN: 64513, peerAddress: 192.0.2.1, bfdProfile: fast");

@@ -203,6 +203,29 @@ pub struct Counters {
     pub established: u64,
 }
 
+impl std::ops::Add for Counters {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            opens_sent: self.opens_sent + other.opens_sent,
+            opens_received: self.opens_received + other.opens_received,
+            updates_sent: self.updates_sent + other.updates_sent,
+            updates_received: self.updates_received + other.updates_received,
+            keepalives_sent: self.keepalives_sent + other.keepalives_sent,
+            keepalives_received: self.keepalives_received + other.keepalives_received,
+            notifications_sent: self.notifications_sent + other.notifications_sent,
+            notifications_received: self.notifications_received + other.notifications_received,
+            route_refreshes_sent: self.route_refreshes_sent + other.route_refreshes_sent,
+            route_refreshes_received: self.route_refreshes_received + other.route_refreshes_received,
+            routes_received: self.routes_received + other.routes_received,
+            withdrawals_received: self.withdrawals_received + other.withdrawals_received,
+            malformed_received: self.malformed_received + other.malformed_received,
+            established: self.established + other.established,
+        }
+    }
+}
+
 impl Counters {
     /// Messages sent, of all types.
     #[must_use]

@@ -2,6 +2,8 @@
 //!
 //! Each connection has its own states, as the RFC wants it; the session is established when one of them is.
 
+mod ending;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::connection::{Connection, Context, Step, jitter};
-use super::event::{Action, Counters, Down, Event, Report, Side, State, Stop};
+use super::event::{Action, Counters, Down, Event, Report, Side, State};
 use super::notification::{self, Notification};
 use super::open::Agreed;
 use super::route::{NextHops, Routes};
@@ -147,6 +149,12 @@ impl Session {
     #[must_use]
     pub fn advertised(&self) -> usize {
         self.standing().map_or(0, Connection::advertised)
+    }
+
+    /// Number of prefixes that the router is to hold.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        self.wanted.as_ref().map_or(0, |routes| routes.len())
     }
 
     /// What was counted.
@@ -332,73 +340,6 @@ impl Session {
             let growing = Duration::from_secs(doubled.clamp(1, LONGEST_RETRY));
             let time = self.settings.connect_retry.unwrap_or(growing);
             self.dial = Dial::At(now + jitter(&mut self.rng, time));
-        }
-    }
-
-    fn bfd_down(&mut self, now: Instant, out: &mut Vec<Action>) {
-        for side in Side::ALL {
-            let Some(connection) = self.slot(side).as_ref() else { continue };
-            if connection.established.is_some() {
-                // The path is broken, so nothing is to be kept (RFC 9384 §3, RFC 8538 §3.1).
-                let notification = connection.hard(Notification::cease(notification::BFD_DOWN));
-                self.end(now, side, Down::Sent(notification), out);
-            }
-        }
-    }
-
-    fn stop(&mut self, now: Instant, stop: Stop, out: &mut Vec<Action>) {
-        let standing = Side::ALL
-            .into_iter()
-            .find(|side| self.slot(*side).as_ref().is_some_and(|c| c.established.is_some()));
-        let keeps_routes = self.agreed().is_some_and(|agreed| agreed.graceful_restart.is_some());
-        let is_draining = matches!(self.phase, Phase::Draining { .. });
-        match (stop, standing) {
-            (Stop::Restart { .. }, Some(_)) if keeps_routes && !is_draining => self.abandon(now, out),
-            // The router may hold routes from before, and a NOTIFICATION would cost them.
-            (Stop::Restart { .. }, None) if self.settings.graceful_restart.is_some() => {
-                self.abandon(now, out);
-            }
-            (Stop::Leave { text } | Stop::Restart { text }, Some(side))
-                if !is_draining && !self.settings.drain.is_zero() && self.advertised() > 0 =>
-            {
-                if let Some(connection) = self.slot(side) {
-                    connection.rewrite();
-                }
-                self.phase = Phase::Draining { until: now + self.settings.drain, text };
-            }
-            (Stop::Leave { text } | Stop::Restart { text }, _) => self.leave(now, &text, out),
-            (Stop::Reset, _) => self.shut(now, &Notification::cease(notification::CONFIGURATION_CHANGE), out),
-        }
-    }
-
-    /// Ends every connection without a word, so that the router keeps the routes.
-    fn abandon(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.phase = Phase::Stopped;
-        self.hang_up(out);
-        for side in Side::ALL {
-            self.end(now, side, Down::Restart, out);
-        }
-    }
-
-    /// Withdraws everything and ends every connection.
-    fn leave(&mut self, now: Instant, text: &str, out: &mut Vec<Action>) {
-        for side in Side::ALL {
-            self.with(now, side, out, |connection, context| {
-                connection.withdraw_all(context);
-            });
-        }
-        self.shut(now, &Notification::shutdown(text), out);
-    }
-
-    fn shut(&mut self, now: Instant, notification: &Notification, out: &mut Vec<Action>) {
-        self.phase = Phase::Stopped;
-        self.hang_up(out);
-        let is_reset = notification.subcode == notification::CONFIGURATION_CHANGE;
-        for side in Side::ALL {
-            let Some(connection) = self.slot(side).as_ref() else { continue };
-            let notification =
-                if is_reset { notification.clone() } else { connection.hard(notification.clone()) };
-            self.end(now, side, Down::Sent(notification), out);
         }
     }
 

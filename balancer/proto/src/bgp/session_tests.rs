@@ -1,10 +1,12 @@
 //! Two sessions joined under a virtual clock, and single events where the other end misbehaves.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 
+use super::super::event::Stop;
 use super::super::frame::{Kind, encode};
 use super::super::route::{Attributes, Community, Family};
 use super::super::settings::{Asn, GracefulRestart, RemoteAsn, RouterId};
@@ -629,6 +631,55 @@ fn too_many_prefixes_end_the_session_and_the_same_one_twice_does_not() {
     }
     let actions = session.handle(now, Event::Received { side: Side::Outgoing, bytes: &announce(3) });
     assert_eq!(actions[0], notice(&Notification::cease(notification::MAXIMUM_PREFIXES)));
+}
+
+#[test]
+fn a_million_routes_are_counted_and_nothing_of_them_is_kept() {
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    let attributes = [64, 1, 1, 0, 64, 2, 6, 2, 1, 0, 0, 252, 1, 64, 3, 4, 192, 0, 2, 9];
+    let prefixes: Vec<u8> = (0..1_000_000_u32)
+        .flat_map(|number| {
+            let [_, high, middle, low] = number.to_be_bytes();
+            [24, high + 1, middle, low]
+        })
+        .collect();
+    // 1000 prefixes a message, and as much of them at once as is read from a connection.
+    let messages = prefixes
+        .chunks(4000)
+        .flat_map(|chunk| encode(Kind::Update, &[&[0, 0, 0, 20][..], &attributes, chunk].concat()));
+    let stream: Vec<u8> = messages.collect();
+    for bytes in stream.chunks(65_536) {
+        assert_eq!(session.handle(now, Event::Received { side: Side::Outgoing, bytes }), []);
+    }
+    assert_eq!(session.counters().routes_received, 1_000_000);
+    assert_eq!(session.counters().updates_received, 1000);
+    assert_eq!(session.state(), State::Established);
+    // Written out, a session shows all that it holds: at most what was read last, at up to five characters an octet.
+    let held = format!("{session:?}").len();
+    assert!(held < 5 * (65_536 + 4096), "{held} characters");
+}
+
+#[test]
+fn routes_wait_while_the_router_takes_nothing() {
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    let prefix = |number: u128| IpNet::new(Ipv6Addr::from(0x2001_0db8 << 96 | number).into(), 128).unwrap();
+    let wanted: Routes = (0..100_000).map(|number| (prefix(number), Arc::default())).collect();
+    let octets = |actions: &[Action]| -> usize {
+        let sizes = actions
+            .iter()
+            .map(|action| if let Action::Send { bytes, .. } = action { bytes.len() } else { 0 });
+        sizes.sum()
+    };
+    let mut waiting = octets(&session.handle(now, Event::Routes(Arc::new(wanted))));
+    let mut rounds = 0;
+    while waiting > 0 {
+        // The window, and the last of the prefixes that are written together: 17 octets each.
+        assert!(waiting < 256 * 1024 + 16_384 * 18, "{waiting} octets wait");
+        waiting = octets(&session.handle(now, Event::Flushed(Side::Outgoing)));
+        rounds += 1;
+    }
+    assert_eq!(session.advertised(), 100_000);
+    assert!(rounds > 3, "all was sent in {rounds} rounds");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! back, and nothing is written when nothing has changed. Objects are known by their labels; their names are the API
 //! server's choice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -28,8 +28,8 @@ const COMPONENT: &str = "metallb-speaker";
 /// Longest time that one write may take.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Labels by which an object is known.
-pub(super) type Labels = BTreeMap<&'static str, String>;
+/// Values of the labels by which an object is known, in the order of [`Kept::LABELS`].
+pub(super) type Labels = Vec<String>;
 
 /// A kind of object that speaks of a node.
 pub(super) trait Kept:
@@ -47,28 +47,44 @@ pub(super) trait Kept:
     /// All labels by which an object is known.
     const LABELS: &'static [&'static str];
     const GENERATE_NAME: &'static str;
+    /// What it says.
+    type Status: PartialEq + Serialize + Send + Sync;
 
     /// An object without a status.
     fn empty(metadata: ObjectMeta) -> Self;
+
+    /// What it says, which it loses.
+    fn take_status(&mut self) -> Option<Self::Status>;
 }
 
 /// What is known of an object.
-#[derive(Clone, Debug)]
-struct Known {
+#[derive(Debug)]
+struct Known<S> {
     labels: Labels,
     owner: Option<String>,
-    status: Value,
+    status: Option<S>,
+}
+
+/// What has to be done about one object.
+#[derive(Debug, PartialEq)]
+enum Step<'a, S> {
+    /// Nobody wants it, or it is there twice.
+    Delete(String),
+    /// With the pod of the node's former speaker it would go.
+    Own(String),
+    Create(&'a Labels, &'a S),
+    Write(String, &'a S),
 }
 
 /// The objects of one kind.
-pub(super) struct Keeper<K> {
+pub(super) struct Keeper<K: Kept> {
     api: Api<K>,
     pods: Api<Pod>,
     settings: Settings,
     /// This pod, once it was read.
     owner: Option<OwnerReference>,
     /// By name; `None` until they were listed.
-    objects: Option<BTreeMap<String, Known>>,
+    objects: Option<BTreeMap<String, Known<K::Status>>>,
 }
 
 impl<K: Kept> Keeper<K> {
@@ -91,13 +107,13 @@ impl<K: Kept> Keeper<K> {
 
     pub(super) fn learn(&mut self, change: Change<K>) {
         match change {
-            Change::All(all) => self.objects = Some(all.iter().map(known).collect()),
+            Change::All(all) => self.objects = Some(all.into_iter().map(known).collect()),
             Change::Set(object) => {
-                let (name, known) = known(&object);
+                let (name, known) = known(object);
                 let objects = self.objects.get_or_insert_default();
                 // The echo of a creation says less than the status that was written after it.
                 let is_echo =
-                    known.status.is_null() && objects.get(&name).is_some_and(|known| !known.status.is_null());
+                    known.status.is_none() && objects.get(&name).is_some_and(|known| known.status.is_some());
                 if !is_echo {
                     objects.insert(name, known);
                 }
@@ -110,54 +126,53 @@ impl<K: Kept> Keeper<K> {
     ///
     /// # Errors
     /// When the API server refuses something or does not answer.
-    pub(super) async fn keep<S: Serialize>(&mut self, wanted: &BTreeMap<Labels, S>) -> anyhow::Result<bool> {
-        let Some(objects) = self.objects.clone() else { return Ok(false) };
-        let mut written = false;
-        let mut mine: BTreeMap<Labels, (String, Known)> = BTreeMap::new();
-        for (name, known) in objects {
-            if !wanted.contains_key(&known.labels) || mine.contains_key(&known.labels) {
-                in_time(delete(&self.api, &name)).await?;
-                self.objects.get_or_insert_default().remove(&name);
-                written = true;
-            } else {
-                mine.insert(known.labels.clone(), (name, known));
-            }
+    pub(super) async fn keep(&mut self, wanted: &BTreeMap<Labels, K::Status>) -> anyhow::Result<bool> {
+        if self.objects.is_none() {
+            return Ok(false);
         }
-        for (labels, status) in wanted {
-            let status = serde_json::to_value(status)?;
-            let owner = self.owner().await?;
-            let (name, former) = match mine.remove(labels) {
-                Some((name, known)) if known.owner.as_ref() == Some(&owner.uid) => (name, known.status),
-                // With the pod of the node's former speaker it would go.
-                Some((name, known)) => {
+        // Nothing that is there can stay without its owner.
+        let owner = if wanted.is_empty() { None } else { Some(self.owner().await?) };
+        let uid = owner.as_ref().map(|owner| owner.uid.as_str()).unwrap_or_default();
+        let steps = steps(self.objects.get_or_insert_default(), uid, wanted);
+        let written = !steps.is_empty();
+        for step in steps {
+            match step {
+                Step::Delete(name) => {
+                    in_time(delete(&self.api, &name)).await?;
+                    self.objects.get_or_insert_default().remove(&name);
+                }
+                Step::Own(name) => {
                     let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": [owner] } }));
                     let object = in_time(self.api.patch(&name, &parameters(), &patch)).await?;
                     self.learn(Change::Set(object));
-                    written = true;
-                    (name, known.status)
                 }
-                None => {
-                    let labels = labels.iter().map(|(label, value)| ((*label).to_owned(), value.clone()));
+                Step::Create(labels, status) => {
+                    let labels =
+                        K::LABELS.iter().map(|label| (*label).to_owned()).zip(labels.iter().cloned());
                     let object = K::empty(ObjectMeta {
                         generate_name: Some(K::GENERATE_NAME.to_owned()),
                         labels: Some(labels.collect()),
-                        owner_references: Some(vec![owner]),
+                        owner_references: owner.clone().map(|owner| vec![owner]),
                         ..ObjectMeta::default()
                     });
                     let object = in_time(self.api.create(&PostParams::default(), &object)).await?;
                     let name = object.name_any();
                     self.learn(Change::Set(object));
-                    (name, Value::Null)
+                    self.write(&name, status).await?;
                 }
-            };
-            if former != status {
-                let patch = Patch::Merge(json!({ "status": replacing(&former, status) }));
-                let object = in_time(self.api.patch_status(&name, &parameters(), &patch)).await?;
-                self.learn(Change::Set(object));
-                written = true;
+                Step::Write(name, status) => self.write(&name, status).await?,
             }
         }
         Ok(written)
+    }
+
+    async fn write(&mut self, name: &str, status: &K::Status) -> anyhow::Result<()> {
+        let former = self.objects.as_ref().and_then(|objects| objects.get(name)?.status.as_ref());
+        let status = replacing(&serde_json::to_value(former)?, serde_json::to_value(status)?);
+        let patch = Patch::Merge(json!({ "status": status }));
+        let object = in_time(self.api.patch_status(name, &parameters(), &patch)).await?;
+        self.learn(Change::Set(object));
+        Ok(())
     }
 
     async fn owner(&mut self) -> anyhow::Result<OwnerReference> {
@@ -177,15 +192,39 @@ impl<K: Kept> Keeper<K> {
     }
 }
 
-fn known<K: Kept>(object: &K) -> (String, Known) {
-    let labels = K::LABELS
-        .iter()
-        .map(|label| (*label, object.labels().get(*label).cloned().unwrap_or_default()))
-        .collect();
-    let owner = object.owner_references().first().map(|owner| owner.uid.clone());
-    let status =
-        serde_json::to_value(object).ok().and_then(|mut object| Some(object.get_mut("status")?.take()));
-    (object.name_any(), Known { labels, owner, status: status.unwrap_or_default() })
+fn known<K: Kept>(mut object: K) -> (String, Known<K::Status>) {
+    let labels = K::LABELS.iter().map(|label| object.labels().get(*label).cloned().unwrap_or_default());
+    let known = Known {
+        labels: labels.collect(),
+        owner: object.owner_references().first().map(|owner| owner.uid.clone()),
+        status: object.take_status(),
+    };
+    (object.name_any(), known)
+}
+
+/// What makes the objects that are there those that are wanted, owned by `owner`.
+fn steps<'a, S: PartialEq>(
+    objects: &BTreeMap<String, Known<S>>,
+    owner: &str,
+    wanted: &'a BTreeMap<Labels, S>,
+) -> Vec<Step<'a, S>> {
+    let mut steps = Vec::new();
+    let mut there = BTreeSet::new();
+    for (name, known) in objects {
+        let Some(status) = wanted.get(&known.labels).filter(|_| there.insert(&known.labels)) else {
+            steps.push(Step::Delete(name.clone()));
+            continue;
+        };
+        if known.owner.as_deref() != Some(owner) {
+            steps.push(Step::Own(name.clone()));
+        }
+        if known.status.as_ref() != Some(status) {
+            steps.push(Step::Write(name.clone(), status));
+        }
+    }
+    let missing = wanted.iter().filter(|(labels, _)| !there.contains(labels));
+    steps.extend(missing.map(|(labels, status)| Step::Create(labels, status)));
+    steps
 }
 
 /// A merge patch that leaves nothing of the former status that the new one does not have.
@@ -217,6 +256,52 @@ async fn delete<K: Kept>(api: &Api<K>, name: &str) -> kube::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_object_that_is_wanted_is_there_once_and_says_what_it_is_to_say() {
+        let known = |label: &str, owner: &str, status| Known {
+            labels: vec![label.to_owned()],
+            owner: Some(owner.to_owned()),
+            status,
+        };
+        let objects = BTreeMap::from([
+            ("a".to_owned(), known("same", "me", Some(1))),
+            ("b".to_owned(), known("same", "me", Some(1))),
+            ("c".to_owned(), known("gone", "me", Some(1))),
+            ("d".to_owned(), known("changed", "me", Some(1))),
+            ("e".to_owned(), known("inherited", "other", Some(1))),
+            ("f".to_owned(), known("both", "other", None)),
+        ]);
+        let label = |label: &str| vec![label.to_owned()];
+        let wanted = BTreeMap::from([
+            (label("both"), 1),
+            (label("changed"), 2),
+            (label("inherited"), 1),
+            (label("new"), 3),
+            (label("same"), 1),
+        ]);
+        let name = str::to_owned;
+        assert_eq!(
+            steps(&objects, "me", &wanted),
+            [
+                Step::Delete(name("b")),
+                Step::Delete(name("c")),
+                Step::Write(name("d"), &2),
+                Step::Own(name("e")),
+                Step::Own(name("f")),
+                Step::Write(name("f"), &1),
+                Step::Create(&label("new"), &3),
+            ]
+        );
+        assert_eq!(
+            steps(
+                &BTreeMap::from([("a".to_owned(), known("x", "me", Some(1)))]),
+                "me",
+                &BTreeMap::from([(label("x"), 1)])
+            ),
+            []
+        );
+    }
 
     #[test]
     fn a_patch_leaves_nothing_of_the_former_status() {

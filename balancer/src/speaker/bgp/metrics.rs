@@ -17,20 +17,38 @@ use super::spec::Spec;
 /// Metrics of all sessions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BgpMetrics {
-    session_up: Family<Label, Gauge>,
-    announced_prefixes: Family<Label, Gauge>,
     updates: Family<Label, Counter>,
-    opens_sent: Family<Label, Gauge>,
-    opens_received: Family<Label, Gauge>,
-    notifications_sent: Family<Label, Gauge>,
-    updates_received: Family<Label, Gauge>,
-    keepalives_sent: Family<Label, Gauge>,
-    keepalives_received: Family<Label, Gauge>,
-    route_refresh_sent: Family<Label, Gauge>,
-    total_sent: Family<Label, Gauge>,
-    total_received: Family<Label, Gauge>,
+    /// In the order of [`GAUGES`].
+    gauges: [Family<Label, Gauge>; GAUGES.len()],
     pub(super) bfd: BfdMetrics,
 }
+
+/// A name, a help, and what is shown of a session and of what it and its predecessors counted.
+type Shown = (&'static str, &'static str, fn(&Session, &Counters) -> u64);
+
+const GAUGES: [Shown; 13] = [
+    ("session_up", "BGP session state (1 is up, 0 is down)", |session, _| {
+        u64::from(session.state() == State::Established)
+    }),
+    ("announced_prefixes_total", "Prefixes that the router holds", |session, _| number(session.advertised())),
+    ("pending_prefixes_total", "Prefixes that the router should hold", |session, _| number(session.wanted())),
+    ("opens_sent", "Number of BGP OPEN messages sent", |_, count| count.opens_sent),
+    ("opens_received", "Number of BGP OPEN messages received", |_, count| count.opens_received),
+    ("notifications_sent", "Number of BGP NOTIFICATION messages sent", |_, count| count.notifications_sent),
+    ("updates_total_received", "Number of BGP UPDATE messages received", |_, count| count.updates_received),
+    ("routes_received", "Number of routes that the router announced, none of which is kept", |_, count| {
+        count.routes_received
+    }),
+    ("keepalives_sent", "Number of BGP KEEPALIVE messages sent", |_, count| count.keepalives_sent),
+    ("keepalives_received", "Number of BGP KEEPALIVE messages received", |_, count| {
+        count.keepalives_received
+    }),
+    ("route_refresh_sent", "Number of BGP ROUTE-REFRESH messages sent", |_, count| {
+        count.route_refreshes_sent
+    }),
+    ("total_sent", "Number of BGP messages sent", |_, count| count.sent()),
+    ("total_received", "Number of BGP messages received", |_, count| count.received()),
+];
 
 /// Metrics of BFD sessions.
 #[derive(Clone, Debug, Default)]
@@ -43,24 +61,31 @@ pub(super) struct BfdMetrics {
 }
 
 impl BfdMetrics {
+    /// All of them, with their names and what they are.
+    fn all(&self) -> [(&'static str, &'static str, &Family<Label, Gauge>); 5] {
+        [
+            ("session_up", "BFD session state (1 is up, 0 is down)", &self.session_up),
+            ("control_packet_input", "Number of BFD control packets received", &self.control_packet_input),
+            ("control_packet_output", "Number of BFD control packets sent", &self.control_packet_output),
+            ("session_up_events", "Times that the BFD session came up", &self.session_up_events),
+            ("session_down_events", "Times that the BFD session went down", &self.session_down_events),
+        ]
+    }
+
     /// Ends the metrics of a session.
     pub(super) fn remove(&self, label: &Label) {
-        for family in [
-            &self.session_up,
-            &self.control_packet_input,
-            &self.control_packet_output,
-            &self.session_up_events,
-            &self.session_down_events,
-        ] {
+        for (_, _, family) in self.all() {
             family.remove(label);
         }
     }
 }
 
-/// Which router: its address and port, or the interface that it is behind.
+/// Which router: its address and port, or the interface that it is behind; and the VRF in which it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Label {
     peer: String,
+    /// Empty, which is as good as no label, outside of VRFs.
+    vrf: String,
 }
 
 impl Label {
@@ -69,7 +94,7 @@ impl Label {
             Endpoint::Address(address) => SocketAddr::new(*address, spec.port).to_string(),
             Endpoint::Interface(interface) => interface.clone(),
         };
-        Self { peer }
+        Self { peer, vrf: spec.device.clone().unwrap_or_default() }
     }
 }
 
@@ -77,35 +102,12 @@ impl BgpMetrics {
     /// Shows these metrics.
     pub(crate) fn register(&self, registry: &mut Registry) {
         let bgp = registry.sub_registry_with_prefix("metallb_bgp");
-        bgp.register("session_up", "BGP session state (1 is up, 0 is down)", self.session_up.clone());
         bgp.register("updates", "Number of BGP UPDATE messages sent", self.updates.clone());
-        for (name, help, family) in [
-            ("announced_prefixes_total", "Prefixes that the router holds", &self.announced_prefixes),
-            ("opens_sent", "Number of BGP OPEN messages sent", &self.opens_sent),
-            ("opens_received", "Number of BGP OPEN messages received", &self.opens_received),
-            ("notifications_sent", "Number of BGP NOTIFICATION messages sent", &self.notifications_sent),
-            ("updates_total_received", "Number of BGP UPDATE messages received", &self.updates_received),
-            ("keepalives_sent", "Number of BGP KEEPALIVE messages sent", &self.keepalives_sent),
-            ("keepalives_received", "Number of BGP KEEPALIVE messages received", &self.keepalives_received),
-            ("route_refresh_sent", "Number of BGP ROUTE-REFRESH messages sent", &self.route_refresh_sent),
-            ("total_sent", "Number of BGP messages sent", &self.total_sent),
-            ("total_received", "Number of BGP messages received", &self.total_received),
-        ] {
-            bgp.register(name, help, family.clone());
+        for ((name, help, _), family) in GAUGES.iter().zip(&self.gauges) {
+            bgp.register(*name, *help, family.clone());
         }
         let bfd = registry.sub_registry_with_prefix("metallb_bfd");
-        let families = &self.bfd;
-        for (name, help, family) in [
-            ("session_up", "BFD session state (1 is up, 0 is down)", &families.session_up),
-            (
-                "control_packet_input",
-                "Number of BFD control packets received",
-                &families.control_packet_input,
-            ),
-            ("control_packet_output", "Number of BFD control packets sent", &families.control_packet_output),
-            ("session_up_events", "Times that the BFD session came up", &families.session_up_events),
-            ("session_down_events", "Times that the BFD session went down", &families.session_down_events),
-        ] {
+        for (name, help, family) in self.bfd.all() {
             bfd.register(name, help, family.clone());
         }
     }
@@ -136,55 +138,31 @@ impl PeerMetrics {
         let label = Label::of(spec);
         if label != self.label {
             self.remove();
-            *self = self.all.of_peer(spec);
-            return;
+            self.label = label;
+            self.base = Counters::default();
+        } else {
+            self.base = self.base + self.seen;
         }
-        self.base = add(&self.base, &self.seen);
         self.seen = Counters::default();
     }
 
     /// Shows the state of the peer's session.
     pub(super) fn session(&mut self, session: &Session) {
-        let (all, label) = (&self.all, &self.label);
-        let is_up = session.state() == State::Established;
-        all.session_up.get_or_create(label).set(i64::from(is_up));
-        all.announced_prefixes.get_or_create(label).set(number(session.advertised()));
         let counters = session.counters();
-        all.updates.get_or_create(label).inc_by(counters.updates_sent - self.seen.updates_sent);
+        let updates = self.all.updates.get_or_create(&self.label);
+        updates.inc_by(counters.updates_sent - self.seen.updates_sent);
         self.seen = counters;
-        let sum = add(&self.base, &counters);
-        for (family, count) in [
-            (&all.opens_sent, sum.opens_sent),
-            (&all.opens_received, sum.opens_received),
-            (&all.notifications_sent, sum.notifications_sent),
-            (&all.updates_received, sum.updates_received),
-            (&all.keepalives_sent, sum.keepalives_sent),
-            (&all.keepalives_received, sum.keepalives_received),
-            (&all.route_refresh_sent, sum.route_refreshes_sent),
-            (&all.total_sent, sum.sent()),
-            (&all.total_received, sum.received()),
-        ] {
-            family.get_or_create(label).set(i64::try_from(count).unwrap_or(i64::MAX));
+        let sum = self.base + counters;
+        for ((_, _, shown), family) in GAUGES.iter().zip(&self.all.gauges) {
+            let value = i64::try_from(shown(session, &sum)).unwrap_or(i64::MAX);
+            family.get_or_create(&self.label).set(value);
         }
     }
 
     fn remove(&self) {
-        let (all, label) = (&self.all, &self.label);
-        all.updates.remove(label);
-        for family in [
-            &all.session_up,
-            &all.announced_prefixes,
-            &all.opens_sent,
-            &all.opens_received,
-            &all.notifications_sent,
-            &all.updates_received,
-            &all.keepalives_sent,
-            &all.keepalives_received,
-            &all.route_refresh_sent,
-            &all.total_sent,
-            &all.total_received,
-        ] {
-            family.remove(label);
+        self.all.updates.remove(&self.label);
+        for family in &self.all.gauges {
+            family.remove(&self.label);
         }
     }
 }
@@ -195,25 +173,10 @@ impl Drop for PeerMetrics {
     }
 }
 
-fn number(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-fn add(a: &Counters, b: &Counters) -> Counters {
-    Counters {
-        opens_sent: a.opens_sent + b.opens_sent,
-        opens_received: a.opens_received + b.opens_received,
-        updates_sent: a.updates_sent + b.updates_sent,
-        updates_received: a.updates_received + b.updates_received,
-        keepalives_sent: a.keepalives_sent + b.keepalives_sent,
-        keepalives_received: a.keepalives_received + b.keepalives_received,
-        notifications_sent: a.notifications_sent + b.notifications_sent,
-        notifications_received: a.notifications_received + b.notifications_received,
-        route_refreshes_sent: a.route_refreshes_sent + b.route_refreshes_sent,
-        route_refreshes_received: a.route_refreshes_received + b.route_refreshes_received,
-        routes_received: a.routes_received + b.routes_received,
-        withdrawals_received: a.withdrawals_received + b.withdrawals_received,
-        malformed_received: a.malformed_received + b.malformed_received,
-        established: a.established + b.established,
-    }
-}
+#[cfg(test)]
+#[path = "metrics_tests.rs"]
+mod tests;

@@ -1,32 +1,26 @@
 //! One peer: drives its session over TCP, one session after another as its settings change.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::net::{SocketAddr, SocketAddrV6};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::Context;
-use futures::future::{BoxFuture, FutureExt};
 use jiff::Timestamp;
-use metallb_core::config::{BfdProfile, Endpoint};
-use metallb_proto::bfd;
-use metallb_proto::bgp::{Action, Agreed, Event, Report, Routes, Session, Side, State, Stop};
+use metallb_core::config::BfdProfile;
+use metallb_proto::bgp::{Action, Event, Report, Routes, Session, Side, Stop};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::bfd::{Monitor, Reach};
+use super::dial::Dialer;
 use super::link::{self, Link, Ready};
 use super::metrics::PeerMetrics;
 use super::spec::Spec;
-use super::{neighbor, rival};
+use super::status::{Status, Statuses};
 use crate::speaker::sleep_until;
 
 /// Read at once from a connection.
 const CHUNK: usize = 65_536;
-
-/// Longest wait for a router to be found on an interface: less than an attempt may take.
-const PATIENCE: Duration = Duration::from_secs(8);
 
 /// What a peer's task is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,42 +32,6 @@ pub(super) struct Order {
     /// How the peer is to end.
     pub(super) stop: Option<Stop>,
 }
-
-/// State of a peer's session, for people and programs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Status {
-    pub(crate) state: State,
-    /// Since when the session stands, or does not.
-    pub(crate) since: Timestamp,
-    /// Why the last session or attempt ended.
-    pub(crate) last_error: Option<String>,
-    /// What the two ends agreed on, while the session stands.
-    pub(crate) agreed: Option<Agreed>,
-    /// Prefixes that the router holds.
-    pub(crate) prefixes: usize,
-    /// State of the BFD session, where there is one.
-    pub(crate) bfd: Option<bfd::State>,
-    /// Why there is none in spite of a BFDProfile.
-    pub(crate) bfd_error: Option<String>,
-}
-
-impl Status {
-    /// A peer that has no session yet, and why.
-    pub(super) fn idle(last_error: Option<String>) -> Self {
-        Self {
-            state: State::Idle,
-            since: Timestamp::now(),
-            last_error,
-            agreed: None,
-            prefixes: 0,
-            bfd: None,
-            bfd_error: None,
-        }
-    }
-}
-
-/// By name of the BGPPeer.
-pub(crate) type Statuses = BTreeMap<String, Status>;
 
 /// What connects a peer's task to the rest.
 pub(super) struct Ports {
@@ -115,17 +73,13 @@ enum Input {
     Timeout,
 }
 
-type Dialing = BoxFuture<'static, anyhow::Result<TcpStream>>;
-
 /// Drives one session.
 struct Driver {
     order: Order,
     session: Session,
-    dialing: Option<Dialing>,
+    dialer: Dialer,
     outgoing: Option<Link>,
     incoming: Option<Link>,
-    /// Where the router is, for one that is known by an interface, and the task that looks for it.
-    neighbor: Option<(watch::Receiver<Option<SocketAddrV6>>, JoinSet<()>)>,
     closing: JoinSet<()>,
     buffer: Vec<u8>,
     /// Whether the session was told to stop.
@@ -143,9 +97,8 @@ impl Driver {
         }
         Self {
             session: Session::new(settings),
-            neighbor: neighbor(&order.spec),
+            dialer: Dialer::new(Arc::clone(&order.spec)),
             order,
-            dialing: None,
             outgoing: None,
             incoming: None,
             closing: JoinSet::new(),
@@ -179,7 +132,7 @@ impl Driver {
                 Err(_) => Input::Abandoned,
             },
             has_failed = ports.monitor.changed() => Input::Bfd { has_failed },
-            result = dialed(&mut self.dialing) => Input::Dialed(result),
+            result = self.dialer.done() => Input::Dialed(result),
             ready = ready(&mut self.outgoing) => Input::Ready(Side::Outgoing, ready),
             ready = ready(&mut self.incoming) => Input::Ready(Side::Incoming, ready),
             Some(stream) = ports.incoming.recv() => Input::Accepted(stream),
@@ -192,15 +145,10 @@ impl Driver {
         match input {
             Input::Order(order) => self.obey(ports, order).await,
             Input::Abandoned => self.stop(ports, Stop::Reset).await,
-            Input::Dialed(result) => {
-                self.dialing = None;
-                match result {
-                    Ok(stream) => self.connected(ports, Side::Outgoing, stream),
-                    Err(error) => {
-                        let reason = format!("{error:#}");
-                        self.handle(ports, Event::Closed { side: Side::Outgoing, reason: &reason });
-                    }
-                }
+            Input::Dialed(Ok(stream)) => self.connected(ports, Side::Outgoing, stream),
+            Input::Dialed(Err(error)) => {
+                let reason = format!("{error:#}");
+                self.handle(ports, Event::Closed { side: Side::Outgoing, reason: &reason });
             }
             Input::Accepted(stream) => match link::adopt(&self.order.spec, &stream) {
                 Ok(()) => self.connected(ports, Side::Incoming, stream),
@@ -322,10 +270,7 @@ impl Driver {
 
     fn act(&mut self, ports: &mut Ports, action: Action) {
         match action {
-            Action::Connect => {
-                let neighbor = self.neighbor.as_ref().map(|(router, _)| router.clone());
-                self.dialing = Some(dial(Arc::clone(&self.order.spec), neighbor).boxed());
-            }
+            Action::Connect => self.dialer.start(),
             Action::Send { side, bytes } => {
                 if let Some(link) = self.slot(side) {
                     link.push(&bytes);
@@ -335,7 +280,7 @@ impl Driver {
                 if let Some(link) = self.slot(side).take() {
                     self.closing.spawn(link.close());
                 } else if side == Side::Outgoing {
-                    self.dialing = None;
+                    self.dialer.stop();
                 }
             }
             Action::Report(report) => self.learn(ports, report),
@@ -401,51 +346,9 @@ impl Driver {
     }
 }
 
-/// Looks for the router of a peer that is known by an interface.
-fn neighbor(spec: &Spec) -> Option<(watch::Receiver<Option<SocketAddrV6>>, JoinSet<()>)> {
-    let Endpoint::Interface(interface) = &spec.endpoint else { return None };
-    let (found, router) = watch::channel(None);
-    let mut task = JoinSet::new();
-    task.spawn(neighbor::follow(interface.clone(), found));
-    Some((router, task))
-}
-
 async fn ready(link: &mut Option<Link>) -> Ready {
     match link {
         Some(link) => link.ready().await,
         None => std::future::pending().await,
     }
-}
-
-async fn dialed(dialing: &mut Option<Dialing>) -> anyhow::Result<TcpStream> {
-    match dialing {
-        Some(dialing) => dialing.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn dial(
-    spec: Arc<Spec>,
-    mut neighbor: Option<watch::Receiver<Option<SocketAddrV6>>>,
-) -> anyhow::Result<TcpStream> {
-    let router = match (&spec.endpoint, &mut neighbor) {
-        (Endpoint::Address(address), _) => SocketAddr::new(*address, spec.port),
-        (Endpoint::Interface(interface), Some(neighbor)) => {
-            let found = tokio::time::timeout(PATIENCE, neighbor.wait_for(Option::is_some)).await;
-            let found = found.ok().and_then(Result::ok).and_then(|found| *found);
-            let mut found =
-                found.with_context(|| format!("no router advertises itself on interface {interface:?}"))?;
-            found.set_port(spec.port);
-            found.into()
-        }
-        (Endpoint::Interface(interface), None) => {
-            anyhow::bail!("nobody looks for the router on {interface:?}")
-        }
-    };
-    if let Some(other) = rival::session_with(router).context("connections of this node cannot be read")? {
-        anyhow::bail!(
-            "Conflict: another BGP speaker on this node has a session with this router ({other}); this one stays closed"
-        );
-    }
-    link::dial(&spec, router).await
 }

@@ -1,7 +1,8 @@
 //! What is told in the cluster about BGP: a ServiceBGPStatus for each Service that this node announces, a
 //! BGPSessionState for each peer, and an Event when a session comes up or goes down.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,14 +22,16 @@ use metallb_api::{
     ServiceBGPStatusStatus,
 };
 use metallb_core::config::Endpoint;
+use metallb_core::routes::Told;
+use metallb_core::service::ServiceKey;
 use metallb_proto::bfd;
 use metallb_proto::bgp::Agreed;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::{Keeper, Kept, Labels, in_time};
-use super::peer::{Status, Statuses};
 use super::spec::Wanted;
+use super::status::{Status, Statuses};
 use crate::speaker::report::Settings;
 
 /// Who writes, in Events.
@@ -41,10 +44,20 @@ const RETRY: Duration = Duration::from_secs(5);
 const NO_BFD: &str = "N/A";
 
 /// What is told is made from.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Sources {
     pub(crate) wanted: watch::Receiver<Option<Arc<Wanted>>>,
     pub(crate) statuses: watch::Receiver<Statuses>,
+}
+
+/// The Services that some router holds a route to, by one of their addresses each.
+pub(crate) fn announced<'a>(
+    wanted: &'a Wanted,
+    statuses: &Statuses,
+) -> impl Iterator<Item = (&'a ServiceKey, IpAddr)> {
+    let stands = |peer: &String| statuses.get(peer).is_some_and(|status| status.agreed.is_some());
+    let services = wanted.services.iter().filter(move |(_, told)| told.peers.iter().any(stands));
+    services.flat_map(|(key, told)| told.addresses.iter().map(move |address| (key, *address)))
 }
 
 impl Kept for ServiceBGPStatus {
@@ -52,9 +65,14 @@ impl Kept for ServiceBGPStatus {
     const LABELS: &'static [&'static str] =
         &[LABEL_STATUS_NODE, LABEL_STATUS_SERVICE_NAME, LABEL_STATUS_SERVICE_NAMESPACE];
     const GENERATE_NAME: &'static str = BGP_STATUS_GENERATE_NAME;
+    type Status = ServiceBGPStatusStatus;
 
     fn empty(metadata: ObjectMeta) -> Self {
         Self { metadata, spec: ServiceBGPStatusSpec::default(), status: None }
+    }
+
+    fn take_status(&mut self) -> Option<Self::Status> {
+        self.status.take()
     }
 }
 
@@ -62,9 +80,14 @@ impl Kept for BGPSessionState {
     const NODE: &'static str = LABEL_SESSION_NODE;
     const LABELS: &'static [&'static str] = &[LABEL_SESSION_NODE, LABEL_SESSION_PEER, LABEL_SESSION_VRF];
     const GENERATE_NAME: &'static str = "bgp-";
+    type Status = BGPSessionStateStatus;
 
     fn empty(metadata: ObjectMeta) -> Self {
         Self { metadata, spec: BGPSessionStateSpec::default(), status: None }
+    }
+
+    fn take_status(&mut self) -> Option<Self::Status> {
+        self.status.take()
     }
 }
 
@@ -80,8 +103,8 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     let node = settings.node.clone();
     let services =
-        keep::<ServiceBGPStatus, _>(&client, &settings, sources.clone(), |wanted, _| services(&node, wanted));
-    let sessions = keep::<BGPSessionState, _>(&client, &settings, sources.clone(), |wanted, statuses| {
+        keep::<ServiceBGPStatus>(&client, &settings, sources.clone(), |wanted, _| services(&node, wanted));
+    let sessions = keep::<BGPSessionState>(&client, &settings, sources.clone(), |wanted, statuses| {
         sessions(&node, wanted, statuses)
     });
     let events = tell(&client, &settings, sources.statuses);
@@ -93,16 +116,12 @@ pub(crate) async fn run(
     }
 }
 
-async fn keep<K, S>(
+async fn keep<K: Kept>(
     client: &Client,
     settings: &Settings,
     mut sources: Sources,
-    derive: impl Fn(&Wanted, &Statuses) -> BTreeMap<Labels, S>,
-) -> anyhow::Result<()>
-where
-    K: Kept,
-    S: serde::Serialize,
-{
+    derive: impl Fn(&Wanted, &Statuses) -> BTreeMap<Labels, K::Status>,
+) -> anyhow::Result<()> {
     let mut keeper = Keeper::<K>::new(client, settings);
     let mut changes = std::pin::pin!(keeper.changes());
     loop {
@@ -136,22 +155,18 @@ async fn wait(pause: Option<Duration>) {
 }
 
 fn services(node: &str, wanted: &Wanted) -> BTreeMap<Labels, ServiceBGPStatusStatus> {
-    let status = |peers: &BTreeSet<String>, namespace: &str, name: &str| ServiceBGPStatusStatus {
+    let status = |told: &Told, namespace: &str, name: &str| ServiceBGPStatusStatus {
         node: Some(node.to_owned()),
         service_name: Some(name.to_owned()),
         service_namespace: Some(namespace.to_owned()),
-        peers: peers.iter().cloned().collect(),
+        peers: told.peers.iter().cloned().collect(),
     };
-    let told = wanted.services.iter().map(|(key, peers)| {
+    let services = wanted.services.iter().map(|(key, told)| {
         let (namespace, name) = (key.namespace(), key.name());
-        let labels = [
-            (LABEL_STATUS_NODE, node.to_owned()),
-            (LABEL_STATUS_SERVICE_NAME, name.to_owned()),
-            (LABEL_STATUS_SERVICE_NAMESPACE, namespace.to_owned()),
-        ];
-        (labels.into(), status(peers, namespace, name))
+        let labels = [node, name, namespace].map(str::to_owned);
+        (labels.into(), status(told, namespace, name))
     });
-    told.collect()
+    services.collect()
 }
 
 fn sessions(node: &str, wanted: &Wanted, statuses: &Statuses) -> BTreeMap<Labels, BGPSessionStateStatus> {
@@ -163,12 +178,8 @@ fn sessions(node: &str, wanted: &Wanted, statuses: &Statuses) -> BTreeMap<Labels
             Endpoint::Interface(interface) => interface.clone(),
         };
         let vrf = peer.vrf.clone().unwrap_or_default();
-        let labels = [
-            (LABEL_SESSION_NODE, node.to_owned()),
-            // A colon has no place in the value of a label.
-            (LABEL_SESSION_PEER, router.replace(':', "-")),
-            (LABEL_SESSION_VRF, vrf.clone()),
-        ];
+        // A colon has no place in the value of a label.
+        let labels = [node.to_owned(), router.replace(':', "-"), vrf.clone()];
         // Two peers of one router: the first by name has the session.
         told.entry(labels.into()).or_insert_with(|| session(node, name, router, vrf, status));
     }

@@ -1,5 +1,6 @@
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
+use metallb_core::routes::Told;
 use metallb_core::service::ServiceKey;
 use metallb_proto::bgp::{Asn, Family, RouterId, RouterRestart, State};
 
@@ -51,9 +52,30 @@ fn status() -> Status {
     }
 }
 
+fn told(service: &str, peers: &[&str], address: &str) -> (ServiceKey, Told) {
+    let peers: BTreeSet<String> = peers.iter().map(|peer| (*peer).to_owned()).collect();
+    let told = Told { peers: Arc::new(peers), addresses: vec![address.parse().unwrap()] };
+    (ServiceKey::new("shop", service), told)
+}
+
+#[test]
+fn a_service_is_announced_while_a_peer_that_is_told_has_a_session() {
+    let services = [
+        told("api", &["a"], "198.51.100.1"),
+        told("db", &["b", "c"], "198.51.100.2"),
+        told("web", &["b"], "198.51.100.3"),
+    ];
+    let wanted = Wanted { services: services.into(), ..Wanted::default() };
+    let down = Status { agreed: None, ..status() };
+    let statuses = [("a".to_owned(), status()), ("b".to_owned(), down), ("c".to_owned(), status())].into();
+    let announced: Vec<String> =
+        announced(&wanted, &statuses).map(|(key, ip)| format!("{key} {ip}")).collect();
+    assert_eq!(announced, ["shop/api 198.51.100.1", "shop/db 198.51.100.2"]);
+}
+
 #[test]
 fn each_service_tells_its_peers_and_each_peer_its_session() {
-    let services = [(ServiceKey::new("shop", "web"), BTreeSet::from(["b".to_owned(), "a".to_owned()]))];
+    let services = [told("web", &["b", "a"], "198.51.100.1")];
     let address = Endpoint::Address("2001:db8::1".parse().unwrap());
     let peers =
         [("a".to_owned(), peer(address)), ("b".to_owned(), peer(Endpoint::Interface("eth1".to_owned())))];
@@ -69,7 +91,7 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
     let idle = Status { state: State::Idle, agreed: None, bfd: None, prefixes: 0, ..status() };
     let statuses = [("a".to_owned(), status()), ("b".to_owned(), idle)].into();
     let told = sessions("node1", &wanted, &statuses);
-    let labels: Vec<_> = told.keys().map(|labels| labels[LABEL_SESSION_PEER].as_str()).collect();
+    let labels: Vec<_> = told.keys().map(|labels| labels[1].as_str()).collect();
     assert_eq!(labels, ["2001-db8--1", "eth1"]);
     let first = BGPSessionStateStatus {
         bgp_status: Some("Established".to_owned()),

@@ -1,6 +1,6 @@
 //! What the sessions of this node are made from: configuration and plan in the terms of the protocol. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use metallb_core::config::{BfdProfile, Community, Config, Endpoint, Password, Peer, Problem, RemoteAsn};
 use metallb_core::range;
-use metallb_core::routes::{self, Plan};
+use metallb_core::routes::{self, Plan, Told};
 use metallb_core::service::ServiceKey;
 use metallb_proto::bgp::{self, Asn, Family, GracefulRestart, LargeCommunity, RouterId, Routes};
 
@@ -143,8 +143,8 @@ pub(crate) struct WantedPeer {
 pub(crate) struct Wanted {
     /// By name of the BGPPeer.
     pub(super) peers: BTreeMap<String, WantedPeer>,
-    /// By Service, the peers that are told.
-    pub(super) services: BTreeMap<ServiceKey, BTreeSet<String>>,
+    /// By Service, who is told of it.
+    pub(super) services: BTreeMap<ServiceKey, Told>,
     /// What the plan found wrong.
     pub(super) problems: Vec<Problem>,
 }
@@ -244,7 +244,7 @@ fn on_the_wire(table: &routes::Routes) -> Routes {
         .iter()
         .map(|(prefix, attributes)| {
             let attributes =
-                shared.entry(attributes).or_insert_with(|| Arc::new(attributes_on_the_wire(attributes)));
+                shared.entry(&**attributes).or_insert_with(|| Arc::new(attributes_on_the_wire(attributes)));
             (*prefix, Arc::clone(attributes))
         })
         .collect()

@@ -158,7 +158,7 @@ fn routes_with_equal_attributes_share_them() {
         communities: [Community::Standard(0xffff, 2), Community::Large(1, 2, 3)].into(),
     };
     let table: routes::Routes = ["198.51.100.1/32", "198.51.100.2/32"]
-        .map(|prefix| (prefix.parse().unwrap(), attributes.clone()))
+        .map(|prefix| (prefix.parse().unwrap(), Arc::new(attributes.clone())))
         .into();
     let routes: Vec<_> = on_the_wire(&table).into_values().collect();
     let want = bgp::Attributes {

@@ -1,0 +1,76 @@
+//! How a session ends: as its settings, its node or the path want it.
+
+use std::time::Instant;
+
+use super::{Phase, Session};
+use crate::bgp::event::{Action, Down, Side, Stop};
+use crate::bgp::notification::{self, Notification};
+
+impl Session {
+    pub(super) fn bfd_down(&mut self, now: Instant, out: &mut Vec<Action>) {
+        for side in Side::ALL {
+            let Some(connection) = self.slot(side).as_ref() else { continue };
+            if connection.established.is_some() {
+                // The path is broken, so nothing is to be kept (RFC 9384 §3, RFC 8538 §3.1).
+                let notification = connection.hard(Notification::cease(notification::BFD_DOWN));
+                self.end(now, side, Down::Sent(notification), out);
+            }
+        }
+    }
+
+    pub(super) fn stop(&mut self, now: Instant, stop: Stop, out: &mut Vec<Action>) {
+        let standing = Side::ALL
+            .into_iter()
+            .find(|side| self.slot(*side).as_ref().is_some_and(|c| c.established.is_some()));
+        let keeps_routes = self.agreed().is_some_and(|agreed| agreed.graceful_restart.is_some());
+        let is_draining = matches!(self.phase, Phase::Draining { .. });
+        match (stop, standing) {
+            (Stop::Restart { .. }, Some(_)) if keeps_routes && !is_draining => self.abandon(now, out),
+            // The router may hold routes from before, and a NOTIFICATION would cost them.
+            (Stop::Restart { .. }, None) if self.settings.graceful_restart.is_some() => {
+                self.abandon(now, out);
+            }
+            (Stop::Leave { text } | Stop::Restart { text }, Some(side))
+                if !is_draining && !self.settings.drain.is_zero() && self.advertised() > 0 =>
+            {
+                if let Some(connection) = self.slot(side) {
+                    connection.rewrite();
+                }
+                self.phase = Phase::Draining { until: now + self.settings.drain, text };
+            }
+            (Stop::Leave { text } | Stop::Restart { text }, _) => self.leave(now, &text, out),
+            (Stop::Reset, _) => self.shut(now, &Notification::cease(notification::CONFIGURATION_CHANGE), out),
+        }
+    }
+
+    /// Ends every connection without a word, so that the router keeps the routes.
+    fn abandon(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.phase = Phase::Stopped;
+        self.hang_up(out);
+        for side in Side::ALL {
+            self.end(now, side, Down::Restart, out);
+        }
+    }
+
+    /// Withdraws everything and ends every connection.
+    pub(super) fn leave(&mut self, now: Instant, text: &str, out: &mut Vec<Action>) {
+        for side in Side::ALL {
+            self.with(now, side, out, |connection, context| {
+                connection.withdraw_all(context);
+            });
+        }
+        self.shut(now, &Notification::shutdown(text), out);
+    }
+
+    fn shut(&mut self, now: Instant, notification: &Notification, out: &mut Vec<Action>) {
+        self.phase = Phase::Stopped;
+        self.hang_up(out);
+        let is_reset = notification.subcode == notification::CONFIGURATION_CHANGE;
+        for side in Side::ALL {
+            let Some(connection) = self.slot(side).as_ref() else { continue };
+            let notification =
+                if is_reset { notification.clone() } else { connection.hard(notification.clone()) };
+            self.end(now, side, Down::Sent(notification), out);
+        }
+    }
+}
