@@ -12,14 +12,21 @@ use kube::{
 };
 use metallb_api::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement,
-    conditions::{ConfiguredStatus, set},
+    conditions::{CONFLICT, ConfiguredStatus, Report, set},
 };
 use metallb_core::{
     config::{Config, Objects, Problem, parse},
     validity,
 };
 
+use super::news::Session;
 use crate::watch::Change;
+
+/// Reasons of condition [`CONFLICT`] of a BGPPeer: another BGP speaker of a node has the session with the router.
+const ANOTHER_SPEAKER: &str = "AnotherSpeaker";
+const NO_CONFLICT: &str = "NoConflict";
+/// Nodes that a condition names at most.
+const NAMED: usize = 5;
 
 /// After so long a condition that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -52,6 +59,8 @@ pub(super) struct Configured {
     communities: Store<Community>,
     peers: Store<BGPPeer>,
     profiles: Store<BFDProfile>,
+    /// By BGPSessionState, node and BGPPeer where another BGP speaker of the node has the session.
+    conflicts: BTreeMap<String, (String, String)>,
     problems: Vec<Problem>,
     /// What was read last, once every object was known.
     loaded: Option<Config>,
@@ -75,6 +84,29 @@ impl Configured {
             Edit::Peers(change) => self.peers.take(change, written),
             Edit::Profiles(change) => self.profiles.take(change, written),
         }
+    }
+
+    /// Takes a change of what speakers say of their sessions.
+    pub(super) fn take_sessions(&mut self, change: &Change<Session>) {
+        let before = self.conflicts.clone();
+        let sessions = match change {
+            Change::All(sessions) => {
+                self.conflicts.clear();
+                sessions.as_slice()
+            }
+            Change::Set(session) => std::slice::from_ref(session),
+            Change::Gone(session) => {
+                self.conflicts.remove(&session.object);
+                &[]
+            }
+        };
+        for session in sessions {
+            match &session.conflict {
+                Some(conflict) => drop(self.conflicts.insert(session.object.clone(), conflict.clone())),
+                None => drop(self.conflicts.remove(&session.object)),
+            }
+        }
+        self.touched |= self.conflicts != before;
     }
 
     /// Whether every object is known.
@@ -143,14 +175,37 @@ impl Configured {
         }
         let time = Time(Timestamp::now());
         let mut changed = Vec::new();
-        self.layer2.compare(&by_object, &time, &mut changed);
-        self.bgp.compare(&by_object, &time, &mut changed);
-        self.communities.compare(&by_object, &time, &mut changed);
-        self.peers.compare(&by_object, &time, &mut changed);
-        self.profiles.compare(&by_object, &time, &mut changed);
+        let nothing = |_: &str, _: &ConfiguredStatus| None;
+        self.layer2.compare(&by_object, nothing, &time, &mut changed);
+        self.bgp.compare(&by_object, nothing, &time, &mut changed);
+        self.communities.compare(&by_object, nothing, &time, &mut changed);
+        let conflicts = |name: &str, status: &ConfiguredStatus| self.conflict(name, status);
+        self.peers.compare(&by_object, conflicts, &time, &mut changed);
+        self.profiles.compare(&by_object, nothing, &time, &mut changed);
         changed.retain(|validity| !self.written.contains(&validity.key));
         self.written.extend(changed.iter().map(|validity| validity.key.clone()));
         changed
+    }
+
+    /// Whether another BGP speaker has the sessions of a BGPPeer; `None` where that was never so.
+    fn conflict(&self, peer: &str, status: &ConfiguredStatus) -> Option<Report> {
+        let its = self.conflicts.values().filter(|(_, its)| its == peer);
+        let nodes: BTreeSet<&str> = its.map(|(node, _)| node.as_str()).collect();
+        let was = status.conditions.iter().any(|condition| condition.type_ == CONFLICT);
+        if nodes.is_empty() {
+            let report =
+                Report { kind: CONFLICT, status: false, reason: NO_CONFLICT, message: String::new() };
+            return was.then_some(report);
+        }
+        let mut named: Vec<String> = nodes.iter().take(NAMED).map(|node| (*node).to_owned()).collect();
+        if nodes.len() > NAMED {
+            named.push(format!("{} more", nodes.len() - NAMED));
+        }
+        let message = format!(
+            "another BGP speaker has a session with this router on {}: ours stays closed there until that one ends",
+            named.join(", ")
+        );
+        Some(Report { kind: CONFLICT, status: true, reason: ANOTHER_SPEAKER, message })
     }
 
     /// These could not be written at `now`.
@@ -207,8 +262,13 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
     }
 
     /// Adds the statuses that should say something else.
-    fn compare(&self, problems: &BTreeMap<ObjectKey, Vec<&Problem>>, now: &Time, changed: &mut Vec<Validity>)
-    where
+    fn compare(
+        &self,
+        problems: &BTreeMap<ObjectKey, Vec<&Problem>>,
+        more: impl Fn(&str, &ConfiguredStatus) -> Option<Report>,
+        now: &Time,
+        changed: &mut Vec<Validity>,
+    ) where
         K: HasStatus<Status = ConfiguredStatus>,
     {
         for (name, object) in &self.objects {
@@ -216,7 +276,8 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
             let report = validity::report(problems.get(&key).into_iter().flatten().copied());
             let before = object.status().cloned().unwrap_or_default();
             let mut status = before.clone();
-            set(&mut status.conditions, &[report], object.meta().generation, now);
+            let reports: Vec<_> = [report].into_iter().chain(more(name, &before)).collect();
+            set(&mut status.conditions, &reports, object.meta().generation, now);
             if status != before {
                 changed.push(Validity { key, resource: ApiResource::erase::<K>(&()), status });
             }

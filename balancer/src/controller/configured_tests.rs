@@ -83,3 +83,35 @@ fn what_was_written_is_no_news_and_what_was_not_is_tried_again() {
     assert!(configured.take(Edit::Peers(Change::Gone(peer(2, "")))));
     assert!(changed(&mut configured, 6).is_empty());
 }
+
+#[test]
+fn a_peer_says_on_which_nodes_another_speaker_has_its_session_until_none_has() {
+    let mut configured = complete(peer(1, "fast"));
+    configured.take(Edit::Profiles(Change::Set(object("fast", 1, &json!({})))));
+    configured.read(std::iter::empty());
+    let session = |node: &str, state: &str, error: &str| {
+        let status = json!({ "node": node, "peerName": "router", "bgpStatus": state, "lastError": error });
+        let object = json!({ "metadata": { "name": format!("bgp-{node}") }, "spec": {}, "status": status });
+        Session::of(serde_json::from_value(object).unwrap())
+    };
+    let conditions = |configured: &mut Configured, now: u64| {
+        let mut changed = configured.changed(Duration::from_secs(now)).into_iter();
+        let its = changed.find(|validity| validity.key.0 == "BGPPeer")?;
+        let told = its.status.conditions.iter().map(|it| format!("{}={} {}", it.type_, it.status, it.reason));
+        let told: Vec<_> = told.collect();
+        let mut shown = peer(1, "fast");
+        shown.status = Some(its.status);
+        configured.take(Edit::Peers(Change::Set(shown)));
+        Some(told)
+    };
+    configured.take_sessions(&Change::All(vec![
+        session("node1", "Established", "Conflict: it was so before"),
+        session("node2", "Active", "no answer to the attempt to connect"),
+    ]));
+    assert_eq!(conditions(&mut configured, 1).unwrap(), ["Valid=True Used"]);
+    configured.take_sessions(&Change::Set(session("node2", "Active", "Conflict: another BGP speaker")));
+    assert_eq!(conditions(&mut configured, 2).unwrap(), ["Valid=True Used", "Conflict=True AnotherSpeaker"]);
+    assert_eq!(conditions(&mut configured, 3), None);
+    configured.take_sessions(&Change::Gone(session("node2", "", "")));
+    assert_eq!(conditions(&mut configured, 4).unwrap(), ["Valid=True Used", "Conflict=False NoConflict"]);
+}

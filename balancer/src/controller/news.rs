@@ -5,15 +5,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use metallb_api::{
-    IPAddressPool,
+    BGPSessionState, IPAddressPool,
     names::{LABEL_STATUS_SERVICE_NAME, LABEL_STATUS_SERVICE_NAMESPACE},
 };
-use metallb_core::{claim::ServiceFacts, plan, selector::Labels, service::ServiceKey};
+use metallb_core::{announced::Sessions, claim::ServiceFacts, plan, selector::Labels, service::ServiceKey};
 use metallb_proto::membership::Seed;
 
 use super::configured::Edit;
 use crate::{
-    speaker::facts::SliceFacts,
+    speaker::facts::{CONFLICT, SliceFacts},
     watch::{Change, Unreadable},
 };
 
@@ -92,4 +92,21 @@ pub(super) struct Session {
     pub(super) object: String,
     /// Node and BGPPeer, when the session stands.
     pub(super) standing: Option<(String, String)>,
+    /// Node and BGPPeer, when another BGP speaker of the node has the session.
+    pub(super) conflict: Option<(String, String)>,
+}
+
+impl Session {
+    pub(super) fn of(session: BGPSessionState) -> Self {
+        let standing = Sessions::standing(&session);
+        let conflict = session.status.filter(|status| {
+            let error = status.last_error.as_deref().unwrap_or_default();
+            standing.is_none() && error.starts_with(CONFLICT)
+        });
+        Self {
+            object: session.metadata.name.unwrap_or_default(),
+            standing,
+            conflict: conflict.and_then(|status| Some((status.node?, status.peer_name?))),
+        }
+    }
 }

@@ -23,7 +23,7 @@ use super::{
     clock::Clock,
     configured::{Configured, ObjectKey},
     metrics::Metrics,
-    news::Input,
+    news::{Input, News},
     pools::Pools,
     watch,
     write::Writer,
@@ -255,7 +255,12 @@ impl Controller {
                 self.pools_changed |= self.pools.take(change);
             }
             Input::Configured(edit) => self.configured_changed |= self.configured.take(edit),
-            Input::Announcing(news) => self.announcing_changed |= self.announcing.take(news),
+            Input::Announcing(news) => {
+                if let News::Sessions(Ok(change)) = &news {
+                    self.configured.take_sessions(change);
+                }
+                self.announcing_changed |= self.announcing.take(news);
+            }
             Input::Pools(Err(Unreadable)) => self.assigner.doubt_pools(true, now),
             Input::Namespaces(change) => {
                 match change {

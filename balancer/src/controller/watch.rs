@@ -8,10 +8,10 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, Resource, core::PartialObjectMeta, runtime::watcher};
 use metallb_api::{
-    BGPSessionState, IPAddressPool, ServiceBGPStatus, ServiceL2Status,
+    IPAddressPool, ServiceBGPStatus, ServiceL2Status,
     names::{APP, MEMBERLIST_PORT, SPEAKER},
 };
-use metallb_core::{announced::Sessions, claim::ServiceFacts, selector::Labels, subnets};
+use metallb_core::{claim::ServiceFacts, selector::Labels, subnets};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -95,10 +95,7 @@ fn announcing(client: &Client, namespace: &str) -> impl Stream<Item = News> + us
         let status = object.status.unwrap_or_default();
         Said::of(object.metadata, Word { node: status.node, peers: status.peers })
     });
-    let sessions = news("BGPSessionState", own(client, namespace), |session: BGPSessionState| {
-        let standing = Sessions::standing(&session);
-        Session { object: session.metadata.name.unwrap_or_default(), standing }
-    });
+    let sessions = news("BGPSessionState", own(client, namespace), Session::of);
     let streams: [BoxStream<'static, News>; 6] = [
         nodes.map(News::Nodes).boxed(),
         slices.map(News::Slices).boxed(),

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use metallb_e2e::{
     deploy::NAMESPACE,
-    observe::{address, fetch_from, kube},
+    observe::{address, fetch_from, get, kube},
     router::{Bird, Frr, GoBgp},
 };
 
@@ -199,6 +199,19 @@ fn another_bgp_speaker_on_the_node_is_left_alone() {
         ensure!(said.starts_with("Conflict: another BGP speaker on this node has a session"), "{status}");
         Ok(())
     });
+    let conflict = || -> anyhow::Result<String> {
+        let peer = get(&["-n", NAMESPACE, "bgppeer", "router"])?;
+        let mut conditions = peer["status"]["conditions"].as_array().into_iter().flatten();
+        let condition = conditions.find(|condition| condition["type"] == "Conflict");
+        Ok(condition
+            .map(|condition| format!("{} {}", condition["status"], condition["message"]))
+            .unwrap_or_default())
+    };
+    eventually("the BGPPeer to name the node", 20, || {
+        let said = conflict()?;
+        ensure!(said.starts_with("\"True\"") && said.contains(" on node1: "), "{said:?}");
+        Ok(())
+    });
     frr.0
         .until("the session with node2", 30, |_| {
             let found = frr.established()?;
@@ -210,6 +223,11 @@ fn another_bgp_speaker_on_the_node_is_left_alone() {
     assert!(said.contains("Established"), "{said}");
     drop(other);
     until_node(&frr);
+    eventually("the BGPPeer to say that it is over", 20, || {
+        let said = conflict()?;
+        ensure!(said.starts_with("\"False\""), "{said:?}");
+        Ok(())
+    });
 }
 
 /// Once the other speaker is gone, ours has the session.

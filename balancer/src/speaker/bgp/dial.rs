@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::spec::Spec;
 use super::{link, neighbor, rival};
+use crate::speaker::facts::CONFLICT;
 
 /// Longest wait for a router to be found on an interface: less than an attempt may take.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -79,7 +80,7 @@ async fn dial(spec: Arc<Spec>, mut neighbor: Option<Neighbor>) -> anyhow::Result
     };
     if let Some(other) = rival::session_with(router).context("connections of this node cannot be read")? {
         anyhow::bail!(
-            "Conflict: another BGP speaker on this node has a session with this router ({other}); this one stays closed"
+            "{CONFLICT}: another BGP speaker on this node has a session with this router ({other}); this one stays closed"
         );
     }
     link::dial(&spec, router).await
