@@ -294,5 +294,5 @@ bench-operator: images ## Measure the operator on a real API server; ARGS="--sto
 
 .PHONY: bench-bgp
 bench-bgp: images ## Measure the speaker's BGP with BIRD; more in ARGS, e.g. --routes 10000 --families 4
-	cargo build -q --release -p metallb-e2e --bin bench-bgp
-	target/release/bench-bgp --speaker target/images/bin/speaker $(ARGS)
+	cargo build -q -p metallb-e2e --bin bench-bgp
+	target/debug/bench-bgp --speaker target/images/bin/speaker $(ARGS)

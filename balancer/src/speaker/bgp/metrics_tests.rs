@@ -112,8 +112,8 @@ fn a_peer_is_shown_by_the_names_that_dashboards_look_for() {
             // An UPDATE with the routes, and the End-of-RIB.
             sample("bgp_total_received", 4 * count),
             sample("bgp_total_sent", 4 * count),
-            sample("bgp_updates_total", 2 * count),
             sample("bgp_updates_total_received", 2 * count),
+            sample("bgp_updates_total", 2 * count),
         ]
     };
     assert_eq!(shown(&metrics), samples(1));
@@ -149,8 +149,8 @@ fn bfd_is_shown_by_the_names_that_dashboards_look_for() {
         "control_packet_input",
         "control_packet_output",
         "session_down_events",
-        "session_up",
         "session_up_events",
+        "session_up",
     ];
     let found = shown(&metrics);
     for (sample, name) in found.iter().zip(names) {
