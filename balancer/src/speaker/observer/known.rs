@@ -20,8 +20,8 @@ use crate::watch::Change;
 /// Objects of the cluster, reduced to what counts.
 pub(super) struct Known {
     pub(super) services: BTreeMap<ServiceKey, ServiceFacts>,
-    /// By Service, then by slice.
-    endpoints: BTreeMap<ServiceKey, BTreeMap<ServiceKey, Endpoints>>,
+    /// By Service, its slices by their keys: nearly always one, and there are as many lists as Services.
+    endpoints: BTreeMap<ServiceKey, Vec<(ServiceKey, Endpoints)>>,
     pub(super) nodes: BTreeMap<String, NodeFacts>,
     pools: BTreeMap<String, IPAddressPool>,
     advertisements: BTreeMap<String, L2Advertisement>,
@@ -118,7 +118,7 @@ impl Known {
             Change::Set(facts) => self.set_slice(facts),
             Change::Gone(facts) => {
                 if let Some(slices) = self.endpoints.get_mut(&facts.service) {
-                    slices.remove(&facts.key);
+                    slices.retain(|(slice, _)| *slice != facts.key);
                     if slices.is_empty() {
                         self.endpoints.remove(&facts.service);
                     }
@@ -128,7 +128,15 @@ impl Known {
     }
 
     fn set_slice(&mut self, facts: SliceFacts) {
-        self.endpoints.entry(facts.service).or_default().insert(facts.key, facts.endpoints);
+        let slices = self.endpoints.entry(facts.service).or_default();
+        match slices.iter_mut().find(|(slice, _)| *slice == facts.key) {
+            Some((_, endpoints)) => *endpoints = facts.endpoints,
+            // Not with room for more, as a list that grows has it.
+            None => {
+                slices.reserve_exact(1);
+                slices.push((facts.key, facts.endpoints));
+            }
+        }
     }
 
     /// An address that a single change brings was given just now. One that is on a list may have been announced before.
@@ -195,7 +203,7 @@ impl Known {
 
     fn endpoints_of(&self, service: &ServiceKey) -> Endpoints {
         let mut joined = Endpoints::default();
-        for endpoints in self.endpoints.get(service).into_iter().flat_map(BTreeMap::values) {
+        for (_, endpoints) in self.endpoints.get(service).into_iter().flatten() {
             joined.any |= endpoints.any;
             joined.nodes.extend(endpoints.nodes.iter().cloned());
         }
