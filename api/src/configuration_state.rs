@@ -37,6 +37,9 @@ pub struct ConfigurationStateStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::embedded::conditions_by_type")]
     pub conditions: Vec<Condition>,
+    /// Subnets in which a speaker's node may announce, in CIDR notation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<String>,
 }
 
 /// Whether a configuration could be used.

@@ -108,8 +108,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn(report::run(client.clone(), reporting(&settings), reported, cancel.clone()));
     let described =
         state::Settings { namespace: settings.namespace.clone(), node: settings.node_name.clone() };
-    let (states, checks) = (wires.state.subscribe(), wires.checks.subscribe());
-    tasks.spawn(state::run(client.clone(), described, states, checks, cancel.clone()));
+    let told = state::Ports {
+        states: wires.state.subscribe(),
+        checks: wires.checks.subscribe(),
+        links: wires.links.subscribe(),
+    };
+    tasks.spawn(state::run(client.clone(), described, told, cancel.clone()));
     let (namespace, node) = (settings.namespace.clone(), settings.node_name.clone());
     let (recordings, stop) = (wires.recording.subscribe(), cancel.clone());
     let recorder = client.clone();

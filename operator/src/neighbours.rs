@@ -4,12 +4,14 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use kube::{
     ResourceExt,
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
-use metallb_api::names;
+use metallb_api::{ConfigurationStateStatus, names};
+use metallb_core::subnets;
 use serde_json::Value;
 
 /// Label of a namespace that says which pods it takes.
@@ -28,18 +30,21 @@ pub enum Neighbour {
     CiliumBgp,
     /// Routers to which Calico speaks.
     CalicoPeer,
+    /// What speakers say of their nodes.
+    Speaker,
     /// What Kubernetes says of pods of the speaker that it could not make; nothing else tells.
     Refusal,
 }
 
 impl Neighbour {
     /// All kinds.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Namespace,
         Self::KubeProxy,
         Self::CiliumPool,
         Self::CiliumBgp,
         Self::CalicoPeer,
+        Self::Speaker,
         Self::Refusal,
     ];
 
@@ -52,6 +57,7 @@ impl Neighbour {
             Self::CiliumPool => ("cilium.io", "v2alpha1", "CiliumLoadBalancerIPPool"),
             Self::CiliumBgp => ("cilium.io", "v2alpha1", "CiliumBGPClusterConfig"),
             Self::CalicoPeer => ("crd.projectcalico.org", "v1", "BGPPeer"),
+            Self::Speaker => ("metallb.io", "v1beta1", "ConfigurationState"),
             Self::Refusal => ("", "v1", "Event"),
         };
         ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
@@ -68,7 +74,7 @@ impl Neighbour {
     pub fn namespace(self, operator: &str) -> Option<&str> {
         match self {
             Self::KubeProxy => Some("kube-system"),
-            Self::Refusal => Some(operator),
+            Self::Speaker | Self::Refusal => Some(operator),
             Self::Namespace | Self::CiliumPool | Self::CiliumBgp | Self::CalicoPeer => None,
         }
     }
@@ -83,7 +89,7 @@ impl Neighbour {
                 "involvedObject.kind=DaemonSet,involvedObject.name={},reason=FailedCreate",
                 names::SPEAKER
             )),
-            Self::CiliumPool | Self::CiliumBgp | Self::CalicoPeer => None,
+            Self::CiliumPool | Self::CiliumBgp | Self::CalicoPeer | Self::Speaker => None,
         }
     }
 
@@ -109,6 +115,12 @@ impl Neighbour {
             Self::CalicoPeer => {
                 let routers = address(&object.data["spec"]["peerIP"]).into_iter().collect();
                 Some(Fact::Routers(format!("BGPPeer {} of Calico", object.name_any()), routers))
+            }
+            Self::Speaker => {
+                let status: Option<ConfigurationStateStatus> =
+                    serde_json::from_value(object.data["status"].clone()).ok()?;
+                let (node, subnets) = subnets::told(&object.metadata, status.as_ref())?;
+                Some(Fact::Subnets(node, subnets))
             }
             Self::Refusal => {
                 let time = object.data["lastTimestamp"].as_str()?.parse().ok()?;
@@ -137,6 +149,8 @@ pub enum Fact {
     Pool(String),
     /// Somebody else, named for people, speaks BGP with these routers.
     Routers(String, Vec<IpAddr>),
+    /// Subnets of a node, by its name.
+    Subnets(String, Vec<IpNet>),
     /// A pod of the speaker could not be made at this time, for this reason.
     Refused(Timestamp, String),
 }
@@ -212,6 +226,7 @@ mod tests {
                 "ciliumloadbalancerippools",
                 "ciliumbgpclusterconfigs",
                 "bgppeers",
+                "configurationstates",
                 "events"
             ]
         );

@@ -1,12 +1,16 @@
 //! The nodes' subnets, and which blocks of a pool lie in none of them.
 //!
-//! The Node object has addresses without a prefix length; network plug-ins add it in annotations. Where none does,
-//! nothing is known and nothing is told.
+//! The Node object has addresses without a prefix length. The node's speaker tells it in its ConfigurationState, and some
+//! network plug-ins in annotations. Where neither does, nothing is known and nothing is told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use metallb_api::{ConfigurationStateStatus, names::LABEL_NODE_NAME};
 
 use crate::range::{AddressRange, Family};
 
@@ -20,7 +24,18 @@ const BY_FAMILY: &str = "k8s.ovn.org/node-primary-ifaddr";
 /// Annotations of a node that are read.
 pub const ANNOTATIONS: [&str; 4] = [ONE[0], ONE[1], LIST, BY_FAMILY];
 
-/// The subnets of `nodes`, as far as they are known.
+/// The subnet that a node with `address` is connected to. An address that is alone in its subnet, or is used on its link
+/// alone, says nothing about that.
+#[must_use]
+pub fn subnet_of(address: IpNet) -> Option<IpNet> {
+    let link_local = match address.addr() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    (address.prefix_len() < address.max_prefix_len() && !link_local).then(|| address.trunc())
+}
+
+/// The subnets of `nodes`, as far as annotations tell them.
 #[must_use]
 pub fn subnets<'a>(nodes: impl Iterator<Item = &'a Node>) -> Vec<IpNet> {
     let mut found = BTreeSet::new();
@@ -34,15 +49,21 @@ pub fn subnets<'a>(nodes: impl Iterator<Item = &'a Node>) -> Vec<IpNet> {
         let families = annotation(BY_FAMILY)
             .and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
         texts.extend(families.into_iter().flat_map(BTreeMap::into_values));
-        let subnets = texts.iter().filter_map(|text| text.parse::<IpNet>().ok());
-        // An address that is alone in its subnet says nothing about where the node is connected.
-        found.extend(
-            subnets
-                .map(|subnet| subnet.trunc())
-                .filter(|subnet| subnet.prefix_len() < subnet.max_prefix_len()),
-        );
+        let addresses = texts.iter().filter_map(|text| text.parse::<IpNet>().ok());
+        found.extend(addresses.filter_map(subnet_of));
     }
     found.into_iter().collect()
+}
+
+/// The node of a speaker's ConfigurationState, and the subnets that it tells; `None` of the controller's.
+#[must_use]
+pub fn told(
+    metadata: &ObjectMeta,
+    status: Option<&ConfigurationStateStatus>,
+) -> Option<(String, Vec<IpNet>)> {
+    let node = metadata.labels.as_ref()?.get(LABEL_NODE_NAME)?.clone();
+    let subnets = status.iter().flat_map(|status| &status.subnets);
+    Some((node, subnets.filter_map(|text| text.parse().ok()).collect()))
 }
 
 /// The blocks that no subnet holds whole. A family of which no subnet is known is not judged.
@@ -70,7 +91,7 @@ mod tests {
     fn network_plug_ins_tell_the_prefix_lengths() {
         let nodes = [
             node(
-                &json!({"k8s.ovn.org/host-cidrs": r#"["192.0.2.5/24","2001:db8::5/64","169.254.0.2/32","x"]"#}),
+                &json!({"k8s.ovn.org/host-cidrs": r#"["192.0.2.5/24","2001:db8::5/64","169.254.0.2/32","169.254.0.2/17","x"]"#}),
             ),
             node(
                 &json!({"k8s.ovn.org/node-primary-ifaddr": r#"{"ipv4":"192.0.2.6/24","ipv6":"2001:db8:1::6/64"}"#}),
@@ -80,6 +101,23 @@ mod tests {
         ];
         let found: Vec<_> = subnets(nodes.iter()).iter().map(ToString::to_string).collect();
         assert_eq!(found, ["192.0.2.0/24", "198.51.100.0/25", "2001:db8::/64", "2001:db8:1::/64"]);
+    }
+
+    #[test]
+    fn speakers_tell_the_subnets_of_their_nodes() {
+        let texts = ["192.0.2.0/24", "2001:db8::/64", "nonsense"].map(str::to_owned).to_vec();
+        let status = ConfigurationStateStatus { subnets: texts, ..ConfigurationStateStatus::default() };
+        let metadata = |labels: &[(&str, &str)]| ObjectMeta {
+            labels: Some(
+                labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            ),
+            ..ObjectMeta::default()
+        };
+        let speakers = metadata(&[(LABEL_NODE_NAME, "node1")]);
+        let subnets = ["192.0.2.0/24", "2001:db8::/64"].map(|text| text.parse().unwrap()).to_vec();
+        assert_eq!(told(&speakers, Some(&status)), Some(("node1".to_owned(), subnets)));
+        assert_eq!(told(&speakers, None), Some(("node1".to_owned(), Vec::new())));
+        assert_eq!(told(&metadata(&[]), Some(&status)), None);
     }
 
     #[test]

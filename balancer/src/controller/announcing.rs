@@ -22,7 +22,7 @@ use metallb_core::{
 };
 use metallb_proto::membership::Seed;
 
-use super::news::{Network, News, NodeFacts, Protocol, Said, Session, Word};
+use super::news::{Network, News, NodeFacts, Protocol, Said, Session, Subnets, Word};
 use crate::{
     speaker::facts::SliceFacts,
     watch::{Change, Unreadable},
@@ -51,6 +51,8 @@ pub(super) struct Announcing {
     speakers: BTreeMap<String, Option<Seed>>,
     /// By node.
     networks: BTreeMap<String, Network>,
+    /// By ConfigurationState: a node and its subnets, as its speaker tells them.
+    told_subnets: BTreeMap<String, (String, Vec<IpNet>)>,
     /// Those of all nodes, as far as they are known.
     subnets: Vec<IpNet>,
     /// By BGPSessionState: node and BGPPeer, when the session stands.
@@ -109,6 +111,21 @@ impl Announcing {
                 false
             }
             News::Sessions(news) => self.take_sessions(news),
+            News::Subnets(change) => {
+                match change {
+                    Change::All(all) => {
+                        let told = all.into_iter().filter_map(|state| Some((state.object, state.told?)));
+                        self.told_subnets = told.collect();
+                    }
+                    Change::Set(Subnets { object, told: Some(told) }) => {
+                        self.told_subnets.insert(object, told);
+                    }
+                    Change::Set(Subnets { object, told: None }) | Change::Gone(Subnets { object, .. }) => {
+                        self.told_subnets.remove(&object);
+                    }
+                }
+                self.join_subnets()
+            }
         }
     }
 
@@ -134,10 +151,19 @@ impl Announcing {
             }
         };
         if changed {
-            let all: BTreeSet<_> =
-                self.networks.values().flat_map(|network| &network.subnets).copied().collect();
-            self.subnets = all.into_iter().collect();
+            self.join_subnets();
         }
+        changed
+    }
+
+    /// Gathers the subnets of the nodes that there are. Whether they are others than before.
+    fn join_subnets(&mut self) -> bool {
+        let told = self.told_subnets.values().filter(|(node, _)| self.networks.contains_key(node));
+        let annotated = self.networks.values().flat_map(|network| &network.subnets);
+        let all: BTreeSet<IpNet> = told.flat_map(|(_, subnets)| subnets).chain(annotated).copied().collect();
+        let all: Vec<IpNet> = all.into_iter().collect();
+        let changed = self.subnets != all;
+        self.subnets = all;
         changed
     }
 

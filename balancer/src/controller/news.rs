@@ -33,6 +33,7 @@ pub(super) enum News {
     Speakers(Change<(String, Option<Seed>)>),
     Said(Protocol, Change<Said>),
     Sessions(Result<Change<Session>, Unreadable>),
+    Subnets(Change<Subnets>),
 }
 
 /// What is needed of a node.
@@ -47,7 +48,7 @@ pub(super) struct NodeFacts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Network {
     pub(super) addresses: BTreeSet<IpAddr>,
-    /// As far as they are known.
+    /// As far as its annotations tell them.
     pub(super) subnets: Vec<IpNet>,
 }
 
@@ -109,4 +110,12 @@ impl Session {
             conflict: conflict.and_then(|status| Some((status.node?, status.peer_name?))),
         }
     }
+}
+
+/// A ConfigurationState.
+#[derive(Debug)]
+pub(super) struct Subnets {
+    pub(super) object: String,
+    /// A node and its subnets, when it is a speaker's.
+    pub(super) told: Option<(String, Vec<IpNet>)>,
 }

@@ -34,25 +34,36 @@ pub(crate) struct Subject {
     pub(crate) writer: &'static str,
 }
 
-/// The status that tells `problems`, one a line, where `before` is there; `more` are further conditions.
+/// What it tells.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told<'a> {
+    /// What is wrong with the configuration.
+    pub(crate) problems: &'a [String],
+    /// Further conditions.
+    pub(crate) more: &'a [Report],
+    /// Subnets of the node.
+    pub(crate) subnets: &'a [String],
+}
+
+/// The status that tells all this where `before` is there.
 fn status(
     before: ConfigurationStateStatus,
     condition: &'static str,
-    problems: &[String],
-    more: &[Report],
+    told: Told<'_>,
     now: &Time,
 ) -> ConfigurationStateStatus {
-    let valid = problems.is_empty();
-    let summary = problems.join("\n");
+    let valid = told.problems.is_empty();
+    let summary = told.problems.join("\n");
     let mut conditions = before.conditions;
     let reason = if valid { "Reconciled" } else { "ConfigurationError" };
     let report = Report { kind: condition, status: valid, reason, message: summary.clone() };
     set(&mut conditions, &[report], None, now);
-    set(&mut conditions, more, None, now);
+    set(&mut conditions, told.more, None, now);
     ConfigurationStateStatus {
         result: Some(if valid { ConfigurationResult::Valid } else { ConfigurationResult::Invalid }),
         error_summary: (!valid).then_some(summary),
         conditions,
+        subnets: told.subnets.to_vec(),
     }
 }
 
@@ -67,10 +78,10 @@ pub(super) async fn write(client: Client, namespace: &str, problems: &[String]) 
         condition: POOLS_VALID,
         writer: COMPONENT,
     };
-    write_for(client, namespace, &subject, problems, &[]).await
+    write_for(client, namespace, &subject, Told { problems, ..Told::default() }).await
 }
 
-/// The same for any program, with further conditions.
+/// The same for any program.
 ///
 /// # Errors
 /// When the API server cannot be reached or refuses.
@@ -78,8 +89,7 @@ pub(crate) async fn write_for(
     client: Client,
     namespace: &str,
     subject: &Subject,
-    problems: &[String],
-    more: &[Report],
+    told: Told<'_>,
 ) -> kube::Result<()> {
     let owners = owners(Api::<MetalLB>::namespaced(client.clone(), namespace)).await?;
     let api: Api<ConfigurationState> = Api::namespaced(client, namespace);
@@ -103,13 +113,14 @@ pub(crate) async fn write_for(
         }
     };
     let before = present.status.unwrap_or_default();
-    let wanted = status(before.clone(), subject.condition, problems, more, &Time(Timestamp::now()));
+    let wanted = status(before.clone(), subject.condition, told, &Time(Timestamp::now()));
     if wanted == before {
         return Ok(());
     }
     let mut patch = json!({ "status": wanted });
     // A merge patch leaves what it does not name.
     patch["status"]["errorSummary"] = wanted.error_summary.map_or(Value::Null, Value::from);
+    patch["status"]["subnets"] = wanted.subnets.into();
     api.patch_status(&subject.name, &params, &Patch::Merge(patch)).await.map(drop)
 }
 
@@ -166,22 +177,25 @@ mod tests {
         };
         let problems = ["IPAddressPool \"a\": x".to_owned(), "IPAddressPool \"b\": y".to_owned()];
         let summary = "IPAddressPool \"a\": x\nIPAddressPool \"b\": y";
-        let invalid = status(ConfigurationStateStatus::default(), POOLS_VALID, &problems, &[], &at(1));
+        let told = Told { problems: &problems, ..Told::default() };
+        let invalid = status(ConfigurationStateStatus::default(), POOLS_VALID, told, &at(1));
         assert_eq!(
             invalid,
             ConfigurationStateStatus {
                 result: Some(ConfigurationResult::Invalid),
                 error_summary: Some(summary.to_owned()),
                 conditions: vec![condition("False", "ConfigurationError", summary, 1)],
+                subnets: Vec::new(),
             }
         );
-        assert_eq!(status(invalid.clone(), POOLS_VALID, &problems, &[], &at(2)), invalid);
+        assert_eq!(status(invalid.clone(), POOLS_VALID, told, &at(2)), invalid);
         assert_eq!(
-            status(invalid, POOLS_VALID, &[], &[], &at(3)),
+            status(invalid, POOLS_VALID, Told::default(), &at(3)),
             ConfigurationStateStatus {
                 result: Some(ConfigurationResult::Valid),
                 error_summary: None,
                 conditions: vec![condition("True", "Reconciled", "", 3)],
+                subnets: Vec::new(),
             }
         );
     }

@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, Resource, core::PartialObjectMeta, runtime::watcher};
 use metallb_api::{
-    IPAddressPool, ServiceBGPStatus, ServiceL2Status,
+    ConfigurationState, IPAddressPool, ServiceBGPStatus, ServiceL2Status,
     names::{APP, MEMBERLIST_PORT, SPEAKER},
 };
 use metallb_core::{claim::ServiceFacts, selector::Labels, subnets};
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::{
     configured::Edit,
     lean::LeanService,
-    news::{Input, Network, News, NodeFacts, Protocol, Said, Session, Word},
+    news::{Input, Network, News, NodeFacts, Protocol, Said, Session, Subnets, Word},
 };
 use crate::{
     speaker::facts,
@@ -95,14 +95,19 @@ fn announcing(client: &Client, namespace: &str) -> impl Stream<Item = News> + us
         let status = object.status.unwrap_or_default();
         Said::of(object.metadata, Word { node: status.node, peers: status.peers })
     });
+    let subnets = changes("ConfigurationState", own(client, namespace), |state: ConfigurationState| {
+        let told = subnets::told(&state.metadata, state.status.as_ref());
+        Subnets { object: state.metadata.name.unwrap_or_default(), told }
+    });
     let sessions = news("BGPSessionState", own(client, namespace), Session::of);
-    let streams: [BoxStream<'static, News>; 6] = [
+    let streams: [BoxStream<'static, News>; 7] = [
         nodes.map(News::Nodes).boxed(),
         slices.map(News::Slices).boxed(),
         speakers.map(News::Speakers).boxed(),
         on_layer2.map(|change| News::Said(Protocol::Layer2, change)).boxed(),
         by_bgp.map(|change| News::Said(Protocol::Bgp, change)).boxed(),
         sessions.map(News::Sessions).boxed(),
+        subnets.map(News::Subnets).boxed(),
     ];
     futures::stream::select_all(streams)
 }

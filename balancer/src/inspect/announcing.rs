@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use k8s_openapi::api::{
     core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
-use metallb_api::{BGPSessionState, ServiceBGPStatus, ServiceL2Status, names::MEMBERLIST_PORT};
+use metallb_api::{
+    BGPSessionState, ConfigurationState, ServiceBGPStatus, ServiceL2Status, names::MEMBERLIST_PORT,
+};
 use metallb_core::{
     announced::{Announcers, Sessions},
     config::parse,
@@ -36,6 +39,8 @@ pub(crate) struct Announcing {
     pub(crate) bgp: Vec<ServiceBGPStatus>,
     /// The BGP sessions that stand.
     pub(crate) sessions: Sessions,
+    /// What the programs say of themselves.
+    pub(crate) states: Vec<ConfigurationState>,
 }
 
 impl Announcing {
@@ -44,8 +49,9 @@ impl Announcing {
     /// # Errors
     /// When the cluster cannot be read.
     pub(crate) async fn read(cluster: &Cluster, namespace: Option<&str>) -> anyhow::Result<Self> {
-        // Their kind comes with this load balancer, not with the definitions of MetalLB.
+        // These kinds need not be there beside the definitions of an older MetalLB.
         let sessions = cluster.own::<BGPSessionState>("").await.ok();
+        let states = cluster.own("").await.unwrap_or_default();
         Ok(Self {
             configuration: cluster.configuration().await?,
             nodes: cluster.nodes().await?,
@@ -53,6 +59,7 @@ impl Announcing {
             slices: cluster.within(namespace).await?,
             layer2: cluster.own("").await?,
             bgp: cluster.own("").await?,
+            states,
             sessions: Sessions(sessions.map(|all| all.iter().filter_map(Sessions::standing).collect())),
         })
     }
@@ -89,8 +96,19 @@ impl Announcing {
         Announcers {
             layer2: self.layer2_nodes(key),
             bgp: announcing.map(|(node, _)| node).collect(),
-            outside: subnets::outside(&addresses, &subnets::subnets(self.nodes.iter())),
+            outside: subnets::outside(&addresses, &self.subnets()),
         }
+    }
+
+    /// The subnets of the nodes that there are, as far as they are known.
+    fn subnets(&self) -> Vec<IpNet> {
+        let is_there =
+            |name: &String| self.nodes.iter().any(|node| node.metadata.name.as_ref() == Some(name));
+        let told =
+            self.states.iter().filter_map(|state| subnets::told(&state.metadata, state.status.as_ref()));
+        let told = told.filter(|(node, _)| is_there(node));
+        let told = told.flat_map(|(_, subnets)| subnets);
+        told.chain(subnets::subnets(self.nodes.iter())).collect()
     }
 
     /// The nodes that say they announce the Service on layer 2.

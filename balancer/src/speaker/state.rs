@@ -1,4 +1,5 @@
-//! ConfigurationState `speaker-NODE`: whether this speaker could read its configuration, and whether it hears the others.
+//! ConfigurationState `speaker-NODE`: whether this speaker could read its configuration, whether it hears the others, and
+//! which subnets its node is in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,12 +9,15 @@ use anyhow::Context;
 use kube::Client;
 use metallb_api::conditions::Report;
 use metallb_api::names::{LABEL_COMPONENT_TYPE, LABEL_NODE_NAME, SPEAKER};
+use metallb_core::subnets::subnet_of;
 use metallb_proto::layer2::mac_text;
 use metallb_proto::layer2::wire_check::Outcome;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::controller::state::{Subject, write_for};
+use super::links;
+use crate::controller::state::{Subject, Told, write_for};
 
 /// Condition of the configuration, named as MetalLB names it.
 const CONFIGURATION_VALID: &str = "configReconcilerValid";
@@ -48,15 +52,22 @@ pub(super) struct Settings {
     pub(super) node: String,
 }
 
+/// What it is told from.
+pub(super) struct Ports {
+    pub(super) states: watch::Receiver<Option<State>>,
+    /// What is seen on the wire of the addresses of this node.
+    pub(super) checks: watch::Receiver<BTreeMap<IpAddr, Outcome>>,
+    pub(super) links: watch::Receiver<links::Snapshot>,
+}
+
 /// Tells until `cancel`, each state once it stands for a while.
 ///
 /// # Errors
-/// When the states end. What cannot be written is logged and tried again.
+/// When one of the ports ends. What cannot be written is logged and tried again.
 pub(super) async fn run(
     client: Client,
     settings: Settings,
-    mut states: watch::Receiver<Option<State>>,
-    mut checks: watch::Receiver<BTreeMap<IpAddr, Outcome>>,
+    mut ports: Ports,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let node = &settings.node;
@@ -67,46 +78,41 @@ pub(super) async fn run(
         condition: CONFIGURATION_VALID,
         writer: WRITER,
     };
-    let mut pause = None;
-    let mut told = None;
+    let (mut seen, mut told) = (None, None);
+    let (mut due, mut pause) = (Instant::now(), RETRY);
     loop {
-        let wire = wire_check(&checks.borrow_and_update());
-        let state = states.borrow_and_update().clone().map(|state| (state, wire));
-        let wait = match (&state, pause) {
-            (Some(state), _) if told.as_ref() == Some(state) => None,
-            (Some(_), pause) => Some(pause.unwrap_or(STEADY)),
-            (None, _) => None,
-        };
-        let waited = async {
-            match wait {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => std::future::pending().await,
-            }
-        };
+        let wire = wire_check(&ports.checks.borrow_and_update());
+        let subnets = subnets(&ports.links.borrow_and_update());
+        let now = ports.states.borrow_and_update().clone().map(|state| (state, wire, subnets));
+        if now != seen {
+            (seen, due, pause) = (now, Instant::now() + STEADY, RETRY);
+        }
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            changed = states.changed() => {
-                changed.context("the plans ended")?;
-                pause = None;
-                continue;
-            }
-            changed = checks.changed() => {
-                changed.context("layer 2 ended")?;
-                pause = None;
-                continue;
-            }
-            () = waited => {}
-        }
-        let Some((state, wire)) = state else { continue };
-        let more = [members(&state), wire.clone()];
-        match write_for(client.clone(), &settings.namespace, &subject, &state.problems, &more).await {
-            Ok(()) => (told, pause) = (Some((state, wire)), None),
-            Err(error) => {
-                tracing::warn!(%error, "ConfigurationState not written");
-                pause = Some(pause.map_or(RETRY, |pause: Duration| (pause * 2).min(RETRY_LIMIT)));
+            changed = ports.states.changed() => changed.context("the plans ended")?,
+            changed = ports.checks.changed() => changed.context("layer 2 ended")?,
+            changed = ports.links.changed() => changed.context("the links ended")?,
+            () = sleep_until(due), if seen != told => {
+                let Some((state, wire, subnets)) = &seen else { continue };
+                let more = [members(state), wire.clone()];
+                let telling = Told { problems: &state.problems, more: &more, subnets };
+                match write_for(client.clone(), &settings.namespace, &subject, telling).await {
+                    Ok(()) => told.clone_from(&seen),
+                    Err(error) => {
+                        tracing::warn!(%error, "ConfigurationState not written");
+                        (due, pause) = (Instant::now() + pause, (pause * 2).min(RETRY_LIMIT));
+                    }
+                }
             }
         }
     }
+}
+
+/// The subnets that this node is in by interfaces that may announce, in order.
+fn subnets(links: &links::Snapshot) -> Vec<String> {
+    let addresses = links.eligible.keys().flat_map(|index| links.links.addresses(*index));
+    let all: BTreeSet<_> = addresses.filter_map(subnet_of).collect();
+    all.iter().map(ToString::to_string).collect()
 }
 
 fn members(state: &State) -> Report {
@@ -149,6 +155,10 @@ fn wire_check(checks: &BTreeMap<IpAddr, Outcome>) -> Report {
 #[cfg(test)]
 mod tests {
     use metallb_proto::layer2::MacAddress;
+    use metallb_proto::layer2::link::{Exclude, Links};
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+    use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
 
     use super::*;
 
@@ -168,6 +178,33 @@ mod tests {
         let message = "02:00:00:00:00:09 answers for 172.22.0.1, which is another node's; nobody answers for 172.22.0.2";
         let want = (true, "Failed", message.to_owned());
         assert_eq!(told(&[(1, other), (2, Outcome::Failed(BTreeSet::new()))]), want);
+    }
+
+    #[test]
+    fn subnets_are_those_of_interfaces_that_may_announce() {
+        let mut links = Links::default();
+        let of = |index: u32, name: &str, addresses: &[&str], links: &mut Links| {
+            let mut link = LinkMessage::default();
+            link.header.index = index;
+            link.header.link_layer_type = LinkLayerType::Ether;
+            link.header.flags = LinkFlags::Up | LinkFlags::Broadcast | LinkFlags::LowerUp;
+            link.attributes =
+                vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Address(vec![2, 0, 0, 0, 0, 1])];
+            links.apply(&RouteNetlinkMessage::NewLink(link));
+            for text in addresses {
+                let address: ipnet::IpNet = text.parse().unwrap();
+                let mut message = AddressMessage::default();
+                message.header.index = index;
+                message.header.prefix_len = address.prefix_len();
+                message.attributes = vec![AddressAttribute::Address(address.addr())];
+                links.apply(&RouteNetlinkMessage::NewAddress(message));
+            }
+        };
+        of(2, "eth0", &["2001:db8::5/64", "192.0.2.5/24", "192.0.2.77/32", "fe80::1/64"], &mut links);
+        of(3, "cni0", &["10.244.0.1/24"], &mut links);
+        let eligible = links.eligible(&Exclude::new(["^cni"]).unwrap());
+        let snapshot = links::Snapshot { links, eligible, ..links::Snapshot::default() };
+        assert_eq!(subnets(&snapshot), ["192.0.2.0/24", "2001:db8::/64"]);
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn fact_concern(situation: Situation<'_>, fact: &Fact, seen: &Observation) -> Op
                 )
             })
         }
-        Fact::PodSecurity(Some(_)) | Fact::Pool(_) | Fact::Refused(..) => None,
+        Fact::PodSecurity(Some(_)) | Fact::Pool(_) | Fact::Subnets(..) | Fact::Refused(..) => None,
     }
 }
 

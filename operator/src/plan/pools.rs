@@ -16,6 +16,7 @@ use super::{Change, Plan, Situation, report, seen};
 use crate::{
     install::Problem,
     kinds::{Key, Kind},
+    neighbours::{Fact, Neighbour},
     pool::{self, Derived, Outcome, Verdict},
     render::MANAGED_BY,
     world::Source,
@@ -33,12 +34,17 @@ pub(super) fn plan(situation: Situation<'_>, plan: &mut Plan) {
     if !situation.unseen(&sources).is_empty() {
         return;
     }
+    // Subnets that are not known yet are waited for, so that a restart tells nothing anew; not those that cannot be seen.
+    let of_nodes = [Source::Nodes, Source::Neighbours(Neighbour::Speaker)];
+    if situation.unseen(&of_nodes).iter().any(|source| situation.faults(&[*source]).is_empty()) {
+        return;
+    }
     let pools: Vec<IPAddressPool> = situation
         .world
         .objects(Kind::IpAddressPool)
         .filter_map(|object| object.clone().try_parse().ok())
         .collect();
-    let subnets = pool::subnets(situation.world.nodes());
+    let subnets = subnets(situation);
     let (mut objects, mut address_pools) = (Vec::new(), Vec::new());
     for object in situation.world.objects(Kind::AddressPool) {
         if object.metadata.deletion_timestamp.is_some() {
@@ -77,6 +83,17 @@ pub(super) fn plan(situation: Situation<'_>, plan: &mut Plan) {
         };
         report::pool(situation, object, &reports, pool::usage(mine), plan);
     }
+}
+
+/// The subnets of the nodes that there are, by what their speakers and network plug-ins say.
+fn subnets(situation: Situation<'_>) -> Vec<IpNet> {
+    let told = situation.world.facts().filter_map(|fact| match fact {
+        Fact::Subnets(node, subnets) => situation.world.node(node).map(|_| subnets),
+        _ => None,
+    });
+    let all: BTreeSet<IpNet> =
+        pool::subnets(situation.world.nodes()).into_iter().chain(told.flatten().copied()).collect();
+    all.into_iter().collect()
 }
 
 fn outside(address_pool: &AddressPool, subnets: &[IpNet]) -> Vec<AddressRange> {
