@@ -3,6 +3,7 @@
 //! Pure. Reasons come from a closed list of identifiers that the schema of a condition accepts; messages are for
 //! people and name what to do.
 
+mod degraded;
 mod reason;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -119,7 +120,7 @@ pub fn conditions(seen: &Observation, before: &[Condition], generation: Option<i
         available,
         upgradeable(seen),
         progressing,
-        degraded(seen),
+        degraded::condition(seen),
         ip_failover_absent(seen),
         compatible,
         managed(seen),
@@ -273,81 +274,6 @@ fn progressing(seen: &Observation, available: bool, before: &[Condition], genera
         return report(PROGRESSING, false, Reason::Progressing, "");
     }
     report(PROGRESSING, true, Reason::Starting, "waiting for the pods to be ready")
-}
-
-fn degraded(seen: &Observation) -> Report {
-    let mut causes: Vec<(Reason, String)> = Vec::new();
-    match &seen.refusal {
-        Some(Refusal::Invalid(problems)) => {
-            causes.extend(problems.iter().map(|problem| (Reason::InvalidSpec, problem.to_string())));
-        }
-        Some(Refusal::IpFailover(findings)) => {
-            let list: Vec<_> = findings.iter().map(ToString::to_string).collect();
-            causes.push((
-                Reason::IpFailoverPresent,
-                format!(
-                    "nothing is installed beside IP failover, which claims addresses on the same network: remove {}",
-                    list.join(", ")
-                ),
-            ));
-        }
-        Some(Refusal::Foreign(objects)) => causes.push((
-            Reason::ForeignLoadBalancer,
-            format!(
-                "another installation is there and nothing is changed: {}. Remove it, or set annotation {}: \"true\" \
-                 on this resource to take it over",
-                objects.join(", "),
-                crate::plan::ADOPT
-            ),
-        )),
-        Some(Refusal::BgpOfOthers(objects)) => causes.push((
-            Reason::BgpInUse,
-            format!(
-                "nothing is changed: BGP sessions that others configured would end: {}. Move them, or set annotation \
-                 {}: \"true\" on this resource to have it so",
-                objects.join(", "),
-                crate::install::ACCEPT_BGP_LOSS
-            ),
-        )),
-        None => {}
-    }
-    causes.extend(seen.missing.iter().map(|missing| (Reason::RequirementsMissing, missing.clone())));
-    causes.extend(upgrade_failure(seen));
-    let overlaps = seen.ip_failover.iter().flat_map(|found| &found.overlaps);
-    causes.extend(
-        overlaps.map(|overlap| (Reason::IpFailoverPresent, format!("two claim one address: {overlap}"))),
-    );
-    causes.extend(seen.faults.iter().map(|fault| (Reason::WatchFailed, fault.clone())));
-    causes.extend(seen.failures.iter().map(|failure| (Reason::ApplyFailed, failure.clone())));
-    causes.extend(seen.contested.iter().map(|field| (Reason::Contested, field.clone())));
-    for health in [&seen.controller, &seen.speaker].into_iter().flatten() {
-        let troubles = health.troubles.iter();
-        causes.extend(troubles.map(|trouble| (trouble.cause.into(), trouble.message.clone())));
-    }
-    let Some((reason, _)) = causes.first() else {
-        return report(DEGRADED, false, Reason::Degraded, "");
-    };
-    let messages: Vec<_> = causes.iter().map(|(_, message)| message.as_str()).collect();
-    report(DEGRADED, true, *reason, messages.join("; "))
-}
-
-/// What became of a rollout that did not succeed.
-fn upgrade_failure(seen: &Observation) -> Option<(Reason, String)> {
-    let before = seen.known_version.as_deref().unwrap_or("before");
-    if let Some(Kept::Failed(failed)) = &seen.kept {
-        let message = format!(
-            "version {} failed and version {before} was put back as it was; it is tried again when the spec or the \
-             operator changes. It failed of: {}",
-            failed.version, failed.cause
-        );
-        return Some((Reason::UpgradeFailed, message));
-    }
-    let (cause, step) = (seen.rollout.stalled.as_ref()?, seen.rollout.step?);
-    let mut message = format!("the rollout of version {} stopped at {step}: {cause}", seen.version);
-    if let Some(reason) = &seen.no_rollback {
-        message.push_str(&format!("; version {before} is not put back, because {reason}"));
-    }
-    Some((Reason::UpgradeStalled, message))
 }
 
 /// The programs, and how they fare.

@@ -1,0 +1,141 @@
+//! New versions.
+
+use super::*;
+
+fn images(number: u8) -> (String, String) {
+    (format!("controller:{number}"), format!("speaker:{number}"))
+}
+
+#[test]
+fn a_new_version_reaches_the_speakers_once_the_controller_is_healthy() {
+    let mut bench = Bench::upgraded("{}");
+    let first = bench.changes();
+    assert_eq!(first.concat().iter().filter(|change| change.contains("speaker")).count(), 0, "{first:?}");
+    bench.settle();
+    assert_eq!(bench.images(), ("controller:2".to_owned(), "speaker:1".to_owned()));
+    let progressing = bench.of_metallb("Progressing");
+    assert_eq!(progressing.1, "RollingOut");
+    assert_eq!(progressing.2, "version 2, step 3 of 4, controller: controller: 0 of 1 ready");
+    assert_eq!(bench.of_metallb("Upgradeable").0, "False");
+    assert_eq!(bench.live(Kind::MetalLb, "metallb")["status"]["version"], Value::Null);
+
+    bench.run_controller();
+    bench.settle();
+    assert_eq!(bench.images(), images(2));
+    assert!(bench.of_metallb("Progressing").2.starts_with("version 2, step 4 of 4, speakers"));
+    bench.run();
+    bench.settle();
+    bench.assert_idle();
+    assert_eq!(bench.of_metallb("Progressing").0, "False");
+    assert_eq!(bench.of_metallb("Upgradeable").0, "True");
+    let status = &bench.live(Kind::MetalLb, "metallb")["status"];
+    assert_eq!(status["version"], "2");
+    assert_eq!(
+        status["components"][1],
+        json!({"name": "speaker", "image": "speaker:2", "version": "2", "wanted": 1, "ready": 1})
+    );
+    assert_eq!(bench.live(Kind::ConfigMap, "metallb-last-good")["data"]["version"], "2");
+}
+
+#[test]
+fn while_a_rollout_waits_what_is_changed_by_hand_or_missing_is_repaired_all_the_same() {
+    let mut bench = Bench::upgraded("{}");
+    bench.settle();
+    bench.delete(&key(Kind::DaemonSet, "speaker"));
+    assert_eq!(bench.changes(), [["apply DaemonSet speaker"]], "missing: made at once");
+
+    let mut bench = Bench::upgraded("{upgradePolicy: {approval: Manual}}");
+    bench.edit(Kind::DaemonSet, "speaker", |object| {
+        object["spec"]["template"]["spec"]["containers"][0]["image"] = json!("mine");
+    });
+    bench.settle();
+    assert_eq!(bench.images(), images(1), "the version before it, as it was");
+}
+
+#[test]
+fn a_rollout_that_makes_no_progress_stops_and_names_its_cause() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {progressDeadline: 5m}}");
+    bench.settle();
+    assert_eq!(bench.plan().wake, Some("2030-01-01T00:05:00Z".parse().unwrap()));
+    bench.now = "2030-01-01T00:05:00Z".parse().unwrap();
+    bench.settle();
+    assert_eq!(bench.images(), ("controller:2".to_owned(), "speaker:1".to_owned()));
+    let (status, reason, message) = bench.degraded();
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "UpgradeStalled"));
+    assert_eq!(message, "the rollout of version 2 stopped at step 3 of 4, controller: 0 of 1 pods are ready");
+}
+
+#[test]
+fn a_rollout_that_makes_no_progress_is_taken_back_and_not_tried_again() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {onFailure: Rollback}}");
+    bench.settle();
+    bench.now = "2030-01-01T00:10:00Z".parse().unwrap();
+    assert_eq!(bench.changes(), [["repair ConfigMap metallb-last-good: data.failedDigest"]], "noted first");
+    bench.settle();
+    bench.run();
+    bench.settle();
+    bench.assert_idle();
+    assert_eq!(bench.images(), images(1));
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "UpgradeFailed");
+    assert!(message.ends_with("It failed of: 0 of 1 pods are ready"), "{message}");
+    assert_eq!(bench.of_metallb("Upgradeable").1, "UpgradeFailed");
+    assert_eq!(
+        bench.live(Kind::MetalLb, "metallb")["status"]["version"],
+        bench.live(Kind::ConfigMap, "metallb-last-good")["data"]["version"]
+    );
+
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["generation"] = json!(2));
+    bench.settle();
+    assert_eq!(
+        bench.image(Kind::Deployment, "controller"),
+        "controller:2",
+        "tried again once the spec changed"
+    );
+}
+
+#[test]
+fn olm_is_told_that_a_newer_operator_may_come_except_during_a_rollout() {
+    let told = |bench: &Bench| {
+        let upgradeable = bench.plan().summary.and_then(|summary| summary.upgradeable);
+        upgradeable.map(|report| (report.status, report.reason))
+    };
+    let mut bench = Bench::upgraded("{}");
+    bench.settle();
+    assert_eq!(told(&bench), Some((false, "RollingOut")));
+    bench.run_controller();
+    bench.settle();
+    bench.run();
+    bench.settle();
+    assert_eq!(told(&bench), Some((true, "Upgradeable")));
+    bench.settings.controller_image = "controller:3".to_owned();
+    bench.settle();
+    assert_eq!(told(&bench), Some((false, "RollingOut")));
+    bench.delete(&key(Kind::MetalLb, "metallb"));
+    assert_eq!(told(&bench), Some((true, "Upgradeable")), "nothing is installed any more");
+    assert_eq!(told(&Bench::unseen()), None, "nothing is known yet");
+}
+
+#[test]
+fn a_version_waits_for_approval_and_for_what_it_needs() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {approval: Manual}}");
+    bench.settle();
+    bench.assert_idle();
+    assert_eq!(bench.images(), images(1));
+    assert_eq!(bench.of_metallb("Progressing").1, "WaitingForApproval");
+    assert_eq!(bench.of_metallb("Upgradeable").0, "True");
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["spec"]["upgradePolicy"]["approvedVersion"] = json!("2");
+    });
+    bench.missing = Some(vec!["ServiceAccount speaker may not list nodes".to_owned()]);
+    bench.settle();
+    assert_eq!(bench.images(), images(1));
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(
+        (reason.as_str(), message.as_str()),
+        ("RequirementsMissing", "ServiceAccount speaker may not list nodes")
+    );
+    bench.missing = Some(Vec::new());
+    bench.settle();
+    assert_eq!(bench.image(Kind::Deployment, "controller"), "controller:2");
+}
