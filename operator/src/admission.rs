@@ -88,6 +88,13 @@ impl Answer {
     fn warn(&mut self, warning: impl Into<String>) {
         self.warnings.push(warning.into());
     }
+
+    /// Denies what the request brings in, and warns of what was there `before`.
+    fn weigh(&mut self, problems: Vec<String>, before: &[String]) {
+        for problem in problems {
+            if before.contains(&problem) { self.warn(problem) } else { self.deny(problem) }
+        }
+    }
 }
 
 /// Judges a request.
@@ -127,28 +134,14 @@ fn judge_write(
             let mut present = existing.clone();
             let pending = pool::pending(&existing.address_pools, &existing.pools);
             present.pools.extend(pending.into_iter().filter(|pool| pool.name_any() != question.name));
-            replace(&present.pools, question, object, answer, &present, |after, pools| after.pools = pools);
+            replace(|all| &mut all.pools, question, object, &present, answer);
             judge_blocks(question, existing, answer);
         }
-        "L2Advertisement" => {
-            replace(&existing.l2_advertisements, question, object, answer, existing, |after, objects| {
-                after.l2_advertisements = objects;
-            });
-        }
-        "BGPAdvertisement" => {
-            replace(&existing.bgp_advertisements, question, object, answer, existing, |after, objects| {
-                after.bgp_advertisements = objects;
-            });
-        }
-        "BGPPeer" => {
-            replace(&existing.bgp_peers, question, object, answer, existing, |after, objects| {
-                after.bgp_peers = objects;
-            });
-        }
+        "L2Advertisement" => replace(|all| &mut all.l2_advertisements, question, object, existing, answer),
+        "BGPAdvertisement" => replace(|all| &mut all.bgp_advertisements, question, object, existing, answer),
+        "BGPPeer" => replace(|all| &mut all.bgp_peers, question, object, existing, answer),
         "BFDProfile" => {
-            replace(&existing.bfd_profiles, question, object, answer, existing, |after, objects| {
-                after.bfd_profiles = objects;
-            });
+            replace(|all| &mut all.bfd_profiles, question, object, existing, answer);
             if object.data["spec"]["echoMode"] == true {
                 answer.warn(
                     "spec.echoMode: has no effect, echo packets are neither sent nor looped back; the path is watched \
@@ -156,11 +149,7 @@ fn judge_write(
                 );
             }
         }
-        "Community" => {
-            replace(&existing.communities, question, object, answer, existing, |after, objects| {
-                after.communities = objects;
-            });
-        }
+        "Community" => replace(|all| &mut all.communities, question, object, existing, answer),
         _ => {}
     }
 }
@@ -175,14 +164,16 @@ fn judge_metallb(question: &Question<'_>, object: &DynamicObject, defaults: Defa
     let problems = |object: &DynamicObject| match object.clone().try_parse::<MetalLB>() {
         Ok(resource) => {
             let problems = install::parse(&resource, defaults).err().unwrap_or_default();
-            problems.iter().map(install::Problem::to_string).collect::<Vec<_>>()
+            problems
+                .iter()
+                .chain(&install::unread(&resource))
+                .map(install::Problem::to_string)
+                .collect::<Vec<_>>()
         }
         Err(error) => vec![format!("spec: cannot be read: {error}")],
     };
     let before = question.old.map(problems).unwrap_or_default();
-    for problem in problems(object) {
-        if before.contains(&problem) { answer.warn(problem) } else { answer.deny(problem) }
-    }
+    answer.weigh(problems(object), &before);
     let class = |object: &DynamicObject| object.data["spec"]["loadBalancerClass"].as_str().map(str::to_owned);
     if let Some(old) = question.old.map(class).filter(|old| *old != class(object)) {
         let which = match old {
@@ -233,9 +224,7 @@ fn judge_address_pool(
         unresolved.for_each(|problem| answer.warn(format!("{}: {}", problem.field, problem.message)));
     }
     let converted = matches!(now, Ok(Verdict::Converted));
-    for problem in problems(now) {
-        if before.contains(&problem) { answer.warn(problem) } else { answer.deny(problem) }
-    }
+    answer.weigh(problems(now), &before);
     if converted {
         answer.warn("this AddressPool was converted and has no effect any more");
     } else {
@@ -243,16 +232,15 @@ fn judge_address_pool(
     }
 }
 
-/// Judges the configuration with `object` among, or in place of one of, `objects`.
+/// Judges the configuration with `object` among, or in place of one of, the objects of its kind: those that `list` names.
 fn replace<K>(
-    objects: &[K],
+    list: fn(&mut Existing) -> &mut Vec<K>,
     question: &Question<'_>,
     object: &DynamicObject,
-    answer: &mut Answer,
     existing: &Existing,
-    put: impl FnOnce(&mut Existing, Vec<K>),
+    answer: &mut Answer,
 ) where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
+    K: Resource<DynamicType = ()> + DeserializeOwned,
 {
     let candidate: K = match object.clone().try_parse() {
         Ok(candidate) => candidate,
@@ -261,11 +249,10 @@ fn replace<K>(
             return;
         }
     };
-    let mut objects: Vec<K> =
-        objects.iter().filter(|other| other.name_any() != question.name).cloned().collect();
-    objects.push(candidate);
     let mut after = existing.clone();
-    put(&mut after, objects);
+    let objects = list(&mut after);
+    objects.retain(|other| other.name_any() != question.name);
+    objects.push(candidate);
     let before = problems(existing);
     for problem in problems(&after) {
         let own = problem.kind == question.kind && problem.name == question.name;

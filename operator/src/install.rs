@@ -186,15 +186,12 @@ pub fn parse(resource: &MetalLB, defaults: Defaults) -> Result<Install, Vec<Prob
     if problems.0.is_empty() { Ok(install) } else { Err(problems.0) }
 }
 
-fn load_balancer_class(class: Option<&str>, problems: &mut Problems) -> Option<String> {
-    let class = class.filter(|class| !class.is_empty())?;
-    problems.check("spec.loadBalancerClass", class, syntax::qualified_name(class));
-    Some(class.to_owned())
-}
-
-fn bgp_backend(resource: &MetalLB, problems: &mut Problems) -> BgpBackend {
-    let spec = &resource.spec;
-    let frr = spec.frrk8s_config.as_ref();
+/// What is wrong with values that are for FRR, which nothing here reads: they are refused where they come in, and stop
+/// no installation.
+#[must_use]
+pub fn unread(resource: &MetalLB) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    let frr = resource.spec.frrk8s_config.as_ref();
     for (at, prefix) in frr.iter().flat_map(|config| &config.always_block).enumerate() {
         if prefix.trim().parse::<ipnet::IpNet>().is_err() {
             let field = format!("spec.frrk8sConfig.alwaysBlock[{at}]");
@@ -204,6 +201,17 @@ fn bgp_backend(resource: &MetalLB, problems: &mut Problems) -> BgpBackend {
     if let Some(namespace) = frr.and_then(|config| config.namespace.as_deref()) {
         problems.check("spec.frrk8sConfig.namespace", namespace, syntax::subdomain(namespace));
     }
+    problems.0
+}
+
+fn load_balancer_class(class: Option<&str>, problems: &mut Problems) -> Option<String> {
+    let class = class.filter(|class| !class.is_empty())?;
+    problems.check("spec.loadBalancerClass", class, syntax::qualified_name(class));
+    Some(class.to_owned())
+}
+
+fn bgp_backend(resource: &MetalLB, problems: &mut Problems) -> BgpBackend {
+    let spec = &resource.spec;
     let Some(text) = spec.bgp_backend.as_deref().filter(|text| !text.is_empty()) else {
         return BgpBackend::default();
     };

@@ -236,6 +236,22 @@ mod tests {
     }
 
     #[test]
+    fn variables_of_the_go_operator_that_mean_nothing_here_are_no_problem() {
+        let mut variables = REQUIRED.to_vec();
+        let without_them = read(&variables);
+        variables.extend([
+            ("FRR_IMAGE", ""),
+            ("FRRK8S_IMAGE", "quay.io/frr:1"),
+            ("DEPLOY_FRRK8S_FROM_CNO", "true"),
+            ("CNO_MIN_FRRK8S_VERSION", ""),
+            ("FRR_METRICS_PORT", "9120"),
+            ("ENABLE_OPERATOR_WEBHOOK", "perhaps"),
+            ("HTTPS_METRICS_PORT", "0"),
+        ]);
+        assert_eq!(read(&variables), without_them);
+    }
+
+    #[test]
     fn every_problem_is_named() {
         let wrong = [
             ("OPERATOR_NAMESPACE", "metallb-system"),

@@ -98,6 +98,10 @@ fn a_problem_is_denied_where_it_comes_in_and_warned_of_where_it_was() {
         }
     );
     assert_eq!(ask(Some(&bad), Some(&object("MetalLB", "metallb", "")), &existing), Answer::default());
+    let frr = object("MetalLB", "metallb", "frrk8sConfig: {alwaysBlock: [192.0.2.1]}");
+    let problem = "spec.frrk8sConfig.alwaysBlock[0]: \"192.0.2.1\" is not a CIDR prefix such as 192.0.2.0/24";
+    assert_eq!(create(&frr, &existing), denied(&[problem]));
+    assert_eq!(ask(Some(&frr), Some(&frr), &existing), warned(&[problem]));
 }
 
 #[test]

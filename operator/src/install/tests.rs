@@ -49,7 +49,6 @@ fn every_problem_of_a_spec_is_named() {
          speakerTolerations: [{key: a, operator: Exist}, {effect: NoExecutes, operator: Exists}], \
          controllerTolerations: [{key: a, operator: Exists, value: b, tolerationSeconds: 0}, {value: c}], \
          bgpBackend: bird, loadBalancerClass: 'a//b', \
-         frrk8sConfig: {alwaysBlock: [' 192.0.2.0/24 ', 192.0.2.1], namespace: \"a\\nhostPID: true\"}, \
          speakerConfig: {runtimeClassName: \"a\\nb\", annotations: {'': x}}",
     );
     assert_eq!(
@@ -57,9 +56,6 @@ fn every_problem_of_a_spec_is_named() {
         Err([
             "spec.loadBalancerClass: \"a//b\" must consist of letters, digits, '-', '_' and '.', and begin and \
              end with a letter or digit",
-            "spec.frrk8sConfig.alwaysBlock[1]: \"192.0.2.1\" is not a CIDR prefix such as 192.0.2.0/24",
-            "spec.frrk8sConfig.namespace: \"a\\nhostPID: true\" must consist of lower case letters, digits, '-' \
-             and '.', and begin and end each part with a letter or digit",
             "spec.bgpBackend: \"bird\" is not one of native, frr, frr-k8s, frr-k8s-external",
             "spec.controllerTolerations[0].value: must be empty with operator Exists",
             "spec.controllerTolerations[0].effect: must be NoExecute where tolerationSeconds is set",
@@ -78,6 +74,22 @@ fn every_problem_of_a_spec_is_named() {
         ]
         .map(str::to_owned)
         .to_vec())
+    );
+}
+
+#[test]
+fn what_is_for_frr_alone_stops_no_installation() {
+    let frr = "frrk8sConfig: {alwaysBlock: [' 192.0.2.0/24 ', 192.0.2.1], namespace: \"a\\nhostPID: true\"}";
+    assert!(with_spec(frr).is_ok());
+    let resource: MetalLB =
+        serde_saphyr::from_str(&EMPTY.replace("spec: {}", &format!("spec: {{{frr}}}"))).unwrap();
+    assert_eq!(
+        unread(&resource).iter().map(Problem::to_string).collect::<Vec<_>>(),
+        [
+            "spec.frrk8sConfig.alwaysBlock[1]: \"192.0.2.1\" is not a CIDR prefix such as 192.0.2.0/24",
+            "spec.frrk8sConfig.namespace: \"a\\nhostPID: true\" must consist of lower case letters, digits, '-' \
+             and '.', and begin and end each part with a letter or digit",
+        ]
     );
 }
 
