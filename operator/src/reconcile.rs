@@ -18,7 +18,7 @@ use tokio::{
     sync::watch,
     time::{sleep, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     attempts::Attempts,
@@ -60,6 +60,10 @@ pub async fn run(
     let lease = Lease::new(client.clone(), &settings.namespace, LEASE, &settings.pod_name);
     let mut acquiring = pin!(lease.acquire(cancel).fuse());
     let mut operator = Operator::new(settings, certificates, metrics);
+    // Known by the time the Lease is had.
+    let (sender, missing) = watch::channel(None);
+    let _asking =
+        AbortOnDropHandle::new(tokio::spawn(ask(client.clone(), settings.namespace.clone(), sender)));
     let leadership = loop {
         tokio::select! {
             acquired = &mut acquiring => match acquired? {
@@ -71,9 +75,7 @@ pub async fn run(
             }
         }
     };
-    let cluster = Cluster::new(client.clone(), leadership.clone(), &settings.pod_name);
-    let (sender, missing) = watch::channel(None);
-    let asking = tokio::spawn(ask(client, settings.namespace.clone(), sender));
+    let cluster = Cluster::new(client, leadership.clone(), &settings.pod_name);
     let ended = CancellationToken::new();
     let leading = async {
         let result = tokio::select! {
@@ -85,7 +87,6 @@ pub async fn run(
     };
     // A write that is under way is waited for, so that the Lease can be given up at once.
     let (result, ()) = tokio::join!(leading, cluster.store_anew(&ended));
-    asking.abort();
     leadership.release().await;
     result
 }

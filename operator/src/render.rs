@@ -30,6 +30,7 @@ use metallb_api::names;
 use serde_json::Value;
 
 pub use configuration::DEFAULT_EXCLUDED_INTERFACES;
+pub(crate) use configuration::memberlist;
 
 use crate::{install::Install, kinds::Kind, settings::Settings};
 
@@ -70,7 +71,7 @@ pub struct Context<'a> {
 #[must_use]
 pub fn objects(install: &Install, context: Context<'_>) -> Objects {
     Objects {
-        memberlist: configuration::memberlist(context),
+        memberlist: memberlist(context),
         exclude_l2: configuration::exclude_l2(install, context),
         controller: controller::deployment(install, context),
         speaker: speaker::daemon_set(install, context),

@@ -25,7 +25,7 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -37,6 +37,9 @@ use crate::{
 
 /// An object is at most 1.5 MiB, and a request holds two.
 const LARGEST_REQUEST: usize = 7 * 1024 * 1024;
+
+/// When a server that did not answer is asked again.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Certificate of the server and whether the API server trusts it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -152,7 +155,11 @@ async fn keep(
             }
             readiness.set(current.is_published && answered_with == current.certificate);
         }
-        identity.changed().await.context("nobody makes a certificate any more")?;
+        let is_asked_again = identity.borrow().as_ref().is_some_and(|now| now.certificate != answered_with);
+        tokio::select! {
+            changed = identity.changed() => changed.context("nobody makes a certificate any more")?,
+            () = sleep(AGAIN), if is_asked_again => {}
+        }
     }
 }
 

@@ -73,7 +73,10 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
     let class = resource.data["spec"]["loadBalancerClass"].as_str();
     seen.concerns = compatibility::concerns(situation, class, &seen);
     match parse(situation, resource) {
-        Err(problems) => seen.refusal = Some(Refusal::Invalid(problems)),
+        Err(problems) => {
+            seen.refusal = Some(Refusal::Invalid(problems));
+            keep(situation, resource, &mut seen, plan);
+        }
         Ok((owner, install)) => {
             seen.bgp_backend = install.bgp_backend;
             converge(situation, &owner, &install, &mut seen, plan);
@@ -155,13 +158,44 @@ fn converge(
     let Some(set) = upgrade::choose(situation, owner, install, rendered, seen, plan) else { return };
     let mut keys: BTreeSet<Key> = set.iter().map(|(key, _)| key.clone()).collect();
     seen.objects = keys.iter().filter(|key| situation.world.object(key).is_some()).count();
+    apply(situation, &secret, &set, seen, plan);
+    keys.insert(operand(situation, Kind::ConfigMap, last_good::NAME));
+    let prune = KINDS.iter().flat_map(|&kind| outdated(situation, kind, owner, &keys));
+    let prune: Vec<_> = prune.filter(|change| admit(situation, change, seen, plan)).collect();
+    plan.stages.push(prune);
+    upgrade::record(situation, owner, set, seen, plan);
+}
+
+/// Repairs what worked last, while the spec has problems: unless something else is installed by now, of which only the
+/// spec said what it should be.
+fn keep(situation: Situation<'_>, resource: &DynamicObject, seen: &mut Observation, plan: &mut Plan) {
+    let Ok(owner) = resource.clone().try_parse::<MetalLB>() else { return };
+    let is_managed = owner.spec.management_state != Some(ManagementState::Unmanaged);
+    let worked = upgrade::last_good(situation, &owner).filter(|_| is_managed);
+    let Some(set) = worked.map(|worked| worked.set).filter(|set| upgrade::is_at(situation, set, seen)) else {
+        return;
+    };
+    let (reference, data) = (owner_reference(&owner), memberlist(situation));
+    let context = render::Context { settings: situation.settings, owner: &reference, memberlist: &data };
+    let secret = wanted(Kind::Secret, &render::memberlist(context));
+    apply(situation, &secret, &set, seen, plan);
+}
+
+/// Plans what is to be done for `secret` and `set` to be there, as far as the rollout admits it.
+fn apply(
+    situation: Situation<'_>,
+    secret: &(Key, Value),
+    set: &Set,
+    seen: &mut Observation,
+    plan: &mut Plan,
+) {
     let stage = |(key, _): &&(Key, Value)| match key.kind {
         Kind::Secret | Kind::ConfigMap | Kind::NetworkPolicy => 0,
         Kind::Deployment | Kind::DaemonSet => 1,
         _ => 2,
     };
     for number in 0..=2 {
-        let objects = [&secret].into_iter().chain(set.iter()).filter(|object| stage(object) == number);
+        let objects = [secret].into_iter().chain(set.iter()).filter(|object| stage(object) == number);
         let changes: Vec<_> =
             objects.filter_map(|(key, object)| change(situation, key, object.clone())).collect();
         let admitted = changes
@@ -170,11 +204,6 @@ fn converge(
             .collect();
         plan.stages.push(admitted);
     }
-    keys.insert(operand(situation, Kind::ConfigMap, last_good::NAME));
-    let prune = KINDS.iter().flat_map(|&kind| outdated(situation, kind, owner, &keys));
-    let prune: Vec<_> = prune.filter(|change| admit(situation, change, seen, plan)).collect();
-    plan.stages.push(prune);
-    upgrade::record(situation, owner, set, seen, plan);
 }
 
 /// What is to be there but for Secrets. What nobody would read is not made.

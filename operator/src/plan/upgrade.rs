@@ -53,12 +53,7 @@ pub(super) fn choose(
     };
     let controller = workload(situation, Kind::Deployment, names::CONTROLLER, seen.controller.as_ref());
     let speaker = workload(situation, Kind::DaemonSet, names::SPEAKER, seen.speaker.as_ref());
-    let at_target = |workload: &Option<Workload>, revision: &String| {
-        workload.as_ref().is_none_or(|workload| workload.revision.as_ref() == Some(revision))
-    };
-    let has_worked = known_digest == digest
-        && at_target(&controller, &target.controller)
-        && at_target(&speaker, &target.speaker);
+    let has_worked = known_digest == digest && is_at(situation, &rendered, seen);
     if !has_worked {
         let patience = install.upgrade.progress_deadline;
         let left = patience.saturating_sub(situation.rolling_for);
@@ -133,7 +128,17 @@ fn write(
     }
 }
 
-fn last_good(situation: Situation<'_>, owner: &MetalLB) -> Option<LastGood> {
+/// Whether the workloads that are there were made from `set`.
+pub(super) fn is_at(situation: Situation<'_>, set: &Set, seen: &Observation) -> bool {
+    let at = |kind, name, health: &Option<Health>| {
+        let workload = workload(situation, kind, name, health.as_ref());
+        workload.is_none_or(|workload| workload.revision.as_ref() == Some(&set.revision(kind)))
+    };
+    at(Kind::Deployment, names::CONTROLLER, &seen.controller)
+        && at(Kind::DaemonSet, names::SPEAKER, &seen.speaker)
+}
+
+pub(super) fn last_good(situation: Situation<'_>, owner: &MetalLB) -> Option<LastGood> {
     let object = situation.world.object(&operand(situation, Kind::ConfigMap, last_good::NAME))?;
     LastGood::read(object, &owner.uid()?)
 }

@@ -29,7 +29,7 @@ pub const DEFAULT_EXCLUDED_INTERFACES: [&str; 14] = [
     "^lxc.*",
 ];
 
-pub(super) fn memberlist(context: Context<'_>) -> Secret {
+pub(crate) fn memberlist(context: Context<'_>) -> Secret {
     let data = context.memberlist.iter().map(|(key, value)| (key.clone(), ByteString(value.clone())));
     Secret {
         metadata: metadata(names::MEMBERLIST_SECRET, None, context),
