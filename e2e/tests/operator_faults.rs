@@ -1,11 +1,13 @@
 //! The operator as a process of its own against a real etcd and API server: what it does when versions expire, when
-//! writes meet those of others, when answers are lost, and beside many objects of others.
+//! writes meet those of others, when answers are lost, when a spec makes no sense, when it ends, and beside many objects
+//! of others.
 //!
 //! The program is that of `METALLB_OPERATOR`.
 
 use std::{
     collections::BTreeMap,
     fmt::Debug,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -101,6 +103,24 @@ impl Scene {
         Ok(())
     }
 
+    /// Starts another operator, in a pod of this name, that waits for the Lease. The one before it.
+    async fn succeed(&mut self, pod: &str) -> Result<Subject> {
+        let next = start_pod(&self.plane, &self.plane.subject_config(), pod)?;
+        let log = self.plane.path(&format!("{pod}.log"));
+        let look = async || Ok::<_, anyhow::Error>(std::fs::read_to_string(&log).unwrap_or_default());
+        until(look, |log| log.contains("waiting for the lease")).await?;
+        Ok(std::mem::replace(&mut self.subject, next))
+    }
+
+    async fn acts_within(&self, limit: Duration, after: &str) -> Result<()> {
+        let began = Instant::now();
+        self.repaired("v1", "ConfigMap", "metallb-excludel2").await?;
+        let took = began.elapsed();
+        println!("repaired {} ms after {after}", took.as_millis());
+        ensure!(took < limit, "{took:?} after {after}");
+        Ok(())
+    }
+
     async fn is_at_rest(&self) -> Result<()> {
         let writes = self.plane.writes_at_rest(3).await?;
         ensure!(writes.keys().eq(["update leases"]), "{writes:?}");
@@ -108,10 +128,15 @@ impl Scene {
     }
 }
 
-fn start(plane: &Plane, config: &std::path::Path) -> Result<Subject> {
+fn start(plane: &Plane, config: &Path) -> Result<Subject> {
+    start_pod(plane, config, "operator")
+}
+
+/// An operator that runs in a pod of this name.
+fn start_pod(plane: &Plane, config: &Path, pod: &str) -> Result<Subject> {
     let program = std::env::var("METALLB_OPERATOR").context("METALLB_OPERATOR names no program")?;
-    let command = operator_command(&program, NAMESPACE, "operator", free_port()?, free_port()?);
-    Subject::start(&command, config, &plane.path("operator.log"))
+    let command = operator_command(&program, NAMESPACE, pod, free_port()?, free_port()?);
+    Subject::start(&command, config, &plane.path(&format!("{pod}.log")))
 }
 
 /// Looks until what is seen is right.
@@ -129,10 +154,16 @@ async fn until<T: Debug, E: Debug>(
     }
 }
 
+/// A condition whole.
+fn whole(object: &DynamicObject, kind: &str) -> Value {
+    let conditions = object.data["status"]["conditions"].as_array();
+    let found = conditions.into_iter().flatten().find(|condition| condition["type"] == kind);
+    found.cloned().unwrap_or_default()
+}
+
 /// Status of a condition, and the generation that it speaks of.
 fn condition(object: &DynamicObject, kind: &str) -> Option<(String, Option<i64>)> {
-    let conditions = object.data["status"]["conditions"].as_array()?;
-    let found = conditions.iter().find(|condition| condition["type"] == kind)?;
+    let found = whole(object, kind);
     Some((found["status"].as_str()?.to_owned(), found["observedGeneration"].as_i64()))
 }
 
@@ -219,6 +250,122 @@ async fn another_who_writes_the_same_objects_all_the_time_takes_no_truth_away() 
     tokio::select! { result = work => result, result = busy => result }?;
     assert_eq!(secret().await?.data["data"]["secretkey"], key);
     scene.is_at_rest().await?;
+    scene.subject.stop().await
+}
+
+/// No admission stands before this API server: what it would refuse reaches the operator, as it does from an object that
+/// is older than the webhook.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spec_with_problems_is_told_once_and_changes_nothing_until_it_is_right() -> Result<()> {
+    let scene = Scene::installed().await?;
+    scene.is_at_rest().await?;
+    let daemon_set = async || scene.find("apps/v1", "DaemonSet", "speaker", |_| true).await;
+    let before = daemon_set().await?.resource_version();
+    let bad = json!({"speakerConfig": {"runtimeClassName": "x\nhostPID: true"}, "bgpBackend": "bird",
+                     "controllerConfig": {"priorityClassName": "true\n"}});
+    scene.merge("MetalLB", "metallb", &json!({"spec": bad})).await?;
+    let told = |object: &DynamicObject| {
+        let degraded = whole(object, "Degraded");
+        degraded["reason"] == "InvalidSpec"
+            && degraded["observedGeneration"] == json!(object.metadata.generation)
+    };
+    let object = scene.find(METALLB, "MetalLB", "metallb", told).await?;
+    let first = whole(&object, "Degraded");
+    let message = first["message"].as_str().unwrap_or_default();
+    for field in
+        ["spec.speakerConfig.runtimeClassName", "spec.bgpBackend", "spec.controllerConfig.priorityClassName"]
+    {
+        ensure!(message.contains(field), "{field} is not named: {message}");
+    }
+    scene.is_at_rest().await?;
+
+    // Another edit that leaves the problems: the transition is as old as before.
+    scene.merge("MetalLB", "metallb", &json!({"spec": {"logLevel": "debug"}})).await?;
+    let object = scene.find(METALLB, "MetalLB", "metallb", told).await?;
+    let again = whole(&object, "Degraded");
+    assert_eq!(
+        (&again["lastTransitionTime"], &again["message"]),
+        (&first["lastTransitionTime"], &first["message"])
+    );
+    assert_eq!(daemon_set().await?.resource_version(), before, "nothing was changed");
+    let events =
+        api(&scene.client, "events.k8s.io/v1", "Event", NAMESPACE).list(&ListParams::default()).await?;
+    let told: Vec<_> = events.iter().filter(|event| event.data["reason"] == "InvalidSpec").collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+
+    let right = json!({"speakerConfig": null, "bgpBackend": null, "controllerConfig": null});
+    scene.merge("MetalLB", "metallb", &json!({"spec": right})).await?;
+    let carried_out = |object: &DynamicObject| {
+        object.data["spec"]["template"]["spec"]["containers"][0]["args"]
+            .to_string()
+            .contains("--log-level=debug")
+    };
+    // The speakers would follow once it is healthy, which nothing here makes it.
+    scene.find("apps/v1", "Deployment", "controller", carried_out).await?;
+    let well = |object: &DynamicObject| {
+        condition(object, "Degraded") == Some(("False".to_owned(), object.metadata.generation))
+    };
+    scene.find(METALLB, "MetalLB", "metallb", well).await?;
+    scene.subject.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_another_writes_again_and_again_is_told_with_its_writer_and_written_ever_less()
+-> Result<()> {
+    let scene = Scene::installed().await?;
+    scene.is_at_rest().await?;
+    let daemon_sets = api(&scene.client, "apps/v1", "DaemonSet", NAMESPACE);
+    let image =
+        |object: &DynamicObject| object.data["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    let rival = async {
+        let patch = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "spec": {"template": {"spec": {
+            "containers": [{"name": "speaker", "image": "rival:1"}]}}}});
+        let params = PatchParams::apply("rival").force();
+        let mut pace = tokio::time::interval(Duration::from_millis(20));
+        for _ in 0_u64.. {
+            pace.tick().await;
+            if image(&daemon_sets.get("speaker").await?) != "rival:1" {
+                daemon_sets.patch("speaker", &params, &Patch::Apply(&patch)).await?;
+            }
+        }
+        anyhow::Ok(())
+    };
+    let told = async {
+        let contested = |object: &DynamicObject| whole(object, "Degraded")["reason"] == "Contested";
+        let object = scene.find(METALLB, "MetalLB", "metallb", contested).await?;
+        let message = whole(&object, "Degraded")["message"].as_str().unwrap_or_default().to_owned();
+        ensure!(
+            message.contains("DaemonSet metallb-system/speaker")
+                && message.contains("containers[name=speaker].image")
+                && message.contains("set by rival"),
+            "{message}"
+        );
+        // What it writes of the object until the Lease was renewed twice more, which takes six seconds.
+        let (_, from) = scene.plane.requests(0);
+        let look = async || Ok::<_, anyhow::Error>(scene.plane.requests(from).0);
+        let done = |requests: &BTreeMap<String, usize>| {
+            requests.get("update leases").is_some_and(|count| *count >= 2)
+        };
+        let requests = until(look, done).await?;
+        let writes = requests.get("patch daemonsets").copied().unwrap_or_default();
+        ensure!(writes <= 4, "{writes} writes: {requests:?}");
+        anyhow::Ok(())
+    };
+    tokio::select! { result = told => result, result = rival => result }?;
+    scene.find("apps/v1", "DaemonSet", "speaker", |object| image(object) == "speaker:1").await?;
+    scene.subject.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_operator_acts_within_two_seconds_of_an_end_and_fifteen_of_a_crash() -> Result<()> {
+    let mut scene = Scene::installed().await?;
+    scene.is_at_rest().await?;
+    let first = scene.succeed("second").await?;
+    first.stop().await?;
+    scene.acts_within(Duration::from_secs(2), "the leader ended").await?;
+    let second = scene.succeed("third").await?;
+    second.kill()?;
+    scene.acts_within(Duration::from_secs(15), "the leader was killed").await?;
     scene.subject.stop().await
 }
 

@@ -1,17 +1,32 @@
 //! Nothing hangs when the operator is gone first (`make e2e-full`). On the cluster that is up; leaves it without the
 //! installation.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::ensure;
 use metallb_e2e::{
     cluster::{checkout, kubectl},
     deploy::{self, NAMESPACE},
     exec::{output, wait_until},
-    observe::{apply, get, kube},
+    observe::{address, addresses, apply, get, kube},
 };
 
 const OPERATOR: &str = "deployment/metallb-operator-controller-manager";
+
+const SERVICE: &str = "orphaned";
+
+/// Makes a Service; the address that it is given.
+fn served() -> IpAddr {
+    apply(&format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {SERVICE}, namespace: default, annotations: \
+         {{metallb.io/address-pool: pool}}}}, spec: {{type: LoadBalancer, ports: [{{port: 80}}]}}}}"
+    ))
+    .unwrap();
+    address("default", SERVICE).unwrap()
+}
 
 /// Installs everything, with an object of each kind that is asked about, and takes the operator away.
 fn without_operator() {
@@ -50,6 +65,19 @@ fn without_operator() {
 }
 
 #[test]
+fn controller_and_speakers_start_and_serve_without_the_operator() {
+    without_operator();
+    kube(&format!("-n {NAMESPACE} delete pods -l app=metallb")).unwrap();
+    for workload in ["deployment/controller", "daemonset/speaker"] {
+        kube(&format!("-n {NAMESPACE} rollout status {workload} --timeout=60s")).unwrap();
+    }
+    let started = Instant::now();
+    let held = served();
+    println!("{held} was given {} ms after the Service was made", started.elapsed().as_millis());
+    kube(&format!("-n default delete service {SERVICE}")).unwrap();
+}
+
+#[test]
 fn objects_and_then_the_namespace_go_without_the_operator() {
     without_operator();
     let started = Instant::now();
@@ -67,10 +95,13 @@ fn objects_and_then_the_namespace_go_without_the_operator() {
 #[test]
 fn the_whole_installation_goes_without_the_operator() {
     without_operator();
+    let held = served();
     let started = Instant::now();
     output(kubectl().args(["delete", "--timeout=90s", "-k"]).arg(checkout().join("config/default"))).unwrap();
     println!("the installation was gone after {:.1} s", started.elapsed().as_secs_f32());
     let left = kube("get crd,clusterrole,clusterrolebinding,validatingwebhookconfiguration -o name").unwrap();
     let left: Vec<_> = left.lines().filter(|line| line.contains("metallb")).collect();
     assert!(left.is_empty(), "{left:?}");
+    assert_eq!(addresses("default", SERVICE).unwrap(), [held], "nobody takes it away");
+    kube(&format!("-n default delete service {SERVICE}")).unwrap();
 }

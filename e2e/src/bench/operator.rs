@@ -82,12 +82,7 @@ async fn main() -> Result<()> {
         installed.push(install(&client).await?);
     }
     print("resource created to both workloads created", &installed);
-    let mut repaired = Vec::new();
-    for round in 0..cli.repairs {
-        let (version, kind, name) = REPAIRED[round % REPAIRED.len()];
-        repaired.push(repair(&client, version, kind, name).await?);
-    }
-    print("object deleted to object there again", &repaired);
+    print("object deleted to object there again", &repairs(&client, cli.repairs).await?);
     subject.stop().await?;
     let subject = start()?;
     plane.writes_at_rest(1).await?;
@@ -99,9 +94,9 @@ async fn main() -> Result<()> {
     let subject = start()?;
     ready(began).await?;
     print("start to ready, full cluster", &[began.elapsed()]);
-    let repairs = [repair(&client, "apps/v1", "DaemonSet", "speaker").await?];
-    print("first repair, full cluster", &repairs);
+    print("first repair, full cluster", &repairs(&client, 1).await?);
     let writes = plane.writes_at_rest(RENEWALS).await?;
+    print("object deleted to object there again, full cluster", &repairs(&client, cli.repairs).await?);
     println!("{}", json!({"measurement": "writes while the Lease was renewed 7 times", "writes": writes}));
     memory("memory beside objects of others", &subject)?;
     subject.stop().await
@@ -212,6 +207,14 @@ async fn remove(client: &Client) -> Result<()> {
         .await?;
     }
     Ok(())
+}
+
+async fn repairs(client: &Client, count: usize) -> Result<Vec<Duration>> {
+    let mut took = Vec::new();
+    for (version, kind, name) in REPAIRED.into_iter().cycle().take(count) {
+        took.push(repair(client, version, kind, name).await?);
+    }
+    Ok(took)
 }
 
 async fn repair(client: &Client, version: &str, kind: &str, name: &str) -> Result<Duration> {

@@ -76,7 +76,12 @@ fn deleting_the_resource_removes_what_it_brought() {
         ensure!(left.trim().is_empty(), "{left}");
         Ok(())
     });
+    let made = Instant::now();
     available();
+    println!(
+        "Available {} ms after the resource was made, with the images present",
+        made.elapsed().as_millis()
+    );
 }
 
 /// Waits until `check` holds again after `change`, and asserts that it took no longer than the goal.

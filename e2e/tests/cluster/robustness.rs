@@ -8,14 +8,14 @@ use std::{
 
 use anyhow::{Context, ensure};
 use metallb_e2e::{
-    cluster::{self, checkout},
+    cluster,
     deploy::{self, NAMESPACE},
     observe::{address, addresses, apply, condition, fetch, get, kube},
 };
 use nix::sys::signal::Signal;
 
 use crate::{
-    fixture::{Scene, available, eventually},
+    fixture::{Scene, eventually},
     upgrade::{Operator, runs},
 };
 
@@ -111,27 +111,4 @@ fn an_operator_that_is_killed_at_each_step_of_an_upgrade_finishes_it() {
     runs("0.4.0", 60);
     unharmed(&scene, held);
     drop(operator);
-}
-
-#[test]
-#[ignore = "long"]
-fn namespace_and_installation_can_be_deleted_while_no_operator_runs() {
-    let scene = Scene::new("removed", "[172.22.0.200/32]");
-    let held = served(&scene);
-    let operator = "deployment/metallb-operator-controller-manager";
-    let scale = || kube(&format!("-n {NAMESPACE} scale {operator} --replicas=0")).unwrap();
-    scale();
-    kube(&format!("delete namespace {NAMESPACE} --timeout=90s")).unwrap();
-    assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
-
-    deploy::deploy().unwrap();
-    available();
-    scale();
-    kube(&format!("delete -k {} --timeout=90s", checkout().join("config/default").display())).unwrap();
-    assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
-    let left = kube("get crd,clusterrole,clusterrolebinding,validatingwebhookconfiguration -o name").unwrap();
-    let left: Vec<_> = left.lines().filter(|name| name.contains("metallb")).collect();
-    assert_eq!(left, Vec::<&str>::new());
-    deploy::deploy().unwrap();
-    available();
 }

@@ -1,6 +1,9 @@
 //! AddressPools: what they become, what admission refuses, and what it only warns of.
 
-use std::process::Stdio;
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use metallb_e2e::{
@@ -37,6 +40,9 @@ fn an_address_pool_tells_its_use_is_healed_changes_its_protocol_and_may_be_hande
         );
         ensure!(status["capacity"]["ipv4"] == "2" && status["capacity"]["ipv6"] == "2", "{status}");
         Ok(())
+    });
+    eventually("the speakers to have told the subnets of their nodes", 20, || {
+        is_condition("addresspool", "forms", "InNodeSubnet", "True", "InNodeSubnet")
     });
     let columns = kube(&format!("-n {NAMESPACE} get addresspool forms")).unwrap();
     assert!(columns.starts_with("NAME    PROTOCOL   AUTO ASSIGN   ADDRESSES"), "{columns}");
@@ -82,6 +88,60 @@ fn an_address_pool_tells_its_use_is_healed_changes_its_protocol_and_may_be_hande
     }
     assert_eq!(addresses(scene.name, "one").unwrap(), [held], "nothing moved");
     kube(&format!("-n {NAMESPACE} delete ipaddresspool,l2advertisement forms")).unwrap();
+}
+
+#[test]
+fn the_policy_says_what_becomes_of_an_address_that_its_pool_loses() {
+    let scene = Scene::new("policy", "[172.22.0.176/32]");
+    scene.service("held", "");
+    let held = || Ok::<_, anyhow::Error>(addresses(scene.name, "held")?.first().map(ToString::to_string));
+    let edit = |addresses: &str| {
+        kube(&format!(
+            "-n {NAMESPACE} patch addresspool policy --type=merge -p {{\"spec\":{{\"addresses\":[\"{addresses}\"]}}}}"
+        ))
+        .unwrap();
+    };
+    let first = address(scene.name, "held").unwrap().to_string();
+    edit("172.22.0.178/32");
+    eventually("the address to be replaced", 20, || {
+        ensure!(held()?.as_deref() == Some("172.22.0.178"), "{:?}", held()?);
+        Ok(())
+    });
+
+    let policy = |policy: &str| {
+        kube(&format!(
+            "-n {NAMESPACE} patch metallb metallb --type=merge -p {{\"spec\":{{\"poolEditPolicy\":{policy}}}}}"
+        ))
+        .unwrap();
+    };
+    policy("\"KeepInUse\"");
+    eventually("the controller to have the policy", 30, || {
+        let arguments =
+            object("deployment", "controller")?["spec"]["template"]["spec"]["containers"][0]["args"].clone();
+        ensure!(arguments.to_string().contains("--pool-edit-policy=KeepInUse"), "{arguments}");
+        Ok(())
+    });
+    kube(&format!("-n {NAMESPACE} rollout status deployment/controller --timeout=60s")).unwrap();
+    edit(&format!("{first}/32"));
+    eventually("the address to be told of", 10, || {
+        let service = get(&["-n", scene.name, "service", "held"])?;
+        let (_, reason, message) =
+            condition(&service, "metallb.io/AddressAssigned").context("no condition yet")?;
+        ensure!(reason == "PoolMissing" && message.contains("172.22.0.178"), "{reason}: {message}");
+        Ok(())
+    });
+    // By the other policy it would be gone after 10 s.
+    let told = Instant::now();
+    while told.elapsed() < Duration::from_secs(12) {
+        assert_eq!(
+            held().unwrap().as_deref(),
+            Some("172.22.0.178"),
+            "{:?} after it was told of",
+            told.elapsed()
+        );
+    }
+    policy("null");
+    available();
 }
 
 #[test]
