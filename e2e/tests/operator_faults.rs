@@ -223,6 +223,7 @@ async fn conflicts_and_lost_answers_cost_no_object() -> Result<()> {
 async fn another_who_writes_the_same_objects_all_the_time_takes_no_truth_away() -> Result<()> {
     let scene = Scene::installed().await?;
     scene.pool(1).await?;
+    scene.serves(1..2).await?;
     let secret = async || api(&scene.client, "v1", "Secret", NAMESPACE).get("metallb-memberlist").await;
     let key = secret().await?.data["data"]["secretkey"].clone();
     let busy = async {
