@@ -8,6 +8,7 @@ use metallb_e2e::{
     cluster::{checkout, kubectl},
     deploy::NAMESPACE,
     exec::output,
+    observe::{self, kube},
     olm, tools,
 };
 use serde_json::{Value, json};
@@ -38,6 +39,27 @@ fn dry_run(yaml: &str) -> Vec<String> {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let deleted = output(kubectl().args(["delete", "namespace", self.0]));
+        if !std::thread::panicking() {
+            deleted.unwrap();
+        }
+    }
+}
+
+/// The definition of OperatorCondition, which goes with the test.
+struct OlmsOwnKind;
+
+impl OlmsOwnKind {
+    fn define() -> Self {
+        observe::apply(olm::OPERATOR_CONDITIONS).unwrap();
+        let own = Self;
+        kube("wait --for=condition=Established crd/operatorconditions.operators.coreos.com").unwrap();
+        own
+    }
+}
+
+impl Drop for OlmsOwnKind {
+    fn drop(&mut self) {
+        let deleted = kube("delete crd operatorconditions.operators.coreos.com");
         if !std::thread::panicking() {
             deleted.unwrap();
         }
@@ -118,6 +140,7 @@ fn can(account: &str, namespace: &str, what: &str) -> bool {
 fn rights_by_olm_end_at_the_namespace() {
     let scratch = Scratch::new("packages-olm");
     let objects = olm::objects(&checkout().join("bundle"), NAMESPACE).unwrap();
+    let _definition = OlmsOwnKind::define();
     let list =
         |objects: &[Value]| json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string();
     all_are_accepted(&scratch.dry_run(&list(&objects)), objects.len());
