@@ -92,11 +92,19 @@ fn what_was_stored_in_an_older_version_is_stored_anew_by_the_next_operator() {
             after["metadata"]["resourceVersion"], object["metadata"]["resourceVersion"],
             "{plural}: it was written"
         );
-        assert_eq!(after["spec"], object["spec"], "{plural}");
-        assert_eq!(
-            after["metadata"]["generation"], object["metadata"]["generation"],
-            "{plural}: nothing changed"
-        );
+        // The API server adds the defaults of the version that it stores, and counts that as a change.
+        let mut spec = after["spec"].clone();
+        if let Some(fields) = spec.as_object_mut() {
+            let defaults = ["disableMP", "dualStackAddressFamily"];
+            fields.retain(|name, value| !defaults.contains(&name.as_str()) || *value != false);
+        }
+        assert_eq!(spec, object["spec"], "{plural}");
+        if spec == after["spec"] {
+            assert_eq!(
+                after["metadata"]["generation"], object["metadata"]["generation"],
+                "{plural}: nothing changed"
+            );
+        }
         kube(&format!("-n {NAMESPACE} delete {plural} stored")).unwrap();
     }
 }
