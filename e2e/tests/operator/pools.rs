@@ -214,7 +214,7 @@ fn admission_refuses_what_cannot_be_and_warns_of_what_should_not() {
             "spec.addresses[0]: 172.22.0.166 is a single address: write 172.22.0.166/32".to_owned(),
         ),
         ("apply", layer2("172.22.0.9-172.22.0.1"), false, "ends before it starts".to_owned()),
-        ("apply", layer2("172.22.0.9-'fd00:22::1'"), false, "mixes IPv4 and IPv6".to_owned()),
+        ("apply", layer2("'172.22.0.9-fd00:22::1'"), false, "mixes IPv4 and IPv6".to_owned()),
         ("apply", layer2("172.22.0.165/32"), false, "overlaps 172.22.0.164/31 of IPAddressPool".to_owned()),
         (
             "apply",

@@ -168,7 +168,7 @@ fn take(situation: Situation<'_>, key: &Key, reference: &OwnerReference, rendere
         if is_workload && live.data["spec"]["selector"] != wanted["spec"]["selector"] {
             return Some(Change::Delete(key.clone(), seen(live)));
         }
-        let fields = taken(&serde_json::to_value(live).ok()?)?;
+        let fields = taken(live)?;
         return Some(Change::TakeFields(key.clone(), seen(live), fields));
     }
     let resource = key.kind.api_resource();
@@ -182,7 +182,11 @@ fn take(situation: Situation<'_>, key: &Key, reference: &OwnerReference, rendere
 
 /// The record of who owns which field, with what older installers own in the operator's name. `None` when they own
 /// nothing.
-fn taken(live: &Value) -> Option<Value> {
+pub(super) fn taken(live: &DynamicObject) -> Option<Value> {
+    taken_of(&serde_json::to_value(live).ok()?)
+}
+
+fn taken_of(live: &Value) -> Option<Value> {
     let entries = live["metadata"]["managedFields"].as_array()?;
     let is_older = |entry: &&Value| {
         entry["subresource"].is_null() && OLDER_MANAGERS.iter().any(|name| entry["manager"] == *name)
@@ -250,8 +254,8 @@ mod tests {
             status,
             entry(FIELD_MANAGER, "Apply", json!({"f:spec": {"f:a": {}, "f:b": {}}})),
         ]);
-        assert_eq!(taken(&live), Some(want));
+        assert_eq!(taken_of(&live), Some(want));
         let ours = json!({"metadata": {"managedFields": [entry(FIELD_MANAGER, "Apply", json!({}))]}});
-        assert_eq!(taken(&ours), None);
+        assert_eq!(taken_of(&ours), None);
     }
 }

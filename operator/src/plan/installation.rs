@@ -8,6 +8,7 @@ use k8s_openapi::{
         apps::v1::{DaemonSet, Deployment},
         core::v1::{Pod, Secret},
     },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use metallb_api::{IPAddressPool, IpFailoverPolicy, ManagementState, MetalLB, conditions::AVAILABLE, names};
@@ -224,8 +225,17 @@ pub(super) fn change(situation: Situation<'_>, key: &Key, object: Value) -> Opti
     match situation.change(key, object)? {
         Change::Apply(key, object, None) if key.kind == Kind::Secret => Some(Change::Create(key, object)),
         Change::Apply(key, mut object, difference) if key.kind == Kind::Secret => {
-            // Whoever changes the key meanwhile is not overwritten either.
             let live = situation.world.object(&key)?;
+            // It was created, not applied, so that applying it would leave the resource that was here before as a
+            // second controller, which the API server refuses.
+            let owner = &object["metadata"]["ownerReferences"][0];
+            let is_former = |other: &OwnerReference| owner["kind"] == other.kind && owner["uid"] != other.uid;
+            if live.owner_references().iter().any(is_former)
+                && let Some(fields) = adopt::taken(live)
+            {
+                return Some(Change::TakeFields(key, seen(live), fields));
+            }
+            // Whoever changes the key meanwhile is not overwritten either.
             object["metadata"]["resourceVersion"] = live.resource_version().unwrap_or_default().into();
             Some(Change::Apply(key, object, difference))
         }

@@ -381,6 +381,17 @@ fn what_is_changed_or_deleted_is_repaired() {
 }
 
 #[test]
+fn a_resource_that_is_made_again_before_the_old_one_is_cleared_away_has_the_key() {
+    let mut bench = Bench::installed();
+    bench.edit(Kind::MetalLb, "metallb", |metallb| metallb["metadata"]["uid"] = json!("uid-next"));
+    assert_eq!(bench.changes()[0][0], "take fields of Secret metallb-memberlist");
+    bench.settle();
+    let secret = bench.live(Kind::Secret, "metallb-memberlist");
+    assert_eq!(secret["metadata"]["ownerReferences"][0]["uid"], "uid-next");
+    assert_eq!(secret["data"]["secretkey"], "cmVtZW1iZXJlZA==");
+}
+
+#[test]
 fn the_key_of_the_gossip_is_never_overwritten() {
     let mut bench = Bench::installed();
     assert_eq!(bench.live(Kind::Secret, "metallb-memberlist")["data"]["secretkey"], "cmVtZW1iZXJlZA==");
