@@ -15,6 +15,7 @@ use kube::{
     core::ApiResource,
     runtime::{
         WatchStreamExt,
+        utils::Backoff,
         watcher::{self, Event, watcher},
     },
 };
@@ -27,6 +28,22 @@ use super::NAMESPACE;
 const PARALLEL: usize = 16;
 /// The namespace of the Services.
 const SERVICES: &str = "default";
+
+/// Between two attempts to watch while the API server is away. The usual pauses grow to half a minute, and what comes
+/// meanwhile would be seen that much too late.
+struct Pause;
+
+impl Iterator for Pause {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_millis(200))
+    }
+}
+
+impl Backoff for Pause {
+    fn reset(&mut self) {}
+}
 
 /// What was seen of the Services that have an address.
 #[derive(Clone, Default)]
@@ -90,8 +107,7 @@ impl Load {
         let (turn, turned) = watch::channel(0);
         let (api, sightings) = (Api::<Service>::namespaced(client.clone(), SERVICES), seen.clone());
         let watching = tokio::spawn(async move {
-            // Without the pause this would go round and round while the API server is away.
-            let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
+            let mut events = watcher(api, watcher::Config::default()).backoff(Pause).boxed();
             while let Some(event) = events.next().await {
                 let mut seen = sightings.lock();
                 match event {
