@@ -63,6 +63,8 @@ impl Registry {
         let folder = tempfile::tempdir()?;
         let (address, _) = REGISTRY.split_once(':').context("an address with a port")?;
         run_on("lan", &format!("ip addr replace {address}/24 dev br0"))?;
+        // What is pushed from the switch itself goes by its loopback link.
+        run_on("lan", "ip link set lo up")?;
         let names = registries().join(REGISTRY);
         fs::create_dir_all(&names)?;
         let host = format!("server = \"http://{REGISTRY}\"\n[host.\"http://{REGISTRY}\"]\n");
