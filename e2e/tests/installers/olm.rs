@@ -126,6 +126,15 @@ fn bundle_of(edit: impl FnOnce(String) -> String, release: &str) -> tempfile::Te
     folder
 }
 
+/// What config/ renders, with images of `version` and an operator that says so though it is the one at hand.
+fn at_version(rendered: &str, version: &str) -> String {
+    let rendered = rendered.replace(&format!(":{NOW}"), &format!(":{version}"));
+    let first = rendered.lines().find(|line| line.trim() == "- name: CONTROLLER_IMAGE").unwrap();
+    let own =
+        first.replace("- name: CONTROLLER_IMAGE", &format!("- {{name: OPERAND_VERSION, value: {version}}}"));
+    rendered.replace(first, &format!("{own}\n{first}"))
+}
+
 /// What OLM does for an upgrade from `before` to `version`, of which the nodes have the images of `programs` only.
 fn upgrade(before: &str, version: &str, programs: &[&str]) {
     for program in programs {
@@ -134,7 +143,7 @@ fn upgrade(before: &str, version: &str, programs: &[&str]) {
     let release = format!(
         "- {{version: {version}, createdAt: \"2027-01-01T00:00:00Z\", channels: [candidate, stable]}}\n"
     );
-    let next = bundle_of(|rendered| rendered.replace(&format!(":{NOW}"), &format!(":{version}")), &release);
+    let next = bundle_of(|rendered| at_version(&rendered, version), &release);
     install(next.path());
     operator_runs();
     let kinds = format!("{CLUSTER_WIDE},roles,rolebindings,operatorconditions");
