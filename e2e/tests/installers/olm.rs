@@ -94,7 +94,7 @@ fn olm_installs_the_bundle() {
     // OLM keeps definitions when the operator is removed: with them the resources of the users would go.
     let (kept, removed): (Vec<&Value>, Vec<&Value>) =
         objects.iter().partition(|object| kind(object) == "CustomResourceDefinition");
-    assert_eq!(kept.len(), 11);
+    assert_eq!(kept.len(), 12);
     for object in removed {
         let name = object["metadata"]["name"].as_str().unwrap();
         kube(&format!("-n {NAMESPACE} delete {} {name}", kind(object).to_lowercase())).unwrap();
