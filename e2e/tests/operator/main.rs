@@ -10,5 +10,6 @@ mod ipfailover;
 mod kinds;
 mod olm;
 mod pools;
+mod prune;
 mod refused;
 mod rights;
