@@ -4,5 +4,6 @@
 #[path = "../cluster/fixture.rs"]
 mod fixture;
 
+mod many;
 mod options;
 mod owners;

@@ -294,10 +294,14 @@ impl Guard {
                 actions.push(Action::Probe { address, target: address });
                 continue;
             }
-            let paid = budget.next(now, pace.probes);
-            entry.early |= entry.rival.is_none() && since + PATIENCE <= now;
-            let next =
-                if entry.is_withheld() && entry.rival.is_none() { paid.min(since + PATIENCE) } else { paid };
+            let mut next = budget.next(now, pace.probes);
+            // One that another host had waits for as long as it takes.
+            if entry.rival.is_none() && !entry.early {
+                entry.early = since + PATIENCE <= now;
+                if !entry.early {
+                    next = next.min(since + PATIENCE);
+                }
+            }
             entry.state = State::Queued { since, next };
         }
         actions
