@@ -236,7 +236,7 @@ impl Bird {
     /// asked often while it is measured.
     ///
     /// # Errors
-    /// When it does not answer within [`START`].
+    /// When it does not answer in time.
     pub fn ask(&self, command: &str) -> Result<String> {
         let mut socket = UnixStream::connect(self.0.file("bird.ctl"))?;
         socket.set_read_timeout(Some(START))?;
