@@ -18,8 +18,10 @@ use crate::layout::{Host, client};
 
 /// One try every so often.
 const INTERVAL: Duration = Duration::from_millis(5);
-/// A connection that takes longer counts as failed.
+/// A connection that takes longer counts as failed, so that the next try soon finds the address at its new place.
 const PATIENCE: Duration = Duration::from_millis(50);
+/// The same where nothing is to be lost: before it, a first packet that was lost is not sent again (RFC 6298 §2).
+const LONG_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A client that connects to an address every 5 ms.
 pub struct Client {
@@ -34,13 +36,25 @@ impl Client {
         Self::start_on(&client(), address)
     }
 
+    /// The same, for which a connection failed only after a second.
+    #[must_use]
+    pub fn patient(address: IpAddr) -> Self {
+        Self::spawn(&client(), address, LONG_PATIENCE)
+    }
+
     /// The same from any host.
     #[must_use]
     pub fn start_on(host: &Host, address: IpAddr) -> Self {
+        Self::spawn(host, address, PATIENCE)
+    }
+
+    fn spawn(host: &Host, address: IpAddr, patience: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let host = host.clone();
-        let thread = std::thread::spawn(move || connect_until(&host, SocketAddr::new(address, 80), &stopped));
+        let thread = std::thread::spawn(move || {
+            connect_until(&host, SocketAddr::new(address, 80), patience, &stopped)
+        });
         Self { stop, thread }
     }
 
@@ -66,14 +80,19 @@ pub fn enter(host: &Host) -> Result<()> {
     Ok(())
 }
 
-fn connect_until(host: &Host, target: SocketAddr, stop: &AtomicBool) -> Result<Vec<Duration>> {
+fn connect_until(
+    host: &Host,
+    target: SocketAddr,
+    patience: Duration,
+    stop: &AtomicBool,
+) -> Result<Vec<Duration>> {
     enter(host)?;
     let mut outages = Vec::new();
     let mut last_answer: Option<Instant> = None;
     let mut failed = false;
     while !stop.load(Ordering::Relaxed) {
         let started = Instant::now();
-        match TcpStream::connect_timeout(&target, PATIENCE) {
+        match TcpStream::connect_timeout(&target, patience) {
             Ok(_) => {
                 if let (Some(before), true) = (last_answer, failed) {
                     outages.push(before.elapsed());

@@ -57,10 +57,11 @@ fn olm_is_told_to_wait_while_a_rollout_runs() {
     kube(&format!("-n {NAMESPACE} set env {OPERATOR} OPERATOR_CONDITION_NAME=metallb.test")).unwrap();
     wait_for("True");
     let level = |level: &str| {
-        kube(&format!(
-            "-n {NAMESPACE} patch metallb metallb --type=merge -p {{\"spec\":{{\"logLevel\":{level}}}}}"
-        ))
-        .unwrap();
+        let patch = format!("{{\"spec\":{{\"logLevel\":{level}}}}}");
+        // Until kube-proxy has forgotten the operator's former pod, a call of its webhooks may be sent there.
+        eventually("the level to be set", 30, || {
+            kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {patch}")).map(drop)
+        });
     };
     level("\"debug\"");
     wait_for("False");

@@ -324,6 +324,16 @@ fn is_installed(owner: &MetalLB, seen: &Observation) -> bool {
     was || seen.controller.is_some() || seen.speaker.is_some()
 }
 
+/// Whether the object belongs to a MetalLB resource that was deleted, so that the garbage collector is about to remove
+/// it: it is nothing to keep.
+fn is_left_over(object: &DynamicObject, resource: &DynamicObject) -> bool {
+    let is_owner = |owner: &OwnerReference| {
+        owner.kind == MetalLB::kind(&()) && owner.api_version.starts_with("metallb.io/")
+    };
+    object.owner_references().iter().any(is_owner)
+        && !crate::pool::is_owned_by(&object.metadata, &resource.metadata)
+}
+
 /// Objects of this installation that are no longer part of it.
 fn outdated(situation: Situation<'_>, kind: Kind, owner: &MetalLB, wanted: &BTreeSet<Key>) -> Vec<Change> {
     let mine = |object: &&DynamicObject| {
@@ -342,7 +352,8 @@ fn outdated(situation: Situation<'_>, kind: Kind, owner: &MetalLB, wanted: &BTre
 fn observe(situation: Situation<'_>, resource: &DynamicObject, seen: &mut Observation, plan: &mut Plan) {
     let live = |kind, name| {
         let object = situation.world.object(&operand(situation, kind, name))?;
-        (has_mark(object, Some(&resource.metadata)) && !adopt::is_anothers(object)).then(|| object.clone())
+        let is_ours = has_mark(object, Some(&resource.metadata)) && !adopt::is_anothers(object);
+        (is_ours && !is_left_over(object, resource)).then(|| object.clone())
     };
     let pods =
         |component: &'static str| situation.world.pods().filter(move |pod| is_component(pod, component));

@@ -491,6 +491,15 @@ fn ip_failover_stops_a_first_installation_only() {
     assert_eq!(bench.degraded().0, "False");
     assert_eq!(bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "IPFailoverAbsent").0, "False");
 
+    let mut bench = Bench::installed();
+    bench.world.take(keepalived());
+    let mut again = metallb("{}");
+    again["metadata"]["uid"] = json!("uid-next");
+    bench.put(Kind::MetalLb, again);
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "what is left of a deleted one is not installed");
+    bench.settle();
+    assert_eq!(bench.degraded().1, "IPFailoverPresent");
+
     for policy in ["Warn", "Ignore"] {
         let mut bench = Bench::new();
         bench.world.take(keepalived());

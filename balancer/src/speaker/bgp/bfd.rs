@@ -10,7 +10,7 @@ use anyhow::Context;
 use metallb_proto::bfd::{self, Action, Event, Packet, Session, Settings, State, Timers};
 use socket2::Socket;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::metrics::{BfdMetrics, Label};
 use crate::speaker::{sleep_until, sys};
@@ -55,7 +55,7 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, metrics: BfdMetrics
 /// All sessions, and the sockets on which packets for them arrive.
 struct Sessions {
     entries: Vec<Entry>,
-    listeners: HashMap<ListenAt, JoinHandle<()>>,
+    listeners: HashMap<ListenAt, AbortOnDropHandle<()>>,
     arrive: mpsc::Sender<Arrival>,
     metrics: BfdMetrics,
 }
@@ -111,17 +111,16 @@ impl Sessions {
     fn open(&mut self, wanted: Watch) -> anyhow::Result<()> {
         let settings = settings(&wanted, self.discriminator(), rand::random());
         let Watch { peer, label, reach, tell, .. } = wanted;
-        let at = ListenAt {
-            is_v4: reach.router.is_ipv4(),
-            port: port(reach.is_multihop),
-            device: reach.device.clone(),
-        };
-        if let std::collections::hash_map::Entry::Vacant(vacant) = self.listeners.entry(at.clone()) {
-            let socket = listen(&at).with_context(|| {
+        let at = ListenAt::of(&reach);
+        if !self.listeners.contains_key(&at) {
+            let has_port =
+                self.listeners.keys().any(|other| (other.is_v4, other.port) == (at.is_v4, at.port));
+            let socket = listen(&at, has_port).with_context(|| {
                 format!("BFD cannot have UDP port {}, which another program on this node may use", at.port)
             })?;
             let socket = sys::register(socket)?;
-            vacant.insert(tokio::spawn(receive(socket, at, self.arrive.clone())));
+            let task = tokio::spawn(receive(socket, at.clone(), self.arrive.clone()));
+            self.listeners.insert(at, AbortOnDropHandle::new(task));
         }
         let socket = sockets::sending(&reach)?;
         let session = Session::new(settings);
@@ -151,15 +150,18 @@ impl Sessions {
             }
         }
         self.entries.retain(|entry| !entry.has_ended());
+        // A socket stays bound to an interface that is gone: the next session there needs a new one.
+        let entries = &self.entries;
+        self.listeners.retain(|at, _| {
+            at.device.is_none() || entries.iter().any(|entry| ListenAt::of(&entry.reach) == *at)
+        });
     }
 
     fn arrived(&mut self, arrival: &Arrival) {
         // The other end's choice of the session: by its number once it knows it, and by the address before (§6.8.6).
         let number = Packet::decode(&arrival.bytes).map_or(0, |packet| packet.your_discriminator);
         let from = self.entries.iter_mut().filter(|entry| {
-            entry.reach.router.ip() == arrival.from
-                && port(entry.reach.is_multihop) == arrival.at.port
-                && entry.reach.device == arrival.at.device
+            entry.reach.router.ip() == arrival.from && ListenAt::of(&entry.reach) == arrival.at
         });
         let mut known = from.filter(|entry| match number {
             0 => !entry.is_shut,

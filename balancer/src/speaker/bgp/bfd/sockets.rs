@@ -33,6 +33,13 @@ pub(super) struct ListenAt {
     pub(super) device: Option<String>,
 }
 
+impl ListenAt {
+    /// Where the packets of a session arrive.
+    pub(super) fn of(reach: &Reach) -> Self {
+        Self { is_v4: reach.router.is_ipv4(), port: port(reach.is_multihop), device: reach.device.clone() }
+    }
+}
+
 /// A datagram that arrived.
 pub(super) struct Arrival {
     pub(super) at: ListenAt,
@@ -60,8 +67,12 @@ fn udp(is_v4: bool, device: Option<&str>) -> io::Result<Socket> {
 }
 
 /// A socket on which packets of all sessions of a kind arrive.
-pub(super) fn listen(at: &ListenAt) -> io::Result<Socket> {
+///
+/// The first of ours at a port must have it alone, so that another program there is noticed. Later ones, which are bound
+/// to other interfaces, share it (`has_port`): the kernel delivers to the socket of the interface before that of none.
+pub(super) fn listen(at: &ListenAt, has_port: bool) -> io::Result<Socket> {
     let socket = udp(at.is_v4, at.device.as_deref())?;
+    socket.set_reuse_address(has_port)?;
     let any: IpAddr = if at.is_v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     if at.is_v4 {
         setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?;
@@ -69,6 +80,7 @@ pub(super) fn listen(at: &ListenAt) -> io::Result<Socket> {
         setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
     }
     socket.bind(&SocketAddr::new(any, at.port).into())?;
+    socket.set_reuse_address(true)?;
     Ok(socket)
 }
 
@@ -130,4 +142,32 @@ fn read(socket: &Socket) -> io::Result<(IpAddr, u8, Vec<u8>)> {
     let (Some(ttl), Some(from)) = (ttl, from) else { return Err(io::Error::other("no TTL or no sender")) };
     bytes.truncate(length);
     Ok((from, ttl, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Shown with UDP sockets on loopback: the port of BFD itself may be in use.
+    #[test]
+    fn sockets_of_two_interfaces_share_a_port_and_another_program_is_noticed() {
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let anywhere = ListenAt { is_v4: true, port, device: None };
+        let bound = ListenAt { device: Some("lo".into()), ..anywhere.clone() };
+        assert_eq!(listen(&anywhere, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(listen(&bound, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(other);
+
+        let first = listen(&anywhere, false).unwrap();
+        assert_eq!(listen(&bound, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let second = listen(&bound, true).unwrap();
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        sender.send_to(b"packet", ("127.0.0.1", port)).unwrap();
+        second.set_nonblocking(false).unwrap();
+        second.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        let (from, _ttl, bytes) = read(&second).unwrap();
+        assert_eq!((from, &bytes[..]), (Ipv4Addr::LOCALHOST.into(), &b"packet"[..]));
+        assert_eq!(read(&first).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
 }
