@@ -113,7 +113,7 @@ struct Row {
     rss: u64,
     /// UPDATE messages sent in this time.
     updates: u64,
-    /// Octets that routers acknowledged in this time.
+    /// Octets sent to the routers in this time.
     octets: u64,
 }
 
@@ -271,9 +271,9 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Octets of all sessions that the routers acknowledged, by the kernel's word.
+/// Octets of all sessions that were sent to the routers, by the kernel's word.
 fn octets() -> Result<u64> {
     let said = output(Command::new("ss").args(["-tinH", "state", "established", "dport = :179"]))?;
-    let words = said.split_whitespace().filter_map(|word| word.strip_prefix("bytes_acked:"));
+    let words = said.split_whitespace().filter_map(|word| word.strip_prefix("bytes_sent:"));
     words.map(|number| Ok(number.parse::<u64>()?)).sum()
 }

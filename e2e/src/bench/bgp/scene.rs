@@ -100,8 +100,11 @@ template bgp speaker {
         }
         for router in routers(self.peers) {
             let [.., number] = router.octets();
+            // BIRD has one session with an address and a port at a time. The port is used by nobody: BIRD only listens.
+            let port = 1000 + u16::from(number);
             text.push_str(&format!(
-                "protocol bgp router{number} from speaker {{ local {router} as 64513; neighbor {NODE} as 64512; }}\n"
+                "protocol bgp router{number} from speaker {{\n  local {router} as 64513;\n  \
+                 neighbor {NODE} port {port} as 64512;\n  passive;\n}}\n"
             ));
         }
         text
