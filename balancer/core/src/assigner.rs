@@ -15,7 +15,7 @@ use std::{
 };
 
 use crate::{
-    allocator::{Allocator, Conflict, PoolEditPolicy, Rest},
+    allocator::{Allocator, Conflict, Holding, PoolEditPolicy, Rest},
     claim::{Claim, ServiceFacts},
     config::Pool,
     decision::{Concern, Decision},
@@ -102,12 +102,25 @@ impl Assigner {
         &self.services
     }
 
-    /// Replaces the pools at `now`.
+    /// Replaces the pools at `now`. When there are only more of them, a Service that lacks nothing and whose addresses
+    /// have a pool keeps them: it is not decided about again.
     pub fn set_pools(&mut self, pools: BTreeMap<String, Pool>, now: Duration) {
-        if *self.allocator.pools() != pools {
-            self.allocator.set_pools(pools, now);
-            self.queue_all();
+        let known = self.allocator.pools();
+        if *known == pools {
+            return;
         }
+        let only_adds = known.iter().all(|(name, pool)| pools.get(name) == Some(pool));
+        let ledger = self.allocator.ledger();
+        let has_pool =
+            |holding: &Holding| holding.addresses.iter().all(|address| ledger.pool_of(*address).is_some());
+        let places = self.services.values().map(|facts| (facts.created, facts.key.clone()));
+        let affected: Vec<_> = places
+            .filter(|place| {
+                !only_adds || self.waiting.contains(place) || !ledger.holding(&place.1).is_some_and(has_pool)
+            })
+            .collect();
+        self.allocator.set_pools(pools, now);
+        self.queue.extend(affected);
     }
 
     /// Says at `now` whether the pools cannot be read: while they cannot, no address is taken away for want of one.

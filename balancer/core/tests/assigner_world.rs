@@ -76,6 +76,11 @@ fn pools(variant: u8) -> BTreeMap<String, Pool> {
         }),
         2 => json!({ "renamed": { "addresses": ["192.0.2.0/29", "2001:db8::/125"] } }),
         3 => json!({ "a": { "addresses": ["192.0.2.0/31", "2001:db8::/127"], "cooldown": "8s" } }),
+        // One more than the first has.
+        5 => json!({
+            "a": { "addresses": ["192.0.2.0/30", "2001:db8::/126"] },
+            "b": { "addresses": ["192.0.2.4/30"] },
+        }),
         _ => json!({}),
     };
     let pools: Vec<IPAddressPool> = specs
@@ -345,7 +350,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0u8..9, 0u8..8).prop_map(|(service, wish)| Step::Ask { service, wish }),
         1 => (0u8..9).prop_map(Step::Delete),
         1 => (0u8..9).prop_map(Step::Retire),
-        1 => (0u8..5).prop_map(Step::Pools),
+        1 => (0u8..6).prop_map(Step::Pools),
         6 => Just(Step::Hear),
         12 => fate.prop_map(Step::Write),
         3 => Just(Step::Arrive),
