@@ -225,6 +225,8 @@ state = "{RUN}/{name}/containerd"
 }
 
 fn kubelet(host: &Host) -> String {
+    // An image that a test pulled with credentials may be the one that was imported under another name: without
+    // `NeverVerify`, the kubelet would have pods of that name show credentials from then on.
     format!(
         r#"apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -241,6 +243,7 @@ nodeStatusUpdateFrequency: 2s
 evictionHard: {{nodefs.available: "0%", imagefs.available: "0%", memory.available: "50Mi", nodefs.inodesFree: "0%"}}
 localStorageCapacityIsolation: false
 imageGCHighThresholdPercent: 100
+imagePullCredentialsVerificationPolicy: NeverVerify
 resolvConf: ""
 "#,
         cgroup = cgroup(host),
