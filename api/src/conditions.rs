@@ -25,7 +25,8 @@ pub const LEGACY_CONFIG_IMPORTED: &str = "LegacyConfigImported";
 pub const MANAGED: &str = "Managed";
 /// Condition type of an AddressPool: it was accepted and is served.
 pub const READY: &str = "Ready";
-/// Condition type of an AddressPool: objects of its name exist that belong to somebody else.
+/// Condition type of an AddressPool: objects of its name exist that belong to somebody else. Of a BGPPeer: another BGP
+/// speaker of a node has a session with its router.
 pub const CONFLICT: &str = "Conflict";
 /// Condition type of an AddressPool with protocol layer2: its blocks lie in subnets of the nodes, as far as these are
 /// known.

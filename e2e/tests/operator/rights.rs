@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::fixture::{available, eventually};
 
 /// Rights, as `verb resource`, that no test here leads to the use of, and why they are granted.
-const UNUSED: [(&str, &str); 14] = [
+const UNUSED: [(&str, &str); 13] = [
     ("update metallbs/finalizers", "OpenShift asks for it where an owner reference blocks deletion"),
     ("update addresspools/finalizers", "the same"),
     ("create bgppeers", "an older configuration has peers"),
@@ -21,7 +21,6 @@ const UNUSED: [(&str, &str); 14] = [
     ("create tokenreviews", "who reads the metrics shows a token"),
     ("patch secrets", "a key that somebody replaced is kept beside the new one"),
     ("watch frrconfigurations", "another program's kind, which this cluster does not have"),
-    ("delete ipaddresspools", "an AddressPool is no longer served as one"),
     ("delete configmaps", "it is no longer part of an installation"),
     ("delete services", "the same"),
     ("delete deployments", "the same"),

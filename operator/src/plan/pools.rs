@@ -182,11 +182,12 @@ fn wanted<K: Resource<DynamicType = ()> + Serialize>(kind: Kind, object: &K) -> 
     (key, value)
 }
 
-/// Objects that the pool owns and that are no longer wanted.
+/// Advertisements that the pool owns and that are no longer wanted. Its IPAddressPool always is.
 fn outdated(situation: Situation<'_>, owner: &DynamicObject, wanted: &BTreeSet<Key>) -> Vec<Change> {
     owned(situation, owner)
         .filter(|(key, object)| {
-            object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1)
+            key.kind != Kind::IpAddressPool
+                && object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1)
                 && !wanted.contains(key)
         })
         .map(|(key, object)| Change::Delete(key, seen(object)))
