@@ -3,7 +3,13 @@
 //! An Event is a courtesy: no Service waits for one, and one that cannot be written is logged and forgotten. A status
 //! therefore always goes first.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::StreamExt;
 use k8s_openapi::{
@@ -18,13 +24,13 @@ use kube::{
 use metallb_core::{claim::ServiceFacts, report::Notice, service::ServiceKey};
 use metallb_runtime::lease::Leadership;
 use serde::de::IgnoredAny;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use super::write::COMPONENT;
 
 /// Events that may wait; more are dropped.
 const BACKLOG: usize = 100_000;
-/// Events that are written at one time: few, so that the API server has time for addresses.
+/// Events that are written at one time: one where Services wait for addresses, and the API server's time with them.
 const PARALLEL: usize = 4;
 /// The longest time that one may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -33,7 +39,10 @@ const MESSAGE: usize = 1024;
 
 /// Takes Events to be written.
 #[derive(Clone)]
-pub(super) struct Events(mpsc::Sender<Told>);
+pub(super) struct Events {
+    sender: mpsc::Sender<Told>,
+    gives_way: Arc<AtomicBool>,
+}
 
 /// An Event, and what it is about.
 struct Told {
@@ -51,11 +60,22 @@ impl Events {
         let waiting = futures::stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Told>| {
             Some((receiver.recv().await?, receiver))
         });
+        let gives_way = Arc::new(AtomicBool::default());
+        let (is_busy, alone) = (gives_way.clone(), Arc::new(Mutex::new(())));
         let work = waiting.for_each_concurrent(PARALLEL, move |told| {
             let (client, leadership) = (client.clone(), leadership.clone());
-            async move { told.write(client, &leadership).await }
+            let (is_busy, alone) = (is_busy.clone(), alone.clone());
+            async move {
+                let _alone = if is_busy.load(Ordering::Relaxed) { Some(alone.lock().await) } else { None };
+                told.write(client, &leadership).await;
+            }
         });
-        (Self(sender), work)
+        (Self { sender, gives_way }, work)
+    }
+
+    /// Says whether Services wait for the API server.
+    pub(super) fn give_way(&self, gives_way: bool) {
+        self.gives_way.store(gives_way, Ordering::Relaxed);
     }
 
     /// Has these written about the Service.
@@ -68,7 +88,7 @@ impl Events {
                 notice: notice.clone(),
                 at: Timestamp::now(),
             };
-            if self.0.try_send(told).is_err() {
+            if self.sender.try_send(told).is_err() {
                 tracing::warn!(service = %facts.key, reason = notice.reason, "too many events wait: one dropped");
             }
         }

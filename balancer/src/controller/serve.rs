@@ -333,7 +333,8 @@ impl Controller {
 
     fn start_writes(&mut self) {
         let now = self.clock.now();
-        while self.writes.len() < self.answers.writes(now, WRITES) && self.writer.may_write() {
+        let at_once = self.answers.writes(now, WRITES);
+        while self.writes.len() < at_once && self.writer.may_write() {
             let Some(write) = self.assigner.next(now) else { break };
             let announced = match &write.decision {
                 Decision::Assign { addresses, .. } => self.announcing.at_assignment(&write.facts, addresses),
@@ -341,6 +342,7 @@ impl Controller {
             };
             self.writes.spawn(self.writer.clone().write(write, announced));
         }
+        self.writer.is_behind(self.writes.len() >= at_once);
         self.metrics.waiting(self.assigner.waiting());
     }
 

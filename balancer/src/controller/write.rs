@@ -62,6 +62,11 @@ impl Writer {
         self.class.clone()
     }
 
+    /// Says whether more Services wait than are written about at one time.
+    pub(super) fn is_behind(&self, is_behind: bool) {
+        self.events.give_way(is_behind);
+    }
+
     /// Whether the Lease is held.
     pub(super) fn may_write(&self) -> bool {
         self.leadership.held()
