@@ -15,6 +15,7 @@ use crate::optional_spec::optional_spec;
     kind = "Community",
     plural = "communities",
     namespaced,
+    shortname = "comm",
     status = "ConfiguredStatus",
     derive = "PartialEq",
     derive = "Default",

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
     version = "v1beta1",
     kind = "ConfigurationState",
     namespaced,
+    shortname = "cfgstate",
     no_spec,
     status = "ConfigurationStateStatus",
     derive = "PartialEq",

@@ -14,6 +14,7 @@ use crate::optional_spec::optional_spec;
     kind = "ServiceBGPStatus",
     plural = "servicebgpstatuses",
     namespaced,
+    shortname = "svcbgp",
     status = "ServiceBGPStatusStatus",
     derive = "PartialEq",
     derive = "Default",

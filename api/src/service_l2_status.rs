@@ -14,6 +14,7 @@ use crate::optional_spec::optional_spec;
     kind = "ServiceL2Status",
     plural = "servicel2statuses",
     namespaced,
+    shortname = "svcl2",
     status = "ServiceL2StatusStatus",
     derive = "PartialEq",
     derive = "Default",

@@ -199,11 +199,9 @@ fn liveness(host: Option<&str>, port: u16) -> Probe {
 
 /// Arguments that both programs take.
 fn common_args(install: &Install, settings: &Settings) -> Vec<String> {
-    let mut args = vec![
+    vec![
         format!("--port={}", settings.ports.metrics),
         format!("--health-probe-port={}", settings.ports.probes),
         format!("--log-level={}", install.log_level.as_str()),
-    ];
-    args.extend(install.load_balancer_class.iter().map(|class| format!("--lb-class={class}")));
-    args
+    ]
 }

@@ -207,11 +207,26 @@ impl Allocator {
         Ok(true)
     }
 
+    /// To be called at `now` when all was adopted: a node's address that a Service holds is of its pool until it is
+    /// given up.
+    pub fn adopted(&mut self, now: Duration) {
+        let mut held = self.ledger.holdings().flat_map(|(_, holding)| &holding.addresses);
+        if held.any(|address| self.reserved.contains(address)) {
+            self.set_pools(self.pools.clone(), now);
+        }
+    }
+
     /// The addresses in the status that are ours.
     fn adoptable(&self, facts: &ServiceFacts) -> Vec<IpAddr> {
+        let in_pool = |address: &IpAddr| {
+            let mut ranges = self.pools.values().flat_map(|pool| &pool.ranges);
+            ranges.any(|range| range.contains(*address))
+        };
         let mut addresses = facts.shown();
         if facts.mark.is_none() {
-            addresses.retain(|address| self.ledger.pool_of(*address).is_some());
+            addresses.retain(|address| {
+                self.ledger.pool_of(*address).is_some() || self.reserved.contains(address) && in_pool(address)
+            });
         }
         addresses
     }

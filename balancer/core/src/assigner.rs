@@ -178,6 +178,7 @@ impl Assigner {
                     conflicts.push((facts.key.clone(), conflict));
                 }
             }
+            self.allocator.adopted(now);
         }
         for facts in services {
             self.apply(facts, now);

@@ -12,11 +12,12 @@ const MOVES: usize = 4;
 /// The time within which they count.
 const WINDOW: Duration = Duration::from_secs(180);
 
-/// What one node remembers of the addresses that it gave away unforced.
+/// What one node remembers of the unforced moves that it saw, of any node's addresses: whoever has an address after the
+/// last of them keeps it.
 #[derive(Clone, Debug, Default)]
 pub struct Failback {
     never: bool,
-    given_away: BTreeMap<IpAddr, Vec<Instant>>,
+    moves: BTreeMap<IpAddr, Vec<Instant>>,
 }
 
 impl Failback {
@@ -32,27 +33,26 @@ impl Failback {
 
     /// Notes that the plan of the node `me` is `next` after `former`.
     pub fn observe(&mut self, now: Instant, world: &World, me: &str, former: &Plan, next: &Plan) {
-        for moves in self.given_away.values_mut() {
+        for moves in self.moves.values_mut() {
             moves.retain(|at| now.saturating_duration_since(*at) < WINDOW);
         }
-        self.given_away.retain(|_, moves| !moves.is_empty());
-        let moved: Vec<IpAddr> = former
-            .announcements
-            .keys()
-            .filter(|address| next.elsewhere.contains_key(*address))
-            .copied()
+        self.moves.retain(|_, moves| !moves.is_empty());
+        let moved: BTreeMap<IpAddr, &str> = owners(former, me)
+            .filter(|(address, before)| owner(next, me, address).is_some_and(|after| after != *before))
             .collect();
         if moved.is_empty() {
             return;
         }
-        // A move is unforced when this node could have gone on.
+        // A move is unforced when the former owner could have gone on.
         let mut kept = world.clone();
-        for address in &moved {
-            kept.kept.entry(*address).or_default().insert(me.to_owned());
+        for (address, before) in &moved {
+            kept.kept.entry(*address).or_default().insert((*before).to_owned());
         }
         let kept = plan(&kept, me);
-        for address in moved.iter().filter(|address| kept.announcements.contains_key(*address)) {
-            self.given_away.entry(*address).or_default().push(now);
+        for (address, _) in
+            moved.iter().filter(|(address, before)| owner(&kept, me, address) == Some(**before))
+        {
+            self.moves.entry(*address).or_default().push(now);
         }
     }
 
@@ -64,24 +64,36 @@ impl Failback {
 
     /// When an address that is kept now is free to move again.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.given_away.keys().filter_map(|address| self.release(now, address)).min()
+        self.moves.keys().filter_map(|address| self.release(now, address)).min()
     }
 
     fn release(&self, now: Instant, address: &IpAddr) -> Option<Instant> {
-        let moves = self.given_away.get(address)?;
+        let moves = self.moves.get(address)?;
         let first = moves.iter().rev().nth(MOVES - 1)?;
         let release = *first + WINDOW;
         (release > now).then_some(release)
     }
 }
 
+/// The addresses that somebody announces by a plan of the node `me`, each with its node.
+fn owners<'a>(plan: &'a Plan, me: &'a str) -> impl Iterator<Item = (IpAddr, &'a str)> {
+    let mine = plan.announcements.keys().map(move |address| (*address, me));
+    mine.chain(plan.elsewhere.iter().map(|(address, node)| (*address, node.as_str())))
+}
+
+fn owner<'a>(plan: &'a Plan, me: &'a str, address: &IpAddr) -> Option<&'a str> {
+    let mine = plan.announcements.contains_key(address).then_some(me);
+    mine.or_else(|| plan.elsewhere.get(address).map(String::as_str))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, L2Advertisement, Pool};
+    use crate::config::{Config, L2Advertisement, Pool, Preference};
     use crate::plan::{Endpoints, Node, Service};
-    use crate::selector::Labels;
+    use crate::selector::{Labels, Selector};
     use crate::service::ServiceKey;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
     const ADDRESS: &str = "172.22.0.100";
 
@@ -151,7 +163,7 @@ mod tests {
         let announced = live(&mut failback, &flapping);
         let want = [true, false, true, false, true, false, true, false, true, true, true, true];
         assert_eq!(announced, want);
-        let moves = failback.given_away.values().next().unwrap();
+        let moves = failback.moves.values().next().unwrap();
         assert_eq!(failback.deadline(moves[3]), Some(moves[0] + WINDOW));
         assert_eq!(failback.deadline(moves[0] + WINDOW), None);
     }
@@ -165,12 +177,53 @@ mod tests {
     }
 
     #[test]
+    fn moves_to_and_fro_count_on_both_nodes() {
+        // With weights that change, the address goes from node to node though both can announce it.
+        let origin = origin();
+        let address: IpAddr = ADDRESS.parse().unwrap();
+        let mut nodes = ["node1", "node2"].map(|node| (node, Failback::new(false), Plan::default()));
+        let mut owners = vec![];
+        for second in 0..10 {
+            let now = origin + Duration::from_secs(second);
+            let mut world = world(&["node1", "node2"]);
+            let preferred = if second % 2 == 0 { "node1" } else { "node2" };
+            world.nodes.entry(preferred.into()).or_default().labels.insert("preferred".into(), "yes".into());
+            let match_labels = Some([("preferred".to_owned(), "yes".to_owned())].into());
+            let nodes_preferred =
+                Selector::parse(&LabelSelector { match_labels, match_expressions: None }).unwrap();
+            let advertisement = L2Advertisement {
+                preferences: vec![Preference { weight: 1, nodes: nodes_preferred }],
+                ..L2Advertisement::default()
+            };
+            world.config.l2_advertisements = [("all".to_owned(), advertisement)].into();
+            for (node, failback, former) in &nodes {
+                for address in failback.kept(now, former) {
+                    world.kept.entry(address).or_default().insert((*node).to_owned());
+                }
+            }
+            for (node, failback, former) in &mut nodes {
+                let next = plan(&world, node);
+                failback.observe(now, &world, node, former, &next);
+                *former = next;
+            }
+            owners.extend(
+                nodes
+                    .iter()
+                    .find(|(.., plan)| plan.announcements.contains_key(&address))
+                    .map(|(node, ..)| *node),
+            );
+        }
+        let want = ["node1", "node2", "node1", "node2", "node1", "node1", "node1", "node1", "node1", "node1"];
+        assert_eq!(owners, want, "four moves");
+    }
+
+    #[test]
     fn a_move_that_is_forced_is_not_counted() {
         let mut failback = Failback::new(false);
         let steps: Vec<(u64, &[&str])> = (0..12)
             .map(|step| (step, if step % 2 == 0 { WITHOUT_2 } else { &["node2", "node3"] as &[&str] }))
             .collect();
         live(&mut failback, &steps);
-        assert!(failback.given_away.is_empty(), "{failback:?}");
+        assert!(failback.moves.is_empty(), "{failback:?}");
     }
 }

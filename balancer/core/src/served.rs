@@ -15,14 +15,23 @@ pub fn serve(
 ) -> (BTreeMap<String, Pool>, Vec<Problem>) {
     let (config, problems) = parse(&Objects { pools: objects.to_vec(), ..Objects::default() });
     let mut pools = config.pools;
-    for name in objects.iter().filter_map(|object| object.metadata.name.as_ref()) {
+    keep(&mut pools, objects.iter().copied(), before);
+    (pools, problems)
+}
+
+/// Adds to the pools that were read from `objects` those that [`serve`] leaves as they were.
+pub fn keep<'a>(
+    pools: &mut BTreeMap<String, Pool>,
+    objects: impl IntoIterator<Item = &'a IPAddressPool>,
+    before: &BTreeMap<String, Pool>,
+) {
+    for name in objects.into_iter().filter_map(|object| object.metadata.name.as_ref()) {
         let Some(last) = before.get(name).filter(|_| !pools.contains_key(name)) else { continue };
         let overlaps = |pool: &Pool| pool.ranges.iter().any(|a| last.ranges.iter().any(|b| a.overlaps(b)));
         if !pools.values().any(overlaps) {
             pools.insert(name.clone(), last.clone());
         }
     }
-    (pools, problems)
 }
 
 #[cfg(test)]

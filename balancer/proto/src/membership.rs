@@ -154,11 +154,7 @@ impl Membership {
                 }
                 self.carrier = carrier;
             }
-            Event::Restarting => {
-                let up: Vec<_> =
-                    self.peers.values().filter(|peer| peer.up).map(|peer| peer.address).collect();
-                up.into_iter().for_each(|address| self.send(address, &Message::Restarting));
-            }
+            Event::Restarting => self.tell_everybody(&Message::Restarting),
             Event::Leave => self.leave(now),
             Event::Expected(nodes) => self.fence.expect(nodes),
             Event::Witnessed(until) => self.fence.witness(until),

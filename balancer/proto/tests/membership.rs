@@ -91,6 +91,20 @@ fn a_speaker_that_says_that_it_restarts_may_take_five_seconds() {
 }
 
 #[test]
+fn a_speaker_that_restarts_while_datagrams_are_lost_may_take_as_long() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::joined(3, seed);
+        cluster.loss = 0.5;
+        cluster.tell(2, Event::Restarting);
+        cluster.run(ms(50));
+        cluster.kill(2);
+        cluster.loss = 0.0;
+        cluster.run(ms(4500));
+        assert_eq!(cluster.removals, vec![], "seed {seed}");
+    }
+}
+
+#[test]
 fn a_node_that_reboots_while_its_speaker_restarts_is_gone_soon() {
     let mut cluster = Cluster::joined(3, 1);
     cluster.tell(2, Event::Restarting);

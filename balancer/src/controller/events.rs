@@ -98,6 +98,11 @@ impl Events {
 impl Told {
     async fn write(self, client: Client, leadership: &Leadership) {
         let remaining = leadership.remaining().min(LIMIT);
+        // A request may be sent even where no time is left for its answer.
+        if remaining.is_zero() {
+            tracing::warn!(service = %self.key, reason = self.notice.reason, "event not written: the Lease is lost");
+            return;
+        }
         let error = match tokio::time::timeout(remaining, self.post(client)).await {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => error.to_string(),

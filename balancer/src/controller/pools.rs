@@ -90,7 +90,6 @@ impl Pools {
         for gone in self.served.keys().filter(|name| !served.contains_key(*name)) {
             self.metrics.forget_pool(gone);
         }
-        self.metrics.configured(problems.is_empty());
         self.problems = problems;
         self.served.clone_from(&served);
         served
@@ -186,8 +185,9 @@ impl Pools {
         }
     }
 
-    /// These were written.
-    pub(super) fn written(&mut self, written: BTreeMap<String, IPAddressPoolStatus>) {
+    /// These were written; and whether others could not be, which are to be tried again.
+    pub(super) fn written(&mut self, (written, failed): (BTreeMap<String, IPAddressPoolStatus>, bool)) {
+        self.touched |= failed;
         for (name, status) in written {
             if let Some(object) = self.objects.get_mut(&name) {
                 object.status = Some(status);

@@ -78,7 +78,7 @@ pub(super) struct Controller {
     writer: Writer,
     writes: JoinSet<(Write, Outcome)>,
     tellings: JoinSet<(ServiceKey, bool)>,
-    pool_writes: JoinSet<BTreeMap<String, IPAddressPoolStatus>>,
+    pool_writes: JoinSet<(BTreeMap<String, IPAddressPoolStatus>, bool)>,
     validity_writes: JoinSet<Vec<ObjectKey>>,
     state_writes: JoinSet<Option<Vec<String>>>,
     answers: Answers,
@@ -233,6 +233,8 @@ impl Controller {
         }
         if std::mem::take(&mut self.configured_changed) {
             let config = self.configured.read(self.pools.objects());
+            let problems = self.pools.problems().chain(self.configured.problems()).count();
+            self.metrics.configured(problems == 0);
             let served = self.assigner.allocator().pools();
             self.announcing.configure(config, served, self.configured.is_complete());
             self.announcing_changed = true;
@@ -312,9 +314,6 @@ impl Controller {
 
     fn load(&mut self, services: Vec<ServiceFacts>) {
         let (listed, now) = (services.len(), self.clock.now());
-        if !self.adopted {
-            self.assigner.rest(self.pools.resting());
-        }
         self.asked.clear();
         for facts in &services {
             self.note_wish(facts, now);
@@ -324,6 +323,8 @@ impl Controller {
             tracing::warn!(%service, error = %conflict, "address of another service not adopted");
         }
         if !self.adopted {
+            // A note may be older than what the Services show: what one of them holds does not rest.
+            self.assigner.rest(self.pools.resting());
             let held = self.assigner.allocator().ledger().holdings().count();
             tracing::info!(services = listed, held, "addresses adopted");
         }

@@ -33,7 +33,7 @@ pub struct Settings {
     #[arg(long, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
     /// Only Services of this loadBalancerClass are served; by default only those without a class.
-    #[arg(long, default_value = "", hide_default_value = true)]
+    #[arg(long, env = "METALLB_LB_CLASS", default_value = "", hide_default_value = true)]
     lb_class: String,
     /// What happens to an address whose pool is deleted or edited: Reference (it is replaced) or KeepInUse.
     #[arg(long, env = "METALLB_POOL_EDIT_POLICY", default_value = "Reference", value_parser = pool_edit_policy)]

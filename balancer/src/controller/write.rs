@@ -12,11 +12,14 @@ use kube::{
     Api, Client,
     api::{DynamicObject, Patch, PatchParams},
 };
-use metallb_api::{IPAddressPool, IPAddressPoolStatus, names::ANNOTATION_ALLOCATED_FROM_POOL};
+use metallb_api::{
+    IPAddressPool, IPAddressPoolStatus,
+    names::{ANNOTATION_ALLOCATED_FROM_POOL, ANNOTATION_ANNOUNCED_FROM},
+};
 use metallb_core::{
     announced::{ANNOUNCED, ANNOUNCED_REASON, Judgement},
     assigner::{Outcome, Write},
-    claim::{ADDRESS_ASSIGNED, ServiceFacts},
+    claim::{ADDRESS_ASSIGNED, Claim, ServiceFacts},
     decision::Decision,
     report::{Mark, Report, Tell},
     service::ServiceKey,
@@ -137,14 +140,14 @@ impl Writer {
         ServiceFacts::of(&service.into(), self.class.as_deref())
     }
 
-    /// Writes the statuses of pools; returns those that were written.
+    /// Writes the statuses of pools; returns those that were written, and whether one could not be.
     pub(super) async fn write_pools(
         self,
         changed: BTreeMap<String, IPAddressPoolStatus>,
-    ) -> BTreeMap<String, IPAddressPoolStatus> {
+    ) -> (BTreeMap<String, IPAddressPoolStatus>, bool) {
         let api: Api<IPAddressPool> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = parameters();
-        let mut written = BTreeMap::new();
+        let (mut written, mut failed) = (BTreeMap::new(), false);
         for (pool, status) in changed {
             let mut patch = json!({ "status": status });
             // A merge patch leaves what it does not name.
@@ -156,10 +159,13 @@ impl Writer {
                 }
                 // A pool that is gone has no status.
                 Err(error) if code(&error) == Some(404) => {}
-                Err(error) => tracing::warn!(pool, %error, "pool status not written"),
+                Err(error) => {
+                    tracing::warn!(pool, %error, "pool status not written");
+                    failed = true;
+                }
             }
         }
-        written
+        (written, failed)
     }
 
     /// Writes whether objects of the configuration are used; returns those of which that failed.
@@ -259,6 +265,10 @@ fn status_patch(
     }
     let mut status = json!({});
     if let Some(ingress) = &report.ingress {
+        if !facts.ingress.is_empty() {
+            // It tells of the address that was there: of another, nobody has asked the network yet.
+            metadata["annotations"][ANNOTATION_ANNOUNCED_FROM] = Value::Null;
+        }
         // An absent list rather than an empty one, as the API server itself writes it.
         let ingress = if ingress.is_empty() { Value::Null } else { json!(ingress) };
         status["loadBalancer"] = json!({ "ingress": ingress });
@@ -271,6 +281,9 @@ fn status_patch(
             let said = (ADDRESS_ASSIGNED, finding.holds, finding.reason, finding.message.as_str());
             conditions.push(condition(said, facts.condition.as_ref(), facts.generation, now));
         }
+    }
+    if matches!(facts.claim, Claim::NotLoadBalancer) && facts.announced.is_some() {
+        conditions.push(json!({ "$patch": "delete", "type": ANNOUNCED }));
     }
     conditions.extend(announced.map(|judgement| announced_condition(facts, judgement, now)));
     if !conditions.is_empty() {

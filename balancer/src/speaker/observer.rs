@@ -107,8 +107,12 @@ pub(super) async fn run(
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             batch = inputs.next() => {
+                let mut changed = false;
                 for input in batch.context("the watches ended")? {
-                    observer.known.take(input);
+                    changed |= observer.known.take(input);
+                }
+                if !changed {
+                    continue;
                 }
             }
             changed = ports.roster.changed() => {

@@ -96,7 +96,9 @@ pub(super) async fn run(
                 let Some((state, wire, subnets)) = &seen else { continue };
                 let more = [members(state), wire.clone()];
                 let telling = Told { problems: &state.problems, more: &more, subnets };
-                match write_for(client.clone(), &settings.namespace, &subject, telling).await {
+                let written = write_for(client.clone(), &settings.namespace, &subject, telling);
+                let Some(written) = cancel.run_until_cancelled(written).await else { return Ok(()) };
+                match written {
                     Ok(()) => told.clone_from(&seen),
                     Err(error) => {
                         tracing::warn!(%error, "ConfigurationState not written");

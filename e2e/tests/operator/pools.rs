@@ -116,9 +116,9 @@ fn the_policy_says_what_becomes_of_an_address_that_its_pool_loses() {
     };
     policy("\"KeepInUse\"");
     eventually("the controller to have the policy", 30, || {
-        let arguments =
-            object("deployment", "controller")?["spec"]["template"]["spec"]["containers"][0]["args"].clone();
-        ensure!(arguments.to_string().contains("--pool-edit-policy=KeepInUse"), "{arguments}");
+        let variables =
+            object("deployment", "controller")?["spec"]["template"]["spec"]["containers"][0]["env"].clone();
+        ensure!(variables.to_string().contains("KeepInUse"), "{variables}");
         Ok(())
     });
     kube(&format!("-n {NAMESPACE} rollout status deployment/controller --timeout=60s")).unwrap();

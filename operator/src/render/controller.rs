@@ -3,7 +3,7 @@
 use k8s_openapi::api::{
     apps::v1::{Deployment, DeploymentSpec},
     core::v1::{
-        Capabilities, Container, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile,
+        Capabilities, Container, EnvVar, PodSecurityContext, PodSpec, PodTemplateSpec, SeccompProfile,
         SecurityContext,
     },
 };
@@ -14,7 +14,7 @@ use super::{
     Context, common_args, field_variable, image_pull_secrets, label_selector, liveness, metadata,
     node_selector, pod_labels, port, readiness, variable,
 };
-use crate::{install::Install, settings::Settings};
+use crate::install::Install;
 
 /// User and group `nobody`.
 const NOBODY: i64 = 65534;
@@ -64,10 +64,19 @@ pub(super) fn deployment(install: &Install, context: Context<'_>) -> Deployment 
     }
 }
 
-fn args(install: &Install, settings: &Settings) -> Vec<String> {
-    let mut args = common_args(install, settings);
-    args.extend(install.pool_edit_policy.map(|policy| format!("--pool-edit-policy={}", policy.as_str())));
-    args
+/// What decides about Services is in the environment, which a program that is run beside the controller's shares: so
+/// `--explain` and `--diff` judge as it does.
+fn environment(install: &Install) -> Vec<EnvVar> {
+    let mut environment = vec![
+        field_variable("METALLB_NAMESPACE", "metadata.namespace"),
+        field_variable("METALLB_POD_NAME", "metadata.name"),
+        variable("METALLB_DEPLOYMENT", names::CONTROLLER),
+        variable("METALLB_ML_SECRET_NAME", names::MEMBERLIST_SECRET),
+    ];
+    environment.extend(install.load_balancer_class.iter().map(|class| variable("METALLB_LB_CLASS", class)));
+    let policy = install.pool_edit_policy.iter();
+    environment.extend(policy.map(|policy| variable("METALLB_POOL_EDIT_POLICY", policy.as_str())));
+    environment
 }
 
 fn container(install: &Install, context: Context<'_>) -> Container {
@@ -76,13 +85,8 @@ fn container(install: &Install, context: Context<'_>) -> Container {
         name: names::CONTROLLER.to_owned(),
         image: Some(settings.controller_image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
-        args: Some(args(install, settings)),
-        env: Some(vec![
-            field_variable("METALLB_NAMESPACE", "metadata.namespace"),
-            field_variable("METALLB_POD_NAME", "metadata.name"),
-            variable("METALLB_DEPLOYMENT", names::CONTROLLER),
-            variable("METALLB_ML_SECRET_NAME", names::MEMBERLIST_SECRET),
-        ]),
+        args: Some(common_args(install, settings)),
+        env: Some(environment(install)),
         ports: Some(vec![
             port("metricshttps", settings.ports.metrics, "TCP"),
             port("probes", settings.ports.probes, "TCP"),

@@ -107,6 +107,7 @@ fn control_plane(key: &str) -> Toleration {
 
 fn args(install: &Install, settings: &Settings) -> Vec<String> {
     let mut args = common_args(install, settings);
+    args.extend(install.load_balancer_class.iter().map(|class| format!("--lb-class={class}")));
     args.extend(install.ignore_exclude_lb.then(|| "--ignore-exclude-lb".to_owned()));
     args.extend(install.bgp_listen.then(|| "--bgp-listen".to_owned()));
     args.extend(install.layer2.clone());

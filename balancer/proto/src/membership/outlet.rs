@@ -9,17 +9,22 @@ use super::seal::Key;
 use super::{Membership, swim};
 
 impl Membership {
-    /// Tells everybody, by every way: a member that does not learn of it holds the node for one that restarts.
+    /// Leaves: a member that does not learn of it holds the node for one whose speaker crashed.
     pub(super) fn leave(&mut self, now: Instant) {
         let effects = self.swim.leave(now);
         self.apply(now, effects);
-        let up: Vec<_> = self.peers.values().filter(|peer| peer.up).map(|peer| peer.address).collect();
-        for address in up {
-            self.send_via(address, &Message::Leaving, Via::Datagram);
-            self.send_via(address, &Message::Leaving, Via::Stream);
-        }
+        self.tell_everybody(&Message::Leaving);
         self.left = true;
         self.changed = true;
+    }
+
+    /// Sends what is said once and never again by every way, so that it is not lost with one of them.
+    pub(super) fn tell_everybody(&mut self, message: &Message) {
+        let up: Vec<_> = self.peers.values().filter(|peer| peer.up).map(|peer| peer.address).collect();
+        for address in up {
+            self.send_via(address, message, Via::Datagram);
+            self.send_via(address, message, Via::Stream);
+        }
     }
 
     pub(super) fn send_to_node(&mut self, node: &str, message: &Message) {

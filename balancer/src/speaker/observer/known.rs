@@ -9,6 +9,7 @@ use metallb_core::claims::Record;
 use metallb_core::config::{self, Config, Objects};
 use metallb_core::plan::{self, Endpoints};
 use metallb_core::range::AddressRange;
+use metallb_core::served;
 use metallb_core::service::ServiceKey;
 
 use super::inputs::{Input, named, take};
@@ -66,7 +67,8 @@ impl Known {
         }
     }
 
-    pub(super) fn take(&mut self, input: Input) {
+    /// Takes what a watch brings; tells whether a plan may be another one by it.
+    pub(super) fn take(&mut self, input: Input) -> bool {
         match input {
             Input::Services(change) => {
                 self.seen.services = true;
@@ -82,6 +84,15 @@ impl Known {
                 take(&mut self.nodes, change, |node| node);
             }
             Input::Pools(change) => {
+                // The controller writes their statuses, of which nothing follows here.
+                let is_same = |former: &IPAddressPool, pool: &IPAddressPool| {
+                    former.spec == pool.spec && former.metadata.labels == pool.metadata.labels
+                };
+                if let Change::Set(pool) = &change
+                    && self.pools.get(&pool.name_any()).is_some_and(|former| is_same(former, pool))
+                {
+                    return false;
+                }
                 self.seen.pools = true;
                 take(&mut self.pools, change, named);
                 self.configure();
@@ -107,6 +118,7 @@ impl Known {
                 self.configure();
             }
         }
+        true
     }
 
     fn take_slices(&mut self, change: Change<SliceFacts>) {
@@ -164,7 +176,9 @@ impl Known {
             l2_advertisements: self.advertisements.values().collect(),
             ..Objects::default()
         });
-        let (config, problems) = config::parse(&objects);
+        let (mut config, problems) = config::parse(&objects);
+        // As the controller does: what it goes on giving out is to be announced.
+        served::keep(&mut config.pools, self.pools.values(), &self.config.pools);
         for problem in problems.iter().filter(|problem| !self.problems.contains(&problem.to_string())) {
             tracing::error!(event = "configInvalid", error = %problem, "part of the configuration is not served");
         }
