@@ -210,8 +210,8 @@ impl Allocator {
     /// To be called at `now` when all was adopted: a node's address that a Service holds is of its pool until it is
     /// given up.
     pub fn adopted(&mut self, now: Duration) {
-        let mut held = self.ledger.holdings().flat_map(|(_, holding)| &holding.addresses);
-        if held.any(|address| self.reserved.contains(address)) {
+        let held = |address: &IpAddr| self.reserved.contains(address);
+        if self.ledger.holdings().any(|(_, holding)| holding.addresses.iter().any(held)) {
             self.set_pools(self.pools.clone(), now);
         }
     }

@@ -3,7 +3,7 @@
 //! may not share it, an address that nobody touched stays, and when all is quiet a restart writes nothing.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     time::Duration,
 };
@@ -15,7 +15,7 @@ use k8s_openapi::{
 };
 use metallb_api::IPAddressPool;
 use metallb_core::{
-    allocator::PoolEditPolicy,
+    allocator::{PoolEditPolicy, Rest},
     assigner::{Assigner, Outcome, Write},
     claim::{ADDRESS_ASSIGNED, Claim, ServiceFacts},
     config::Pool,
@@ -247,6 +247,10 @@ struct World {
     variant: u8,
     late: VecDeque<Write>,
     now: Duration,
+    /// The addresses of nodes.
+    reserved: BTreeSet<IpAddr>,
+    /// What the pools' statuses say of resting addresses, which is as old as their last write.
+    noted: Vec<(IpAddr, Rest)>,
 }
 
 impl World {
@@ -257,6 +261,8 @@ impl World {
             variant: 0,
             late: VecDeque::new(),
             now: Duration::ZERO,
+            reserved: BTreeSet::new(),
+            noted: Vec::new(),
         };
         world.start();
         world
@@ -269,9 +275,11 @@ impl World {
         self.server.news.clear();
         self.assigner = Assigner::new(PoolEditPolicy::Reference);
         self.assigner.set_pools(pools(self.variant), self.now);
+        self.assigner.reserve(self.reserved.clone(), self.now);
         self.assigner.set_namespaces(BTreeMap::new());
         let all = self.server.services.values().map(|service| ServiceFacts::of(service, None)).collect();
         let conflicts = self.assigner.load(all, self.now);
+        self.assigner.rest(self.noted.clone());
         assert_eq!(conflicts, [], "two Services showed one address");
     }
 
@@ -293,7 +301,13 @@ impl World {
                 self.variant = variant;
                 self.assigner.set_pools(pools(variant), self.now);
             }
-            Step::Hear => self.hear(),
+            Step::Hear => {
+                self.hear();
+                let ledger = self.assigner.allocator().ledger();
+                let resting =
+                    self.assigner.allocator().pools().keys().flat_map(|pool| ledger.resting_in(pool));
+                self.noted = resting.map(|(address, rest)| (address, rest.clone())).collect();
+            }
             Step::Write(fate) => {
                 let Some(write) = self.assigner.next(self.now) else { return };
                 match fate {
@@ -494,6 +508,18 @@ fn pools_that_appear_30_s_after_a_start_change_no_address() {
     world.settle();
     assert_eq!(world.server.shown(), shown);
     assert_eq!(reasons(&world), vec![Some("Assigned".to_owned()); 4]);
+}
+
+#[test]
+fn a_nodes_address_that_a_service_holds_stays_over_a_restart() {
+    let mut world = World::new();
+    world.server.ask(0, 0);
+    world.settle();
+    let shown = world.server.shown();
+    world.reserved = shown.values().flatten().copied().collect();
+    assert_ne!(world.reserved, BTreeSet::new());
+    world.start();
+    assert_eq!((world.settle(), world.server.shown()), (vec![], shown));
 }
 
 #[test]

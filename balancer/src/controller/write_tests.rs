@@ -142,6 +142,31 @@ async fn an_address_is_one_patch_for_one_version_and_then_an_event() {
     assert!(matches!(outcome, Outcome::Written(written) if *written == facts(&after)));
 }
 
+#[test]
+fn what_tells_of_a_former_address_goes_with_it() {
+    let now = Timestamp::UNIX_EPOCH;
+    let moved = facts(&service("41", &json!([{ "ip": "192.0.2.1" }])));
+    let annotations = &status_patch(&moved, &assignment().report, None, now)["metadata"]["annotations"];
+    assert_eq!(
+        *annotations,
+        json!({ "metallb.io/ip-allocated-from-pool": "four", "metallb.io/announced-from": null })
+    );
+
+    let mut retired = service("41", &json!([]));
+    retired["spec"]["type"] = json!("ClusterIP");
+    retired["status"]["conditions"] = json!([{
+        "type": "metallb.io/Announced", "status": "True", "reason": "Announced", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]);
+    let report =
+        Report { mark: Mark::Remove, ingress: None, condition: Tell::Unchanged, ..assignment().report };
+    let patch = status_patch(&facts(&retired), &report, None, now);
+    assert_eq!(
+        patch["status"]["conditions"],
+        json!([{ "$patch": "delete", "type": "metallb.io/Announced" }])
+    );
+}
+
 #[tokio::test]
 async fn a_service_that_has_changed_is_read_and_not_written() {
     let (writer, mut server) = writer().await;

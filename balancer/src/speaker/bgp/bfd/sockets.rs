@@ -154,7 +154,7 @@ mod tests {
         let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = other.local_addr().unwrap().port();
         let anywhere = ListenAt { is_v4: true, port, device: None };
-        let bound = ListenAt { device: Some("lo".into()), ..anywhere.clone() };
+        let bound = ListenAt { device: Some("lo".into()), ..anywhere };
         assert_eq!(listen(&anywhere, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(listen(&bound, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(other);
