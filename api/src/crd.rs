@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::error::Error;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, CustomResourceSubresourceStatus, JSONSchemaProps, JSONSchemaPropsOrArray,
-    JSONSchemaPropsOrBool,
+    CustomResourceConversion, CustomResourceDefinition, CustomResourceSubresourceStatus, JSONSchemaProps,
+    JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 use kube::core::crd::{MergeError, merge_crds};
@@ -68,6 +68,12 @@ fn complete(definition: &mut CustomResourceDefinition) {
     let names = &mut definition.spec.names;
     names.list_kind = Some(format!("{}List", names.kind));
     let spec_required = SPEC_REQUIRED.contains(&names.kind.as_str());
+    if definition.spec.versions.len() > 1 {
+        // Said although it is the default: a definition of upstream's may be there whose conversion asks a webhook that
+        // is no longer served, and what is not said is kept.
+        let strategy = "None".to_owned();
+        definition.spec.conversion = Some(CustomResourceConversion { strategy, webhook: None });
+    }
     definition.spec.versions.sort_by(|a, b| a.name.cmp(&b.name));
     for version in &mut definition.spec.versions {
         let status = || CustomResourceSubresourceStatus(serde_json::json!({}));

@@ -40,6 +40,16 @@ fn the_yaml_says_what_the_definition_says() {
     }
 }
 
+#[test]
+fn kinds_of_several_versions_say_that_no_webhook_converts_them() {
+    let converted = crd::all().unwrap().into_iter().filter_map(|definition| {
+        let conversion = definition.spec.conversion?;
+        Some((definition.spec.names.kind, conversion.strategy, conversion.webhook))
+    });
+    let none = |kind: &str| (kind.to_owned(), "None".to_owned(), None);
+    assert_eq!(converted.collect::<Vec<_>>(), [none("AddressPool"), none("BGPPeer")]);
+}
+
 /// What each version is called, whether it is stored, and its columns; `@` stands for the path of a condition's status.
 fn outline() -> Vec<String> {
     let version = |definition: &CustomResourceDefinition| {

@@ -135,9 +135,12 @@ impl Reign {
     /// Serves whenever the Lease is held, until `cancel`. Each time all that is known is learnt anew: another may have
     /// written meanwhile.
     async fn again_and_again(&self, cancel: &CancellationToken) -> anyhow::Result<()> {
+        let (settings, readiness) = (&self.settings, &self.readiness);
+        let namespace = settings.namespace();
+        let owner = state::installation(self.client.clone(), &namespace);
         loop {
-            let (settings, readiness) = (&self.settings, &self.readiness);
-            let lease = Lease::new(self.client.clone(), &settings.namespace(), LEASE, &settings.identity());
+            let lease = Lease::new(self.client.clone(), &namespace, LEASE, &settings.identity());
+            let lease = lease.going_with(owner.clone());
             let Some(leadership) = acquire(lease, cancel, readiness).await? else { return Ok(()) };
             if self.once(leadership, cancel).await? {
                 return Ok(());

@@ -46,6 +46,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::controller::state::installation;
 use crate::inspect::Cluster;
 use departure::Departure;
 use gossip::{Own, Peers};
@@ -114,14 +115,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         links: wires.links.subscribe(),
     };
     tasks.spawn(state::run(client.clone(), described, told, cancel.clone()));
+    let owner = installation(client.clone(), &settings.namespace);
     let (namespace, node) = (settings.namespace.clone(), settings.node_name.clone());
     let (recordings, stop) = (wires.recording.subscribe(), cancel.clone());
-    let recorder = client.clone();
-    tasks.spawn(async move { owners::run(recorder, &namespace, &node, recordings, stop).await });
+    let (recorder, with) = (client.clone(), owner.clone());
+    tasks.spawn(async move { owners::run(recorder, &namespace, &node, recordings, with, stop).await });
     let (namespace, node) = (settings.namespace.clone(), settings.node_name.clone());
     let (wanted, until) = (wires.witness.subscribe(), wires.witnessed.clone());
     let (witness, stop) = (client.clone(), cancel.clone());
-    tasks.spawn(async move { witness::run(witness, &namespace, &node, wanted, until, stop).await });
+    tasks.spawn(async move { witness::run(witness, &namespace, &node, wanted, until, owner, stop).await });
     tasks.spawn(departure::run(
         client.clone(),
         departure::Settings { namespace: settings.namespace.clone(), pod: settings.pod_name.clone() },

@@ -40,8 +40,14 @@ impl Scene {
     async fn new() -> Result<Self> {
         let plane = Plane::start().await?;
         let (proxy, config) = plane.subject_proxy().await?;
-        let subject = start(&plane, &config)?;
         let client = plane.client().await?;
+        for name in ["metallb-operator-webhook-configuration", "metallb-webhook-configuration"] {
+            // Nobody asks this operator anything.
+            let metadata = json!({"name": name, "labels": {"app.kubernetes.io/part-of": "metallb"}});
+            let (version, kind) = ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration");
+            create(&client, version, kind, "", json!({"metadata": metadata})).await?;
+        }
+        let subject = start(&plane, &config)?;
         Ok(Self { subject, proxy, client, plane })
     }
 

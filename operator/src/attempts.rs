@@ -71,12 +71,21 @@ fn after(now: Timestamp, pause: Duration) -> Timestamp {
     now.checked_add(pause).unwrap_or(Timestamp::MAX)
 }
 
+/// What is wanted of an object, whatever version of it that is written over.
+fn essence(wanted: &Value) -> Value {
+    let mut essence = wanted.clone();
+    if let Some(metadata) = essence.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("resourceVersion");
+    }
+    essence
+}
+
 impl Attempts {
     /// The time until which `wanted` is not to be written to `key`, if that is in the future.
     #[must_use]
     pub fn held_until(&self, key: &Key, wanted: &Value, now: Timestamp) -> Option<Timestamp> {
         let failure = self.failed_before(key, wanted).map(|failure| failure.hold);
-        let truce = self.repairs.get(key).filter(|_| self.written.get(key) == Some(wanted));
+        let truce = self.repairs.get(key).filter(|_| self.written.get(key) == Some(&essence(wanted)));
         let holds = failure.into_iter().chain(truce.map(|repairs| repairs.hold));
         holds.filter(|hold| hold.lasts(now)).map(|hold| hold.until).max()
     }
@@ -88,7 +97,7 @@ impl Attempts {
     }
 
     fn failed_before(&self, key: &Key, wanted: &Value) -> Option<&Failure> {
-        self.failures.get(key).filter(|failure| failure.wanted == *wanted)
+        self.failures.get(key).filter(|failure| failure.wanted == essence(wanted))
     }
 
     /// Quarrels that go on, and about what.
@@ -111,7 +120,7 @@ impl Attempts {
     pub fn failed(&mut self, key: &Key, wanted: &Value, message: String, now: Timestamp) {
         let before = self.failed_before(key, wanted).map_or(0, |failure| failure.count);
         let hold = Hold::new(now, doubled(FIRST_PAUSE, before, LONGEST_PAUSE));
-        let failure = Failure { wanted: wanted.clone(), count: before.saturating_add(1), message, hold };
+        let failure = Failure { wanted: essence(wanted), count: before.saturating_add(1), message, hold };
         self.failures.insert(key.clone(), failure);
     }
 
@@ -126,7 +135,8 @@ impl Attempts {
         now: Timestamp,
     ) -> bool {
         self.failures.remove(key);
-        let repaired = self.written.insert(key.clone(), wanted.clone()).as_ref() == Some(wanted);
+        let wanted = essence(wanted);
+        let repaired = self.written.insert(key.clone(), wanted.clone()).as_ref() == Some(&wanted);
         match left {
             Some(left) => self.settled.insert(key.clone(), left),
             None => self.settled.remove(key),
@@ -264,6 +274,19 @@ mod tests {
             assert_eq!(attempts.held_until(&key(), &wanted, at(jumped)), None);
             assert_eq!(attempts.quarrels(at(jumped)).count(), 0);
         }
+    }
+
+    #[test]
+    fn the_version_that_is_written_over_makes_no_other_wish_of_it() {
+        let mut attempts = Attempts::default();
+        let over = |version: usize| serde_json::json!({"metadata": {"name": "s", "resourceVersion": version.to_string()}, "data": {"key": "a"}});
+        let repaired: Vec<_> = (0..6)
+            .map(|version| attempts.succeeded(&key(), &over(version), Some(difference()), None, at(0)))
+            .collect();
+        assert_eq!(repaired, [false, true, true, true, true, true]);
+        assert_eq!(attempts.held_until(&key(), &over(6), at(0)), Some(at(1)));
+        attempts.failed(&key(), &over(7), "refused".to_owned(), at(0));
+        assert_eq!(attempts.failure(&key(), &over(8)), Some("refused"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! named. Nor does a rollout wait for it, or for a pod on a node that is cordoned or still pulls the image.
 
 mod images;
+mod placement;
 mod trouble;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -22,6 +23,7 @@ use self::trouble::{Complaints, trouble, troubles, waiting_for};
 use crate::plan::FIELD_MANAGER;
 
 pub use images::{lacks, trim};
+pub use placement::takes;
 pub use trouble::{Cause, Trouble};
 
 /// How long a pod on a Ready node may be not ready before an administrator is asked to look.
@@ -251,8 +253,7 @@ impl Health {
             }
             _ => Standing::Lagging,
         };
-        let place = node_name.map(|node| format!(" on node {node}")).unwrap_or_default();
-        let of = format!("pod {}{place}", pod.name_any());
+        let of = told(pod);
         if let Some((cause, says)) = trouble(pod) {
             complaints.entry((cause, says)).or_default().insert(of);
             return standing;
@@ -271,6 +272,23 @@ impl Health {
         }
         standing
     }
+}
+
+/// What keeps `pods` from beginning, of which nothing else is wanted: that they end is no trouble.
+pub fn not_begun<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<Trouble> {
+    let mut complaints = Complaints::new();
+    for pod in pods {
+        if let Some((cause, says)) = trouble(pod).filter(|(cause, _)| *cause != Cause::CrashLoop) {
+            complaints.entry((cause, says)).or_default().insert(told(pod));
+        }
+    }
+    troubles(complaints)
+}
+
+/// A pod and its node, for people.
+fn told(pod: &Pod) -> String {
+    let place = node_of(pod).map(|node| format!(" on node {node}")).unwrap_or_default();
+    format!("pod {}{place}", pod.name_any())
 }
 
 fn is_cordoned(node: &Node) -> bool {

@@ -21,6 +21,10 @@ pub const OLDER_SECRET: &str = "memberlist";
 /// Service of the webhooks.
 pub const WEBHOOK_SERVICE: &str = "metallb-operator-webhook-service";
 
+/// Which requests the API server asks the webhooks about, as the installation names it.
+pub const WEBHOOK_CONFIGURATIONS: [&str; 2] =
+    ["metallb-operator-webhook-configuration", "metallb-webhook-configuration"];
+
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {

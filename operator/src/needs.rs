@@ -1,4 +1,4 @@
-//! What the programs need of the cluster that the installation brings and the operator may not make: rights and
+//! What the programs need of the cluster that the installation brings and the operator may not make: accounts, rights and
 //! custom resources.
 //!
 //! Pure. The needs are the rules of `config/rbac` themselves; whether they are met is asked of the API server, so that
@@ -109,23 +109,46 @@ impl Rule {
     }
 }
 
+/// Accounts that are needed, beside the operator's own.
+pub fn accounts(needs: &BTreeSet<Need>) -> BTreeSet<&'static str> {
+    let named = needs.iter().filter_map(|need| match need.account {
+        Account::Named(name) => Some(name),
+        Account::Own => None,
+    });
+    named.collect()
+}
+
 /// Custom resources of metallb.io that are needed.
 pub fn custom_resources(needs: &BTreeSet<Need>) -> BTreeSet<&str> {
     let ours = needs.iter().filter(|need| need.group == metallb_api::names::GROUP);
     ours.filter_map(|need| need.resource.split('/').next()).collect()
 }
 
+/// What the cluster lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacks<'a> {
+    /// Custom resources of metallb.io.
+    pub resources: BTreeSet<&'a str>,
+    /// ServiceAccounts.
+    pub accounts: BTreeSet<&'a str>,
+    /// Rights.
+    pub rights: Vec<Need>,
+}
+
 /// Tells what is missing, one line for each account and resource.
-pub fn told<'a>(refused: impl IntoIterator<Item = &'a Need>, absent: &BTreeSet<&str>) -> Vec<String> {
-    let mut lines: Vec<_> = absent
+#[must_use]
+pub fn told(lacks: &Lacks<'_>) -> Vec<String> {
+    let resources = lacks.resources.iter().map(|resource| {
+        format!("CustomResourceDefinition {resource}.{} is missing", metallb_api::names::GROUP)
+    });
+    let accounts = lacks
+        .accounts
         .iter()
-        .map(|resource| {
-            format!("CustomResourceDefinition {resource}.{} is missing", metallb_api::names::GROUP)
-        })
-        .collect();
+        .map(|name| format!("ServiceAccount {name} is missing: its pods cannot be made"));
+    let mut lines: Vec<_> = resources.chain(accounts).collect();
     let mut rights: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut order = Vec::new();
-    for need in refused {
+    for need in &lacks.rights {
         let account = match need.account {
             Account::Named(name) => format!("ServiceAccount {name}"),
             Account::Own => "the operator".to_owned(),
@@ -175,6 +198,7 @@ mod tests {
             assert!(needs.contains(&need), "{need:?}");
         }
         assert!(needs.iter().all(|need| need.group != "monitoring.coreos.com"));
+        assert_eq!(accounts(&needs), ["controller", "speaker"].into());
         let resources = custom_resources(&needs);
         assert!(resources.contains("bgppeers") && resources.contains("metallbs"), "{resources:?}");
     }
@@ -189,10 +213,16 @@ mod tests {
             name: None,
             verb: verb.to_owned(),
         };
+        let lacks = Lacks {
+            resources: ["bgppeers"].into(),
+            accounts: ["speaker"].into(),
+            rights: vec![need("list"), need("watch")],
+        };
         assert_eq!(
-            told(&[need("list"), need("watch")], &["bgppeers"].into()),
+            told(&lacks),
             [
                 "CustomResourceDefinition bgppeers.metallb.io is missing",
+                "ServiceAccount speaker is missing: its pods cannot be made",
                 "ServiceAccount speaker may not list, watch nodes in the cluster: a rule of its role, or the binding, \
                  is missing",
             ]

@@ -7,6 +7,7 @@ mod compatibility;
 mod create;
 mod import;
 mod installation;
+mod observe;
 mod pools;
 mod report;
 mod upgrade;

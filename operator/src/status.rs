@@ -19,7 +19,7 @@ pub use reason::Reason;
 
 use crate::{
     gate::{Finding, Severity},
-    health::Health,
+    health::{Health, Trouble},
     install::{BgpBackend, Problem},
     rollout::{Kept, Rollout, Step},
 };
@@ -46,12 +46,16 @@ pub struct Observation {
     pub controller: Option<Health>,
     /// The speakers, if their DaemonSet is there.
     pub speaker: Option<Health>,
+    /// What keeps the speaker's image from being pulled before the speakers of another installation are exchanged.
+    pub pulling: Vec<Trouble>,
     /// How many objects the installation has.
     pub objects: usize,
     /// Objects still to be applied or removed.
     pub pending: Vec<String>,
     /// What the API server refused.
     pub failures: Vec<String>,
+    /// Objects that the installation would have and somebody else made: left alone.
+    pub foreign: Vec<String>,
     /// Fields about which somebody else disagrees, again and again.
     pub contested: Vec<String>,
     /// Watches that do not work.

@@ -212,9 +212,85 @@ async fn judge(asked: &Asked, question: &Question<'_>, operation: &Operation) ->
     };
     match existing {
         Ok(existing) => admission::judge(question, &existing, &asked.settings),
-        Err(error) => Answer {
-            denials: vec![format!("what exists cannot be read, so nothing can be judged: {error}")],
-            warnings: Vec::new(),
-        },
+        Err(error) => unread(question, &error),
+    }
+}
+
+/// The answer when what exists cannot be read. Nothing that is on its way out is held up, nor what asks for nothing new:
+/// the installation itself may be deleted, its rights first.
+fn unread(question: &Question<'_>, error: &str) -> Answer {
+    let asks_for_more = question.object.is_some_and(|object| {
+        object.metadata.deletion_timestamp.is_none()
+            && question.old.is_none_or(|old| old.data["spec"] != object.data["spec"])
+    });
+    let mut answer = Answer::default();
+    if asks_for_more {
+        answer.denials.push(format!("what exists cannot be read, so nothing can be judged: {error}"));
+    } else {
+        answer
+            .warnings
+            .push(format!("what exists cannot be read, so it is not told what depends on this: {error}"));
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+    use serde_json::{Value, json};
+    use tower_test::mock;
+
+    use super::*;
+
+    /// The answer while the API server refuses whatever is asked.
+    async fn refused(operation: Operation, object: Option<Value>, old: Option<Value>) -> Answer {
+        let (service, mut api_server) = mock::pair::<http::Request<Body>, http::Response<Body>>();
+        tokio::spawn(async move {
+            while let Some((_, send)) = api_server.next_request().await {
+                let status = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden",
+                                    "message": "no rights"});
+                let body = Body::from(serde_json::to_vec(&status).unwrap());
+                send.send_response(http::Response::builder().status(403).body(body).unwrap());
+            }
+        });
+        let required = ["OPERATOR_NAMESPACE", "POD_NAME", "CONTROLLER_IMAGE", "SPEAKER_IMAGE"];
+        let settings = Settings::read(|name| required.contains(&name).then(|| "x".to_owned())).unwrap();
+        let asked = Asked { client: Client::new(service, "default"), settings: Arc::new(settings) };
+        let pool = |pool: Option<Value>| pool.map(|pool| serde_json::from_value(pool).unwrap());
+        let (object, old): (Option<DynamicObject>, Option<DynamicObject>) = (pool(object), pool(old));
+        let question = Question {
+            kind: "IPAddressPool",
+            namespace: "x",
+            name: "p",
+            object: object.as_ref(),
+            old: old.as_ref(),
+        };
+        judge(&asked, &question, &operation).await
+    }
+
+    #[tokio::test]
+    async fn though_nothing_can_be_read_what_goes_or_asks_for_nothing_new_is_let_through() {
+        let pool = |range: &str| {
+            Some(
+                json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "p"},
+                        "spec": {"addresses": [range]}}),
+            )
+        };
+        let (one, other) = ("192.0.2.0/28", "192.0.2.0/24");
+        let mut leaving = pool(other);
+        leaving.as_mut().unwrap()["metadata"]["deletionTimestamp"] = json!("2030-01-01T00:00:00Z");
+        let table = [
+            (Operation::Delete, None, pool(one), true),
+            (Operation::Update, pool(one), pool(one), true),
+            (Operation::Update, leaving, pool(one), true),
+            (Operation::Update, pool(other), pool(one), false),
+            (Operation::Create, pool(one), None, false),
+        ];
+        for (operation, object, old, passes) in table {
+            let answer = refused(operation, object, old).await;
+            assert_eq!(answer.denials.is_empty(), passes, "{answer:?}");
+            let told = answer.denials.iter().chain(&answer.warnings).next().unwrap();
+            assert!(told.contains("no rights"), "{told}");
+        }
     }
 }

@@ -11,7 +11,12 @@ use metallb_operator::{
     webhook::{self, Identity},
 };
 use metallb_runtime::probes::Readiness;
-use tokio::{sync::watch, time::timeout};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::{net::TcpStream, sync::watch, task::JoinHandle, time::timeout};
+use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tower_test::mock;
 
@@ -45,13 +50,22 @@ async fn becomes(readiness: &Readiness, ready: bool) {
     timeout(LIMIT, asking).await.unwrap_or_else(|_| panic!("it did not become ready={ready}"));
 }
 
-#[tokio::test]
-async fn it_is_ready_while_its_webhooks_answer_and_the_api_server_trusts_them() {
-    let (service, _api_server) = mock::pair::<http::Request<Body>, http::Response<Body>>();
+/// A server of webhooks on loopback, and its port.
+struct Server {
+    port: u16,
+    identity: watch::Sender<Option<Identity>>,
+    readiness: Readiness,
+    cancel: CancellationToken,
+    serving: JoinHandle<anyhow::Result<()>>,
+    _api_server: mock::Handle<http::Request<Body>, http::Response<Body>>,
+}
+
+fn serve() -> Server {
+    let (service, api_server) = mock::pair::<http::Request<Body>, http::Response<Body>>();
     let required = ["OPERATOR_NAMESPACE", "POD_NAME", "CONTROLLER_IMAGE", "SPEAKER_IMAGE"];
     let settings = Settings::read(|name| required.contains(&name).then(|| "x".to_owned())).unwrap();
     let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-    let (sender, receiver) = watch::channel(None);
+    let (identity, receiver) = watch::channel(None);
     let (readiness, cancel) = (Readiness::new(), CancellationToken::new());
     let serving = tokio::spawn(webhook::serve(
         ([127, 0, 0, 1], port).into(),
@@ -62,6 +76,42 @@ async fn it_is_ready_while_its_webhooks_answer_and_the_api_server_trusts_them() 
         readiness.clone(),
         cancel.clone(),
     ));
+    Server { port, identity, readiness, cancel, serving, _api_server: api_server }
+}
+
+/// What the server agrees to speak with a client that offers `protocols`.
+async fn agreed(port: u16, material: &Material, protocols: &[&str]) -> std::io::Result<Option<Vec<u8>>> {
+    let mut roots = RootCertStore::empty();
+    for authority in CertificateDer::pem_slice_iter(material.bundle.as_bytes()) {
+        roots.add(authority.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let name = ServerName::try_from("metallb-operator-webhook-service.metallb-system.svc").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+    Ok(stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))
+}
+
+#[tokio::test]
+async fn the_webhooks_do_not_speak_http_2() {
+    let server = serve();
+    let material = material();
+    server.identity.send_replace(identity(&material, true));
+    answers(server.port, &material).await;
+    assert!(agreed(server.port, &material, &["h2"]).await.is_err(), "nothing else was offered");
+    let both = agreed(server.port, &material, &["h2", "http/1.1"]).await.unwrap();
+    assert_eq!(both.as_deref(), Some(b"http/1.1".as_slice()));
+}
+
+#[tokio::test]
+async fn it_is_ready_while_its_webhooks_answer_and_the_api_server_trusts_them() {
+    let Server { port, identity: sender, readiness, cancel, serving, _api_server } = serve();
     let (first, second) = (material(), material());
     assert!(tls::ask(port, &first.certificate).await.is_err(), "there is no certificate yet");
 

@@ -3,7 +3,7 @@
 //! Guarantees: while [`Leadership::held`] is true no other process that follows the same rules holds the Lease,
 //! whatever the wall clocks of the nodes say. Remaining time is counted on `CLOCK_BOOTTIME`, which goes on while a
 //! machine sleeps or a process is stopped, from the moment *before* the renewing request was sent. A contender
-//! counts from the moment at which it saw the Lease change, never from the times written in it.
+//! counts from the moment at which it saw the Lease change or vanish, never from the times written in it.
 //!
 //! Assumes that a caller asks [`Leadership::held`] before each write and gives the write a time-out that ends
 //! before [`Leadership::remaining`] does.
@@ -19,7 +19,7 @@ use std::{
 use anyhow::Context;
 use k8s_openapi::{
     api::coordination::v1::{Lease as LeaseObject, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::MicroTime,
+    apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference},
 };
 use kube::{
     Api, Client,
@@ -27,6 +27,8 @@ use kube::{
 };
 use tokio::{sync::Mutex, time::timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::owner::{Known, Owner};
 
 /// How long a Lease is good for without being renewed.
 const DURATION: Duration = Duration::from_secs(10);
@@ -40,7 +42,7 @@ const GUARD: Duration = Duration::from_secs(1);
 const REFUSED: Duration = Duration::from_secs(15);
 
 /// Time since boot, sleep included.
-fn boottime() -> Duration {
+pub(crate) fn boottime() -> Duration {
     // The clock exists on every Linux since 2.6.39; without it nothing is ever held.
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(Duration::MAX, Duration::from)
 }
@@ -63,23 +65,30 @@ enum Step {
 struct Sighting {
     resource_version: Option<String>,
     since: Duration,
+    /// For how long after that another may think that it holds the Lease.
+    good_for: Duration,
 }
 
 impl Sighting {
-    /// Judges the Lease `seen` at `now`.
-    fn judge(&mut self, seen: &LeaseObject, me: &str, now: Duration) -> Step {
-        if self.resource_version != seen.metadata.resource_version {
-            *self = Self { resource_version: seen.metadata.resource_version.clone(), since: now };
+    fn new(since: Duration) -> Self {
+        Self { resource_version: None, since, good_for: Duration::ZERO }
+    }
+
+    /// Judges the Lease `seen` at `now`. One that was deleted is as good for its holder as it was before.
+    fn judge(&mut self, seen: Option<&LeaseObject>, me: &str, now: Duration) -> Step {
+        let version = seen.and_then(|seen| seen.metadata.resource_version.as_ref());
+        if self.resource_version.as_ref() != version {
+            (self.resource_version, self.since) = (version.cloned(), now);
         }
-        let spec = seen.spec.as_ref();
-        let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
-        let seconds = spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or_default();
-        let duration = Duration::from_secs(u64::try_from(seconds).unwrap_or_default());
-        if holder.is_empty() || holder == me || now >= self.since + duration {
-            Step::Take
-        } else {
-            Step::Wait
+        if let Some(seen) = seen {
+            let spec = seen.spec.as_ref();
+            let holder = spec.and_then(|spec| spec.holder_identity.as_deref()).unwrap_or_default();
+            let seconds = spec.and_then(|spec| spec.lease_duration_seconds).unwrap_or_default();
+            let is_free = holder.is_empty() || holder == me;
+            let seconds = if is_free { 0 } else { u64::try_from(seconds).unwrap_or_default() };
+            self.good_for = Duration::from_secs(seconds);
         }
+        if now >= self.since + self.good_for { Step::Take } else { Step::Wait }
     }
 }
 
@@ -89,6 +98,7 @@ pub struct Lease {
     namespace: String,
     name: String,
     identity: String,
+    owner: Option<Arc<Owner>>,
 }
 
 impl Lease {
@@ -101,7 +111,14 @@ impl Lease {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             identity: identity.to_owned(),
+            owner: None,
         }
+    }
+
+    /// The same Lease, that from when it is held goes with `owner`. It is not taken while that has just been deleted.
+    #[must_use]
+    pub fn going_with(self, owner: Arc<Owner>) -> Self {
+        Self { owner: Some(owner), ..self }
     }
 
     /// Waits until the Lease is held, then renews it in the background. `None` when `cancel` came first.
@@ -112,7 +129,7 @@ impl Lease {
     /// # Errors
     /// When the API server goes on refusing (no permission, no such namespace).
     pub async fn acquire(self, cancel: &CancellationToken) -> anyhow::Result<Option<Leadership>> {
-        let mut sighting = Sighting { resource_version: None, since: boottime() };
+        let mut sighting = Sighting::new(boottime());
         let mut waiting_for = None;
         let mut refused = Refused::default();
         loop {
@@ -131,6 +148,9 @@ impl Lease {
                         waiting_for = Some(holder);
                     }
                 }
+                Ok(Ok(Attempt::OwnerGone)) => {
+                    tracing::debug!(lease = self.name, "not taken: what the lease goes with was deleted");
+                }
                 Ok(Err(error)) if is_final => {
                     return Err(error).with_context(|| format!("Lease {}/{}", self.namespace, self.name));
                 }
@@ -147,21 +167,29 @@ impl Lease {
     }
 
     async fn attempt(&self, sighting: &mut Sighting, now: Duration) -> kube::Result<Attempt> {
-        let Some(seen) = self.api.get_opt(&self.name).await? else {
-            let object = self.claim(None);
-            return Ok(Attempt::Taken(Box::new(self.api.create(&PostParams::default(), &object).await?)));
-        };
-        match sighting.judge(&seen, &self.identity, now) {
-            Step::Wait => {
-                Ok(Attempt::HeldBy(seen.spec.and_then(|spec| spec.holder_identity).unwrap_or_default()))
-            }
-            Step::Take => {
-                let object = self.claim(Some(&seen));
-                Ok(Attempt::Taken(Box::new(
-                    self.api.replace(&self.name, &PostParams::default(), &object).await?,
-                )))
-            }
+        if let Some(owner) = &self.owner {
+            owner.learn().await?;
         }
+        let seen = self.api.get_opt(&self.name).await?;
+        if sighting.judge(seen.as_ref(), &self.identity, now) == Step::Wait {
+            let holder = seen.and_then(|seen| seen.spec?.holder_identity);
+            return Ok(Attempt::HeldBy(holder.unwrap_or_default()));
+        }
+        let owner = match &self.owner {
+            None => None,
+            Some(owner) => match owner.find().await? {
+                Known::There(owner) => Some(owner),
+                Known::Nobody => None,
+                Known::Gone => return Ok(Attempt::OwnerGone),
+            },
+        };
+        let object = owned_by(self.claim(seen.as_ref()), owner);
+        let params = PostParams::default();
+        let taken = match &seen {
+            None => self.api.create(&params, &object).await?,
+            Some(_) => self.api.replace(&self.name, &params, &object).await?,
+        };
+        Ok(Attempt::Taken(Box::new(taken)))
     }
 
     /// The Lease as held by this process from now on. The times in it are for people.
@@ -186,6 +214,14 @@ impl Lease {
     }
 }
 
+/// The Lease `object` as it goes with `owner` and nobody else; as it is when there is none.
+fn owned_by(mut object: LeaseObject, owner: Option<OwnerReference>) -> LeaseObject {
+    if let Some(owner) = owner {
+        object.metadata.owner_references = Some(vec![owner]);
+    }
+    object
+}
+
 /// The Lease `object` held by nobody; `None` when `me` does not hold it.
 fn given_up(mut object: LeaseObject, me: &str) -> Option<LeaseObject> {
     let spec = object.spec.as_mut().filter(|spec| spec.holder_identity.as_deref() == Some(me))?;
@@ -196,6 +232,8 @@ fn given_up(mut object: LeaseObject, me: &str) -> Option<LeaseObject> {
 enum Attempt {
     Taken(Box<LeaseObject>),
     HeldBy(String),
+    /// What it goes with was deleted.
+    OwnerGone,
 }
 
 /// Since when all answers were refusals.
@@ -352,12 +390,17 @@ mod tests {
     #[test]
     fn a_contender_waits_a_whole_duration_after_the_last_change_that_it_saw() {
         let at = Duration::from_secs;
-        let mut sighting = Sighting { resource_version: None, since: at(0) };
-        assert_eq!(sighting.judge(&seen("1", "other"), "me", at(100)), Step::Wait);
-        assert_eq!(sighting.judge(&seen("1", "other"), "me", at(109)), Step::Wait);
-        assert_eq!(sighting.judge(&seen("2", "other"), "me", at(109)), Step::Wait, "renewed: counted anew");
-        assert_eq!(sighting.judge(&seen("2", "other"), "me", at(118)), Step::Wait);
-        assert_eq!(sighting.judge(&seen("2", "other"), "me", at(119)), Step::Take);
+        let mut sighting = Sighting::new(at(0));
+        let mut judge = |lease: Option<LeaseObject>, second| sighting.judge(lease.as_ref(), "me", at(second));
+        assert_eq!(judge(Some(seen("1", "other")), 100), Step::Wait);
+        assert_eq!(judge(Some(seen("1", "other")), 109), Step::Wait);
+        assert_eq!(judge(Some(seen("2", "other")), 109), Step::Wait, "renewed: counted anew");
+        assert_eq!(judge(Some(seen("2", "other")), 118), Step::Wait);
+        assert_eq!(judge(Some(seen("2", "other")), 119), Step::Take);
+        assert_eq!(judge(None, 119), Step::Wait, "deleted: its holder may not know it");
+        assert_eq!(judge(None, 128), Step::Wait);
+        assert_eq!(judge(None, 129), Step::Take);
+        assert_eq!(Sighting::new(at(0)).judge(None, "me", at(0)), Step::Take, "there was none");
     }
 
     #[test]
@@ -378,9 +421,27 @@ mod tests {
 
     #[test]
     fn a_released_or_own_lease_is_taken_at_once() {
-        let mut sighting = Sighting { resource_version: None, since: Duration::ZERO };
+        let mut sighting = Sighting::new(Duration::ZERO);
         for holder in ["", "me"] {
-            assert_eq!(sighting.judge(&seen("1", holder), "me", Duration::ZERO), Step::Take, "{holder:?}");
+            let lease = seen("1", holder);
+            assert_eq!(sighting.judge(Some(&lease), "me", Duration::ZERO), Step::Take, "{holder:?}");
         }
+    }
+
+    #[test]
+    fn a_lease_goes_with_its_owner_and_nobody_else() {
+        let owner = |uid: &str| OwnerReference { uid: uid.to_owned(), ..OwnerReference::default() };
+        let with = |uids: &[&str]| {
+            let mut lease = seen("1", "me");
+            lease.metadata.owner_references = Some(uids.iter().map(|uid| owner(uid)).collect());
+            lease
+        };
+        assert_eq!(
+            owned_by(seen("1", "me"), Some(owner("new"))),
+            with(&["new"]),
+            "one that had none gets it"
+        );
+        assert_eq!(owned_by(with(&["old", "other"]), Some(owner("new"))), with(&["new"]));
+        assert_eq!(owned_by(with(&["old"]), None), with(&["old"]), "nobody makes it its own");
     }
 }

@@ -5,6 +5,7 @@
 pub mod lease;
 pub mod logs;
 pub mod metrics;
+pub mod owner;
 pub mod page;
 pub mod probes;
 pub mod shutdown;

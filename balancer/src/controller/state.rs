@@ -1,6 +1,6 @@
 //! ConfigurationState of a program: whether its configuration could be read, for whoever looks there.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{OwnerReference, Time},
@@ -9,12 +9,14 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
+    core::ApiResource,
 };
 use metallb_api::{
     ConfigurationResult, ConfigurationState, ConfigurationStateStatus, MetalLB,
     conditions::{Report, set},
     names::{CONTROLLER, LABEL_COMPONENT_TYPE, METALLB_NAME},
 };
+use metallb_runtime::owner::Owner;
 use serde_json::{Value, json};
 
 use super::write::COMPONENT;
@@ -122,6 +124,11 @@ pub(crate) async fn write_for(
     patch["status"]["errorSummary"] = wanted.error_summary.map_or(Value::Null, Value::from);
     patch["status"]["subnets"] = wanted.subnets.into();
     api.patch_status(&subject.name, &params, &Patch::Merge(patch)).await.map(drop)
+}
+
+/// The MetalLB resource, for what is to go with it.
+pub(crate) fn installation(client: Client, namespace: &str) -> Arc<Owner> {
+    Arc::new(Owner::new(client, namespace, ApiResource::erase::<MetalLB>(&()), METALLB_NAME))
 }
 
 /// The MetalLB resource: with it the object goes, while a pod or a Deployment that is replaced leaves it as it is.

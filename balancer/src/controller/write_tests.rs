@@ -205,3 +205,44 @@ async fn a_server_that_does_not_answer_is_waited_for_only_so_long() {
     assert!(matches!(outcome, Outcome::Unanswered), "{outcome:?}");
     drop(unanswered);
 }
+
+#[tokio::test]
+async fn the_lease_goes_with_the_metallb_resource_and_is_not_made_again_once_that_is_gone() {
+    let (client, mut server) = mock::pair::<http::Request<Body>, http::Response<Body>>();
+    let client = Client::new(client, "default");
+    let owner = crate::controller::state::installation(client.clone(), "metallb-system");
+    let acquire = || {
+        let lease = Lease::new(client.clone(), "metallb-system", "metallb-controller", "me");
+        let lease = lease.going_with(owner.clone());
+        tokio::spawn(async move { lease.acquire(&CancellationToken::new()).await })
+    };
+    let absent = refusal(404, "NotFound");
+    let resource = json!({ "metadata": { "name": "metallb", "uid": "m1" } });
+    let acquiring = acquire();
+    let looked = answer(&mut server, 200, &resource).await;
+    assert_eq!(looked.path, "/apis/metallb.io/v1beta1/namespaces/metallb-system/metallbs/metallb");
+    answer(&mut server, 404, &absent).await;
+    answer(&mut server, 200, &resource).await;
+    let held = json!({ "metadata": { "name": "metallb-controller", "resourceVersion": "1" } });
+    let made = answer(&mut server, 201, &held).await;
+    assert_eq!(
+        made.body["metadata"]["ownerReferences"],
+        json!([{ "apiVersion": "metallb.io/v1beta1", "kind": "MetalLB", "name": "metallb", "uid": "m1" }])
+    );
+    acquiring.await.expect("no panic").expect("no fault").expect("the Lease").release().await;
+
+    let acquiring = acquire();
+    for _ in 0..2 {
+        let asked = [answer(&mut server, 404, &absent).await, answer(&mut server, 404, &absent).await];
+        let asked = asked.map(|asked| (asked.method, asked.path));
+        let get = |path: &str| ("GET".to_owned(), path.to_owned());
+        assert_eq!(
+            asked,
+            [
+                get("/apis/coordination.k8s.io/v1/namespaces/metallb-system/leases/metallb-controller"),
+                get("/apis/metallb.io/v1beta1/namespaces/metallb-system/metallbs/metallb"),
+            ]
+        );
+    }
+    acquiring.abort();
+}

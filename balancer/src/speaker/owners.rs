@@ -1,15 +1,19 @@
 //! Writes down which node has each address with `electionPolicy: Even`, in one Lease for each L2Advertisement, so that
-//! speakers that all start anew leave every address where it was.
+//! speakers that all start anew leave every address where it was. The Leases go with the MetalLB resource, or where there
+//! is none, with the L2Advertisement.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
 use metallb_api::names::{ANNOTATION_L2_OWNERS, L2_OWNERS_PREFIX, LABEL_L2_OWNERS};
 use metallb_core::claims::{Record, written_text};
+use metallb_runtime::owner::{Known, Owner};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +47,7 @@ pub(super) async fn run(
     namespace: &str,
     node: &str,
     mut recordings: watch::Receiver<Option<Recording>>,
+    owner: Arc<Owner>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let api: Api<Lease> = Api::namespaced(client, namespace);
@@ -66,7 +71,7 @@ pub(super) async fn run(
         let Some(recording) = recordings.borrow_and_update().clone() else { continue };
         let written = tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            written = write(&api, node, &recording) => written,
+            written = write(&api, node, &recording, &owner) => written,
         };
         match written {
             // What was written comes back by the watch.
@@ -86,16 +91,20 @@ pub(super) async fn run(
     }
 }
 
-async fn write(api: &Api<Lease>, node: &str, recording: &Recording) -> anyhow::Result<()> {
+async fn write(api: &Api<Lease>, node: &str, recording: &Recording, owner: &Owner) -> anyhow::Result<()> {
     let parameters = PatchParams::apply(COMPONENT).force();
+    let resource = match in_time(owner.find()).await? {
+        Known::There(resource) => Some(resource),
+        Known::Nobody => None,
+        // What was written now would be left behind.
+        Known::Gone => return Ok(()),
+    };
     for (advertisement, owners) in &recording.wanted {
         if recording.written.get(advertisement) == Some(owners) {
             continue;
         }
         let name = format!("{L2_OWNERS_PREFIX}{advertisement}");
-        let owner = recording.uids.get(advertisement).map(|uid| {
-            json!({ "apiVersion": "metallb.io/v1beta1", "kind": "L2Advertisement", "name": advertisement, "uid": uid })
-        });
+        let owner = resource.clone().or_else(|| owned_by_advertisement(recording, advertisement));
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {
@@ -116,6 +125,16 @@ async fn write(api: &Api<Lease>, node: &str, recording: &Recording) -> anyhow::R
         }
     }
     Ok(())
+}
+
+fn owned_by_advertisement(recording: &Recording, advertisement: &str) -> Option<OwnerReference> {
+    Some(OwnerReference {
+        api_version: "metallb.io/v1beta1".to_owned(),
+        kind: "L2Advertisement".to_owned(),
+        name: advertisement.to_owned(),
+        uid: recording.uids.get(advertisement)?.clone(),
+        ..OwnerReference::default()
+    })
 }
 
 fn is_gone(error: &anyhow::Error) -> bool {

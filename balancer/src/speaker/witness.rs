@@ -1,10 +1,13 @@
 //! The API server as the third voice between two nodes: a Lease that only one of them holds (`fencing: Strict`).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context;
 use kube::Client;
-use metallb_runtime::lease::Lease;
+use metallb_runtime::{lease::Lease, owner::Owner};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +18,7 @@ const TELL: Duration = Duration::from_millis(500);
 /// Pause before the Lease is wanted again when the API server refused it.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Holds the Lease while it is `wanted`, and tells until when it counts.
+/// Holds the Lease while it is `wanted`, and tells until when it counts. The Lease goes with `owner`.
 ///
 /// # Errors
 /// When the membership ends.
@@ -25,8 +28,14 @@ pub(super) async fn run(
     node: &str,
     mut wanted: watch::Receiver<bool>,
     until: watch::Sender<Option<Instant>>,
+    owner: Arc<Owner>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
+    // Learnt now, it is known later on that it is gone.
+    let learnt = tokio::time::timeout(RETRY, owner.learn()).await;
+    if !matches!(learnt, Ok(Ok(()))) {
+        tracing::debug!("whether there is a MetalLB resource is not known yet");
+    }
     loop {
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
@@ -35,7 +44,7 @@ pub(super) async fn run(
         // Ends the attempt, or gives the Lease up, when the other node is heard again.
         let over = cancel.child_token();
         let held = async {
-            let lease = Lease::new(client.clone(), namespace, LEASE, node);
+            let lease = Lease::new(client.clone(), namespace, LEASE, node).going_with(owner.clone());
             let Some(leadership) = lease.acquire(&over).await? else { return anyhow::Ok(()) };
             while leadership.held() && !over.is_cancelled() {
                 until.send_replace(Some(Instant::now() + leadership.remaining().min(TELL * 2)));

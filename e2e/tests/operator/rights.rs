@@ -1,4 +1,4 @@
-//! What the operator may do, beside what it did while the other tests ran: they run before this one.
+//! What the programs may do, beside what they did while the other tests ran: they run before this one.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,10 @@ use serde_json::Value;
 
 use crate::fixture::{available, eventually};
 
-/// Rights, as `verb resource`, that no test here leads to the use of, and why they are granted.
-const UNUSED: [(&str, &str); 13] = [
+/// Rights of a program, as `verb resource`, that no test here leads to the use of, and why they are granted.
+type Unused = &'static [(&'static str, &'static str)];
+
+const OPERATOR: Unused = &[
     ("update metallbs/finalizers", "OpenShift asks for it where an owner reference blocks deletion"),
     ("update addresspools/finalizers", "the same"),
     ("create bgppeers", "an older configuration has peers"),
@@ -27,13 +29,49 @@ const UNUSED: [(&str, &str); 13] = [
     ("delete daemonsets", "the same"),
 ];
 
-/// The rules that are bound to the operator: those of the whole cluster, and those of its namespace.
-fn rules() -> Vec<(bool, Value)> {
+const CONTROLLER: Unused = &[
+    ("get services", "a write met that of another, and the Service is read anew"),
+    ("patch bgpadvertisements/status", "one is there, and whether it is used is written"),
+    ("patch bgppeers/status", "the same"),
+    ("patch bfdprofiles/status", "the same"),
+    ("patch communities/status", "the same"),
+    ("patch configurationstates", "a former installation left its own"),
+    ("delete leases", "OpenShift asks for it where an owner reference is set"),
+    ("create tokenreviews", "who reads the metrics shows a token"),
+    ("create subjectaccessreviews", "the same"),
+];
+
+const SPEAKER: Unused = &[
+    ("patch services", "a node keeps an address: failback: Never"),
+    ("patch services/status", "another host has the address"),
+    ("patch servicel2statuses", "a speaker before this one on its node wrote it"),
+    ("create servicebgpstatuses", "a Service is announced by BGP"),
+    ("patch servicebgpstatuses", "the same, by a speaker before this one on its node"),
+    ("delete servicebgpstatuses", "it is no longer"),
+    ("patch servicebgpstatuses/status", "the same"),
+    ("create bgpsessionstates", "there is a router"),
+    ("patch bgpsessionstates", "the same, of a speaker before this one on its node"),
+    ("delete bgpsessionstates", "there is none any more"),
+    ("patch bgpsessionstates/status", "the same"),
+    ("patch configurationstates", "a former installation left its own"),
+    ("get daemonsets", "it is asked to end"),
+    ("get leases", "one of two nodes is alone: fencing: Strict"),
+    ("create leases", "the same"),
+    ("update leases", "the same"),
+    ("patch leases", "addresses are spread evenly: electionPolicy: Even"),
+    ("delete leases", "they are no longer"),
+    ("list secrets", "a router has a password"),
+    ("watch secrets", "the same"),
+    ("create tokenreviews", "who reads the metrics shows a token"),
+    ("create subjectaccessreviews", "the same"),
+];
+
+/// The rules of a ClusterRole, for the whole cluster, and of a Role.
+fn rules(cluster_role: &str, role: &str) -> Vec<(bool, Value)> {
     let mut rules = Vec::new();
-    for (kind, arguments) in [
-        (true, vec!["clusterrole", "metallb-manager-role"]),
-        (false, vec!["-n", "metallb-system", "role", "metallb-manager-role"]),
-    ] {
+    for (kind, arguments) in
+        [(true, vec!["clusterrole", cluster_role]), (false, vec!["-n", "metallb-system", "role", role])]
+    {
         let role = get(&arguments).unwrap();
         rules.extend(role["rules"].as_array().unwrap().iter().map(|rule| (kind, rule.clone())));
     }
@@ -44,24 +82,23 @@ fn texts(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-#[test]
-fn the_operator_may_do_what_it_does_and_little_more() {
-    available();
-    let mut used = audit::calls_since(audit::start(), "manager-account").unwrap();
+/// Asserts that `account` used what `rules` grant but for what is `unused`.
+fn assert_fits(account: &str, rules: Vec<(bool, Value)>, unused: Unused) {
+    let mut used = audit::calls_since(audit::start(), account).unwrap();
     // Who applies an object that is not there needs the right to create it, too.
     let created: Vec<_> =
         used.iter().filter_map(|call| Some(format!("create {}", call.strip_prefix("patch ")?))).collect();
     used.extend(created);
     let mut granted = BTreeSet::new();
-    for (everywhere, rule) in rules() {
+    for (everywhere, rule) in rules {
         for (field, values) in
             [("apiGroups", &rule["apiGroups"]), ("resources", &rule["resources"]), ("verbs", &rule["verbs"])]
         {
-            assert!(!texts(values).contains(&"*"), "a wildcard in {field}: {rule}");
+            assert!(!texts(values).contains(&"*"), "{account}: a wildcard in {field}: {rule}");
         }
         assert!(
             !(everywhere && texts(&rule["resources"]).contains(&"secrets")),
-            "secrets of the whole cluster: {rule}"
+            "{account}: secrets of the whole cluster: {rule}"
         );
         let optional = ["monitoring.coreos.com", "cilium.io", "crd.projectcalico.org", "apps.openshift.io"];
         if texts(&rule["apiGroups"]).iter().any(|group| optional.contains(group)) {
@@ -72,15 +109,29 @@ fn the_operator_may_do_what_it_does_and_little_more() {
             granted.extend(texts(&rule["verbs"]).into_iter().map(|verb| format!("{verb} {resource}")));
         }
     }
-    let excused: BTreeSet<String> = UNUSED.iter().map(|(right, _)| (*right).to_owned()).collect();
+    let excused: BTreeSet<String> = unused.iter().map(|(right, _)| (*right).to_owned()).collect();
+    let stale: Vec<_> = excused.difference(&granted).collect();
+    assert!(stale.is_empty(), "{account}: excused and not granted: {stale:?}");
     let unused: Vec<_> = granted.difference(&used).filter(|right| !excused.contains(*right)).collect();
-    assert!(unused.is_empty(), "granted and not used by any test: {unused:?}\nused: {used:?}");
-    let refused: Vec<_> = audit::refused_since(audit::start())
-        .unwrap()
-        .into_iter()
-        .filter(|call| call.starts_with("manager-account"))
-        .collect();
+    assert!(unused.is_empty(), "{account}: granted and not used by any test: {unused:?}\nused: {used:?}");
+}
+
+#[test]
+fn the_operator_may_do_what_it_does_and_little_more() {
+    available();
+    let role = "metallb-manager-role";
+    assert_fits("manager-account", rules(role, role), OPERATOR);
+    let refused = audit::refused_since(audit::start()).unwrap();
+    let refused: Vec<_> = refused.into_iter().filter(|call| call.starts_with("manager-account")).collect();
     assert!(refused.is_empty(), "{refused:?}");
+}
+
+#[test]
+fn controller_and_speaker_may_do_what_they_do_and_little_more() {
+    available();
+    for (account, unused) in [("controller", CONTROLLER), ("speaker", SPEAKER)] {
+        assert_fits(account, rules(&format!("metallb-system:{account}"), account), unused);
+    }
 }
 
 #[test]

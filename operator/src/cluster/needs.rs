@@ -3,14 +3,17 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
-    SubjectAccessReviewSpec,
+use k8s_openapi::api::{
+    authorization::v1::{
+        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+        SubjectAccessReviewSpec,
+    },
+    core::v1::ServiceAccount,
 };
 use kube::{Api, Client, api::PostParams};
 use metallb_api::names;
 
-use crate::needs::{self, Account, Need};
+use crate::needs::{self, Account, Lacks, Need};
 
 /// Questions that are under way at one time.
 const AT_A_TIME: usize = 8;
@@ -20,16 +23,20 @@ const AT_A_TIME: usize = 8;
 /// # Errors
 /// When the API server does not answer or refuses the question.
 pub async fn missing(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -> kube::Result<Vec<String>> {
-    let mut absent = needs::custom_resources(needs);
+    let mut lacks = Lacks { resources: needs::custom_resources(needs), ..Lacks::default() };
     let groups = client.list_api_groups().await?.groups.into_iter();
     let ours = groups.filter(|group| group.name == names::GROUP).flat_map(|group| group.versions);
     for version in ours {
         let served = client.list_api_group_resources(&version.group_version).await?.resources;
         served.iter().for_each(|resource| {
-            absent.remove(resource.name.as_str());
+            lacks.resources.remove(resource.name.as_str());
         });
     }
-    let mut refused = Vec::new();
+    for account in needs::accounts(needs) {
+        if !exists(client, namespace, account).await? {
+            lacks.accounts.insert(account);
+        }
+    }
     let mut answers = stream::iter(needs.iter().cloned().map(|need| {
         let (client, namespace) = (client.clone(), namespace.to_owned());
         async move { is_granted(&client, &namespace, &need).await.map(|granted| (need, granted)) }
@@ -38,10 +45,19 @@ pub async fn missing(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -
     while let Some(answer) = answers.next().await {
         let (need, granted) = answer?;
         if !granted {
-            refused.push(need);
+            lacks.rights.push(need);
         }
     }
-    Ok(needs::told(&refused, &absent))
+    Ok(needs::told(&lacks))
+}
+
+/// Whether a ServiceAccount is there. One that may not be read counts as there: the missing right is told.
+async fn exists(client: &Client, namespace: &str, account: &str) -> kube::Result<bool> {
+    let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    match api.get_metadata_opt(account).await {
+        Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(true),
+        found => Ok(found?.is_some()),
+    }
 }
 
 async fn is_granted(client: &Client, namespace: &str, need: &Need) -> kube::Result<bool> {

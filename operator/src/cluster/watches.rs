@@ -74,7 +74,7 @@ pub fn watch(client: &Client, settings: &Settings) -> impl Stream<Item = world::
     }
     streams.push(versions(client.clone()));
     let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.namespace);
-    let operands = watcher::Config::default().labels("app=metallb,component in (controller, speaker)");
+    let operands = watcher::Config::default().labels("app=metallb,component in (controller, speaker, pull)");
     streams.push(source(Source::Pods, pods, operands, drop_managed_fields, |event| {
         world::Change::Pod(Box::new(event))
     }));
@@ -146,15 +146,15 @@ fn drop_managed_fields<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-/// Of a node, only these are read: its conditions, what tells its subnets, whether it is cordoned, and which of images
-/// like `images` it has.
+/// Of a node, only these are read: its labels and taints, its conditions, what tells its subnets, whether it is cordoned,
+/// and which of images like `images` it has.
 fn trim_node(node: &mut Node, images: &[&str]) {
     drop_managed_fields(node);
     if let Some(annotations) = &mut node.metadata.annotations {
         annotations.retain(|name, _| pool::ANNOTATIONS.contains(&name.as_str()));
     }
-    let unschedulable = node.spec.take().and_then(|spec| spec.unschedulable);
-    node.spec = Some(NodeSpec { unschedulable, ..NodeSpec::default() });
+    let NodeSpec { unschedulable, taints, .. } = node.spec.take().unwrap_or_default();
+    node.spec = Some(NodeSpec { unschedulable, taints, ..NodeSpec::default() });
     health::trim(node, images);
     if let Some(status) = &mut node.status {
         let (conditions, images) = (status.conditions.take(), status.images.take());
@@ -203,4 +203,28 @@ impl Iterator for Pauses {
 impl Backoff for Pauses {
     /// Does nothing: the start of an attempt counts as success to the watcher.
     fn reset(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_node_is_kept_what_tells_whether_a_speaker_is_wanted_and_can_run() {
+        let mut node: Node = serde_saphyr::from_str(
+            "{metadata: {name: n, labels: {zone: a}, annotations: {other: x}}, spec: {podCIDR: 10.0.0.0/24, \
+             unschedulable: true, taints: [{key: dedicated, effect: NoSchedule}]}, status: {conditions: [{type: Ready, \
+             status: 'True'}], addresses: [{type: InternalIP, address: 192.0.2.1}], images: [{names: ['speaker:1', \
+             'other:1']}]}}",
+        )
+        .unwrap();
+        trim_node(&mut node, &["speaker:2"]);
+        let want: Node = serde_saphyr::from_str(
+            "{metadata: {name: n, labels: {zone: a}, annotations: {}}, spec: {unschedulable: true, taints: [{key: \
+             dedicated, effect: NoSchedule}]}, status: {conditions: [{type: Ready, status: 'True'}], images: [{names: \
+             ['speaker:1']}]}}",
+        )
+        .unwrap();
+        assert_eq!(node, want);
+    }
 }

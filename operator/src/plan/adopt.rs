@@ -5,7 +5,7 @@
 //! installer set become the operator's, and all speakers are exchanged at once: two kinds of speakers do not hear each
 //! other, so that a node-by-node exchange would have two owners of an address all the while.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{ResourceExt, core::DynamicObject};
 use metallb_api::names;
 use serde_json::{Map, Value, json};
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Change, FIELD_MANAGER, Plan, Situation,
     installation::{admit, change, operand},
+    observe::is_component,
     seen,
 };
 use crate::{
@@ -29,6 +30,8 @@ use crate::{
 const EXCHANGE: &str = "metallb.io/exchange";
 /// DaemonSet that pulls the speaker's image before they are exchanged.
 const PULL: &str = "metallb-pull";
+/// Component that its pods are.
+const PULLER: &str = "pull";
 /// ConfigMap with FRR configuration of the administrator, which MetalLB's frr mode appends to its own.
 const BGP_EXTRAS: &str = "bgpextras";
 /// Programs that wrote these objects for older installers, as they are named in `metadata.managedFields`: kubectl's
@@ -76,13 +79,18 @@ pub(super) fn older_key(situation: Situation<'_>) -> Option<Vec<u8>> {
     secret.data?.remove(names::MEMBERLIST_SECRET_KEY).map(|key| key.0).filter(|key| !key.is_empty())
 }
 
+/// What must have been seen before [`bgp_of_others`] can tell.
+pub(super) const BGP_SOURCES: [Source; 2] = [Source::Objects(Kind::FrrConfiguration), Source::Nodes];
+
 /// BGP configuration that others gave to an installation which is to be taken over: the sessions would end.
 pub(super) fn bgp_of_others(situation: Situation<'_>) -> Vec<String> {
     let extras = operand(situation, Kind::ConfigMap, BGP_EXTRAS);
     let extras = situation.world.object(&extras).map(|_| extras.to_string());
+    // What MetalLB's speakers write for themselves is named after their node.
+    let is_speakers =
+        |name: &str| name.strip_prefix("metallb-").is_some_and(|node| situation.world.node(node).is_some());
     let configurations = situation.world.objects(Kind::FrrConfiguration);
-    // What MetalLB's speakers write for themselves is named after the node.
-    let others = configurations.filter(|object| !object.name_any().starts_with("metallb-")).map(|object| {
+    let others = configurations.filter(|object| !is_speakers(&object.name_any())).map(|object| {
         format!("FRRConfiguration {}/{}", object.namespace().unwrap_or_default(), object.name_any())
     });
     extras.into_iter().chain(others).collect()
@@ -117,6 +125,7 @@ pub(super) fn prepare(
     if !lacking.is_empty() && foreign.iter().any(|key| key.kind == Kind::DaemonSet) {
         let (key, object) = puller(situation, reference, rendered);
         stage(change(situation, &key, object).into_iter().collect());
+        seen.pulling = health::not_begun(situation.world.pods().filter(|pod| is_component(pod, PULLER)));
         seen.pending.push(format!("the speaker's image is being pulled on {}", lacking.join(", ")));
         return false;
     }
@@ -125,22 +134,25 @@ pub(super) fn prepare(
     true
 }
 
-/// Nodes that run a speaker of another installer and are known to lack the image of the new one.
+/// Nodes that a speaker is wanted on and that are known to lack its image.
 fn lacking(situation: Situation<'_>, rendered: &Set) -> Vec<String> {
     let images = rendered.images();
     let image = images.iter().find(|(kind, _)| *kind == Kind::DaemonSet).map(|(_, image)| image.as_str());
-    let Some(image) = image else { return Vec::new() };
+    let (Some(image), Some(speaker)) = (image, rendered.first(Kind::DaemonSet)) else { return Vec::new() };
+    let pod = speaker["spec"]["template"]["spec"].clone();
+    let pod: PodSpec = serde_json::from_value(pod).unwrap_or_default();
     let ready = situation.world.nodes().filter(|node| health::is_ready_node(node));
-    ready.filter(|node| health::lacks(node, image)).map(|node| node.name_any()).collect()
+    let wanted = ready.filter(|node| health::takes(node, &pod));
+    wanted.filter(|node| health::lacks(node, image)).map(|node| node.name_any()).collect()
 }
 
 /// A DaemonSet whose pods do nothing but have the speaker's image. It is no longer wanted, and so removed, as soon as
-/// every node has it.
+/// every node that takes a speaker has it.
 fn puller(situation: Situation<'_>, reference: &OwnerReference, rendered: &Set) -> (Key, Value) {
     let key = operand(situation, Kind::DaemonSet, PULL);
     let speaker = rendered.first(Kind::DaemonSet).unwrap_or(&Value::Null);
     let pod = &speaker["spec"]["template"]["spec"];
-    let labels = json!({"app": "metallb", "component": "pull"});
+    let labels = json!({"app": "metallb", "component": PULLER});
     let mut object = json!({
         "apiVersion": "apps/v1", "kind": "DaemonSet",
         "metadata": {"name": key.name, "namespace": key.namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1, "app": "metallb"},
@@ -155,6 +167,10 @@ fn puller(situation: Situation<'_>, reference: &OwnerReference, rendered: &Set) 
         if !pod[field].is_null() {
             object["spec"]["template"]["spec"][field] = pod[field].clone();
         }
+    }
+    let affinity = &pod["affinity"]["nodeAffinity"];
+    if !affinity.is_null() {
+        object["spec"]["template"]["spec"]["affinity"] = json!({"nodeAffinity": affinity});
     }
     (key, object)
 }

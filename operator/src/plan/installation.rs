@@ -2,30 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::{
-    ByteString,
-    api::{
-        apps::v1::{DaemonSet, Deployment},
-        core::v1::{Pod, Secret},
-    },
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
-};
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{Resource, ResourceExt, core::DynamicObject};
-use metallb_api::{IPAddressPool, IpFailoverPolicy, ManagementState, MetalLB, conditions::AVAILABLE, names};
-use metallb_core::config;
+use metallb_api::{IpFailoverPolicy, ManagementState, MetalLB, names};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{ADOPT, Change, Plan, Situation, adopt, compatibility, has_mark, import, report, seen, upgrade};
+use super::{
+    ADOPT, Change, Plan, Situation, adopt, compatibility, import,
+    observe::{self, is_installed},
+    report, seen, upgrade, webhooks,
+};
 use crate::{
     gate::{Finding, Severity},
-    health,
     install::{self, ACCEPT_BGP_LOSS, Install, Problem},
     kinds::{Key, Kind},
     last_good::{self, KINDS, Set},
-    neighbours::Fact,
     render::{self, MANAGED_BY, owner_reference},
-    status::{IpFailover, Observation, Reason, Refusal},
+    status::{Observation, Refusal},
     workload::WorkloadKind,
     world::Source,
 };
@@ -51,9 +45,9 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
     let mut seen = Observation {
         faults: situation.faults(&[sources.as_slice(), &watched].concat()),
         version: situation.settings.version.clone(),
-        missing: missing.to_vec(),
+        missing: [missing, &webhooks::missing(situation)].concat(),
         has_pool: situation.world.objects(Kind::IpAddressPool).next().is_some(),
-        ip_failover: ip_failover(situation, resource),
+        ip_failover: observe::ip_failover(situation, resource),
         contested: situation.attempts.quarrels(situation.now).collect(),
         ..Observation::default()
     };
@@ -65,7 +59,7 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
         }
         return;
     }
-    observe(situation, resource, &mut seen, plan);
+    observe::workloads(situation, resource, &mut seen, plan);
     if let Some(found) =
         seen.ip_failover.as_mut().filter(|_| seen.controller.is_none() && seen.speaker.is_none())
     {
@@ -133,38 +127,58 @@ fn converge(
         named.extend(compatibility::other_metallb(situation).into_iter().map(ToString::to_string));
     }
     let adopts = owner.annotations().get(ADOPT).is_some_and(|value| value == "true");
-    if !named.is_empty() && !adopts {
+    if !named.is_empty() && !adopts && !is_installed(owner, seen) {
         seen.refusal = Some(Refusal::Foreign(named));
         return;
     }
+    // Beside what is installed, the objects of others are left alone, and the rest is looked after.
+    let (taken, left_alone) = if adopts { (foreign, Vec::new()) } else { (Vec::new(), foreign) };
+    if !adopts {
+        seen.foreign = named;
+    }
     let accepts_loss = owner.annotations().get(ACCEPT_BGP_LOSS).is_some_and(|value| value == "true");
-    let losses =
-        if foreign.is_empty() || accepts_loss { Vec::new() } else { adopt::bgp_of_others(situation) };
-    if !losses.is_empty() {
-        seen.refusal = Some(Refusal::BgpOfOthers(losses));
+    if !taken.is_empty() && !accepts_loss && !may_end_bgp(situation, seen) {
         return;
     }
     if owner.spec.management_state == Some(ManagementState::Unmanaged) {
         let differs = [&secret].into_iter().chain(rendered.iter());
-        let differs = differs.filter(|(key, object)| situation.change(key, object.clone()).is_some());
+        let differs = differs.filter(|(key, object)| {
+            !left_alone.contains(key) && situation.change(key, object.clone()).is_some()
+        });
         seen.unmanaged = Some(differs.map(|(key, _)| key.to_string()).collect());
         return;
     }
 
-    if !foreign.is_empty() && !adopt::prepare(situation, &reference, &secret, &rendered, &foreign, seen, plan)
-    {
+    if !taken.is_empty() && !adopt::prepare(situation, &reference, &secret, &rendered, &taken, seen, plan) {
         return;
     }
-    let rendered = adopt::exchanged(situation, rendered, &foreign, seen.speaker.as_ref());
+    let rendered = adopt::exchanged(situation, rendered, &taken, seen.speaker.as_ref());
     let Some(set) = upgrade::choose(situation, owner, install, rendered, seen, plan) else { return };
     let mut keys: BTreeSet<Key> = set.iter().map(|(key, _)| key.clone()).collect();
     seen.objects = keys.iter().filter(|key| situation.world.object(key).is_some()).count();
-    apply(situation, &secret, &set, seen, plan);
+    apply(situation, &secret, &set, &left_alone, seen, plan);
     keys.insert(operand(situation, Kind::ConfigMap, last_good::NAME));
     let prune = KINDS.iter().flat_map(|&kind| outdated(situation, kind, owner, &keys));
     let prune: Vec<_> = prune.filter(|change| admit(situation, change, seen, plan)).collect();
     plan.stages.push(prune);
     upgrade::record(situation, owner, set, seen, plan);
+}
+
+/// Whether no BGP of others would end with what is to be taken over. It is not believed that there is none before that
+/// was seen, nor while it may not be seen.
+fn may_end_bgp(situation: Situation<'_>, seen: &mut Observation) -> bool {
+    let faults = situation.faults(&adopt::BGP_SOURCES);
+    if !faults.is_empty() || !situation.unseen(&adopt::BGP_SOURCES).is_empty() {
+        seen.faults.retain(|fault| !faults.contains(fault));
+        seen.faults.extend(faults);
+        return false;
+    }
+    let losses = adopt::bgp_of_others(situation);
+    if losses.is_empty() {
+        return true;
+    }
+    seen.refusal = Some(Refusal::BgpOfOthers(losses));
+    false
 }
 
 /// Repairs what worked last, while the spec has problems: unless something else is installed by now, of which only the
@@ -179,14 +193,17 @@ fn keep(situation: Situation<'_>, resource: &DynamicObject, seen: &mut Observati
     let (reference, data) = (owner_reference(&owner), memberlist(situation));
     let context = render::Context { settings: situation.settings, owner: &reference, memberlist: &data };
     let secret = wanted(Kind::Secret, &render::memberlist(context));
-    apply(situation, &secret, &set, seen, plan);
+    let left_alone = adopt::foreign(situation, &set);
+    apply(situation, &secret, &set, &left_alone, seen, plan);
 }
 
-/// Plans what is to be done for `secret` and `set` to be there, as far as the rollout admits it.
+/// Plans what is to be done for `secret` and `set` to be there but for what is `left_alone`, as far as the rollout admits
+/// it.
 fn apply(
     situation: Situation<'_>,
     secret: &(Key, Value),
     set: &Set,
+    left_alone: &[Key],
     seen: &mut Observation,
     plan: &mut Plan,
 ) {
@@ -196,7 +213,8 @@ fn apply(
         _ => 2,
     };
     for number in 0..=2 {
-        let objects = [secret].into_iter().chain(set.iter()).filter(|object| stage(object) == number);
+        let objects = [secret].into_iter().chain(set.iter());
+        let objects = objects.filter(|object| stage(object) == number && !left_alone.contains(&object.0));
         let changes: Vec<_> =
             objects.filter_map(|(key, object)| change(situation, key, object.clone())).collect();
         let admitted = changes
@@ -243,18 +261,20 @@ pub(super) fn change(situation: Situation<'_>, key: &Key, object: Value) -> Opti
     }
 }
 
-/// Notes that `change` is to be made. Whether that may be now.
+/// Notes that `change` is to be made. Whether that may be now. A repair that waits because somebody else writes the same
+/// field again and again is no progress: that it is contested is told.
 pub(super) fn admit(
     situation: Situation<'_>,
     change: &Change,
     seen: &mut Observation,
     plan: &mut Plan,
 ) -> bool {
+    let held = situation.held_until(change);
     match situation.attempts.failure(change.key(), change.wanted()) {
         Some(failure) => seen.failures.push(failure.to_owned()),
-        None => seen.pending.push(change.key().to_string()),
+        None if held.is_none() => seen.pending.push(change.key().to_string()),
+        None => {}
     }
-    let held = situation.held_until(change);
     if let Some(until) = held {
         plan.wake_at(until);
     }
@@ -293,47 +313,6 @@ fn memberlist(situation: Situation<'_>) -> BTreeMap<String, Vec<u8>> {
     data
 }
 
-/// What was found of IP failover, unless it is not to be looked for. Whether it holds addresses of the pools matters
-/// to what is installed.
-fn ip_failover(situation: Situation<'_>, resource: &DynamicObject) -> Option<IpFailover> {
-    let policy = &resource.data["spec"]["ipFailoverPolicy"];
-    if policy == "Ignore" {
-        return None;
-    }
-    let findings: BTreeSet<Finding> = situation.world.findings().cloned().collect();
-    if findings.is_empty() {
-        return Some(IpFailover::default());
-    }
-    let pools: Vec<IPAddressPool> = situation
-        .world
-        .objects(Kind::IpAddressPool)
-        .filter_map(|object| object.clone().try_parse().ok())
-        .collect();
-    let objects = config::Objects { pools: pools.iter().collect(), ..config::Objects::default() };
-    let (config, _) = config::parse(&objects);
-    let active = findings.iter().filter(|finding| finding.severity == Severity::Block);
-    let overlaps = active.flat_map(|finding| finding.overlaps(&config.pools.values())).collect();
-    Some(IpFailover { findings: findings.into_iter().collect(), overlaps })
-}
-
-/// Whether there is something to keep: IP failover that comes later never takes the load balancer away.
-fn is_installed(owner: &MetalLB, seen: &Observation) -> bool {
-    let conditions = owner.status.iter().flat_map(|status| &status.conditions);
-    let mut available = conditions.filter(|condition| condition.type_ == AVAILABLE);
-    let was = available.any(|condition| condition.reason != Reason::NotInstalled.as_str());
-    was || seen.controller.is_some() || seen.speaker.is_some()
-}
-
-/// Whether the object belongs to a MetalLB resource that was deleted, so that the garbage collector is about to remove
-/// it: it is nothing to keep.
-fn is_left_over(object: &DynamicObject, resource: &DynamicObject) -> bool {
-    let is_owner = |owner: &OwnerReference| {
-        owner.kind == MetalLB::kind(&()) && owner.api_version.starts_with("metallb.io/")
-    };
-    object.owner_references().iter().any(is_owner)
-        && !crate::pool::is_owned_by(&object.metadata, &resource.metadata)
-}
-
 /// Objects of this installation that are no longer part of it.
 fn outdated(situation: Situation<'_>, kind: Kind, owner: &MetalLB, wanted: &BTreeSet<Key>) -> Vec<Change> {
     let mine = |object: &&DynamicObject| {
@@ -346,42 +325,4 @@ fn outdated(situation: Situation<'_>, kind: Kind, owner: &MetalLB, wanted: &BTre
         (key, seen(object))
     });
     objects.filter(|(key, _)| !wanted.contains(key)).map(|(key, seen)| Change::Delete(key, seen)).collect()
-}
-
-/// How the workloads fare that this installation has.
-fn observe(situation: Situation<'_>, resource: &DynamicObject, seen: &mut Observation, plan: &mut Plan) {
-    let live = |kind, name| {
-        let object = situation.world.object(&operand(situation, kind, name))?;
-        let is_ours = has_mark(object, Some(&resource.metadata)) && !adopt::is_anothers(object);
-        (is_ours && !is_left_over(object, resource)).then(|| object.clone())
-    };
-    let pods =
-        |component: &'static str| situation.world.pods().filter(move |pod| is_component(pod, component));
-    let node = |name: &str| situation.world.node(name);
-    let deployment = live(Kind::Deployment, names::CONTROLLER);
-    if let Some(deployment) = deployment.and_then(|object| object.try_parse::<Deployment>().ok()) {
-        let health = health::of_deployment(&deployment, pods(names::CONTROLLER), node, situation.now);
-        seen.controller = Some(health);
-    }
-    let daemon_set = live(Kind::DaemonSet, names::SPEAKER);
-    if let Some(daemon_set) = daemon_set.and_then(|object| object.try_parse::<DaemonSet>().ok()) {
-        let refusals = situation.world.facts().filter_map(|fact| match fact {
-            Fact::Refused(time, why) => Some((*time, why.as_str())),
-            _ => None,
-        });
-        let pods = pods(names::SPEAKER);
-        let health = health::of_daemon_set(&daemon_set, pods, node, refusals.max(), situation.now);
-        seen.speaker = Some(health);
-    }
-    for health in [&seen.controller, &seen.speaker].into_iter().flatten() {
-        if let Some(time) = health.patience_ends {
-            plan.wake_at(time);
-        }
-    }
-}
-
-pub(super) fn is_component(pod: &Pod, component: &str) -> bool {
-    let labels = pod.labels();
-    labels.get("app").is_some_and(|app| app == names::APP)
-        && labels.get("component").is_some_and(|name| name == component)
 }

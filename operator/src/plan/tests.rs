@@ -1,4 +1,5 @@
 mod adopt;
+mod beside;
 mod compatibility;
 mod import;
 mod pools;
@@ -70,7 +71,18 @@ impl Bench {
         for event in [Event::Init, Event::InitDone] {
             bench.world.take(world::Change::Node(Box::new(event)));
         }
+        bench.see_webhooks();
         bench
+    }
+
+    /// The webhook configurations are there that the installation brings.
+    fn see_webhooks(&mut self) {
+        for name in crate::kinds::WEBHOOK_CONFIGURATIONS {
+            let object =
+                json!({"metadata": {"name": name, "uid": name, "resourceVersion": "1"}, "webhooks": []});
+            let event = Event::Apply(serde_json::from_value(object).unwrap());
+            self.world.take(world::Change::Object(Kind::WebhookConfiguration, Box::new(event)));
+        }
     }
 
     /// With a MetalLB resource that was carried out.
@@ -135,20 +147,33 @@ impl Bench {
         assert_eq!((plan.stages, plan.reports), (Vec::new(), Vec::new()));
     }
 
+    /// What is to be told in Events.
+    fn events(&self) -> Vec<EventNote> {
+        self.plan().reports.into_iter().flat_map(|report| report.events).collect()
+    }
+
     /// Carries plans out until nothing is left to do.
     fn settle(&mut self) {
         for _ in 0..10 {
+            let reports = self.carry_out();
+            for report in &reports {
+                let mut object = self.world.object(&report.key).map(serde_json::to_value).unwrap().unwrap();
+                object["status"] = report.status.clone();
+                self.put(report.key.kind, object);
+            }
+            if reports.is_empty() {
+                return;
+            }
+        }
+        panic!("there is no end to it: {:?}", self.plan());
+    }
+
+    /// Carries plans out until nothing is left but to tell what is returned.
+    fn carry_out(&mut self) -> Vec<StatusReport> {
+        for _ in 0..10 {
             let Plan { stages, reports, .. } = self.plan();
             if stages.is_empty() {
-                for report in &reports {
-                    let mut object =
-                        self.world.object(&report.key).map(serde_json::to_value).unwrap().unwrap();
-                    object["status"] = report.status.clone();
-                    self.put(report.key.kind, object);
-                }
-                if reports.is_empty() {
-                    return;
-                }
+                return reports;
             }
             for change in stages.iter().flatten() {
                 match change {
@@ -191,7 +216,7 @@ impl Bench {
     /// The cluster carries out what the workloads say: the controller runs, and a speaker on the one node.
     fn run(&mut self) {
         let node = serde_saphyr::from_str(
-            "{metadata: {name: node1, resourceVersion: '1'}, status: {conditions: [{type: Ready, status: 'True'}]}}",
+            "{metadata: {name: node1, labels: {kubernetes.io/os: linux}, resourceVersion: '1'}, status: {conditions: [{type: Ready, status: 'True'}]}}",
         );
         self.world.take(world::Change::Node(Box::new(Event::Apply(node.unwrap()))));
         let pod = serde_saphyr::from_str(
@@ -244,6 +269,14 @@ impl Bench {
     fn degraded(&self) -> (String, String, String) {
         self.condition(Kind::MetalLb, NAMESPACE, "metallb", "Degraded")
     }
+}
+
+/// How it is told that nothing is installed because of IP failover.
+const REFUSED: &str =
+    "nothing is installed beside IP failover, which claims addresses on the same network: remove ";
+
+fn warning(reason: &str, message: &str) -> EventNote {
+    EventNote { warning: true, reason: reason.to_owned(), message: message.to_owned() }
 }
 
 fn key(kind: Kind, name: &str) -> Key {
@@ -471,6 +504,14 @@ fn ip_failover_stops_a_first_installation_only() {
     bench.put(Kind::MetalLb, metallb("{}"));
     bench.world.take(keepalived());
     assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    let found = "DaemonSet ns/ha (label ipfailover)";
+    assert_eq!(
+        bench.events(),
+        [
+            warning("IPFailoverPresent", &format!("{REFUSED}{found}")),
+            warning("IPFailoverPresent", &format!("IP failover is there: {found}")),
+        ]
+    );
     bench.settle();
     assert_eq!(bench.degraded().1, "IPFailoverPresent");
     bench.world.take(world::Change::Workload(WorkloadKind::DaemonSet, Box::new(Event::Init)));
@@ -505,6 +546,10 @@ fn ip_failover_stops_a_first_installation_only() {
         bench.world.take(keepalived());
         bench.put(Kind::MetalLb, metallb(&format!("{{ipFailoverPolicy: {policy}}}")));
         assert_eq!(bench.changes().len(), 2, "{policy}");
+        bench.carry_out();
+        let there = format!("IP failover is there: {found}; what is installed goes on running beside it");
+        let told = if policy == "Warn" { vec![warning("IPFailoverPresent", &there)] } else { Vec::new() };
+        assert_eq!(bench.events(), told, "{policy}");
         bench.settle();
         let absent = bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "IPFailoverAbsent");
         assert_eq!(absent.0, if policy == "Warn" { "False" } else { "True" });
@@ -577,6 +622,7 @@ fn a_kind_that_appears_later_is_waited_for_before_a_first_installation_only() {
             bench.world.take(world::Change::Object(kind, Box::new(event)));
         }
     }
+    bench.see_webhooks();
     for kind in WorkloadKind::ALL.into_iter().filter(|kind| !kind.optional()) {
         for event in [Event::Init, Event::InitDone] {
             bench.world.take(world::Change::Workload(kind, Box::new(event)));

@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::{
     Plan, Situation,
-    installation::{admit, change, is_component, operand},
+    installation::{admit, change, operand},
+    observe::is_component,
 };
 use crate::{
     health::{self, Health},
@@ -103,7 +104,7 @@ pub(super) fn record(
             .is_some_and(|health| health.serves() && !health.rolling_out && health.troubles.is_empty())
     };
     let is_over = seen.kept.is_none() && seen.rollout == Rollout::default();
-    let is_applied = seen.pending.is_empty() && seen.failures.is_empty();
+    let is_applied = seen.pending.is_empty() && seen.failures.is_empty() && seen.contested.is_empty();
     if is_over && is_applied && works(&seen.controller) && works(&seen.speaker) {
         let record = LastGood { version: situation.settings.version.clone(), set, failed: None };
         if last_good(situation, owner).as_ref() != Some(&record) {

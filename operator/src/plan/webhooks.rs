@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::{Change, Plan, Situation};
 use crate::{
     certificate::Material,
-    kinds::{CERTIFICATE_SECRET, Key, Kind, WEBHOOK_SERVICE},
+    kinds::{CERTIFICATE_SECRET, Key, Kind, WEBHOOK_CONFIGURATIONS, WEBHOOK_SERVICE},
     render::MANAGED_BY,
     settings::Settings,
-    world::World,
+    world::{Source, World},
 };
 
 pub(super) fn plan(situation: Situation<'_>, plan: &mut Plan) {
@@ -25,6 +25,26 @@ pub(super) fn plan(situation: Situation<'_>, plan: &mut Plan) {
         }
     }
     plan.stage(situation, changes);
+}
+
+/// Configurations that the installation brings and that are not there. Those of OLM have other names, and OLM looks after
+/// them.
+pub(super) fn missing(situation: Situation<'_>) -> Vec<String> {
+    let source = Source::Objects(Kind::WebhookConfiguration);
+    if situation.settings.operator_condition.is_some() || !situation.world.complete(source) {
+        return Vec::new();
+    }
+    let keys = WEBHOOK_CONFIGURATIONS.map(configuration_key).into_iter();
+    let absent = keys.filter(|key| situation.world.object(key).is_none());
+    absent
+        .map(|key| {
+            format!("{key} is missing, or its label app.kubernetes.io/part-of: nobody checks what is written")
+        })
+        .collect()
+}
+
+fn configuration_key(name: &str) -> Key {
+    Key { kind: Kind::WebhookConfiguration, namespace: String::new(), name: name.to_owned() }
 }
 
 fn secret_key(settings: &Settings) -> Key {
@@ -94,8 +114,7 @@ fn trust(situation: Situation<'_>, configuration: &DynamicObject, bundle: &str) 
     if webhooks.is_empty() {
         return None;
     }
-    let key =
-        Key { kind: Kind::WebhookConfiguration, namespace: String::new(), name: configuration.name_any() };
+    let key = configuration_key(&configuration.name_any());
     let resource = Kind::WebhookConfiguration.api_resource();
     let object = json!({
         "apiVersion": resource.api_version, "kind": resource.kind, "webhooks": webhooks,

@@ -40,6 +40,7 @@ pub(super) fn condition(seen: &Observation) -> Report {
         )),
         None => {}
     }
+    causes.extend(foreign(&seen.foreign));
     causes.extend(seen.missing.iter().map(|missing| (Reason::RequirementsMissing, missing.clone())));
     causes.extend(upgrade_failure(seen));
     let overlaps = seen.ip_failover.iter().flat_map(|found| &found.overlaps);
@@ -49,15 +50,24 @@ pub(super) fn condition(seen: &Observation) -> Report {
     causes.extend(seen.faults.iter().map(|fault| (Reason::WatchFailed, fault.clone())));
     causes.extend(seen.failures.iter().map(|failure| (Reason::ApplyFailed, failure.clone())));
     causes.extend(seen.contested.iter().map(|field| (Reason::Contested, field.clone())));
-    for health in [&seen.controller, &seen.speaker].into_iter().flatten() {
-        let troubles = health.troubles.iter();
-        causes.extend(troubles.map(|trouble| (trouble.cause.into(), trouble.message.clone())));
-    }
+    let workloads = [&seen.controller, &seen.speaker].into_iter().flatten();
+    let troubles = workloads.flat_map(|health| &health.troubles).chain(&seen.pulling);
+    causes.extend(troubles.map(|trouble| (trouble.cause.into(), trouble.message.clone())));
     let Some((reason, _)) = causes.first() else {
         return report(DEGRADED, false, Reason::Degraded, "");
     };
     let messages: Vec<_> = causes.iter().map(|(_, message)| message.as_str()).collect();
     report(DEGRADED, true, *reason, messages.join("; "))
+}
+
+/// What others made beside an installation that goes on.
+fn foreign(objects: &[String]) -> Option<(Reason, String)> {
+    let message = format!(
+        "somebody else made what is named as a part of this installation, and it is left alone: {}. Remove or rename it, \
+         or set annotation {ADOPT}: \"true\" on this resource to take it over",
+        objects.join(", ")
+    );
+    (!objects.is_empty()).then_some((Reason::ForeignLoadBalancer, message))
 }
 
 /// What became of a rollout that did not succeed.

@@ -55,7 +55,7 @@ fn taking_over_moves_the_key_then_pulls_the_image_and_then_exchanges_all_speaker
     bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
     let node = |image: &str| {
         let text = format!(
-            "{{metadata: {{name: node1, resourceVersion: '{}'}}, status: {{conditions: [{{type: Ready, status: 'True'}}], \
+            "{{metadata: {{name: node1, labels: {{kubernetes.io/os: linux}}, resourceVersion: '{}'}}, status: {{conditions: [{{type: Ready, status: 'True'}}], \
              images: [{{names: ['{image}']}}]}}}}",
             image.len()
         );
@@ -75,6 +75,22 @@ fn taking_over_moves_the_key_then_pulls_the_image_and_then_exchanges_all_speaker
         "quay.io/metallb/speaker:v0.14",
         "not before it is pulled"
     );
+    let pod = |state: Value| {
+        let pod = json!({"metadata": {"name": "metallb-pull-1", "resourceVersion": state.to_string().len().to_string(),
+                                      "labels": {"app": "metallb", "component": "pull"}},
+                         "spec": {"nodeName": "node1", "containers": []},
+                         "status": {"containerStatuses": [{"name": "pull", "image": "", "imageID": "", "ready": false,
+                                                           "restartCount": 0, "state": {"waiting": state}}]}});
+        world::Change::Pod(Box::new(Event::Apply(serde_json::from_value(pod).unwrap())))
+    };
+    bench.world.take(pod(json!({"reason": "ErrImagePull"})));
+    bench.settle();
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "ImagePullFailed");
+    assert_eq!(message, "pod metallb-pull-1 on node node1: ErrImagePull");
+    bench.world.take(pod(json!({"reason": "CrashLoopBackOff"})));
+    bench.settle();
+    assert_eq!(bench.degraded().0, "False", "it was pulled and has ended, as it should");
 
     bench.world.take(node("speaker:1"));
     let changes = bench.changes();
@@ -118,7 +134,7 @@ fn workloads_that_know_their_pods_by_other_labels_are_replaced_once_the_image_is
     bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
     let node = |version: u8, image: &str| {
         let text = format!(
-            "{{metadata: {{name: node1, resourceVersion: '{version}'}}, status: {{conditions: [{{type: Ready, status: \
+            "{{metadata: {{name: node1, labels: {{kubernetes.io/os: linux}}, resourceVersion: '{version}'}}, status: {{conditions: [{{type: Ready, status: \
              'True'}}], images: [{{names: ['{image}']}}]}}}}"
         );
         world::Change::Node(Box::new(Event::Apply(serde_saphyr::from_str(&text).unwrap())))
@@ -138,21 +154,96 @@ fn workloads_that_know_their_pods_by_other_labels_are_replaced_once_the_image_is
 }
 
 #[test]
-fn an_installation_whose_bgp_others_use_is_not_taken_over_unless_that_is_accepted() {
+fn nodes_that_take_no_speaker_are_not_waited_for() {
     let mut bench = Bench::new();
     manifests(&mut bench);
-    bench.put(
-        Kind::FrrConfiguration,
-        json!({"apiVersion": "frrk8s.metallb.io/v1beta1", "kind": "FRRConfiguration",
-        "metadata": {"name": "fabric", "namespace": "cni", "uid": "f"}}),
-    );
     bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    let of = |name: &str, system: &str, taints: Value, image: &str| {
+        node(
+            json!({"metadata": {"name": name, "labels": {"kubernetes.io/os": system}, "resourceVersion": "1"},
+                    "spec": {"taints": taints},
+                    "status": {"conditions": [{"type": "Ready", "status": "True"}], "images": [{"names": [image]}]}}),
+        )
+    };
+    bench.world.take(of("node1", "linux", json!([]), "speaker:1"));
+    bench.world.take(of("windows", "windows", json!([]), "other"));
+    bench.world.take(of("database", "linux", json!([{"key": "db", "effect": "NoSchedule"}]), "other"));
+    bench.settle();
+    assert_eq!(bench.image(Kind::DaemonSet, "speaker"), "speaker:1");
+    assert!(bench.world.object(&key(Kind::DaemonSet, "metallb-pull")).is_none());
+}
+
+fn frr_configuration(name: &str) -> Value {
+    json!({"apiVersion": "frrk8s.metallb.io/v1beta1", "kind": "FRRConfiguration",
+           "metadata": {"name": name, "namespace": "cni", "uid": name}})
+}
+
+#[test]
+fn an_installation_whose_bgp_others_use_is_not_taken_over_unless_that_is_accepted() {
+    let extras = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"bgpextras.conf": "!"},
+                        "metadata": {"name": "bgpextras", "namespace": NAMESPACE, "uid": "b"}});
+    let table = [
+        (Kind::FrrConfiguration, frr_configuration("fabric"), Some("FRRConfiguration cni/fabric")),
+        (
+            Kind::FrrConfiguration,
+            frr_configuration("metallb-fabric"),
+            Some("FRRConfiguration cni/metallb-fabric"),
+        ),
+        (Kind::ConfigMap, extras, Some("ConfigMap metallb-system/bgpextras")),
+        // A speaker's own.
+        (Kind::FrrConfiguration, frr_configuration("metallb-node1"), None),
+    ];
+    for (kind, object, named) in table {
+        let mut bench = Bench::new();
+        manifests(&mut bench);
+        bench.world.take(node(json!({"metadata": {"name": "node1", "resourceVersion": "1"}})));
+        bench.put(kind, object);
+        bench.edit(Kind::MetalLb, "metallb", |object| {
+            object["metadata"]["annotations"] = json!({ADOPT: "true"});
+        });
+        if let Some(named) = named {
+            assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "{named}");
+            bench.settle();
+            let (_, reason, message) = bench.degraded();
+            assert!(reason == "BGPInUse" && message.contains(named), "{named}: {reason}: {message}");
+            bench.edit(Kind::MetalLb, "metallb", |object| {
+                object["metadata"]["annotations"] =
+                    json!({ADOPT: "true", crate::install::ACCEPT_BGP_LOSS: "true"});
+            });
+        }
+        assert_eq!(bench.changes(), [["create Secret metallb-memberlist"]], "{named:?}");
+    }
+}
+
+#[test]
+fn nothing_is_taken_over_before_it_is_known_whose_bgp_would_end() {
+    let source = world::Source::Objects(Kind::FrrConfiguration);
+    let frr = |event| world::Change::Object(Kind::FrrConfiguration, Box::new(event));
+    let refused =
+        || world::Change::Fault(source, "cannot watch FRRConfiguration objects: forbidden".to_owned());
+    let mut bench = Bench::new();
+    manifests(&mut bench);
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    bench.world.take(world::Change::Absent(source));
+    assert_eq!(bench.changes(), [["create Secret metallb-memberlist"]], "a cluster need not know the kind");
+
+    // It has appeared, and is being listed.
+    bench.world.take(frr(Event::Init));
+    bench.world.take(frr(Event::InitApply(serde_json::from_value(frr_configuration("fabric")).unwrap())));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    bench.world.take(refused());
     assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
     bench.settle();
-    let (_, reason, message) = bench.degraded();
-    assert!(reason == "BGPInUse" && message.contains("FRRConfiguration cni/fabric"), "{reason}: {message}");
-    bench.edit(Kind::MetalLb, "metallb", |object| {
-        object["metadata"]["annotations"] = json!({ADOPT: "true", crate::install::ACCEPT_BGP_LOSS: "true"});
-    });
-    assert_eq!(bench.changes(), [["create Secret metallb-memberlist"]]);
+    let told = ("WatchFailed", "cannot watch FRRConfiguration objects: forbidden");
+    assert_eq!((bench.degraded().1.as_str(), bench.degraded().2.as_str()), told);
+    bench.world.take(frr(Event::InitDone));
+    bench.settle();
+    assert_eq!(bench.degraded().1, "BGPInUse");
+
+    // What was seen once may be out of date.
+    let mut bench = Bench::new();
+    manifests(&mut bench);
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    bench.world.take(refused());
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
 }
