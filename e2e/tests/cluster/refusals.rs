@@ -16,7 +16,7 @@ fn a_second_resource_of_another_name_is_degraded_and_the_right_one_unharmed() {
     available();
     let before = get(&["-n", NAMESPACE, "deployment", "controller"]).unwrap()["metadata"]["uid"].clone();
     apply(&include_str!("../../demo/metallb.yaml").replace("name: metallb\n", "name: another\n")).unwrap();
-    eventually("the second resource to be Degraded", 2, || {
+    eventually("the second resource to be Degraded", 1, || {
         let object = get(&["-n", NAMESPACE, "metallb", "another"])?;
         let (status, reason, message) = condition(&object, "Degraded").context("no condition yet")?;
         ensure!(
@@ -78,7 +78,7 @@ fn an_ip_failover_workload_blocks_an_installation_until_it_is_gone() {
     let workloads = kube(&format!("-n {NAMESPACE} get deployment,daemonset -l app=metallb -o name")).unwrap();
     assert_eq!(workloads, "");
     kube("delete namespace ipf").unwrap();
-    eventually("the installation to begin", 5, || {
+    eventually("the installation to begin", 2, || {
         kube(&format!("-n {NAMESPACE} get deployment/controller daemonset/speaker")).map(drop)
     });
     available();

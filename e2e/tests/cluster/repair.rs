@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::fixture::{available, eventually};
 
 /// The goal of the test below, for each repair.
-const LIMIT: Duration = Duration::from_secs(2);
+const LIMIT: Duration = Duration::from_secs(1);
 
 fn container(kind: &str, name: &str) -> anyhow::Result<Value> {
     let object = get(&["-n", NAMESPACE, kind, name])?;
@@ -21,7 +21,7 @@ fn container(kind: &str, name: &str) -> anyhow::Result<Value> {
 }
 
 #[test]
-fn what_is_deleted_or_changed_by_hand_is_restored_within_two_seconds() {
+fn what_is_deleted_or_changed_by_hand_is_restored_within_a_second() {
     available();
     for (kind, name) in [("deployment", "controller"), ("daemonset", "speaker")] {
         let want = container(kind, name).unwrap();
