@@ -185,6 +185,7 @@ e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is 
 .PHONY: e2e-full
 e2e-full: e2e e2e-bgp e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
+	@$(MAKE) -s bench-operator ARGS="--stops 200"
 
 .PHONY: bench-layer2
 bench-layer2: deploy ## Measure fail-over on layer 2 on the cluster that is up; more in ARGS, e.g. --runs 5 --cases rollout
