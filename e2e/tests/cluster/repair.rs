@@ -78,7 +78,7 @@ fn left() -> anyhow::Result<Vec<String>> {
     // namespace.
     let stays = |name: &&str| {
         let (kind, name) = name.split_once('/').unwrap_or_default();
-        name.starts_with("metallb-operator-")
+        name.starts_with("metallb-operator")
             || (kind.starts_with("lease.") && name == "metallb.io.metallboperator")
             || (kind == "configmap" && name == "kube-root-ca.crt")
     };

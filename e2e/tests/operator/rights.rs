@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use anyhow::ensure;
 use metallb_e2e::{
     audit,
     observe::{get, kube},
 };
 use serde_json::Value;
 
-use crate::fixture::{available, eventually};
+use crate::fixture::{Scene, available, eventually};
 
 /// Rights of a program, as `verb resource`, that no test here leads to the use of, and why they are granted.
 type Unused = &'static [(&'static str, &'static str)];
@@ -128,7 +129,21 @@ fn the_operator_may_do_what_it_does_and_little_more() {
 
 #[test]
 fn controller_and_speaker_may_do_what_they_do_and_little_more() {
-    available();
+    let scene = Scene::new("rights", "[172.22.0.236/32]");
+    scene.service("web", "");
+    let told =
+        || kube("-n metallb-system get servicel2status -l metallb.io/service-namespace=rights -o name");
+    eventually("the Service to be announced", 30, || {
+        let told = told()?;
+        ensure!(!told.is_empty(), "nobody announces it");
+        Ok(())
+    });
+    kube("-n rights delete service web").unwrap();
+    eventually("the Service to be announced no more", 30, || {
+        let told = told()?;
+        ensure!(told.is_empty(), "{told}");
+        Ok(())
+    });
     for (account, unused) in [("controller", CONTROLLER), ("speaker", SPEAKER)] {
         assert_fits(account, rules(&format!("metallb-system:{account}"), account), unused);
     }
