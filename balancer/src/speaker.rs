@@ -47,6 +47,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::inspect::Cluster;
+pub(crate) use bgp::spec::NOT_LISTENING;
 use departure::Departure;
 use gossip::{Own, Peers};
 use metrics::Metrics;
