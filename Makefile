@@ -265,6 +265,8 @@ release: ## Make the release VERSION=x.y.z: the version in every file, all that 
 	@cargo run -q -p metallb-api --bin release -- prepare . "$(VERSION)" "$$(date -u +%F)"
 	@cargo update -q --workspace --offline
 	@$(MAKE) -s generate dist bundle chart artifacts
+	@mkdir -p olm/released && cp target/published/olm/catalog/*/bundle-v$(VERSION).yaml olm/released/
+	@git add olm
 	@echo "look at the changes, then: git commit -am 'Release $(VERSION)' && git tag v$(VERSION)"
 
 # Paths of this machine would be in the messages of panics.

@@ -38,7 +38,13 @@ pub struct Sources<'a> {
     pub releases: &'a str,
     /// config/manifests/icon.svg.
     pub icon: &'a [u8],
+    /// By version, the catalog's blobs of earlier releases, as [`EARLIER`] has them: YAML.
+    pub earlier: &'a BTreeMap<String, String>,
 }
+
+/// Folders that hold the blob `bundle-vVERSION.yaml` of an earlier release, the better source first: as it was
+/// published, with images by digest, and as it was made in the tree. `PACKAGE` stands for the name of the package.
+pub const EARLIER: [&str; 2] = ["olm/released", "olm/catalog/PACKAGE"];
 
 /// Why no bundle can be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +100,12 @@ pub fn files(sources: &Sources<'_>) -> Result<BTreeMap<String, String>, Problem>
     add("bundle/tests/scorecard/config.yaml".to_owned(), &rendered.scorecard)?;
     for (file, object) in catalog::files(&package, &csv, &releases)? {
         add(format!("olm/catalog/{package}/{file}"), &object)?;
+    }
+    for release in releases.earlier() {
+        // One that is missing breaks a rule.
+        if let Some(blob) = sources.earlier.get(&release.version.to_string()) {
+            files.insert(format!("olm/catalog/{package}/bundle-v{}.yaml", release.version), blob.clone());
+        }
     }
     files.extend(subscription::files(&package, &csv)?);
     files.insert("bundle/bundle.Containerfile".to_owned(), metadata::containerfile(&labels));

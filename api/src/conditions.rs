@@ -35,6 +35,11 @@ pub const IN_NODE_SUBNET: &str = "InNodeSubnet";
 /// Condition type of an object of the configuration other than a pool: all that it says is used.
 pub const VALID: &str = "Valid";
 
+/// Condition type of a BGPPeer that is passive: routers cannot connect to a node.
+pub const NOT_LISTENING: &str = "NotListening";
+/// Condition type of a BGPAdvertisement: its routes lead here for addresses that no Service has, too.
+pub const UNUSED_ADDRESSES_LOOP: &str = "UnusedAddressesLoop";
+
 /// Whether an object of the configuration is used. Written by the controller.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConfiguredStatus {

@@ -279,6 +279,18 @@ fn each_rule_finds_what_breaks_it() {
             vec!["owned: addresspools.metallb.io v1alpha1: description must be set"],
         ),
         (
+            "owned",
+            csv("/spec/customresourcedefinitions/owned/2/resources", json!([])),
+            vec!["owned: bfdprofiles.metallb.io v1beta1: resources must be set"],
+        ),
+        (
+            "owned",
+            csv("/spec/customresourcedefinitions/owned/2/resources", json!([{ "kind": "BGPPeer" }])),
+            vec![
+                "owned: bfdprofiles.metallb.io v1beta1: resources: {\"kind\":\"BGPPeer\"} needs kind and version",
+            ],
+        ),
+        (
             "descriptors",
             csv("/spec/customresourcedefinitions/owned/0/specDescriptors/0/path", json!("address")),
             vec![
@@ -359,6 +371,24 @@ fn each_rule_finds_what_breaks_it() {
                 "metallb-operator-rs.v0.1.0: relatedImages: \"localhost/metallb/controller:0.1.0\" is missing",
                 "metallb-operator-rs.v0.1.0: relatedImages: \"localhost/metallb/speaker:0.1.0\" is missing",
             ],
+        ),
+        (
+            "catalog-entries",
+            changed("olm/catalog/metallb-operator-rs/channel-stable.yaml", |channel| {
+                channel["entries"] = json!([
+                    { "name": "metallb-operator-rs.v0.1.0" },
+                    { "name": "metallb-operator-rs.v0.2.0", "replaces": "metallb-operator-rs.v0.1.0" },
+                ]);
+            }),
+            vec!["channel \"stable\": metallb-operator-rs.v0.2.0 has no blob of schema olm.bundle"],
+        ),
+        (
+            "catalog-entries",
+            added(
+                "olm/catalog/metallb-operator-rs/bundle-v0.0.1.yaml",
+                &json!({ "schema": "olm.bundle", "name": "metallb-operator-rs.v0.0.1" }),
+            ),
+            vec!["metallb-operator-rs.v0.0.1: is in no channel"],
         ),
     ];
     let mut broken = BTreeSet::new();

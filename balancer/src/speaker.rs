@@ -48,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::controller::state::installation;
 use crate::inspect::Cluster;
+pub(crate) use bgp::spec::NOT_LISTENING;
 use departure::Departure;
 use gossip::{Own, Peers};
 use metrics::Metrics;

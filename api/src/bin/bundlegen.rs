@@ -2,12 +2,13 @@
 //! `kubectl kustomize config/manifests` renders on standard input. They go into the repository itself, or into the
 //! folder given as the second argument. Nothing is written when a rule of OLM is broken.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::io::{Read, stdin};
 use std::path::Path;
 
-use metallb_api::bundle::{Sources, files, rules};
+use metallb_api::bundle::{EARLIER, Releases, Sources, files, rules};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = std::env::args_os().nth(1).ok_or("usage: bundlegen REPOSITORY [FOLDER] < RENDERED")?;
@@ -18,7 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let manifests = root.join("config/manifests");
     let releases = fs::read_to_string(manifests.join("releases.yaml"))?;
     let icon = fs::read(manifests.join("icon.svg"))?;
-    let files = files(&Sources { rendered: &rendered, releases: &releases, icon: &icon })?;
+    let earlier = earlier(root, &releases)?;
+    let files = files(&Sources { rendered: &rendered, releases: &releases, icon: &icon, earlier: &earlier })?;
     let broken = rules::check(&files);
     if !broken.is_empty() {
         let lines: Vec<_> = broken.iter().map(ToString::to_string).collect();
@@ -38,4 +40,28 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::write(path, text)?;
     }
     Ok(())
+}
+
+/// The blobs of earlier releases that the repository holds, by version.
+fn earlier(root: &Path, releases: &str) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+    let mut folders = Vec::new();
+    for folder in EARLIER {
+        match folder.strip_suffix("/PACKAGE") {
+            None => folders.push(root.join(folder)),
+            Some(parent) => {
+                for entry in fs::read_dir(root.join(parent))? {
+                    folders.push(entry?.path());
+                }
+            }
+        }
+    }
+    let mut blobs = BTreeMap::new();
+    for release in Releases::read(releases)?.earlier() {
+        let file = format!("bundle-v{}.yaml", release.version);
+        let found = folders.iter().map(|folder| folder.join(&file)).find(|path| path.exists());
+        if let Some(path) = found {
+            blobs.insert(release.version.to_string(), fs::read_to_string(path)?);
+        }
+    }
+    Ok(blobs)
 }

@@ -1,5 +1,5 @@
 //! The file-based catalog: one package, its channels, and the bundle of the current version. The blobs of earlier
-//! versions stay beside it as they were when they were released.
+//! versions are carried over as they were when they were released.
 //!
 //! Schemas: <https://olm.operatorframework.io/docs/reference/file-based-catalogs/>; properties: operator-registry,
 //! alpha/property.

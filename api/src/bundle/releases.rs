@@ -58,6 +58,11 @@ impl Releases {
         self.earlier.iter().rev().find(shared)
     }
 
+    /// Those before the current one, oldest first.
+    pub fn earlier(&self) -> impl Iterator<Item = &Release> {
+        self.earlier.iter()
+    }
+
     /// Oldest first.
     pub fn all(&self) -> impl Iterator<Item = &Release> {
         self.earlier.iter().chain([&self.current])

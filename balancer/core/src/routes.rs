@@ -4,6 +4,8 @@
 //! LOCAL_PREF and MED count from the one that sets them. Where two set different ones, the first by name counts, and
 //! the other is told.
 
+mod contradictions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -16,6 +18,8 @@ use crate::config::{BgpAdvertisement, Cause, Community, Config, Endpoint, Peer, 
 use crate::plan::{Node, Service, World};
 use crate::range::Family;
 use crate::service::ServiceKey;
+
+pub use contradictions::{aggregates, contradictions};
 
 /// Attributes of a route, as advertisements set them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

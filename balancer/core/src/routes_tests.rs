@@ -310,3 +310,113 @@ fn a_peer_that_does_not_exist_is_told() {
     );
     assert_eq!(prefixes(&told), [("one", words(&["198.51.100.9/32"])), ("two", vec![])]);
 }
+
+/// What is told of a world's configuration, whatever its Services.
+fn told_ahead(world: &World) -> Vec<String> {
+    contradictions(&world.config, &world.nodes).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn contradictions_are_told_before_a_service_shows_them() {
+    let mut world = world();
+    world.services.clear();
+    advertise(&mut world, BgpAdvertisement { local_pref: Some(100), ..advertisement("all") });
+    let peers = names(&["one", "none"]);
+    advertise(
+        &mut world,
+        BgpAdvertisement { local_pref: Some(300), med: Some(1), peers, ..advertisement("b") },
+    );
+    advertise(&mut world, BgpAdvertisement { local_pref: Some(100), med: Some(2), ..advertisement("c") });
+    add_peer(&mut world, peer("three", "192.0.2.1"));
+    let also = "is not used for routes that are also of BGPAdvertisement";
+    assert_eq!(
+        told_ahead(&world),
+        [
+            "BGPAdvertisement \"b\": spec.peers: no usable BGPPeer \"none\"".to_owned(),
+            "BGPPeer \"three\": spec.peerAddress: BGPPeer \"one\" has the same router, on a node that both select"
+                .to_owned(),
+            format!("BGPAdvertisement \"b\": spec.localPref: 300 {also} \"all\", which sets 100"),
+            format!("BGPAdvertisement \"c\": spec.med: 2 {also} \"b\", which sets 1"),
+        ]
+    );
+    world.nodes.clear();
+    assert_eq!(told_ahead(&world).len(), 1, "no node has a peer twice or two advertisements");
+}
+
+#[test]
+fn advertisements_that_never_meet_do_not_contradict() {
+    let gold = || any_of("tier", "gold");
+    let other = |change: fn(&mut BgpAdvertisement)| {
+        let mut other = BgpAdvertisement { local_pref: Some(300), ..advertisement("b") };
+        change(&mut other);
+        other
+    };
+    for (mut first, second, meets) in [
+        (advertisement("a"), other(|_| ()), true),
+        (advertisement("a"), other(|b| b.local_pref = Some(100)), false),
+        (advertisement("a"), other(|b| b.local_pref = None), false),
+        (advertisement("a"), other(|b| b.pools = names(&["other"])), false),
+        (advertisement("a"), other(|b| b.pools = names(&["near"])), false),
+        (
+            BgpAdvertisement { aggregation_length: 24, ..advertisement("a") },
+            other(|b| (b.pools, b.aggregation_length) = (names(&["near"]), 24)),
+            true,
+        ),
+        // They still meet in IPv6, which a peer of both families is told.
+        (advertisement("a"), other(|b| b.aggregation_length = 24), true),
+        (advertisement("a"), other(|b| (b.aggregation_length, b.aggregation_length_v6) = (24, 64)), false),
+        (
+            BgpAdvertisement { nodes: any_of("name", "node1"), ..advertisement("a") },
+            other(|b| b.nodes = any_of("name", "node2")),
+            false,
+        ),
+        (
+            BgpAdvertisement { peers: names(&["one"]), ..advertisement("a") },
+            other(|b| b.peers = names(&["two"])),
+            false,
+        ),
+        (BgpAdvertisement { services: gold(), ..advertisement("a") }, other(|_| ()), true),
+        (
+            BgpAdvertisement { services: gold(), ..advertisement("a") },
+            other(|b| b.services = any_of("tier", "gold")),
+            true,
+        ),
+        (
+            BgpAdvertisement { services: gold(), ..advertisement("a") },
+            other(|b| b.services = any_of("tier", "silver")),
+            false,
+        ),
+    ] {
+        let mut world = world();
+        world.config.bgp_advertisements.clear();
+        world.config.pools.extend([pool("other", &["203.0.113.0/24"]), pool("near", &["198.51.100.0/25"])]);
+        // Beside the other pool in one /24, and no address of both.
+        world.config.pools.extend([pool("pool", &["198.51.100.128/25", "2001:db8::/64"])]);
+        add_peer(&mut world, Peer { dual_stack: true, ..peer("one", "192.0.2.1") });
+        first.local_pref = Some(100);
+        let text = format!("{first:?} {second:?}");
+        advertise(&mut world, first);
+        advertise(&mut world, second);
+        assert_eq!(told_ahead(&world).len(), usize::from(meets), "{text}");
+    }
+}
+
+#[test]
+fn routes_to_more_than_one_address_are_told() {
+    let mut world = world();
+    let of = |world: &World| aggregates(&world.config);
+    assert_eq!(of(&world), BTreeMap::new(), "single addresses");
+    advertise(&mut world, BgpAdvertisement { aggregation_length: 28, ..advertisement("some") });
+    advertise(
+        &mut world,
+        BgpAdvertisement { aggregation_length: 8, aggregation_length_v6: 64, ..advertisement("wide") },
+    );
+    let four = |text: &str| format!("IPAddressPool \"pool\" by {text}");
+    assert_eq!(
+        of(&world),
+        BTreeMap::from([
+            ("some".to_owned(), vec![four("/28 routes")]),
+            ("wide".to_owned(), vec![four("/8 routes reaching beyond it"), four("/64 routes")]),
+        ])
+    );
+}

@@ -17,11 +17,13 @@ use metallb_core::{
     config::{Config, Pool},
     plan::{self, Endpoints, World},
     range::AddressRange,
+    routes,
     service::ServiceKey,
     subnets,
 };
 use metallb_proto::membership::Seed;
 
+use super::configured::Together;
 use super::news::{Network, News, NodeFacts, Protocol, Said, Session, Subnets, Word};
 use crate::{
     speaker::facts::SliceFacts,
@@ -263,6 +265,16 @@ impl Announcing {
     pub(super) fn configure(&mut self, config: Config, served: &BTreeMap<String, Pool>, complete: bool) {
         self.world.config = Config { pools: served.clone(), ..config };
         self.configured = complete;
+    }
+
+    /// What advertisements and peers contradict each other in, and what is announced by aggregates, once the
+    /// configuration is known.
+    pub(super) fn together(&self) -> Together {
+        if !self.configured {
+            return Together::default();
+        }
+        let World { config, nodes, .. } = &self.world;
+        Together { problems: routes::contradictions(config, nodes), aggregates: routes::aggregates(config) }
     }
 
     /// These are to be judged.

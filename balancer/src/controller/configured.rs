@@ -12,19 +12,25 @@ use kube::{
 };
 use metallb_api::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement,
-    conditions::{CONFLICT, ConfiguredStatus, Report, set},
+    conditions::{CONFLICT, ConfiguredStatus, NOT_LISTENING, Report, UNUSED_ADDRESSES_LOOP, set},
 };
 use metallb_core::{
     config::{Config, Objects, Problem, parse},
     validity,
 };
 
-use super::news::Session;
+use super::news::{Obstacle, Session, Trouble};
 use crate::watch::Change;
 
 /// Reasons of condition [`CONFLICT`] of a BGPPeer: another BGP speaker of a node has the session with the router.
 const ANOTHER_SPEAKER: &str = "AnotherSpeaker";
 const NO_CONFLICT: &str = "NoConflict";
+/// Reasons of condition [`NOT_LISTENING`] of a BGPPeer: it is passive, and routers cannot connect to a node.
+const BGP_LISTEN_OFF: &str = "BGPListenOff";
+const LISTENING: &str = "Listening";
+/// Reasons of condition [`UNUSED_ADDRESSES_LOOP`] of a BGPAdvertisement.
+const AGGREGATED: &str = "Aggregated";
+const SINGLE_ADDRESSES: &str = "SingleAddresses";
 /// Nodes that a condition names at most.
 const NAMED: usize = 5;
 
@@ -51,6 +57,15 @@ pub(super) struct Validity {
     pub(super) status: ConfiguredStatus,
 }
 
+/// What only all objects together say, with the pools and nodes that there are.
+#[derive(Default)]
+pub(super) struct Together {
+    /// Contradictions.
+    pub(super) problems: Vec<Problem>,
+    /// By BGPAdvertisement, which pools it announces by routes to more than one address, and how.
+    pub(super) aggregates: BTreeMap<String, Vec<String>>,
+}
+
 /// All objects, and what is wrong with them.
 #[derive(Default)]
 pub(super) struct Configured {
@@ -59,9 +74,10 @@ pub(super) struct Configured {
     communities: Store<Community>,
     peers: Store<BGPPeer>,
     profiles: Store<BFDProfile>,
-    /// By BGPSessionState, node and BGPPeer where another BGP speaker of the node has the session.
-    conflicts: BTreeMap<String, (String, String)>,
+    /// By BGPSessionState, what keeps the session from standing.
+    troubles: BTreeMap<String, Trouble>,
     problems: Vec<Problem>,
+    together: Together,
     /// What was read last, once every object was known.
     loaded: Option<Config>,
     /// Whether an object may say something else than it should.
@@ -88,25 +104,37 @@ impl Configured {
 
     /// Takes a change of what speakers say of their sessions.
     pub(super) fn take_sessions(&mut self, change: &Change<Session>) {
-        let before = self.conflicts.clone();
+        let before = self.troubles.clone();
         let sessions = match change {
             Change::All(sessions) => {
-                self.conflicts.clear();
+                self.troubles.clear();
                 sessions.as_slice()
             }
             Change::Set(session) => std::slice::from_ref(session),
             Change::Gone(session) => {
-                self.conflicts.remove(&session.object);
+                self.troubles.remove(&session.object);
                 &[]
             }
         };
         for session in sessions {
-            match &session.conflict {
-                Some(conflict) => drop(self.conflicts.insert(session.object.clone(), conflict.clone())),
-                None => drop(self.conflicts.remove(&session.object)),
+            match &session.trouble {
+                Some(trouble) => drop(self.troubles.insert(session.object.clone(), trouble.clone())),
+                None => drop(self.troubles.remove(&session.object)),
             }
         }
-        self.touched |= self.conflicts != before;
+        self.touched |= self.troubles != before;
+    }
+
+    /// Takes what is to be said of objects that mean something together.
+    pub(super) fn judge(&mut self, together: Together) {
+        let known = &self.together.problems;
+        for problem in together.problems.iter().filter(|problem| !known.contains(problem)) {
+            tracing::warn!(event = "configProblem", error = %problem, "parts of the configuration contradict each other");
+        }
+        let same = (&self.together.problems, &self.together.aggregates)
+            == (&together.problems, &together.aggregates);
+        self.touched |= !same;
+        self.together = together;
     }
 
     /// Whether every object is known.
@@ -160,7 +188,8 @@ impl Configured {
 
     /// What is wrong, one text a mistake; nothing before every object is known, which may be what another lacks.
     pub(super) fn problems(&self) -> impl Iterator<Item = String> {
-        self.problems.iter().filter(|_| self.is_complete()).map(ToString::to_string)
+        let all = self.problems.iter().chain(&self.together.problems);
+        all.filter(|_| self.is_complete()).map(ToString::to_string)
     }
 
     /// The statuses that should say something else at `now`.
@@ -170,42 +199,63 @@ impl Configured {
         }
         self.touched = false;
         let mut by_object: BTreeMap<ObjectKey, Vec<&Problem>> = BTreeMap::new();
-        for problem in &self.problems {
+        for problem in self.problems.iter().chain(&self.together.problems) {
             by_object.entry((problem.kind.clone(), problem.name.clone())).or_default().push(problem);
         }
         let time = Time(Timestamp::now());
         let mut changed = Vec::new();
-        let nothing = |_: &str, _: &ConfiguredStatus| None;
+        let nothing = |_: &str, _: &ConfiguredStatus| Vec::new();
         self.layer2.compare(&by_object, nothing, &time, &mut changed);
-        self.bgp.compare(&by_object, nothing, &time, &mut changed);
+        let looping =
+            |name: &str, status: &ConfiguredStatus| self.looping(name, status).into_iter().collect();
+        self.bgp.compare(&by_object, looping, &time, &mut changed);
         self.communities.compare(&by_object, nothing, &time, &mut changed);
-        let conflicts = |name: &str, status: &ConfiguredStatus| self.conflict(name, status);
-        self.peers.compare(&by_object, conflicts, &time, &mut changed);
+        let obstacles = |name: &str, status: &ConfiguredStatus| self.obstacles(name, status);
+        self.peers.compare(&by_object, obstacles, &time, &mut changed);
         self.profiles.compare(&by_object, nothing, &time, &mut changed);
         changed.retain(|validity| !self.written.contains(&validity.key));
         self.written.extend(changed.iter().map(|validity| validity.key.clone()));
         changed
     }
 
-    /// Whether another BGP speaker has the sessions of a BGPPeer; `None` where that was never so.
-    fn conflict(&self, peer: &str, status: &ConfiguredStatus) -> Option<Report> {
-        let its = self.conflicts.values().filter(|(_, its)| its == peer);
-        let nodes: BTreeSet<&str> = its.map(|(node, _)| node.as_str()).collect();
-        let was = status.conditions.iter().any(|condition| condition.type_ == CONFLICT);
-        if nodes.is_empty() {
-            let report =
-                Report { kind: CONFLICT, status: false, reason: NO_CONFLICT, message: String::new() };
-            return was.then_some(report);
-        }
-        let mut named: Vec<String> = nodes.iter().take(NAMED).map(|node| (*node).to_owned()).collect();
-        if nodes.len() > NAMED {
-            named.push(format!("{} more", nodes.len() - NAMED));
-        }
-        let message = format!(
-            "another BGP speaker has a session with this router on {}: ours stays closed there until that one ends",
-            named.join(", ")
-        );
-        Some(Report { kind: CONFLICT, status: true, reason: ANOTHER_SPEAKER, message })
+    /// Whether traffic to addresses that no Service has comes here by the routes of a BGPAdvertisement.
+    fn looping(&self, advertisement: &str, status: &ConfiguredStatus) -> Option<Report> {
+        let message = self.together.aggregates.get(advertisement).map(|pools| {
+            format!(
+                "announced are {}: a packet to an address of these routes that no Service has goes back and forth \
+                 between the router and a node whose default route leads there, until its TTL ends",
+                pools.join(", ")
+            )
+        });
+        report(status, UNUSED_ADDRESSES_LOOP, [AGGREGATED, SINGLE_ADDRESSES], message)
+    }
+
+    /// What keeps the sessions of a BGPPeer from standing.
+    fn obstacles(&self, peer: &str, status: &ConfiguredStatus) -> Vec<Report> {
+        let nodes = |cause| {
+            let its = self.troubles.values().filter(|trouble| trouble.peer == peer && trouble.cause == cause);
+            let nodes: BTreeSet<&str> = its.map(|trouble| trouble.node.as_str()).collect();
+            let mut named: Vec<String> = nodes.iter().take(NAMED).map(|node| (*node).to_owned()).collect();
+            if nodes.len() > NAMED {
+                named.push(format!("{} more", nodes.len() - NAMED));
+            }
+            (!named.is_empty()).then(|| named.join(", "))
+        };
+        let conflict = nodes(Obstacle::AnotherSpeaker).map(|nodes| {
+            format!(
+                "another BGP speaker has a session with this router on {nodes}: ours stays closed there until that one \
+                 ends"
+            )
+        });
+        let silent = nodes(Obstacle::NotListening).map(|nodes| {
+            format!(
+                "passive waits for the router, which cannot connect to {nodes}: set speakerConfig.bgpListen of the \
+                 MetalLB resource, or passive to false"
+            )
+        });
+        let conflict = report(status, CONFLICT, [ANOTHER_SPEAKER, NO_CONFLICT], conflict);
+        let silent = report(status, NOT_LISTENING, [BGP_LISTEN_OFF, LISTENING], silent);
+        conflict.into_iter().chain(silent).collect()
     }
 
     /// These could not be written at `now`.
@@ -221,6 +271,23 @@ impl Configured {
     pub(super) fn deadline(&self) -> Option<Duration> {
         (self.touched && self.is_complete()).then_some(self.after)
     }
+}
+
+/// Condition `kind`: True with a message, and else False where it was there before; `reasons` are of both.
+fn report(
+    status: &ConfiguredStatus,
+    kind: &'static str,
+    [yes, no]: [&'static str; 2],
+    message: Option<String>,
+) -> Option<Report> {
+    let was = status.conditions.iter().any(|condition| condition.type_ == kind);
+    let reason = if message.is_some() { yes } else { no };
+    (was || message.is_some()).then(|| Report {
+        kind,
+        status: message.is_some(),
+        reason,
+        message: message.unwrap_or_default(),
+    })
 }
 
 /// The objects of one kind.
@@ -265,7 +332,7 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
     fn compare(
         &self,
         problems: &BTreeMap<ObjectKey, Vec<&Problem>>,
-        more: impl Fn(&str, &ConfiguredStatus) -> Option<Report>,
+        more: impl Fn(&str, &ConfiguredStatus) -> Vec<Report>,
         now: &Time,
         changed: &mut Vec<Validity>,
     ) where

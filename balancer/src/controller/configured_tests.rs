@@ -115,3 +115,83 @@ fn a_peer_says_on_which_nodes_another_speaker_has_its_session_until_none_has() {
     configured.take_sessions(&Change::Gone(session("node2", "", "")));
     assert_eq!(conditions(&mut configured, 4).unwrap(), ["Valid=True Used", "Conflict=False NoConflict"]);
 }
+
+#[test]
+fn a_passive_peer_says_which_nodes_no_router_can_connect_to() {
+    let mut configured = complete(peer(1, ""));
+    configured.read(std::iter::empty());
+    let session = |error: &str| {
+        let status =
+            json!({ "node": "node1", "peerName": "router", "bgpStatus": "Idle", "lastError": error });
+        let object = json!({ "metadata": { "name": "bgp-1" }, "spec": {}, "status": status });
+        Session::of(serde_json::from_value(object).unwrap())
+    };
+    let said = |configured: &mut Configured, now: u64| {
+        let its = configured.changed(Duration::from_secs(now)).remove(0).status;
+        let last = its.conditions.last().unwrap().clone();
+        configured.take(Edit::Peers(Change::Set(BGPPeer { status: Some(its), ..peer(1, "") })));
+        (last.type_, last.status, last.reason, last.message)
+    };
+    let words = |kind: &str, status: &str, reason: &str, message: &str| {
+        (kind.to_owned(), status.to_owned(), reason.to_owned(), message.to_owned())
+    };
+    configured.take_sessions(&Change::Set(session(crate::speaker::NOT_LISTENING)));
+    let message = "passive waits for the router, which cannot connect to node1: set speakerConfig.bgpListen of the \
+                   MetalLB resource, or passive to false";
+    assert_eq!(said(&mut configured, 1), words("NotListening", "True", "BGPListenOff", message));
+    configured.take_sessions(&Change::Set(session("")));
+    assert_eq!(said(&mut configured, 2), words("NotListening", "False", "Listening", ""));
+}
+
+#[test]
+fn what_objects_say_together_is_told_at_the_one_that_does_not_get_its_way() {
+    let mut configured = complete(peer(1, ""));
+    let advertisement = |status| {
+        let advertisement: BGPAdvertisement = object("routes", 1, &json!({}));
+        Edit::Bgp(Change::Set(BGPAdvertisement { status, ..advertisement }))
+    };
+    configured.take(advertisement(None));
+    configured.read(std::iter::empty());
+    let problem = Problem {
+        kind: "BGPAdvertisement".to_owned(),
+        name: "routes".to_owned(),
+        field: "spec.med".to_owned(),
+        message: "1 is not used".to_owned(),
+        cause: metallb_core::config::Cause::Invalid,
+    };
+    let pools = vec!["IPAddressPool \"a\" by /24 routes".to_owned()];
+    let judged = || Together {
+        problems: vec![problem.clone()],
+        aggregates: BTreeMap::from([("routes".to_owned(), pools.clone())]),
+    };
+    let said = |configured: &mut Configured, now: u64| {
+        let changed = configured.changed(Duration::from_secs(now));
+        let its = changed.into_iter().find(|validity| validity.key.1 == "routes")?.status;
+        let words = |it: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+            format!("{}={} {} {}", it.type_, it.status, it.reason, it.message)
+        };
+        let told: Vec<String> = its.conditions.iter().map(words).collect();
+        configured.take(advertisement(Some(its)));
+        Some(told)
+    };
+    configured.judge(judged());
+    let looping = "UnusedAddressesLoop=True Aggregated announced are IPAddressPool \"a\" by /24 routes: a packet to an \
+                   address of these routes that no Service has goes back and forth between the router and a node whose \
+                   default route leads there, until its TTL ends";
+    assert_eq!(
+        said(&mut configured, 1).unwrap(),
+        ["Valid=False InvalidSpec spec.med: 1 is not used", looping]
+    );
+    assert_eq!(
+        configured.problems().collect::<Vec<_>>(),
+        ["BGPAdvertisement \"routes\": spec.med: 1 is not used"]
+    );
+    configured.judge(judged());
+    assert_eq!(configured.deadline(), Some(Duration::ZERO), "the status that was written came back");
+    assert_eq!(said(&mut configured, 2), None);
+    configured.judge(judged());
+    assert_eq!(configured.deadline(), None, "nothing new");
+    configured.judge(Together::default());
+    let free = ["Valid=True Used ", "UnusedAddressesLoop=False SingleAddresses "];
+    assert_eq!(said(&mut configured, 3).unwrap(), free);
+}

@@ -13,7 +13,10 @@ use metallb_proto::membership::Seed;
 
 use super::configured::Edit;
 use crate::{
-    speaker::facts::{CONFLICT, SliceFacts},
+    speaker::{
+        NOT_LISTENING,
+        facts::{CONFLICT, SliceFacts},
+    },
     watch::{Change, Unreadable},
 };
 
@@ -93,22 +96,47 @@ pub(super) struct Session {
     pub(super) object: String,
     /// Node and BGPPeer, when the session stands.
     pub(super) standing: Option<(String, String)>,
-    /// Node and BGPPeer, when another BGP speaker of the node has the session.
-    pub(super) conflict: Option<(String, String)>,
+    /// What keeps it from standing, where that is told of the BGPPeer.
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// What keeps the session of a node with a router from standing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) node: String,
+    /// The BGPPeer.
+    pub(super) peer: String,
+    pub(super) cause: Obstacle,
+}
+
+/// What a session needs that somebody else decides about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// Another BGP speaker of the node has the session.
+    AnotherSpeaker,
+    /// The peer is passive, and nobody can connect to the node.
+    NotListening,
+}
+
+impl Obstacle {
+    /// By the last error that a speaker tells of a session.
+    fn of(error: &str) -> Option<Self> {
+        match error {
+            error if error.starts_with(CONFLICT) => Some(Self::AnotherSpeaker),
+            error if error.starts_with(NOT_LISTENING) => Some(Self::NotListening),
+            _ => None,
+        }
+    }
 }
 
 impl Session {
     pub(super) fn of(session: BGPSessionState) -> Self {
         let standing = Sessions::standing(&session);
-        let conflict = session.status.filter(|status| {
-            let error = status.last_error.as_deref().unwrap_or_default();
-            standing.is_none() && error.starts_with(CONFLICT)
+        let trouble = session.status.filter(|_| standing.is_none()).and_then(|status| {
+            let cause = Obstacle::of(status.last_error.as_deref().unwrap_or_default())?;
+            Some(Trouble { node: status.node?, peer: status.peer_name?, cause })
         });
-        Self {
-            object: session.metadata.name.unwrap_or_default(),
-            standing,
-            conflict: conflict.and_then(|status| Some((status.node?, status.peer_name?))),
-        }
+        Self { object: session.metadata.name.unwrap_or_default(), standing, trouble }
     }
 }
 

@@ -240,6 +240,7 @@ impl Controller {
             self.announcing_changed = true;
         }
         if std::mem::take(&mut self.announcing_changed) {
+            self.configured.judge(self.announcing.together());
             self.assigner.reserve(self.announcing.node_addresses(), self.clock.now());
             self.announcing.touch(self.assigner.services().keys().cloned());
         }
@@ -385,7 +386,7 @@ impl Controller {
 
     /// Whether anything may be written about objects of the configuration, all of which has been read.
     fn may_write_validity(&self) -> bool {
-        let read = !self.pools_changed && !self.configured_changed;
+        let read = !self.pools_changed && !self.configured_changed && !self.announcing_changed;
         read && self.validity_writes.is_empty() && self.adopted && self.writer.may_write()
     }
 

@@ -26,6 +26,7 @@ use std::time::Duration;
 use anyhow::Context;
 use metallb_core::config::Endpoint;
 use metallb_proto::bgp::Stop;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -127,6 +128,20 @@ async fn accepted(listener: &mut Option<Listener>) -> Option<TcpStream> {
     }
 }
 
+/// How well a connection from an address fits a peer, 0 best: `endpoint` is where its router is, and `wanted` the interface
+/// that it is bound to. `device` is the one that the kernel bound the connection to: the VRF in which it was taken, or
+/// the link of a link-local address. Two routers may have one address in two VRFs, or on two links.
+fn fits(endpoint: &Endpoint, wanted: Option<&str>, from: IpAddr, device: Option<&str>) -> Option<u8> {
+    let is_router = *endpoint == Endpoint::Address(from.to_canonical());
+    let rank = match (wanted, device) {
+        (wanted, device) if wanted == device => Some(0),
+        // A peer may be bound to an interface that is no VRF, and the kernel says nothing of that one.
+        (None, _) | (_, None) => Some(1),
+        _ => None,
+    };
+    rank.filter(|_| is_router)
+}
+
 /// Passwords by router.
 fn passwords(wanted: &BTreeMap<String, WantedPeer>) -> BTreeMap<IpAddr, Key> {
     let of = |peer: &WantedPeer| match (&peer.endpoint, &peer.spec) {
@@ -223,9 +238,14 @@ impl Peers {
     /// Gives a connection that a router opened to its peer; that of a stranger is closed.
     fn accept(&self, stream: TcpStream) {
         let Ok(from) = stream.peer_addr() else { return };
-        let is_its =
-            |running: &&Running| running.orders.borrow().spec.endpoint == Endpoint::Address(from.ip());
-        match self.running.values().find(is_its) {
+        let device = SockRef::from(&stream).device().ok().flatten();
+        let device = device.map(|name| String::from_utf8_lossy(&name).into_owned());
+        let fitting = self.running.values().filter_map(|running| {
+            let spec = Arc::clone(&running.orders.borrow().spec);
+            let rank = fits(&spec.endpoint, spec.device.as_deref(), from.ip(), device.as_deref())?;
+            Some((rank, running))
+        });
+        match fitting.min_by_key(|(rank, _)| *rank).map(|(_, running)| running) {
             // A router that connects again and again is heard once in a while.
             Some(running) => drop(running.incoming.try_send(stream)),
             None => tracing::debug!(%from, "connection of a stranger closed"),
@@ -268,4 +288,31 @@ fn stop(orders: &watch::Sender<Order>, how: &Stop) {
         order.stop = Some(how.clone());
         changed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_routers_with_one_address_the_interface_tells_whose_connection_it_is() {
+        let at = |text: &str| Endpoint::Address(text.parse().unwrap());
+        let link = Endpoint::Interface("eth1".into());
+        for (endpoint, wanted, from, device, want) in [
+            (at("192.0.2.1"), None, "192.0.2.1", None, Some(0)),
+            (at("192.0.2.1"), None, "192.0.2.2", None, None),
+            (at("192.0.2.1"), None, "192.0.2.1", Some("red"), Some(1)),
+            (at("192.0.2.1"), Some("red"), "192.0.2.1", Some("red"), Some(0)),
+            (at("192.0.2.1"), Some("red"), "192.0.2.1", None, Some(1)),
+            (at("192.0.2.1"), Some("red"), "192.0.2.1", Some("blue"), None),
+            (at("192.0.2.1"), None, "::ffff:192.0.2.1", None, Some(0)),
+            (at("fe80::1"), None, "fe80::1", Some("eth1"), Some(1)),
+            (at("fe80::1"), Some("eth1"), "fe80::1", Some("eth1"), Some(0)),
+            (at("fe80::1"), Some("eth2"), "fe80::1", Some("eth1"), None),
+            (link, None, "fe80::1", Some("eth1"), None),
+        ] {
+            let got = fits(&endpoint, wanted, from.parse().unwrap(), device);
+            assert_eq!(got, want, "{endpoint:?} {wanted:?}, from {from} on {device:?}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use futures::StreamExt;
 use kube::Client;
 use metallb_api::names::EXCLUDE_LB_LABEL;
 use metallb_core::claims::{self, OwnClaims};
+use metallb_core::config::Problem;
 use metallb_core::failback::Failback;
 use metallb_core::plan::{self, DefaultRoutes, Plan, World};
 use metallb_core::range::AddressRange;
@@ -176,6 +177,7 @@ impl Observer {
         }
         let mut world = self.world();
         self.known.bgp.publish(&world, &self.settings.node, &ports.wanted);
+        let contradictions = ports.wanted.borrow().as_ref().map(|wanted| wanted.problems.clone());
         // Sessions with routers do not wait for the speakers to know of each other.
         match self.alive() {
             Some(speakers) => world.speakers = speakers,
@@ -191,7 +193,7 @@ impl Observer {
         let claims = claims.iter().map(|(address, claim)| (*address, (claim.epoch, claim.held))).collect();
         replace(&ports.own, Own { kept: self.failback.kept(now, &plan), claims });
         replace(&ports.recording, self.recording(&plan));
-        replace(&ports.state, Some(self.state(&plan)));
+        replace(&ports.state, Some(self.state(&plan, &contradictions.unwrap_or_default())));
         let announced = Announced::of(&plan, &self.known.services, me, &self.own_interfaces());
         self.plan_is(plan, ports);
         let facts = announced.services().filter_map(|key| self.known.services.get(key));
@@ -334,7 +336,7 @@ impl Observer {
         Home { going: facts.node.going || excluded, labels }
     }
 
-    fn state(&self, plan: &Plan) -> State {
+    fn state(&self, plan: &Plan, contradictions: &[Problem]) -> State {
         let mixed = plan.mixed.iter().map(|(names, address)| {
             let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
             format!(
@@ -342,8 +344,13 @@ impl Observer {
                 names.join(", ")
             )
         });
+        let known = self.known.problems.iter();
         State {
-            problems: self.known.problems.iter().cloned().chain(mixed).collect(),
+            problems: known
+                .cloned()
+                .chain(contradictions.iter().map(Problem::to_string))
+                .chain(mixed)
+                .collect(),
             unheard: self.roster.as_ref().map(|roster| roster.unheard.clone()).unwrap_or_default(),
             port: self.settings.port,
         }

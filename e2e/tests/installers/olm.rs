@@ -110,10 +110,17 @@ fn bundle_of(edit: impl FnOnce(String) -> String, release: &str) -> tempfile::Te
     let manifests = checkout().join("config/manifests");
     let rendered = output(kubectl().arg("kustomize").arg(&manifests)).unwrap();
     let releases = fs::read_to_string(manifests.join("releases.yaml")).unwrap();
+    let catalog = checkout().join("olm/catalog/metallb-operator-rs");
+    let earlier = fs::read_dir(catalog).unwrap().filter_map(|entry| {
+        let path = entry.unwrap().path();
+        let version = path.file_stem()?.to_str()?.strip_prefix("bundle-v")?.to_owned();
+        Some((version, fs::read_to_string(&path).unwrap()))
+    });
     let files = bundle::files(&Sources {
         rendered: &edit(rendered),
         releases: &format!("{releases}{release}"),
         icon: &fs::read(manifests.join("icon.svg")).unwrap(),
+        earlier: &earlier.collect(),
     })
     .unwrap();
     assert_eq!(bundle::rules::check(&files), []);

@@ -19,6 +19,12 @@ pub(super) const RULES: &[Rule] = &[
         source: "docs: file-based catalogs, properties; registry: alpha/property/property.go",
         check: catalog_bundle,
     },
+    Rule {
+        name: "catalog-entries",
+        source: "registry: alpha/declcfg/declcfg_to_model.go, ConvertToModel: each entry has its olm.bundle, and each \
+                 olm.bundle is in a channel",
+        check: catalog_entries,
+    },
 ];
 
 fn blobs<'a>(bundle: &'a Bundle, schema: &'a str) -> impl Iterator<Item = &'a Value> {
@@ -87,5 +93,23 @@ fn catalog_bundle(bundle: &Bundle) -> Vec<String> {
     for image in items(&csv["spec"]["relatedImages"]).filter(|image| !listed(image)) {
         broken.push(format!("{}: relatedImages: {} is missing", name(csv), image["image"]));
     }
+    broken
+}
+
+/// A catalog is loaded whole or not at all: an entry without a blob makes all of it unusable.
+fn catalog_entries(bundle: &Bundle) -> Vec<String> {
+    let bundles: BTreeSet<&str> = blobs(bundle, "olm.bundle").map(|blob| text(&blob["name"])).collect();
+    let mut broken = Vec::new();
+    let mut listed = BTreeSet::new();
+    for channel in blobs(bundle, "olm.channel") {
+        for entry in items(&channel["entries"]).map(|entry| text(&entry["name"])) {
+            listed.insert(entry);
+            if !bundles.contains(entry) {
+                broken.push(format!("channel {}: {entry} has no blob of schema olm.bundle", channel["name"]));
+            }
+        }
+    }
+    let stray = bundles.difference(&listed).map(|stray| format!("{stray}: is in no channel"));
+    broken.extend(stray);
     broken
 }

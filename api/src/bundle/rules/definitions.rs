@@ -10,7 +10,8 @@ use crate::bundle::schema::{has_path, misfits};
 pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "owned",
-        source: "api: pkg/validation/internal/bundle.go, validateOwnedCRDs; good_practices.go, validateCrdDescriptions",
+        source: "api: pkg/validation/internal/bundle.go, validateOwnedCRDs; good_practices.go, validateCrdDescriptions; \
+                 operator-sdk: scorecard test olm-crds-have-resources",
         check: owned,
     },
     Rule {
@@ -37,6 +38,16 @@ fn owned(bundle: &Bundle) -> Vec<String> {
             if text(&owned[field]).is_empty() {
                 broken.push(format!("owned: {entry}: {field} must be set"));
             }
+        }
+        // What the console shows as the resources that belong to an object.
+        let resources: Vec<&Value> = items(&owned["resources"]).collect();
+        if resources.is_empty() {
+            broken.push(format!("owned: {entry}: resources must be set"));
+        }
+        for resource in
+            resources.iter().filter(|it| text(&it["kind"]).is_empty() || text(&it["version"]).is_empty())
+        {
+            broken.push(format!("owned: {entry}: resources: {resource} needs kind and version"));
         }
     }
     for definition in &bundle.definitions {

@@ -135,7 +135,7 @@ fn is_wide_enough(pool: &Pool, advertisement: &BgpAdvertisement, findings: &mut 
 }
 
 /// Length of the widest prefix within a range.
-fn widest_prefix(range: &AddressRange) -> u8 {
+pub(crate) fn widest_prefix(range: &AddressRange) -> u8 {
     let bits: u8 = if range.family() == Family::V4 { 32 } else { 128 };
     let (first, last) = (to_number(range.first()), to_number(range.last()));
     let holds = |length: &u8| {

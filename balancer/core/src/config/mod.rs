@@ -22,6 +22,7 @@ use metallb_api as api;
 
 pub use bfd::BfdProfile;
 pub use bgp::BgpAdvertisement;
+pub(crate) use bgp::widest_prefix;
 pub use community::{Community, CommunityError};
 pub use interfaces::{DEFAULT, InterfaceSelection};
 pub use l2::{L2Advertisement, Preference};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::notification::Notification;
+use super::notification::{BFD_DOWN, CEASE, Notification};
 use super::open::Agreed;
 use super::route::{NextHops, Routes};
 
@@ -155,6 +155,16 @@ pub enum Down {
     Restart,
     /// The router came back on a new connection without closing this one (RFC 4724 §5).
     Replaced,
+}
+
+impl Down {
+    /// Whether one of the ends found the path broken by BFD (RFC 9384).
+    pub(super) fn is_bfd(&self) -> bool {
+        let (Self::Sent(notification) | Self::Received(notification)) = self else { return false };
+        let inner = notification.inner();
+        let said = inner.as_ref().unwrap_or(notification);
+        (said.code, said.subcode) == (CEASE, BFD_DOWN)
+    }
 }
 
 impl fmt::Display for Down {

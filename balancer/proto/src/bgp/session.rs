@@ -23,6 +23,12 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 const LONGEST_RETRY: u64 = 30;
 /// A session that stood for so long ended for a new reason: attempts begin with the shortest wait again.
 const STABLE: Duration = Duration::from_secs(10);
+/// The same for a session that BFD ends: a path that breaks sooner than after this, again and again, is held off longer
+/// each time, since each session on it brings routes and takes them away.
+const QUIET: Duration = Duration::from_secs(120);
+/// The BFD session that a router had before it was started anew ends within this time after the BGP session stands again:
+/// longer than the detection time of any usual profile.
+const RETURNED: Duration = Duration::from_secs(10);
 
 /// The session with one router.
 #[derive(Debug)]
@@ -35,6 +41,12 @@ pub struct Session {
     wanted: Option<Arc<Routes>>,
     /// Attempts in a row that led nowhere.
     failures: u32,
+    /// Sessions in a row that BFD ended before they had stood for [`QUIET`].
+    flaps: u32,
+    /// The router said that it was started anew: until then, the end of its former BFD session is no broken path.
+    returned: Option<Instant>,
+    /// Whether BFD ended since the last session was established.
+    bfd_ended: bool,
     /// Whether the next OPEN has the R bit.
     restarting: bool,
     phase: Phase,
@@ -76,6 +88,9 @@ impl Session {
             incoming: None,
             wanted: None,
             failures: 0,
+            flaps: 0,
+            returned: None,
+            bfd_ended: false,
             phase: Phase::New,
             counters: Counters::default(),
         }
@@ -284,8 +299,11 @@ impl Session {
         self.hang_up(out);
         self.restarting = false;
         self.counters.established += 1;
-        if let Some(agreed) = self.agreed() {
-            out.push(Action::Report(Report::Established(agreed.clone())));
+        if let Some(agreed) = self.agreed().cloned() {
+            let restarted = agreed.graceful_restart.as_ref().is_some_and(|restart| restart.restarting);
+            let is_watched = !std::mem::take(&mut self.bfd_ended);
+            self.returned = (restarted && is_watched).then(|| now + RETURNED);
+            out.push(Action::Report(Report::Established(agreed)));
         }
     }
 
@@ -311,8 +329,18 @@ impl Session {
 
     /// Takes note that a connection is gone.
     fn forget(&mut self, now: Instant, side: Side, down: Down, out: &mut Vec<Action>) {
-        let stood = self.slot(side).take().and_then(|connection| connection.established);
-        if stood.is_some_and(|since| now.saturating_duration_since(since) >= STABLE) {
+        let since = self.slot(side).take().and_then(|connection| connection.established);
+        let stood = since.map(|since| now.saturating_duration_since(since));
+        if since.is_some() {
+            self.returned = None;
+        }
+        if stood.is_some_and(|stood| stood >= QUIET) {
+            self.flaps = 0;
+        }
+        if stood.is_some_and(|_| down.is_bfd()) {
+            self.flaps = self.flaps.saturating_add(1);
+        }
+        if stood.is_some_and(|stood| stood >= STABLE) {
             self.failures = 0;
         } else {
             self.failures = self.failures.saturating_add(1);
@@ -336,7 +364,8 @@ impl Session {
     fn retry(&mut self, now: Instant) {
         let is_wanted = self.phase == Phase::Running && !self.settings.passive;
         if is_wanted && self.outgoing.is_none() && self.standing().is_none() && self.dial == Dial::Off {
-            let doubled = 1_u64.checked_shl(self.failures.saturating_sub(1)).unwrap_or(LONGEST_RETRY);
+            let failures = self.failures.max(self.flaps);
+            let doubled = 1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(LONGEST_RETRY);
             let growing = Duration::from_secs(doubled.clamp(1, LONGEST_RETRY));
             let time = self.settings.connect_retry.unwrap_or(growing);
             self.dial = Dial::At(now + jitter(&mut self.rng, time));

@@ -553,6 +553,72 @@ fn bfd_ends_the_session_at_once_and_keeps_nothing() {
     }
 }
 
+/// Lets the router connect, with the R bit, and waits until the session stands.
+fn come_back(session: &mut Session, now: Instant) {
+    session.handle(now, Event::Connected { side: Side::Incoming, next_hops: next_hops(1) });
+    let router = restartable(settings(64513, 64512, 9), true);
+    for bytes in [encode(Kind::Open, &open::encode(&router, true)), encode(Kind::Keepalive, &[])] {
+        session.handle(now, Event::Received { side: Side::Incoming, bytes: &bytes });
+    }
+    session.handle(now, Event::Flushed(Side::Incoming));
+    assert_eq!(session.state(), State::Established);
+}
+
+#[test]
+fn bfd_that_ends_with_a_router_s_restart_does_not_end_the_session_after_it() {
+    let second = Duration::from_secs(1);
+    let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    come_back(&mut session, now);
+    assert_eq!(session.handle(now + second, Event::BfdDown), [], "the BFD session from before the restart");
+    assert_eq!(session.state(), State::Established);
+    session.handle(now + second, Event::BfdDown);
+    assert_eq!(session.state(), State::Active, "the path broke after that");
+
+    let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    come_back(&mut session, now);
+    session.handle(now + 10 * second, Event::BfdDown);
+    assert_eq!(session.state(), State::Active, "the restart is long over");
+
+    let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    session.handle(now, Event::BfdDown);
+    come_back(&mut session, now + second);
+    session.handle(now + 2 * second, Event::BfdDown);
+    assert_eq!(session.state(), State::Active, "the BFD session from before has ended already");
+}
+
+#[test]
+fn bfd_says_nothing_about_a_restart_of_this_end() {
+    let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    session.handle(now, Event::Stop(Stop::Restart { text: "rollout".into() }));
+    assert_eq!(session.handle(now, Event::BfdDown), []);
+}
+
+#[test]
+fn a_path_that_flaps_is_held_off_longer_each_time() {
+    let (mut session, mut now) = standing(settings(64512, 64513, 1));
+    let mut hold = |stood: u64, longest: u64| {
+        now += Duration::from_secs(stood);
+        session.handle(now, Event::BfdDown);
+        let wait = session.deadline().unwrap() - now;
+        let longest = Duration::from_secs(longest);
+        assert!((longest.mul_f64(0.75)..=longest).contains(&wait), "{wait:?} of {longest:?}");
+        now += wait;
+        session.handle(now, Event::Timeout);
+        session.handle(now, Event::Connected { side: Side::Outgoing, next_hops: next_hops(1) });
+        let router = settings(64513, 64512, 9);
+        for bytes in [encode(Kind::Open, &open::encode(&router, false)), encode(Kind::Keepalive, &[])] {
+            session.handle(now, Event::Received { side: Side::Outgoing, bytes: &bytes });
+        }
+        assert_eq!(session.state(), State::Established);
+    };
+    for longest in [1, 2, 4, 8, 16, 30, 30] {
+        hold(15, longest);
+    }
+    hold(119, 30);
+    hold(120, 1);
+    hold(15, 2);
+}
+
 #[test]
 fn a_router_that_comes_back_without_a_word_replaces_its_connection() {
     let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));

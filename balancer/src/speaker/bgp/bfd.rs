@@ -160,9 +160,7 @@ impl Sessions {
     fn arrived(&mut self, arrival: &Arrival) {
         // The other end's choice of the session: by its number once it knows it, and by the address before (§6.8.6).
         let number = Packet::decode(&arrival.bytes).map_or(0, |packet| packet.your_discriminator);
-        let from = self.entries.iter_mut().filter(|entry| {
-            entry.reach.router.ip() == arrival.from && ListenAt::of(&entry.reach) == arrival.at
-        });
+        let from = self.entries.iter_mut().filter(|entry| arrival.is_from(&entry.reach));
         let mut known = from.filter(|entry| match number {
             0 => !entry.is_shut,
             number => entry.settings.discriminator == number,

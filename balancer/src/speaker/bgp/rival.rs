@@ -1,6 +1,7 @@
 //! Other BGP speakers on this node: a router has one session with a node, and a second one would end the first again
 //! and again.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,25 +10,52 @@ const ESTABLISHED: &str = "01";
 /// Port of BGP, on which the other speaker may listen.
 const BGP: u16 = 179;
 
-/// The connection that another program of this node has with a router, as `LOCAL to REMOTE`. To be asked while this
-/// program has none with it.
+/// Where the sockets of this program are listed, each a link to `socket:[INODE]`.
+const OWN: &str = "/proc/self/fd";
+
+/// The connection that another program of this node has with a router, as `LOCAL to REMOTE`. Those of this program do
+/// not count: another peer may have the same address in another VRF or on another interface, and a router may have
+/// connected while this end was about to.
 ///
 /// # Errors
-/// When the kernel's table of connections cannot be read.
+/// When the kernel's table of connections, or that of this program's sockets, cannot be read.
 pub(super) fn session_with(router: SocketAddr) -> io::Result<Option<String>> {
+    // Sockets that were opened or closed while the table was read are on one of the two lists.
+    let mut own = own_sockets()?;
     let table = std::fs::read_to_string(if router.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" })?;
-    Ok(find(&table, router).map(|(local, remote)| format!("{local} to {remote}")))
+    own.extend(own_sockets()?);
+    Ok(find(&table, router, &own).map(|(local, remote)| format!("{local} to {remote}")))
 }
 
-/// A connection to the router's port, or one from the router to the port of BGP.
-fn find(table: &str, router: SocketAddr) -> Option<(SocketAddr, SocketAddr)> {
+/// Inodes of the sockets of this program.
+fn own_sockets() -> io::Result<BTreeSet<u64>> {
+    let mut inodes = BTreeSet::new();
+    for entry in std::fs::read_dir(OWN)? {
+        // One that was closed since is nobody's any more.
+        let Ok(target) = std::fs::read_link(entry?.path()) else { continue };
+        inodes.extend(target.to_str().and_then(inode));
+    }
+    Ok(inodes)
+}
+
+/// `socket:[1234]`.
+fn inode(link: &str) -> Option<u64> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// A connection to the router's port, or one from the router to the port of BGP, that is not of the program with these
+/// sockets.
+fn find(table: &str, router: SocketAddr, own: &BTreeSet<u64>) -> Option<(SocketAddr, SocketAddr)> {
     table.lines().skip(1).find_map(|line| {
         let mut words = line.split_whitespace().skip(1);
         let (local, remote) = (address(words.next()?)?, address(words.next()?)?);
         let is_session =
             remote == (router.ip(), router.port()) || (remote.0 == router.ip() && local.1 == BGP);
-        let found = (SocketAddr::from(local), SocketAddr::from(remote));
-        (words.next()? == ESTABLISHED && is_session).then_some(found)
+        let is_established = words.next()? == ESTABLISHED;
+        // After queues, timer, retransmissions, user and timeout. No socket yet (0): no program has taken it.
+        let inode: u64 = words.nth(5)?.parse().ok()?;
+        let is_rival = is_session && is_established && inode != 0 && !own.contains(&inode);
+        is_rival.then_some((SocketAddr::from(local), SocketAddr::from(remote)))
     })
 }
 
@@ -50,23 +78,43 @@ fn address(text: &str) -> Option<(IpAddr, u16)> {
 mod tests {
     use super::*;
 
-    const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid\n   \
-        0: 0B0016AC:00B3 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0\n   \
-        1: 0B0016AC:C001 010016AC:00B3 01 00000000:00000000 00:00000000 00000000     0\n   \
-        2: 0B0016AC:00B3 020016AC:9C40 01 00000000:00000000 00:00000000 00000000     0\n   \
-        3: 0B0016AC:C003 030016AC:00B3 06 00000000:00000000 00:00000000 00000000     0\n";
+    const TABLE: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+        0: 0B0016AC:00B3 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 700 1 0 100 0 0 10 0\n   \
+        1: 0B0016AC:C001 010016AC:00B3 01 00000000:00000000 02:00000A5D 00000000     0        0 701 2 0 20 4 30 10 -1\n   \
+        2: 0B0016AC:00B3 020016AC:9C40 01 00000000:00000000 00:00000000 00000000   101        0 702 1 0 20 4 30 10 -1\n   \
+        3: 0B0016AC:C003 030016AC:00B3 06 00000000:00000000 03:00000F0C 00000000     0        0 0 3 0\n   \
+        4: 0B0016AC:00B3 050016AC:9C41 01 00000000:00000000 00:00000000 00000000     0        0 0 1 0 20 4 30 10 -1\n";
 
     #[test]
     #[cfg(target_endian = "little")]
     fn a_session_of_another_program_is_found_whoever_opened_it() {
-        let found = |router: &str| {
-            find(TABLE, router.parse().unwrap()).map(|(local, remote)| format!("{local} to {remote}"))
+        let found = |router: &str, own: &[u64]| {
+            let found = find(TABLE, router.parse().unwrap(), &own.iter().copied().collect());
+            found.map(|(local, remote)| format!("{local} to {remote}"))
         };
-        assert_eq!(found("172.22.0.1:179").as_deref(), Some("172.22.0.11:49153 to 172.22.0.1:179"));
-        assert_eq!(found("172.22.0.2:179").as_deref(), Some("172.22.0.11:179 to 172.22.0.2:40000"));
-        assert_eq!(found("172.22.0.1:1790"), None, "it speaks to another port of that router");
-        assert_eq!(found("172.22.0.3:179"), None, "it waits for the last packets of a connection");
-        assert_eq!(found("172.22.0.4:179"), None);
+        let opened = "172.22.0.11:49153 to 172.22.0.1:179";
+        assert_eq!(found("172.22.0.1:179", &[]).as_deref(), Some(opened));
+        assert_eq!(found("172.22.0.1:179", &[702]).as_deref(), Some(opened));
+        assert_eq!(found("172.22.0.1:179", &[700, 701]), None, "it is this program's own");
+        assert_eq!(found("172.22.0.2:179", &[]).as_deref(), Some("172.22.0.11:179 to 172.22.0.2:40000"));
+        assert_eq!(found("172.22.0.2:179", &[702]), None, "the router connected to this program");
+        assert_eq!(found("172.22.0.1:1790", &[]), None, "it speaks to another port of that router");
+        assert_eq!(found("172.22.0.3:179", &[]), None, "it waits for the last packets of a connection");
+        assert_eq!(found("172.22.0.4:179", &[]), None);
+        assert_eq!(found("172.22.0.5:179", &[]), None, "nobody has taken the connection yet");
+    }
+
+    #[test]
+    fn a_connection_of_this_program_is_no_rival() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let router = listener.local_addr().unwrap();
+        let stream = std::net::TcpStream::connect(router).unwrap();
+        let _accepted = listener.accept().unwrap();
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let ends = Some((stream.local_addr().unwrap(), router));
+        assert_eq!(find(&table, router, &BTreeSet::new()), ends, "the kernel's table is read rightly");
+        assert_eq!(session_with(router).unwrap(), None);
+        assert_eq!(inode("pipe:[12]"), None);
     }
 
     #[test]

@@ -21,6 +21,9 @@ const RESTART_TIME: Duration = Duration::from_secs(120);
 /// well within the time that a pod has to end.
 const DRAIN: Duration = Duration::from_secs(3);
 
+/// Why a passive peer has no session while routers cannot connect to this node.
+pub(crate) const NOT_LISTENING: &str = "passive needs speakerConfig.bgpListen of the MetalLB resource";
+
 /// Whose habits an installation has: what `bgpBackend` of the MetalLB resource says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
@@ -146,7 +149,7 @@ pub(crate) struct Wanted {
     /// By Service, who is told of it.
     pub(super) services: BTreeMap<ServiceKey, Told>,
     /// What the plan found wrong.
-    pub(super) problems: Vec<Problem>,
+    pub(crate) problems: Vec<Problem>,
 }
 
 impl Wanted {
@@ -181,7 +184,7 @@ impl Wanted {
 
 fn spec(peer: &Peer, node: Node, secrets: &BTreeMap<String, Found>) -> Result<Spec, String> {
     if peer.passive && !node.listens {
-        return Err("passive needs speakerConfig.bgpListen of the MetalLB resource".to_owned());
+        return Err(NOT_LISTENING.to_owned());
     }
     if let Endpoint::Interface(_) = peer.endpoint
         && peer.passive

@@ -8,6 +8,12 @@ use crate::bgp::notification::{self, Notification};
 
 impl Session {
     pub(super) fn bfd_down(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.bfd_ended = true;
+        // RFC 5882 §4.3.2: where the BFD of a router goes down with its control plane, that is no reason to end the
+        // graceful restart that is under way: our word would cost the routes that the router kept.
+        if self.returned.take().is_some_and(|until| now < until) {
+            return;
+        }
         for side in Side::ALL {
             let Some(connection) = self.slot(side).as_ref() else { continue };
             if connection.established.is_some() {

@@ -1,10 +1,12 @@
 //! Sockets of BFD sessions: RFC 5881 §4 and RFC 5883 §5.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrIn6, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
@@ -43,9 +45,25 @@ impl ListenAt {
 /// A datagram that arrived.
 pub(super) struct Arrival {
     pub(super) at: ListenAt,
-    pub(super) from: IpAddr,
+    /// The sender; its scope is the interface where the address is link-local.
+    pub(super) from: SocketAddr,
     pub(super) ttl: u8,
     pub(super) bytes: Vec<u8>,
+}
+
+impl Arrival {
+    /// Whether it may be of a session with this path: sent by its router, and arrived where packets of it arrive. Of two
+    /// routers with one link-local address, the interface tells which it is.
+    pub(super) fn is_from(&self, reach: &Reach) -> bool {
+        let scope = |address: &SocketAddr| match address {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(v6) => v6.scope_id(),
+        };
+        let (wanted, router) = (scope(&reach.router), reach.router.ip());
+        router == self.from.ip()
+            && (wanted == 0 || wanted == scope(&self.from))
+            && ListenAt::of(reach) == self.at
+    }
 }
 
 /// Port to which packets of a session go.
@@ -124,7 +142,7 @@ pub(super) async fn receive(socket: AsyncFd<Socket>, at: ListenAt, arrive: mpsc:
 }
 
 /// One datagram: where it is from, the TTL with which it arrived, and its bytes.
-fn read(socket: &Socket) -> io::Result<(IpAddr, u8, Vec<u8>)> {
+fn read(socket: &Socket) -> io::Result<(SocketAddr, u8, Vec<u8>)> {
     let mut bytes = vec![0; LONGEST];
     let mut control = nix::cmsg_space!(libc::c_int);
     let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -135,8 +153,10 @@ fn read(socket: &Socket) -> io::Result<(IpAddr, u8, Vec<u8>)> {
         _ => None,
     });
     let from = message.address.and_then(|address| {
-        let v4 = address.as_sockaddr_in().map(|v4| v4.ip().into());
-        v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip().into()))
+        let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
+        let v6 =
+            |v6: &SockaddrIn6| SocketAddrV6::new(v6.ip(), v6.port(), v6.flowinfo(), v6.scope_id()).into();
+        v4.or_else(|| address.as_sockaddr_in6().map(v6))
     });
     let length = message.bytes;
     let (Some(ttl), Some(from)) = (ttl, from) else { return Err(io::Error::other("no TTL or no sender")) };
@@ -167,7 +187,26 @@ mod tests {
         second.set_nonblocking(false).unwrap();
         second.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
         let (from, _ttl, bytes) = read(&second).unwrap();
-        assert_eq!((from, &bytes[..]), (Ipv4Addr::LOCALHOST.into(), &b"packet"[..]));
+        assert_eq!((from, &bytes[..]), (sender.local_addr().unwrap(), &b"packet"[..]));
         assert_eq!(read(&first).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+    #[test]
+    fn of_two_routers_with_one_link_local_address_the_interface_tells() {
+        let on = |scope: u32, port: u16| {
+            SocketAddr::from(SocketAddrV6::new("fe80::1".parse().unwrap(), port, 0, scope))
+        };
+        let reach = |router: SocketAddr| Reach { local: router, router, device: None, is_multihop: false };
+        let arrival =
+            |from: SocketAddr| Arrival { at: ListenAt::of(&reach(from)), from, ttl: 255, bytes: vec![] };
+        assert!(arrival(on(2, 49_152)).is_from(&reach(on(2, 179))));
+        assert!(!arrival(on(3, 49_152)).is_from(&reach(on(2, 179))));
+        assert!(arrival(on(3, 49_152)).is_from(&reach(on(0, 179))), "nobody knows where the router is");
+        assert!(
+            !Arrival { at: ListenAt { port: 1, ..arrival(on(2, 1)).at }, ..arrival(on(2, 1)) }
+                .is_from(&reach(on(2, 179)))
+        );
+        let v4 = |last: u8| SocketAddr::from(([192, 0, 2, last], 179));
+        assert!(arrival(v4(1)).is_from(&reach(v4(1))));
+        assert!(!arrival(v4(2)).is_from(&reach(v4(1))));
     }
 }
