@@ -62,8 +62,12 @@ struct Cli {
 }
 
 /// What never may happen: the figure, and its only good value.
-const MUSTS: [(&str, f64); 4] =
-    [("owners moved to", 0.0), ("failed connects", 0.0), ("reset connections", 0.0), ("false take-overs", 0.0)];
+const MUSTS: [(&str, f64); 4] = [
+    ("owners moved to", 0.0),
+    ("failed connects", 0.0),
+    ("reset connections", 0.0),
+    ("false take-overs", 0.0),
+];
 
 /// What happens to the announcing node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

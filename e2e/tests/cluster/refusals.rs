@@ -75,8 +75,12 @@ fn an_ip_failover_workload_blocks_an_installation_until_it_is_gone() {
         );
         Ok(())
     });
-    let workloads = kube(&format!("-n {NAMESPACE} get deployment,daemonset -l app=metallb -o name")).unwrap();
-    assert_eq!(workloads, "");
+    eventually("what the deleted resource had to go, and nothing to come", 30, || {
+        let left = kube(&format!("-n {NAMESPACE} get deployment,daemonset -l app=metallb -o name"))?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    });
+    assert_eq!(metallb_condition("Degraded").unwrap().1, "IPFailoverPresent");
     kube("delete namespace ipf").unwrap();
     eventually("the installation to begin", 2, || {
         kube(&format!("-n {NAMESPACE} get deployment/controller daemonset/speaker")).map(drop)

@@ -4,6 +4,7 @@ use anyhow::ensure;
 use metallb_e2e::{
     deploy::NAMESPACE,
     observe::{apply, kube},
+    options::Undo,
 };
 
 use crate::{
@@ -29,6 +30,8 @@ fn blocked_by(workloads: &[&str]) {
 fn each_policy_on_ip_failover_does_what_it_says_and_deployment_configs_count_once_they_are_known() {
     available();
     kube(&format!("-n {NAMESPACE} delete metallb metallb")).unwrap();
+    // Left behind, it would block every other test.
+    let _gone = Undo(|| drop(kube("delete namespace ipf --ignore-not-found")));
     apply(IP_FAILOVER).unwrap();
     apply(include_str!("../../demo/metallb.yaml")).unwrap();
     blocked_by(&["Deployment ipf/ipfailover"]);
@@ -42,8 +45,12 @@ fn each_policy_on_ip_failover_does_what_it_says_and_deployment_configs_count_onc
         Ok(())
     });
     blocked_by(&["DeploymentConfig ipf/old"]);
-    let none = kube(&format!("-n {NAMESPACE} get deployment,daemonset -l app=metallb -o name")).unwrap();
-    assert_eq!(none, "");
+    eventually("what the deleted resource had to go, and nothing to come", 30, || {
+        let left = kube(&format!("-n {NAMESPACE} get deployment,daemonset -l app=metallb -o name"))?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    });
+    blocked_by(&["DeploymentConfig ipf/old"]);
 
     let policy = |policy: &str| {
         kube(&format!(
