@@ -50,6 +50,16 @@ fn a_router_of_another_as_reads_med_path_and_communities_of_all_kinds() {
         })
         .unwrap();
     edit("BGPPeer", "router", &peer("172.22.0.1", ", peerPort: 179, disableMP: true"));
+    // What comes later has arrived: the edit before it was acted on.
+    edit("BGPAdvertisement", scene.name, "{ipAddressPools: [bgp-ebgp], communities: ['64512:9']}");
+    frr.0
+        .until("the community of a later edit", 30, |_| {
+            let paths = frr.paths(&address)?;
+            ensure!(paths.len() == 3, "{paths:?}");
+            ensure!(paths.iter().all(|path| path["community"]["string"] == "64512:9"), "{paths:?}");
+            Ok(())
+        })
+        .unwrap();
     assert_eq!(up(&frr).unwrap(), before);
 }
 

@@ -11,7 +11,6 @@
 mod advice;
 mod attributes;
 mod distance;
-#[allow(dead_code, reason = "its layer 2 scenes are of no use here")]
 #[path = "../cluster/fixture.rs"]
 mod fixture;
 mod liveness;

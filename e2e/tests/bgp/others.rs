@@ -7,11 +7,11 @@ use metallb_e2e::{
     router::{Bird, Frr, GoBgp},
 };
 
-use crate::fixture::{available, eventually};
+use crate::fixture::{Scene, available, eventually};
 use crate::peers::{Objects, peer, scene, session, until_sessions};
 
 /// BIRD with sessions to all nodes, and their routes in the kernel.
-const BIRD: &str = "router id 172.22.0.1;
+pub(crate) const BIRD: &str = "router id 172.22.0.1;
 protocol device {}
 protocol direct { ipv4; ipv6; }
 protocol kernel four { ipv4 { export all; }; merge paths on; }
@@ -175,7 +175,8 @@ fn a_router_connects_to_passive_peers_where_the_speakers_listen() {
 fn another_bgp_speaker_on_the_node_is_left_alone() {
     available();
     let config = "router bgp 64513\n bgp router-id 172.22.0.1\n no bgp ebgp-requires-policy\n \
-                  neighbor 172.22.0.11 remote-as 64512\n neighbor 172.22.0.12 remote-as 64512\n";
+                  neighbor 172.22.0.11 remote-as 64512\n neighbor 172.22.0.12 remote-as 64512\n \
+                  neighbor six peer-group\n neighbor six remote-as 64512\n bgp listen range fd00:22::/64 peer-group six\n";
     let frr = Frr::start("router", config).unwrap();
     // As Calico does it: a BIRD of the node's own.
     let other = Bird::start(
@@ -192,7 +193,10 @@ fn another_bgp_speaker_on_the_node_is_left_alone() {
             Ok(())
         })
         .unwrap();
-    let _objects = Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ""))]);
+    let _objects = Objects::apply(&[
+        ("BGPPeer", "router", &peer("172.22.0.1", "")),
+        ("BGPPeer", "second", &peer("fd00:22::1", ", dualStackAddressFamily: true")),
+    ]);
     eventually("the conflict to be told", 30, || {
         let status = session("node1", "172.22.0.1")?;
         let said = status["lastError"].as_str().unwrap_or_default();
@@ -214,11 +218,20 @@ fn another_bgp_speaker_on_the_node_is_left_alone() {
     });
     frr.0
         .until("the session with node2", 30, |_| {
-            let found = frr.established()?;
+            let mut found = frr.established()?;
+            found.retain(|neighbor| neighbor.starts_with("172."));
             ensure!(found == ["172.22.0.11", "172.22.0.12"], "{found:?}");
             Ok(())
         })
         .unwrap();
+    // On that very node the session with another router goes on, and so does layer 2.
+    until_sessions("fd00:22::1", "Established");
+    let beside = Scene::new("bgp-conflict", "[172.22.0.247/32]");
+    beside.service("web", "");
+    let near = address(beside.name, "web").unwrap();
+    eventually("an answer on layer 2", 10, || fetch_from("client", near).map(drop));
+    let status = session("node1", "172.22.0.1").unwrap();
+    assert!(status["lastError"].as_str().is_some_and(|said| said.starts_with("Conflict")), "{status}");
     let said = other.ask("show protocols").unwrap();
     assert!(said.contains("Established"), "{said}");
     drop(other);

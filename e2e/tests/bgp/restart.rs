@@ -13,11 +13,12 @@ use metallb_e2e::{
     held,
     layout::remote,
     observe::{address, apply, kube},
-    router::Frr,
+    router::{Bird, Frr},
 };
 use nix::sched::{CloneFlags, setns};
 
 use crate::fixture::{available, eventually};
+use crate::others::BIRD;
 use crate::peers::{Objects, frr, peer, scene, session, until_sessions};
 
 /// Connections that are held while the speakers are replaced.
@@ -69,28 +70,51 @@ fn roll_out() {
     kube(&format!("-n {NAMESPACE} rollout restart daemonset/speaker")).unwrap();
 }
 
+/// A router, as these tests ask it.
+enum Router {
+    Frr(Frr),
+    Bird(Bird),
+}
+
+impl Router {
+    /// Number of paths to an address.
+    fn paths(&self, address: IpAddr) -> Result<usize> {
+        match self {
+            Self::Frr(frr) => Ok(frr.paths(&address.to_string())?.len()),
+            Self::Bird(bird) => {
+                Ok(bird.ask(&format!("show route all for {address}"))?.matches("BGP.next_hop").count())
+            }
+        }
+    }
+
+    fn until(&self, what: &str, seconds: u64, check: impl Fn() -> Result<()>) {
+        let (Self::Frr(Frr(router)) | Self::Bird(Bird(router))) = self;
+        router.until(what, seconds, |_| check()).unwrap();
+    }
+}
+
 /// Rolls the speakers out while connections stand, and returns the least number of paths that the router had meanwhile.
-fn paths_in_a_rollout(name: &'static str, more_frr: &str, more_peer: &str) -> usize {
+fn paths_in_a_rollout(
+    (name, range): (&'static str, &str),
+    router: impl FnOnce() -> Result<Router>,
+    more_peer: &str,
+) -> usize {
     available();
-    let frr = Frr::start("router", &frr(more_frr)).unwrap();
+    let router = router().unwrap();
     let _objects = Objects::apply(&[
         ("BFDProfile", "slow", "{receiveInterval: 300, transmitInterval: 300}"),
         ("BGPPeer", "router", &peer("172.22.0.1", more_peer)),
     ]);
-    let range = if name.ends_with('b') { "[198.51.100.64/30]" } else { "[198.51.100.68/30]" };
     let scene = scene(name, range, "");
     apply(&held::echo(name, name)).unwrap();
     kube(&format!("-n {name} rollout status deployment/echo --timeout=60s")).unwrap();
     let address = address(scene.name, "echo").unwrap();
     until_sessions("172.22.0.1", "Established");
-    let paths = || frr.paths(&address.to_string());
-    frr.0
-        .until("three paths", 30, |_| {
-            let found = paths()?;
-            ensure!(found.len() == 3, "{found:?}");
-            Ok(())
-        })
-        .unwrap();
+    router.until("three paths", 30, || {
+        let found = router.paths(address)?;
+        ensure!(found == 3, "{found} paths");
+        Ok(())
+    });
     let mut connections = None;
     eventually("200 connections", 20, || {
         connections = Some(Connections::open(address)?);
@@ -101,7 +125,7 @@ fn paths_in_a_rollout(name: &'static str, more_frr: &str, more_peer: &str) -> us
     roll_out();
     let mut least = 3;
     eventually("the rollout to end", 90, || {
-        least = least.min(paths()?.len());
+        least = least.min(router.paths(address)?);
         connections.speak().map_err(|error| {
             eprintln!("{error:#}");
             error
@@ -116,17 +140,53 @@ fn paths_in_a_rollout(name: &'static str, more_frr: &str, more_peer: &str) -> us
     least
 }
 
+/// FRR with these lines of its BGP.
+fn frr_with(more: &str) -> Result<Router> {
+    Frr::start("router", &frr(more)).map(Router::Frr)
+}
+
 #[test]
 fn a_rollout_under_graceful_restart_costs_no_path_and_no_connection() {
-    let least = paths_in_a_rollout("bgp-roll-a", " bgp graceful-restart", ", enableGracefulRestart: true");
+    let least = paths_in_a_rollout(
+        ("bgp-roll-a", "[198.51.100.68/30]"),
+        || frr_with(" bgp graceful-restart"),
+        ", enableGracefulRestart: true",
+    );
     assert_eq!(least, 3, "paths at the worst moment");
 }
 
 #[test]
 fn a_rollout_under_graceful_restart_costs_no_connection_with_bfd_either() {
-    let frr = " bgp graceful-restart\n neighbor nodes bfd\n neighbor nodes bfd check-control-plane-failure";
-    let least = paths_in_a_rollout("bgp-roll-b", frr, ", enableGracefulRestart: true, bfdProfile: slow");
+    let lines = " bgp graceful-restart\n neighbor nodes bfd\n neighbor nodes bfd check-control-plane-failure";
+    let least = paths_in_a_rollout(
+        ("bgp-roll-b", "[198.51.100.64/30]"),
+        || frr_with(lines),
+        ", enableGracefulRestart: true, bfdProfile: slow",
+    );
     println!("paths at the worst moment of a rollout with BFD: {least}");
+    assert_eq!(least, 3, "paths at the worst moment");
+}
+
+#[test]
+fn a_rollout_under_graceful_restart_costs_bird_no_path_and_no_connection() {
+    let least = paths_in_a_rollout(
+        ("bgp-roll-c", "[198.51.100.104/30]"),
+        || Bird::start("router", BIRD).map(Router::Bird),
+        ", enableGracefulRestart: true",
+    );
+    assert_eq!(least, 3, "paths at the worst moment");
+}
+
+#[test]
+fn a_rollout_under_graceful_restart_costs_bird_no_connection_with_bfd_either() {
+    let config = BIRD
+        .replace("  graceful restart on;\n", "  graceful restart on;\n  bfd graceful;\n")
+        .replace("protocol device {}\n", "protocol device {}\nprotocol bfd {}\n");
+    let least = paths_in_a_rollout(
+        ("bgp-roll-d", "[198.51.100.108/30]"),
+        || Bird::start("router", &config).map(Router::Bird),
+        ", enableGracefulRestart: true, bfdProfile: slow",
+    );
     assert_eq!(least, 3, "paths at the worst moment");
 }
 

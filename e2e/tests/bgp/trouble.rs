@@ -10,8 +10,14 @@ use metallb_e2e::{
     router::{Frr, Program},
 };
 
-use crate::fixture::{available, eventually};
+use crate::fixture::{Scene, available, eventually};
 use crate::peers::{ASN, Objects, edit, frr, peer, scene, session, until_sessions};
+
+/// Passwords that are found in a log only if they were written there.
+const RIGHT: &str = "right-3f9c2a71";
+const WRONG: &str = "wrong-84d0e6b5";
+/// How long a working router waits for its session at most, whatever others do.
+const SOON: u64 = 5;
 
 #[test]
 fn a_wrong_password_keeps_the_session_down_until_the_secret_is_mended() {
@@ -23,7 +29,7 @@ fn a_wrong_password_keeps_the_session_down_until_the_secret_is_mended() {
         ))
         .unwrap();
     };
-    let frr = Frr::start("router", &frr(" neighbor nodes password right")).unwrap();
+    let frr = Frr::start("router", &frr(&format!(" neighbor nodes password {RIGHT}"))).unwrap();
     let _objects = Objects::apply(&[(
         "BGPPeer",
         "router",
@@ -34,27 +40,34 @@ fn a_wrong_password_keeps_the_session_down_until_the_secret_is_mended() {
         ensure!(status["lastError"] == "there is no Secret \"bgp-password\"", "{status}");
         Ok(())
     });
-    secret("wrong");
+    secret(WRONG);
     eventually("an attempt with the wrong password to fail", 40, || {
         let status = session("node1", "172.22.0.1")?;
         ensure!(status["lastError"] == "no answer to the attempt to connect", "{status}");
         Ok(())
     });
     assert_eq!(frr.established().unwrap(), Vec::<String>::new());
-    secret("right");
+    secret(RIGHT);
     until_sessions("172.22.0.1", "Established");
     let events = kube(&format!("-n {NAMESPACE} get events --field-selector reason=SessionUp")).unwrap();
     assert!(
         events.contains("bgppeer/router") && events.contains("has a session with router 172.22.0.1"),
         "{events}"
     );
+    let log = kube(&format!("-n {NAMESPACE} logs -l component=speaker --tail=-1 --prefix")).unwrap();
+    assert!(log.contains("router"), "the speakers log what they do with the peer");
+    for password in [RIGHT, WRONG] {
+        let told: Vec<_> = log.lines().filter(|line| line.contains(password)).collect();
+        assert!(told.is_empty(), "{told:?}");
+    }
     kube(&format!("-n {NAMESPACE} delete secret bgp-password")).unwrap();
 }
 
 #[test]
 fn a_router_of_another_as_than_configured_is_told_and_a_black_hole_delays_nobody() {
     available();
-    let _frr = Frr::start("router", &frr("")).unwrap();
+    let frr = Frr::start("router", &frr("")).unwrap();
+    let beside = Scene::new("bgp-beside", "[172.22.0.246/32]");
     // Takes connections, and never says a word.
     let _mute =
         Program::start(on("client", "busybox").args(["nc", "-ll", "-p", "179", "-e", "sleep", "3600"]))
@@ -65,8 +78,24 @@ fn a_router_of_another_as_than_configured_is_told_and_a_black_hole_delays_nobody
         ("BGPPeer", "a-mute", &peer("172.22.0.100", "")),
         ("BGPPeer", "b-hole", &peer("172.24.0.66", "")),
         ("BGPPeer", "c-wrong", &wrong),
-        ("BGPPeer", "d-router", &peer("172.22.0.1", "")),
     ]);
+    eventually("the silent routers to be tried", 20, || {
+        let status = session("node1", "172.22.0.100")?;
+        ensure!(status["bgpStatus"] == "OpenSent", "{status}");
+        Ok(())
+    });
+    let _working = Objects::apply(&[("BGPPeer", "d-router", &peer("172.22.0.1", ""))]);
+    frr.0
+        .until("sessions with the working router", SOON, |_| {
+            let found = frr.established()?;
+            ensure!(found == ["172.22.0.11", "172.22.0.12", "172.22.0.13"], "{found:?}");
+            Ok(())
+        })
+        .unwrap();
+    // Layer 2 goes on beside them.
+    beside.service("web", "");
+    let near = address(beside.name, "web").unwrap();
+    eventually("an answer on layer 2", SOON, || fetch_from("client", near).map(drop));
     let scene = scene("bgp-trouble", "[198.51.100.48/30]", "");
     scene.service("web", "");
     let address = address(scene.name, "web").unwrap();
