@@ -95,7 +95,7 @@ pub fn pending(address_pools: &[AddressPool], pools: &[IPAddressPool]) -> Vec<IP
 fn alone(address_pool: &AddressPool, pools: &[IPAddressPool]) -> Verdict {
     let name = address_pool.name_any();
     let foreign =
-        pools.iter().any(|pool| pool.name_any() == name && !is_owned_by(pool.meta(), address_pool.meta()));
+        pools.iter().any(|pool| pool.name_any() == name && !belongs_to(pool.meta(), address_pool.meta()));
     if is_to_be_converted(address_pool.meta()) && (foreign || was_converted(address_pool)) {
         return Verdict::Converted;
     }
@@ -131,6 +131,16 @@ fn was_converted(address_pool: &AddressPool) -> bool {
 pub fn is_owned_by(object: &ObjectMeta, owner: &ObjectMeta) -> bool {
     let uid = owner.uid.as_deref().unwrap_or_default();
     object.owner_references.iter().flatten().any(|reference| reference.uid == uid)
+}
+
+/// Whether an object is of the AddressPool `owner`, or of one of its name that was there before: that was deleted and made
+/// again, and the garbage collector has not come yet.
+#[must_use]
+pub fn belongs_to(object: &ObjectMeta, owner: &ObjectMeta) -> bool {
+    let mut owners = object.owner_references.iter().flatten();
+    is_owned_by(object, owner)
+        || owners
+            .any(|other| other.kind == AddressPool::kind(&()) && Some(&other.name) == owner.name.as_ref())
 }
 
 impl Derived {

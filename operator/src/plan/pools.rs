@@ -112,7 +112,7 @@ fn serve(situation: Situation<'_>, owner: &DynamicObject, derived: &Derived, pla
         .iter()
         .filter(|(key, _)| {
             let live = situation.world.object(key);
-            live.is_some_and(|live| !pool::is_owned_by(&live.metadata, &owner.metadata))
+            live.is_some_and(|live| !pool::belongs_to(&live.metadata, &owner.metadata))
         })
         .map(|(key, _)| named(key))
         .collect();

@@ -51,6 +51,23 @@ fn a_pool_that_is_not_valid_keeps_what_it_was_and_one_of_somebody_else_is_kept_t
 }
 
 #[test]
+fn a_pool_that_is_made_again_at_once_has_what_the_one_before_became() {
+    let mut bench = Bench::new();
+    let spec = "{protocol: layer2, addresses: [192.0.2.0/24]}";
+    bench.put(Kind::AddressPool, address_pool("p", spec));
+    bench.settle();
+    let mut again = address_pool("p", spec);
+    again["metadata"]["uid"] = json!("uid-next");
+    bench.put(Kind::AddressPool, again);
+    bench.settle();
+    assert_eq!(bench.condition(Kind::AddressPool, NAMESPACE, "p", "Ready").0, "True");
+    for kind in [Kind::IpAddressPool, Kind::L2Advertisement] {
+        let owners = bench.live(kind, "p")["metadata"]["ownerReferences"].clone();
+        assert_eq!((owners[0]["uid"].as_str(), owners.as_array().map(Vec::len)), (Some("uid-next"), Some(1)));
+    }
+}
+
+#[test]
 fn each_entry_of_bgp_advertisements_has_its_object_and_what_is_edited_by_hand_is_put_back() {
     let mut bench = Bench::new();
     let two = "{protocol: bgp, addresses: [192.0.2.0/24], bgpAdvertisements: [{}, {aggregationLength: 24}]}";
