@@ -20,12 +20,12 @@ use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
     Api, Client,
-    api::{DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams},
+    api::{DynamicObject, GroupVersionKind, Patch, PatchParams},
     core::ApiResource,
 };
 use metallb_e2e::{
     exec::run,
-    plane::{NAMESPACE, Plane, subject::Subject},
+    plane::{NAMESPACE, Plane, objects, subject::Subject},
 };
 use nix::{
     ifaddrs::getifaddrs,
@@ -249,9 +249,8 @@ impl Cluster {
         namespace: Option<&str>,
         object: Value,
     ) -> Result<()> {
-        let object: DynamicObject = serde_json::from_value(object)?;
-        self.api(kind, group, version, namespace).create(&PostParams::default(), &object).await?;
-        Ok(())
+        let version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        objects::create(&self.0, &version, kind, namespace.unwrap_or_default(), object).await
     }
 
     async fn metallb(&self, kind: &str, spec: Value) -> Result<()> {
