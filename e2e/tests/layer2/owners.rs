@@ -1,10 +1,8 @@
 //! Layer 2 in full: who may announce, what moves and what does not.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     net::{IpAddr, UdpSocket},
-    os::unix::fs::MetadataExt,
     process::Stdio,
     thread::JoinHandle,
     time::Duration,
@@ -79,33 +77,12 @@ fn a_cordoned_node_gives_its_address_away_and_with_never_it_does_not_return() {
     assert!(account.contested.as_millis() <= 300, "{account:?}");
 }
 
-/// First packets of connections that the pods of busybox had no room for: its web server queues nine, which a busy machine
-/// fills.
-fn listen_drops() -> Result<u64> {
-    let mut drops = BTreeMap::new();
-    for process in fs::read_dir("/proc")?.flatten() {
-        let path = process.path();
-        let is_pods = fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == "busybox");
-        let Ok(network) = fs::metadata(path.join("ns/net")) else { continue };
-        let Ok(counters) = fs::read_to_string(path.join("net/netstat")).context("it ended") else { continue };
-        if is_pods {
-            let mut lines = counters.lines().filter(|line| line.starts_with("TcpExt:"));
-            let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-            let mut pairs = names.split(' ').zip(values.split(' '));
-            let (_, value) = pairs.find(|(name, _)| *name == "ListenDrops").context(counters.clone())?;
-            drops.insert(network.ino(), value.parse::<u64>()?);
-        }
-    }
-    Ok(drops.values().sum())
-}
-
 #[test]
 fn a_kubelet_that_stands_still_moves_nothing() {
     let scene = Scene::new("kubelet", "[172.22.0.221/32]");
     let address = served(&scene, "web", "");
     let before = owner(address).unwrap();
     let (watch, client) = (Watch::start(address).unwrap(), Client::patient(address));
-    let drops = listen_drops().unwrap();
     let go_on = {
         let before = before.clone();
         Undo(move || drop(power::signal(&before, "kubelet", Signal::SIGCONT)))
@@ -126,9 +103,10 @@ fn a_kubelet_that_stands_still_moves_nothing() {
     });
     let account = watch.stop().unwrap();
     assert_eq!(account.owners, [before]);
-    let (outages, drops) = (client.outages().unwrap(), listen_drops().unwrap() - drops);
-    println!("{address}: {outages:?}, and {drops} packets that pods had no room for");
-    assert!(u64::try_from(outages.len()).unwrap() <= drops, "{outages:?}: {drops}");
+    // A single packet may be lost in some 20,000 connects, and is sent again; a second one may not.
+    let outages = client.outages().unwrap();
+    println!("{address}: {outages:?}");
+    assert!(outages.iter().all(|outage| outage.as_millis() < 1500), "{outages:?}");
 }
 
 #[test]
