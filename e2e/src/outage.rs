@@ -90,7 +90,15 @@ fn connect_until(
     let mut outages = Vec::new();
     let mut last_answer: Option<Instant> = None;
     let mut failed = false;
-    while !stop.load(Ordering::Relaxed) {
+    let mut stopped: Option<Instant> = None;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            // The last try may have failed by chance: whether it goes on is seen by a few more.
+            let since = *stopped.get_or_insert_with(Instant::now);
+            if !failed || since.elapsed() > LONG_PATIENCE {
+                break;
+            }
+        }
         let started = Instant::now();
         match TcpStream::connect_timeout(&target, patience) {
             Ok(_) => {
