@@ -78,9 +78,7 @@ impl Allocator {
     /// Replaces the pools. `now` is any clock that does not go back.
     pub fn set_pools(&mut self, pools: BTreeMap<String, Pool>, now: Duration) {
         let homeless = |ledger: &Ledger| -> BTreeSet<ServiceKey> {
-            let out =
-                |addresses: &[IpAddr]| addresses.iter().any(|address| ledger.pool_of(*address).is_none());
-            let held = ledger.holdings().filter(|(_, holding)| out(&holding.addresses));
+            let held = ledger.holdings().filter(|(_, holding)| !ledger.have_pools(&holding.addresses));
             held.map(|(service, _)| service.clone()).collect()
         };
         let before = homeless(&self.ledger);
@@ -284,7 +282,7 @@ impl Allocator {
                 Claim::Wants { tenant, .. },
             ) => {
                 self.ledger.hold(&facts.key, addresses, tenant)?;
-                if addresses.iter().all(|address| self.ledger.pool_of(*address).is_some()) {
+                if self.ledger.have_pools(addresses) {
                     self.lost.remove(&facts.key);
                 }
             }

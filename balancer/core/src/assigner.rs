@@ -111,8 +111,7 @@ impl Assigner {
         }
         let only_adds = known.iter().all(|(name, pool)| pools.get(name) == Some(pool));
         let ledger = self.allocator.ledger();
-        let has_pool =
-            |holding: &Holding| holding.addresses.iter().all(|address| ledger.pool_of(*address).is_some());
+        let has_pool = |holding: &Holding| ledger.have_pools(&holding.addresses);
         let places = self.services.values().map(|facts| (facts.created, facts.key.clone()));
         let affected: Vec<_> = places
             .filter(|place| {

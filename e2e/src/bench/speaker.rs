@@ -19,9 +19,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
-    Api, Client,
-    api::{DynamicObject, GroupVersionKind, Patch, PatchParams},
-    core::ApiResource,
+    Client,
+    api::{Patch, PatchParams},
 };
 use metallb_e2e::{
     exec::run,
@@ -233,14 +232,6 @@ impl Bench<'_> {
 struct Cluster(Client);
 
 impl Cluster {
-    fn api(&self, kind: &str, group: &str, version: &str, namespace: Option<&str>) -> Api<DynamicObject> {
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        match namespace {
-            Some(namespace) => Api::namespaced_with(self.0.clone(), namespace, &kind),
-            None => Api::all_with(self.0.clone(), &kind),
-        }
-    }
-
     async fn create(
         &self,
         kind: &str,
@@ -283,7 +274,7 @@ impl Cluster {
             let address = Ipv4Addr::from(FIRST + u32::try_from(number)?);
             let status =
                 json!({ "status": { "loadBalancer": { "ingress": [{ "ip": address.to_string() }] } } });
-            let api = self.api("Service", "", "v1", Some(SERVICES));
+            let api = objects::api(&self.0, "v1", "Service", SERVICES);
             api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
         }
         Ok(())

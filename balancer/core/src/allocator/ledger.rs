@@ -127,6 +127,12 @@ impl Ledger {
         self.pools.get(name)?.slots.has(address).then_some(name.as_str())
     }
 
+    /// Whether some pool may give out each of `addresses`.
+    #[must_use]
+    pub fn have_pools(&self, addresses: &[IpAddr]) -> bool {
+        addresses.iter().all(|address| self.pool_of(*address).is_some())
+    }
+
     /// The pool that may give out all of `addresses`.
     #[must_use]
     pub fn pool_of_all(&self, addresses: &[IpAddr]) -> Option<&str> {
