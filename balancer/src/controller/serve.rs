@@ -233,14 +233,14 @@ impl Controller {
         }
         if std::mem::take(&mut self.configured_changed) {
             let config = self.configured.read(self.pools.objects());
-            let problems = self.pools.problems().chain(self.configured.problems()).count();
-            self.metrics.configured(problems == 0);
             let served = self.assigner.allocator().pools();
             self.announcing.configure(config, served, self.configured.is_complete());
             self.announcing_changed = true;
         }
         if std::mem::take(&mut self.announcing_changed) {
             self.configured.judge(self.announcing.together());
+            let mut problems = self.pools.problems().chain(self.configured.problems());
+            self.metrics.configured(problems.next().is_none());
             self.assigner.reserve(self.announcing.node_addresses(), self.clock.now());
             self.announcing.touch(self.assigner.services().keys().cloned());
         }
