@@ -301,13 +301,24 @@ impl Plane {
     /// often; and where the log ends. Watches that are still open are not in it.
     #[must_use]
     pub fn requests(&self, from: usize) -> (BTreeMap<String, usize>, usize) {
+        self.requests_by(None, from)
+    }
+
+    /// The same of one user.
+    #[must_use]
+    pub fn requests_of(&self, user: &str, from: usize) -> (BTreeMap<String, usize>, usize) {
+        self.requests_by(Some(user), from)
+    }
+
+    fn requests_by(&self, user: Option<&str>, from: usize) -> (BTreeMap<String, usize>, usize) {
         let log = fs::read(self.path("audit.log")).unwrap_or_default();
         let mut requests = BTreeMap::new();
         for line in log.get(from..).unwrap_or_default().split(|byte| *byte == b'\n') {
             let Ok(entry) = serde_json::from_slice::<Value>(line) else { continue };
             let object = &entry["objectRef"];
             let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            if text(&entry["stage"]) == "ResponseStarted" {
+            let by_another = user.is_some_and(|user| entry["user"]["username"] != *user);
+            if by_another || text(&entry["stage"]) == "ResponseStarted" {
                 continue;
             }
             let mut what = format!("{} {}", text(&entry["verb"]), text(&object["resource"]));

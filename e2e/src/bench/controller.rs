@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 use metallb_e2e::plane::{
     Plane,
@@ -22,6 +22,12 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(900);
 /// The controller is at rest when it has asked for nothing but its Lease for so long.
 const REST: Duration = Duration::from_secs(2);
+/// The pool, unless another is asked for, and that which is filled.
+const POOL: &str = "10.99.0.0/16";
+/// Addresses of [`POOL`].
+const SIZE: usize = 65_536;
+/// Services of which the cost at one degree of filling is told.
+const STEP: usize = 8192;
 
 /// Measure controllers on a real API server.
 #[derive(Parser)]
@@ -35,6 +41,9 @@ struct Cli {
     /// Also fill a /16 to its last address and let a thousand Services wait for one.
     #[arg(long)]
     full_pool: bool,
+    /// The pool of all other measurements.
+    #[arg(long, default_value = POOL)]
+    pool: String,
     /// Also create Services while so many others watch what speakers watch.
     #[arg(long, default_value_t = 0)]
     watchers: usize,
@@ -46,7 +55,7 @@ async fn main() -> Result<()> {
     let mut rows = Vec::new();
     for count in &cli.services {
         for controller in &cli.controllers {
-            let mut bench = Bench::start(controller, *count).await?;
+            let mut bench = Bench::start(controller, *count, &cli.pool).await?;
             bench.run(&cli).await?;
             rows.append(&mut bench.rows);
         }
@@ -66,10 +75,10 @@ struct Bench {
 }
 
 impl Bench {
-    async fn start(controller: &str, count: usize) -> Result<Self> {
+    async fn start(controller: &str, count: usize, pool: &str) -> Result<Self> {
         let plane = Plane::start().await?;
         let load = Load::new(plane.client().await?);
-        load.pool("main", &json!({ "addresses": ["10.99.0.0/16"] })).await?;
+        load.pool("main", &json!({ "addresses": [pool] })).await?;
         let controller = controller.to_owned();
         Ok(Self { controller, count, plane, load, rows: Vec::new(), read: 0 })
     }
@@ -109,8 +118,10 @@ impl Bench {
         let busy = |requests: &BTreeMap<String, usize>| -> usize {
             requests.iter().filter(|(what, _)| !what.contains("leases")).map(|(_, count)| count).sum()
         };
-        let (mut since, mut before) = (Instant::now(), usize::MAX);
+        let started = Instant::now();
+        let (mut since, mut before) = (started, usize::MAX);
         while since.elapsed() < REST {
+            ensure!(started.elapsed() < LIMIT, "the controller does not come to rest");
             let now = busy(&self.plane.requests(self.read).0);
             if now != before {
                 (since, before) = (Instant::now(), now);
@@ -146,7 +157,7 @@ impl Bench {
         self.note("unrelated pool added", facts, &subject, before).await?;
 
         let before = subject.usage()?;
-        self.load.pool("main", &json!({ "addresses": ["10.99.0.0/16", "10.100.0.0/16"] })).await?;
+        self.load.pool("main", &json!({ "addresses": [cli.pool, "203.0.113.0/24"] })).await?;
         let facts = json!({ "new_service_s": round(self.one("widened", Instant::now()).await?) });
         self.note("pool widened", facts, &subject, before).await?;
 
@@ -181,6 +192,8 @@ impl Bench {
         if cli.full_pool {
             self.fill(&subject).await?;
         }
+        let surprises = self.load.surprises();
+        ensure!(surprises.is_empty(), "{} surprises: {:?}", surprises.len(), surprises.first());
         subject.stop().await
     }
 
@@ -199,13 +212,22 @@ impl Bench {
 
     /// Fills the pool to the last address, then frees one a second while a thousand Services wait.
     async fn fill(&mut self, subject: &Subject) -> Result<()> {
-        self.load.pool("main", &json!({ "addresses": ["10.99.0.0/16"] })).await?;
+        self.load.pool("main", &json!({ "addresses": [POOL] })).await?;
         let before = subject.usage()?;
         let held = self.load.addressed();
         let started = Instant::now();
-        self.load.create("fill", 0..65_536 - held).await?;
-        self.load.wait_for_count(65_536, LIMIT).await?;
-        let facts = json!({ "last_address_s": round(started.elapsed().as_secs_f64()) });
+        // What an address costs while the pool is nearly empty, and so on until it is full.
+        let (mut cost, mut made) = (Vec::new(), 0);
+        while held + made < SIZE {
+            let (next, cpu) = ((made + STEP).min(SIZE - held), subject.usage()?.cpu);
+            self.load.create("fill", made..next).await?;
+            self.load.wait_for_count(held + next, LIMIT).await?;
+            cost.push(round((subject.usage()?.cpu - cpu) * 1000.0 / (next - made) as f64));
+            made = next;
+        }
+        let facts = json!({
+            "last_address_s": round(started.elapsed().as_secs_f64()), "cpu_ms_by_eighths": cost,
+        });
         self.note("a /16 filled to its last address", facts, subject, before).await?;
 
         let before = subject.usage()?;
@@ -219,7 +241,7 @@ impl Bench {
             ticks.tick().await;
             let freed = Instant::now();
             self.load.delete(vec![format!("fill-{number}")]).await?;
-            self.load.wait_for_count(65_536, LIMIT).await?;
+            self.load.wait_for_count(SIZE, LIMIT).await?;
             waits.push(freed.elapsed().as_secs_f64());
         }
         waits.sort_by(f64::total_cmp);

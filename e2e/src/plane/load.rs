@@ -205,10 +205,20 @@ impl Load {
         self.seen.lock().shown.clone()
     }
 
-    /// The Services that showed one address and then another or none, in words.
+    /// What no Service may ever show, in words: an address of another, or another than before.
     #[must_use]
-    pub fn changes(&self) -> Vec<String> {
-        self.seen.lock().changes.clone()
+    pub fn surprises(&self) -> Vec<String> {
+        let seen = self.seen.lock();
+        let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut surprises = seen.changes.clone();
+        for (service, addresses) in &seen.shown {
+            for address in addresses {
+                if let Some(other) = owners.insert(address, service) {
+                    surprises.push(format!("{address} is shown by {other} and {service}"));
+                }
+            }
+        }
+        surprises
     }
 
     /// Waits until all of `names` have an address; returns when each was first seen with one.

@@ -32,6 +32,8 @@ pub struct Faults {
     pub conflict_every: Option<usize>,
     /// Every so many writes one is written, but its answer is lost.
     pub lose_answer_every: Option<usize>,
+    /// Lists break off after their first page.
+    pub no_further_page: bool,
 }
 
 /// A running proxy.
@@ -116,7 +118,11 @@ async fn forward(State(road): State<Arc<Road>>, request: Request) -> Response {
     let faults = *road.faults.borrow();
     tokio::time::sleep(faults.delay).await;
     let path = request.uri().path().to_owned();
-    let watching = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let watching = query.contains("watch=true");
+    if faults.no_further_page && query.contains("continue=") {
+        return refuse(StatusCode::INTERNAL_SERVER_ERROR, "InternalError");
+    }
     let writing = request.method() != Method::GET && !path.contains("/leases");
     let number = if writing { road.writes.fetch_add(1, Ordering::Relaxed) + 1 } else { 0 };
     let due = |every: Option<usize>| writing && every.is_some_and(|every| number.is_multiple_of(every));

@@ -6,7 +6,7 @@ use anyhow::Result;
 use metallb_e2e::plane::subject::Subject;
 use serde_json::json;
 
-use crate::fixture::{World, names, surprises, until};
+use crate::fixture::{LIMIT, World, names, surprises, until};
 
 /// What a controller writes that is about Services or pools.
 fn writes(world: &World, from: usize) -> Vec<(String, usize)> {
@@ -51,7 +51,7 @@ async fn pools_that_appear_30_s_after_the_start_change_nothing() -> Result<()> {
     world.plane.install().await?;
     world.load.pool("main", &json!({ "addresses": ["10.99.0.0/16"] })).await?;
     world.load.create("new", 0..1).await?;
-    world.load.wait_for(&names("new", 0..1), crate::fixture::LIMIT).await?;
+    world.load.wait_for(&names("new", 0..1), LIMIT).await?;
     assert_eq!(surprises(&world.load), Vec::<String>::new());
     controller.stop().await
 }
@@ -78,14 +78,14 @@ async fn a_controller_killed_200_times_loses_no_address_and_gives_none_twice() -
         assert_eq!(surprises(&world.load), Vec::<String>::new(), "round {round}");
     }
     let left = world.services().list(&Default::default()).await?.items.len() - 1;
-    world.load.wait_for_count(left, crate::fixture::LIMIT).await?;
+    world.load.wait_for_count(left, LIMIT).await?;
     assert_eq!(surprises(&world.load), Vec::<String>::new());
 
     controller.stop().await?;
     let (_, from) = world.plane.requests(0);
     let controller = world.controller()?;
     world.load.create("last", 0..1).await?;
-    world.load.wait_for(&names("last", 0..1), crate::fixture::LIMIT).await?;
+    world.load.wait_for(&names("last", 0..1), LIMIT).await?;
     let look = || async { Ok(writes(&world, from)) };
     let wrote = until(look, |wrote| wrote.len() >= 3).await?;
     assert_eq!(
@@ -98,25 +98,39 @@ async fn a_controller_killed_200_times_loses_no_address_and_gives_none_twice() -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_leader_is_succeeded_and_writes_nothing_when_it_wakes() -> Result<()> {
-    let world = World::new().await?;
-    let config = world.plane.controller_config();
-    let first = world.controller_by(&config, "first")?;
+    let users = ["first", "second"].map(str::to_owned);
+    let world = World::with_users(&users).await?;
+    let first = world.controller_by(&world.plane.path("first"), "first")?;
     world.load.create("a", 0..5).await?;
-    world.load.wait_for(&names("a", 0..5), crate::fixture::LIMIT).await?;
-    let second = world.controller_by(&config, "second")?;
-    first.freeze()?;
-    world.load.create("b", 0..5).await?;
-    world.load.wait_for(&names("b", 0..5), crate::fixture::LIMIT).await?;
+    world.load.wait_for(&names("a", 0..5), LIMIT).await?;
+    let second = world.controller_by(&world.plane.path("second"), "second")?;
+    // In the midst of its work: it has decided about Services, and has not written all of that.
+    let many = world.load.create("b", 0..200);
+    let freeze = async {
+        world.load.wait_for_count(50, LIMIT).await?;
+        first.freeze()
+    };
+    tokio::try_join!(many, freeze)?;
+    world.load.wait_for(&names("b", 0..200), LIMIT).await?;
+    let (_, from) = world.plane.requests(0);
     first.thaw()?;
     world.load.create("c", 0..50).await?;
-    world.load.wait_for(&names("c", 0..50), crate::fixture::LIMIT).await?;
+    world.load.wait_for(&names("c", 0..50), LIMIT).await?;
+    // It has asked for the Lease again, and has been told that it is another's.
+    let asked = || async { Ok(world.plane.requests_of("first", from).0) };
+    until(asked, |asked| asked.keys().any(|what| what.contains("leases"))).await?;
+    let writes = |(what, _): &(String, usize)| {
+        !["get ", "list ", "watch "].iter().any(|read| what.starts_with(read)) && !what.contains("leases")
+    };
+    let wrote: Vec<_> = world.plane.requests_of("first", from).0.into_iter().filter(writes).collect();
+    assert_eq!(wrote, [], "of the one that woke up");
     assert_eq!(surprises(&world.load), Vec::<String>::new());
 
     // The one that woke up stands by, and takes over when the other ends.
     second.stop().await?;
     world.load.create("d", 0..5).await?;
     let started = Instant::now();
-    world.load.wait_for(&names("d", 0..5), crate::fixture::LIMIT).await?;
+    world.load.wait_for(&names("d", 0..5), LIMIT).await?;
     assert!(started.elapsed() < Duration::from_secs(8), "a released Lease was waited for");
     assert_eq!(surprises(&world.load), Vec::<String>::new());
     first.stop().await
@@ -128,7 +142,7 @@ async fn a_rest_outlives_the_controller() -> Result<()> {
     world.load.pool("main", &json!({ "addresses": ["10.99.0.0/31"], "cooldown": "1h" })).await?;
     let controller = world.controller()?;
     world.load.create("a", 0..2).await?;
-    world.load.wait_for(&names("a", 0..2), crate::fixture::LIMIT).await?;
+    world.load.wait_for(&names("a", 0..2), LIMIT).await?;
     let before = world.shown().await?;
     world.load.delete(vec!["a-1".to_owned()]).await?;
     world.load.create("b", 0..1).await?;
@@ -143,7 +157,7 @@ async fn a_rest_outlives_the_controller() -> Result<()> {
     world.load.create("c", 0..1).await?;
     world.reason("c-0", "NoAvailableIPs").await?;
     world.load.create("a", 1..2).await?;
-    world.load.wait_for(&names("a", 0..2), crate::fixture::LIMIT).await?;
+    world.load.wait_for(&names("a", 0..2), LIMIT).await?;
     assert_eq!(world.shown().await?, before, "the Service has its address back, and nobody else has it");
     controller.stop().await
 }

@@ -86,9 +86,31 @@ async fn metrics_are_for_those_who_may_read_them() -> Result<()> {
         "metallb_k8s_client_config_loaded_bool 1",
         "metallb_k8s_client_config_stale_bool 0",
         "metallb_k8s_client_update_errors_total 0",
+        "metallb_allocator_services_waiting 0",
     ];
-    let look = || async { get("load") };
-    until(look, |text| wanted.iter().all(|line| text.lines().any(|found| found.starts_with(line)))).await?;
+    let shows = async |wanted: &[&str]| {
+        let all = |text: &String| wanted.iter().all(|line| text.lines().any(|found| found.starts_with(line)));
+        until(async || get("load"), all).await
+    };
+    let updates = |text: &str| -> Option<u64> {
+        let line = text.lines().find_map(|line| line.strip_prefix("metallb_k8s_client_updates_total "));
+        line?.parse().ok()
+    };
+    let before = updates(&shows(&wanted).await?).context("updates")?;
+
+    // Refusals by reason, what waits, and a mistake and its end.
+    world.annotate("web-0", "metallb.io/address-pool", &json!("nowhere")).await?;
+    world.load.pool("bad", &json!({ "addresses": ["10.97.0.0/33"] })).await?;
+    let wanted = [
+        "metallb_allocator_refusals_total{reason=\"UnknownPool\"} 1",
+        "metallb_allocator_services_waiting 1",
+        "metallb_k8s_client_config_stale_bool 1",
+    ];
+    let after = updates(&shows(&wanted).await?).context("updates")?;
+    assert!(after > before, "{before} and then {after}");
+    world.annotate("web-0", "metallb.io/address-pool", &serde_json::Value::Null).await?;
+    world.load.pool("bad", &json!({ "addresses": ["10.97.0.0/24"] })).await?;
+    shows(&["metallb_allocator_services_waiting 0", "metallb_k8s_client_config_stale_bool 0"]).await?;
     controller.stop().await
 }
 
@@ -135,6 +157,13 @@ async fn a_mistake_is_told_and_its_end_clears_every_mark() -> Result<()> {
     world.load.pool("other", &json!({ "addresses": ["10.98.255.0/24"] })).await?;
     until(state, |told| told == "Valid: ").await?;
     until(ready, |reason| reason == "Served").await?;
+    // Each configuration of pools that was taken is in the log: `main` alone, then with `other` wrong, then right.
+    let log = std::fs::read_to_string(world.log())?;
+    let loaded = log.lines().filter(|line| line.contains("configLoaded") && line.contains("\"pools\""));
+    let loaded: Vec<serde_json::Value> = loaded.map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let counts: Vec<_> =
+        loaded.iter().map(|line| (line["pools"].as_u64(), line["problems"].as_u64())).collect();
+    assert_eq!(counts, [(Some(1), Some(0)), (Some(1), Some(1)), (Some(2), Some(0))], "{log}");
     controller.stop().await
 }
 

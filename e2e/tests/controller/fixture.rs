@@ -33,7 +33,12 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Result<Self> {
-        let plane = Plane::start().await?;
+        Self::with_users(&[]).await
+    }
+
+    /// The same with further users who may do everything.
+    pub(crate) async fn with_users(users: &[String]) -> Result<Self> {
+        let plane = Plane::start_for(users).await?;
         let client = plane.client().await?;
         let load = Load::new(client.clone());
         load.pool("main", &json!({ "addresses": ["10.99.0.0/16"] })).await?;
@@ -155,16 +160,7 @@ pub(crate) async fn until<T: Debug>(
     }
 }
 
-/// What no Service may ever show: an address of another, or another than before.
+/// What no Service may ever show.
 pub(crate) fn surprises(load: &Load) -> Vec<String> {
-    let mut owners: BTreeMap<String, String> = BTreeMap::new();
-    let mut surprises = load.changes();
-    for (service, addresses) in load.shown() {
-        for address in addresses {
-            if let Some(other) = owners.insert(address.clone(), service.clone()) {
-                surprises.push(format!("{address} is shown by {other} and {service}"));
-            }
-        }
-    }
-    surprises
+    load.surprises()
 }

@@ -9,3 +9,4 @@ mod answers;
 mod extremes;
 mod faults;
 mod fixture;
+mod rights;

@@ -207,6 +207,32 @@ fn node_and_interface_selectors_decide_who_announces() {
 }
 
 #[test]
+fn a_pool_that_is_made_again_within_seconds_is_announced_all_the_while() {
+    let scene = Scene::new("reborn", "[172.22.0.246/32]");
+    let _pool = advertised(&scene, "172.22.0.247/32", "interfaces: [eth0]");
+    service_in(&scene, "web", "", ", ports: [{port: 80, targetPort: 8080}]");
+    let address = address(scene.name, "web").unwrap();
+    eventually("an answer", 20, || fetch(address).map(drop));
+    let watch = Watch::start(address).unwrap();
+    let answered = |times: usize| {
+        let before = watch.answers().unwrap().len();
+        eventually("further answers", 5, || {
+            let answers = watch.answers()?.len() - before;
+            ensure!(answers >= times, "{answers}");
+            Ok(())
+        });
+    };
+    kube(&format!("-n {NAMESPACE} delete ipaddresspool reborn-own")).unwrap();
+    answered(200);
+    let _again = advertised(&scene, "172.22.0.247/32", "interfaces: [eth0]");
+    answered(200);
+    assert_eq!(metallb_e2e::observe::addresses(scene.name, "web").unwrap(), [address]);
+    let account = watch.stop().unwrap();
+    println!("{account:?}");
+    assert!(account.owners.len() == 1 && account.silence < Duration::from_millis(500), "{account:?}");
+}
+
+#[test]
 fn a_service_selector_decides_what_is_announced() {
     let scene = Scene::new("labelled", "[172.22.0.226/32]");
     let _pool = advertised(&scene, "172.22.0.227/32", "serviceSelectors: [{matchLabels: {announce: 'yes'}}]");
