@@ -2,6 +2,7 @@
 
 mod inputs;
 mod known;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -104,7 +105,8 @@ pub(super) async fn run(
     loop {
         let now = Instant::now();
         let patience = observer.settled.map(|at| at + PATIENCE).filter(|end| *end > now);
-        let due = observer.failback.deadline(now).into_iter().chain(patience).min();
+        let own = [observer.failback.deadline(now), observer.known.deadline(), patience];
+        let due = own.into_iter().flatten().min();
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             batch = inputs.next() => {
@@ -128,7 +130,7 @@ pub(super) async fn run(
                 }
                 observer.own = own;
             }
-            () = sleep_until(due) => {}
+            () = sleep_until(due) => observer.known.forget_pools(),
         }
         observer.publish(&ports);
     }
@@ -194,9 +196,9 @@ impl Observer {
         replace(&ports.own, Own { kept: self.failback.kept(now, &plan), claims });
         replace(&ports.recording, self.recording(&plan));
         replace(&ports.state, Some(self.state(&plan, &contradictions.unwrap_or_default())));
-        let announced = Announced::of(&plan, &self.known.services, me, &self.own_interfaces());
+        let announced = Announced::of(&plan, self.known.services.facts(), me, &self.own_interfaces());
         self.plan_is(plan, ports);
-        let facts = announced.services().filter_map(|key| self.known.services.get(key));
+        let facts = announced.services().filter_map(|key| self.known.services.facts().get(key));
         replace(&ports.marks, facts.map(|facts| (facts.key.clone(), Mark::of(facts))).collect());
         replace(&ports.announced, Some(Arc::new(announced)));
     }
@@ -212,7 +214,7 @@ impl Observer {
     fn world(&self) -> World {
         World {
             config: self.known.config.clone(),
-            services: self.known.services(),
+            services: self.known.services.planned(),
             nodes: self
                 .known
                 .nodes
@@ -227,7 +229,7 @@ impl Observer {
             claims: self.claimed(),
             written_claims: self.written(),
             undecided: self.is_undecided(),
-            fresh: self.known.fresh(),
+            fresh: self.known.services.fresh(),
         }
     }
 
@@ -250,7 +252,7 @@ impl Observer {
     /// Nodes that announced something by the record, and that have had no time yet to be heard.
     fn expected<'a>(&'a self, roster: &'a Roster) -> impl Iterator<Item = &'a str> {
         let waiting = self.is_new();
-        let records = self.known.services.values().filter_map(|facts| facts.record.as_ref());
+        let records = self.known.services.facts().values().filter_map(|facts| facts.record.as_ref());
         let unknown = records.map(|(node, _)| node.as_str()).filter(|node| !roster.known.contains(*node));
         unknown.filter(move |_| waiting)
     }
@@ -323,7 +325,7 @@ impl Observer {
         let record = |(key, facts): (&ServiceKey, &ServiceFacts)| {
             facts.record.as_ref().map(|(node, _)| (key.clone(), node.clone()))
         };
-        self.known.services.iter().filter_map(record).collect()
+        self.known.services.facts().iter().filter_map(record).collect()
     }
 
     fn home(&self) -> Home {

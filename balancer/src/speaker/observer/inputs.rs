@@ -115,3 +115,24 @@ pub(in crate::speaker) fn take<K: Ord, T, V>(
         }
     }
 }
+
+/// As [`take`]; tells whether anything is another than before.
+pub(super) fn update<K: Ord, T, V: PartialEq>(
+    map: &mut BTreeMap<K, V>,
+    change: Change<T>,
+    entry: impl Fn(T) -> (K, V),
+) -> bool {
+    match change {
+        Change::All(all) => {
+            let before = std::mem::replace(map, all.into_iter().map(entry).collect());
+            before != *map
+        }
+        Change::Set(one) => {
+            let (key, value) = entry(one);
+            let same = map.get(&key) == Some(&value);
+            map.insert(key, value);
+            !same
+        }
+        Change::Gone(one) => map.remove(&entry(one).0).is_some(),
+    }
+}

@@ -1,0 +1,137 @@
+//! The Services that there are, with their endpoints.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use metallb_core::plan::{self, Endpoints};
+use metallb_core::service::ServiceKey;
+
+use super::inputs::update;
+use crate::speaker::facts::{ServiceFacts, SliceFacts};
+use crate::watch::Change;
+
+/// Services and their endpoints.
+#[derive(Default)]
+pub(super) struct Services {
+    facts: BTreeMap<ServiceKey, ServiceFacts>,
+    /// By Service, its slices by their keys: nearly always one, and there are as many lists as Services.
+    endpoints: BTreeMap<ServiceKey, Vec<(ServiceKey, Endpoints)>>,
+    /// Addresses that were given to a Service since this speaker looks, and that no record says were announced.
+    fresh: BTreeSet<IpAddr>,
+}
+
+impl Services {
+    /// The facts about each.
+    pub(super) fn facts(&self) -> &BTreeMap<ServiceKey, ServiceFacts> {
+        &self.facts
+    }
+
+    /// Takes a change of Services; tells whether a plan may be another one by it. Services that wait for an address come
+    /// and change, and nothing is announced of them.
+    pub(super) fn take(&mut self, change: Change<ServiceFacts>) -> bool {
+        self.note_fresh(&change);
+        let matters = |facts: &ServiceFacts| facts.service.is_some() || facts.record.is_some();
+        let concerned = match &change {
+            Change::All(_) => true,
+            Change::Set(facts) | Change::Gone(facts) => {
+                let known = self.facts.get(&facts.key);
+                known.is_some_and(matters) || matches!(change, Change::Set(_)) && matters(facts)
+            }
+        };
+        update(&mut self.facts, change, |facts| (facts.key.clone(), facts)) && concerned
+    }
+
+    /// Takes a change of EndpointSlices; tells whether a plan may be another one by it.
+    pub(super) fn take_slices(&mut self, change: Change<SliceFacts>) -> bool {
+        match change {
+            Change::All(all) => {
+                self.endpoints.clear();
+                for facts in all {
+                    self.set_slice(facts);
+                }
+                true
+            }
+            Change::Set(facts) => self.set_slice(facts),
+            Change::Gone(facts) => {
+                let Some(slices) = self.endpoints.get_mut(&facts.service) else { return false };
+                slices.retain(|(slice, _)| *slice != facts.key);
+                if slices.is_empty() {
+                    self.endpoints.remove(&facts.service);
+                }
+                self.is_announced(&facts.service)
+            }
+        }
+    }
+
+    fn set_slice(&mut self, facts: SliceFacts) -> bool {
+        let concerned = self.is_announced(&facts.service);
+        let slices = self.endpoints.entry(facts.service).or_default();
+        match slices.iter_mut().find(|(slice, _)| *slice == facts.key) {
+            Some((_, endpoints)) => {
+                let same = *endpoints == facts.endpoints;
+                *endpoints = facts.endpoints;
+                concerned && !same
+            }
+            // Not with room for more, as a list that grows has it.
+            None => {
+                slices.reserve_exact(1);
+                slices.push((facts.key, facts.endpoints));
+                concerned
+            }
+        }
+    }
+
+    /// Whether the Service has an address that is to be announced, by whomever.
+    fn is_announced(&self, service: &ServiceKey) -> bool {
+        self.facts.get(service).is_some_and(|facts| facts.service.is_some())
+    }
+
+    /// An address that a single change brings was given just now. One that is on a list may have been announced before.
+    fn note_fresh(&mut self, change: &Change<ServiceFacts>) {
+        let Change::Set(facts) = change else { return };
+        let addresses = facts.service.iter().flat_map(|service| service.addresses.iter().copied());
+        let held = |address: &IpAddr| {
+            let services = self.facts.values().filter_map(|known| known.service.as_ref());
+            services.flat_map(|service| &service.addresses).any(|known| known == address)
+        };
+        if facts.record.is_some() {
+            let announced: Vec<IpAddr> = addresses.collect();
+            self.fresh.retain(|address| !announced.contains(address));
+        } else if self.facts.get(&facts.key).and_then(|known| known.service.as_ref())
+            != facts.service.as_ref()
+        {
+            let new: Vec<IpAddr> = addresses.filter(|address| !held(address)).collect();
+            self.fresh.extend(new);
+        }
+    }
+
+    /// The Services that there may be something to announce of, with their endpoints.
+    pub(super) fn planned(&self) -> BTreeMap<ServiceKey, plan::Service> {
+        let services = self.facts.iter().filter_map(|(key, facts)| {
+            let service = facts.service.clone()?;
+            Some((key.clone(), plan::Service { endpoints: self.endpoints_of(key), ..service }))
+        });
+        services.collect()
+    }
+
+    fn endpoints_of(&self, service: &ServiceKey) -> Endpoints {
+        let mut joined = Endpoints::default();
+        for (_, endpoints) in self.endpoints.get(service).into_iter().flatten() {
+            joined.any |= endpoints.any;
+            joined.nodes.extend(endpoints.nodes.iter().cloned());
+        }
+        joined
+    }
+
+    /// Addresses for which other hosts are asked before they are announced.
+    pub(super) fn fresh(&self) -> BTreeSet<IpAddr> {
+        let withheld = self.facts.values().filter(|facts| facts.is_withheld());
+        let withheld =
+            withheld.filter_map(|facts| facts.service.as_ref()).flat_map(|service| &service.addresses);
+        self.fresh.iter().chain(withheld).copied().collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "services_tests.rs"]
+mod tests;
