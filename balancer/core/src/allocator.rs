@@ -36,9 +36,9 @@ use crate::{
     claim::{Claim, ServiceFacts},
     config::Pool,
     decision::{Change, Concern, Decision, Loss},
-    range::without,
-    refusal::Refusal,
-    request::Request,
+    range::{Family, without},
+    refusal::{Lack, Refusal},
+    request::{Families, Request},
     selector::Labels,
     service::{ServiceKey, Tenant},
 };
@@ -252,14 +252,26 @@ impl Allocator {
             return Decision::Leave;
         }
         match request.as_ref().map_err(Clone::clone).and_then(|request| self.choose(&subject, request)) {
-            Ok(addresses) => self.assign(addresses, Change::New),
+            Ok(addresses) => self.assign(&subject, addresses, Change::New),
             Err(refusal) => Decision::Refuse(refusal),
         }
     }
 
-    fn assign(&self, addresses: Vec<IpAddr>, change: Change) -> Decision {
-        let pool = self.mark(&addresses);
-        Decision::Assign { addresses, pool, change }
+    fn assign(&self, subject: &Subject<'_>, addresses: Vec<IpAddr>, change: Change) -> Decision {
+        let (pool, lack) = (self.mark(&addresses), self.lack(subject, &addresses));
+        Decision::Assign { addresses, pool, change, lack }
+    }
+
+    /// What the pool of the only address lacks, where the Service would rather have two.
+    fn lack(&self, subject: &Subject<'_>, addresses: &[IpAddr]) -> Option<Lack> {
+        let Claim::Wants { request: Ok(Request { families: Families::Prefer(_), .. }), .. } =
+            &subject.facts.claim
+        else {
+            return None;
+        };
+        let [only] = addresses else { return None };
+        let pool = self.ledger.pool_of(*only)?;
+        self.offer_of(pool, subject, Family::of(*only).other()).err()
     }
 
     fn keep(&self, addresses: &[IpAddr], concern: Option<Concern>) -> Decision {

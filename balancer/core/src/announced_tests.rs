@@ -30,7 +30,7 @@ fn world(layer2: &Value, bgp: &Value) -> World {
     });
     assert_eq!(problems, []);
     let node = |name: &str| {
-        let labels = [("name".to_owned(), name.to_owned())].into();
+        let labels = [("name", name)].into_iter().collect();
         (name.to_owned(), Node { labels, ..Node::default() })
     };
     World {
@@ -76,8 +76,8 @@ fn what_stands_in_the_way_is_named_in_the_order_in_which_one_would_look() {
     let all = || json!({ "all": {} });
     let on_three = || json!({ "three": { "nodeSelectors": [{ "matchLabels": { "name": "three" } }] } });
     let exclude = |world: &mut World, node: &str| {
-        let labels = &mut world.nodes.get_mut(node).unwrap().labels;
-        labels.insert(EXCLUDE_LB_LABEL.to_owned(), String::new());
+        let labels = [("name", node), (EXCLUDE_LB_LABEL, "")].into_iter().collect();
+        world.nodes.get_mut(node).unwrap().labels = labels;
     };
     let cases: &[(Value, Value, Change, (Reason, &str))] = &[
         (
@@ -103,7 +103,7 @@ fn what_stands_in_the_way_is_named_in_the_order_in_which_one_would_look() {
             json!({}),
             |_, service| {
                 service.shared = true;
-                service.labels.insert("tier".to_owned(), "gold".to_owned());
+                service.labels = [("tier", "gold")].into_iter().collect();
             },
             (
                 Reason::NoAdvertisement,

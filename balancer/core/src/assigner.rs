@@ -11,6 +11,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,7 +34,7 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, PartialEq)]
 pub struct Write {
     /// The Service as it was when this was decided: the write holds only for that version.
-    pub facts: ServiceFacts,
+    pub facts: Arc<ServiceFacts>,
     /// What was decided.
     pub decision: Decision,
     /// What the Service is to say.
@@ -44,9 +45,9 @@ pub struct Write {
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The Service as the API server has it now.
-    Written(Box<ServiceFacts>),
+    Written(Arc<ServiceFacts>),
     /// Nothing was written since the Service had changed; this is how it is now.
-    Stale(Box<ServiceFacts>),
+    Stale(Arc<ServiceFacts>),
     /// There is no such Service any more.
     Gone,
     /// The API server refused, for a reason that may pass.
@@ -60,7 +61,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, Default)]
 pub struct Assigner {
     allocator: Allocator,
-    services: BTreeMap<ServiceKey, ServiceFacts>,
+    services: BTreeMap<ServiceKey, Arc<ServiceFacts>>,
     /// To be decided about: creation time, Service.
     queue: BTreeSet<(i64, ServiceKey)>,
     /// Those that lack something which a released address may give them.
@@ -98,7 +99,7 @@ impl Assigner {
 
     /// The Services that are known.
     #[must_use]
-    pub fn services(&self) -> &BTreeMap<ServiceKey, ServiceFacts> {
+    pub fn services(&self) -> &BTreeMap<ServiceKey, Arc<ServiceFacts>> {
         &self.services
     }
 
@@ -161,7 +162,12 @@ impl Assigner {
 
     /// Takes the complete list of Services. At the first time every address that they show as given by this load
     /// balancer is adopted, the oldest Service first; the Services that show an address of another are returned.
-    pub fn load(&mut self, services: Vec<ServiceFacts>, now: Duration) -> Vec<(ServiceKey, Conflict)> {
+    pub fn load(
+        &mut self,
+        services: Vec<impl Into<Arc<ServiceFacts>>>,
+        now: Duration,
+    ) -> Vec<(ServiceKey, Conflict)> {
+        let services: Vec<Arc<ServiceFacts>> = services.into_iter().map(Into::into).collect();
         let listed: BTreeSet<_> = services.iter().map(|facts| facts.key.clone()).collect();
         let gone: Vec<_> = self.services.keys().filter(|key| !listed.contains(*key)).cloned().collect();
         for key in gone {
@@ -186,7 +192,8 @@ impl Assigner {
     }
 
     /// Takes a new version of a Service. One that is older than what is known is ignored.
-    pub fn apply(&mut self, facts: ServiceFacts, now: Duration) {
+    pub fn apply(&mut self, facts: impl Into<Arc<ServiceFacts>>, now: Duration) {
+        let facts = facts.into();
         let known = self.services.get(&facts.key);
         if known.is_some_and(|known| is_older(&facts.resource_version, &known.resource_version)) {
             return;
@@ -208,14 +215,16 @@ impl Assigner {
                 self.drop_progress(&facts.key);
             }
             Some(known) => {
-                let before =
-                    ServiceFacts { resource_version: facts.resource_version.clone(), ..known.clone() };
-                if before == facts {
+                let same = ServiceFacts {
+                    resource_version: facts.resource_version.clone(),
+                    ..ServiceFacts::clone(known)
+                } == *facts;
+                // Other terms may let others in.
+                self.released |= known.claim != facts.claim;
+                if same {
                     self.services.insert(facts.key.clone(), facts);
                     return;
                 }
-                // Other terms may let others in.
-                self.released |= before.claim != facts.claim;
             }
             None => {}
         }
@@ -288,13 +297,15 @@ impl Assigner {
         let facts = self.services.get(key)?;
         let mut decision = self.allocator.decide(facts);
         // The ledger holds it already, but the Service was never told: tell it as what it is.
-        if let Decision::Keep { addresses, pool, concern: None } = &decision
-            && let Some(Decision::Assign { addresses: given, pool: of, change }) = self.unwritten.get(key)
+        if let Decision::Keep { addresses, pool, concern: concern @ (None | Some(Concern::OneFamily(_))) } =
+            &decision
+            && let Some(Decision::Assign { addresses: given, pool: of, change, .. }) = self.unwritten.get(key)
             && addresses == given
         {
             let (addresses, pool, change) =
                 (addresses.clone(), pool.as_ref().or(of.as_ref()).cloned(), change.clone());
-            decision = Decision::Assign { addresses, pool, change };
+            let lack = concern.as_ref().and_then(Concern::lack);
+            decision = Decision::Assign { addresses, pool, change, lack };
         }
         // Cannot fail: the decision was taken on this very ledger.
         self.allocator.commit(facts, &decision).ok()?;
@@ -324,7 +335,7 @@ impl Assigner {
 
     /// A write has come back at `now`.
     pub fn finished(&mut self, write: Write, outcome: Outcome, now: Duration) {
-        let key = write.facts.key;
+        let key = write.facts.key.clone();
         self.writing.remove(&key);
         let same_object = self.services.get(&key).is_some_and(|known| known.uid == write.facts.uid);
         match outcome {
@@ -332,11 +343,11 @@ impl Assigner {
             _ if !same_object => {}
             Outcome::Written(facts) => {
                 self.settle(&key, now);
-                self.apply(*facts, now);
+                self.apply(facts, now);
             }
             Outcome::Stale(facts) if facts.uid == write.facts.uid => {
                 self.unwritten.insert(key.clone(), write.decision);
-                self.apply(*facts, now);
+                self.apply(facts, now);
             }
             // Another has its name. Of that one the watch will tell: what it tells before is about the one that is gone,
             // and would be taken for news of the other.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::{
     api::core::v1::{LoadBalancerIngress, Service},
-    apimachinery::pkg::apis::meta::v1::Condition,
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
 };
 use metallb_api::names::{ANNOTATION_ALLOCATED_FROM_POOL, OLD_ANNOTATION_PREFIX};
 
@@ -59,13 +59,37 @@ pub struct ServiceFacts {
     /// Annotation `metallb.io/ip-allocated-from-pool`: this load balancer gave it its addresses.
     pub mark: Option<String>,
     /// The condition [`ADDRESS_ASSIGNED`].
-    pub condition: Option<Condition>,
+    pub condition: Option<Told>,
     /// The condition [`ANNOUNCED`]; no matter to its address.
-    pub announced: Option<Condition>,
+    pub announced: Option<Told>,
     /// `spec.externalTrafficPolicy` is `Local`.
     pub local: bool,
     /// The first annotation with the old prefix.
     pub deprecated_annotation: Option<String>,
+}
+
+/// What a condition of a Service says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Whether its status is `True`.
+    pub holds: bool,
+    /// Its reason.
+    pub reason: Box<str>,
+    /// Its message.
+    pub message: Box<str>,
+    /// Since when its status is what it is.
+    pub since: Time,
+}
+
+impl Told {
+    fn of(condition: &Condition) -> Self {
+        Self {
+            holds: condition.status == "True",
+            reason: condition.reason.as_str().into(),
+            message: condition.message.as_str().into(),
+            since: condition.last_transition_time.clone(),
+        }
+    }
 }
 
 impl ServiceFacts {
@@ -76,7 +100,7 @@ impl ServiceFacts {
         let annotations = metadata.annotations.as_ref();
         let (spec, status) = (service.spec.as_ref(), service.status.as_ref());
         let conditions = || status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
-        let condition = |kind| conditions().find(|condition| condition.type_ == kind).cloned();
+        let condition = |kind| conditions().find(|condition| condition.type_ == kind).map(Told::of);
         Self {
             key: ServiceKey::new(
                 metadata.namespace.as_deref().unwrap_or_default(),
@@ -86,7 +110,7 @@ impl ServiceFacts {
             uid: metadata.uid.clone().unwrap_or_default(),
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
             generation: metadata.generation,
-            labels: metadata.labels.clone().unwrap_or_default(),
+            labels: metadata.labels.as_ref().into(),
             claim: claim(service, class),
             ingress: status
                 .and_then(|status| status.load_balancer.as_ref()?.ingress.clone())

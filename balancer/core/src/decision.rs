@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use crate::{allocator::Conflict, refusal::Refusal};
+use crate::{
+    allocator::Conflict,
+    refusal::{Lack, Refusal},
+};
 
 /// What is to happen to one Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,8 @@ pub enum Decision {
         pool: Option<String>,
         /// How they differ from what it held.
         change: Change,
+        /// Why it is one address where two are preferred.
+        lack: Option<Lack>,
     },
     /// It loses its addresses.
     Clear {
@@ -45,6 +50,18 @@ pub enum Concern {
     Unmet(Refusal),
     /// No pool holds these of its addresses; they are kept.
     PoolMissing(Vec<IpAddr>),
+    /// It is one address where two are preferred (`PreferDualStack`): the pool lacks the other.
+    OneFamily(Lack),
+}
+
+impl Concern {
+    /// Why there is one address where two are preferred.
+    pub(crate) fn lack(&self) -> Option<Lack> {
+        match self {
+            Self::OneFamily(lack) => Some(*lack),
+            Self::Unmet(_) | Self::PoolMissing(_) => None,
+        }
+    }
 }
 
 /// How newly assigned addresses differ from what was held.

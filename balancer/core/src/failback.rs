@@ -187,7 +187,8 @@ mod tests {
             let now = origin + Duration::from_secs(second);
             let mut world = world(&["node1", "node2"]);
             let preferred = if second % 2 == 0 { "node1" } else { "node2" };
-            world.nodes.entry(preferred.into()).or_default().labels.insert("preferred".into(), "yes".into());
+            world.nodes.entry(preferred.into()).or_default().labels =
+                [("preferred", "yes")].into_iter().collect();
             let match_labels = Some([("preferred".to_owned(), "yes".to_owned())].into());
             let nodes_preferred =
                 Selector::parse(&LabelSelector { match_labels, match_expressions: None }).unwrap();

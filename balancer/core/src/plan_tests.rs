@@ -14,11 +14,11 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+    pairs.iter().copied().collect()
 }
 
 fn selector(key: &str, value: &str) -> Selector {
-    let match_labels = Some(labels(&[(key, value)]));
+    let match_labels = Some([(key.to_owned(), value.to_owned())].into());
     Selector::parse(&LabelSelector { match_labels, match_expressions: None }).unwrap()
 }
 
@@ -257,7 +257,7 @@ fn the_owner_follows_from_the_facts() {
         (
             "excluded by label, whatever its value",
             |world| {
-                of(world, "node2").labels.extend(labels(&[(metallb_api::names::EXCLUDE_LB_LABEL, "false")]));
+                of(world, "node2").labels = labels(&[(metallb_api::names::EXCLUDE_LB_LABEL, "false")]);
             },
             Ok("node1"),
         ),
@@ -265,7 +265,7 @@ fn the_owner_follows_from_the_facts() {
             "excluded by label, and that is ignored",
             |world| {
                 world.ignore_exclude_label = true;
-                of(world, "node2").labels.extend(labels(&[(metallb_api::names::EXCLUDE_LB_LABEL, "")]));
+                of(world, "node2").labels = labels(&[(metallb_api::names::EXCLUDE_LB_LABEL, "")]);
             },
             Ok("node2"),
         ),

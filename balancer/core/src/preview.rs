@@ -1,6 +1,6 @@
 //! What another configuration would do to the Services that are there, before anybody applies it.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use crate::{
     allocator::{GRACE, PoolEditPolicy},
@@ -67,13 +67,13 @@ pub fn preview(present: Present, pools: BTreeMap<String, Pool>) -> Vec<Differenc
         let before = before.get(&service).cloned().unwrap_or_default();
         (before != after).then_some(Difference { service, before, after })
     };
-    assigner.services().values().filter_map(differs).collect()
+    assigner.services().values().map(Arc::as_ref).filter_map(differs).collect()
 }
 
 /// Carries out all that is to be written, as if each write came back at once.
 fn settle(assigner: &mut Assigner, now: Duration) {
     while let Some(write) = assigner.next(now) {
-        let mut facts = write.facts.clone();
+        let mut facts = ServiceFacts::clone(&write.facts);
         if let Some(ingress) = &write.report.ingress {
             facts.ingress.clone_from(ingress);
         }
@@ -83,6 +83,6 @@ fn settle(assigner: &mut Assigner, now: Duration) {
             Mark::Remove => facts.mark = None,
         }
         facts.condition = write.report.condition_after(&facts);
-        assigner.finished(write, Outcome::Written(Box::new(facts)), now);
+        assigner.finished(write, Outcome::Written(facts.into()), now);
     }
 }

@@ -6,19 +6,19 @@
 use std::net::IpAddr;
 
 use k8s_openapi::{
-    api::core::v1::LoadBalancerIngress,
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
+    api::core::v1::LoadBalancerIngress, apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp,
 };
 
 use crate::{
-    claim::{ADDRESS_ASSIGNED, ServiceFacts, shown},
+    claim::{ServiceFacts, Told, shown},
     decision::{Change, Concern, Decision, Loss},
-    refusal::{self, Refusal},
+    refusal::{self, Lack, Refusal},
 };
 
 /// Reason of [`ADDRESS_ASSIGNED`] when all is well.
 pub const ASSIGNED: &str = "Assigned";
+/// Reason of [`ADDRESS_ASSIGNED`] when there is one address where two are preferred.
+pub const ONE_FAMILY: &str = "OneFamily";
 /// Reason of [`ADDRESS_ASSIGNED`] when an address is kept that no pool holds.
 pub const POOL_MISSING: &str = "PoolMissing";
 
@@ -104,11 +104,12 @@ impl Report {
             Decision::Clear { .. } | Decision::Refuse(_) => (&[], None),
         };
         let ingress = ingress(facts, addresses, is_ours);
+        let condition = condition(facts, decision);
         let report = Self {
             ingress: (ingress != facts.ingress).then_some(ingress),
             mark: mark(facts, addresses, pool),
-            condition: condition(facts, decision),
-            events: events(facts, decision),
+            events: events(facts, decision, condition != Tell::Unchanged),
+            condition,
         };
         (report.ingress.is_some() || report.mark != Mark::Unchanged || report.condition != Tell::Unchanged)
             .then_some(report)
@@ -116,19 +117,17 @@ impl Report {
 }
 
 impl Report {
-    /// The condition as it stands after this was written; its times say nothing.
+    /// The condition as it stands after this was written; its time says nothing.
     #[must_use]
-    pub fn condition_after(&self, facts: &ServiceFacts) -> Option<Condition> {
+    pub fn condition_after(&self, facts: &ServiceFacts) -> Option<Told> {
         match &self.condition {
             Tell::Unchanged => facts.condition.clone(),
             Tell::Remove => None,
-            Tell::Set(finding) => Some(Condition {
-                type_: ADDRESS_ASSIGNED.to_owned(),
-                status: if finding.holds { "True" } else { "False" }.to_owned(),
-                reason: finding.reason.to_owned(),
-                message: finding.message.clone(),
-                last_transition_time: Time(Timestamp::UNIX_EPOCH),
-                observed_generation: None,
+            Tell::Set(finding) => Some(Told {
+                holds: finding.holds,
+                reason: finding.reason.into(),
+                message: finding.message.as_str().into(),
+                since: Time(Timestamp::UNIX_EPOCH),
             }),
         }
     }
@@ -175,16 +174,20 @@ fn mark(facts: &ServiceFacts, addresses: &[IpAddr], pool: Option<&str>) -> Mark 
 fn condition(facts: &ServiceFacts, decision: &Decision) -> Tell {
     let finding = |holds, reason, message| Finding { holds, reason, message };
     let refused = |refusal: &Refusal| finding(false, refusal.reason(), refusal.lasting());
-    let assigned = |addresses: &[IpAddr], pool: &Option<String>| {
+    let assigned = |addresses: &[IpAddr], pool: &Option<String>, lack: Option<Lack>| {
         let pool = pool.as_ref().map(|pool| format!(" of pool {pool:?}")).unwrap_or_default();
-        finding(true, ASSIGNED, format!("{}{pool}", spelled(addresses)))
+        let held = format!("{}{pool}", spelled(addresses));
+        match lack {
+            None => finding(true, ASSIGNED, held),
+            Some(lack) => finding(true, ONE_FAMILY, format!("{held}, of one family only: {lack}")),
+        }
     };
     let wanted = match decision {
         Decision::Leave => return Tell::Unchanged,
         Decision::Clear { refusal: None, .. } => {
             return if facts.condition.is_some() { Tell::Remove } else { Tell::Unchanged };
         }
-        Decision::Assign { addresses, pool, .. } => assigned(addresses, pool),
+        Decision::Assign { addresses, pool, lack, .. } => assigned(addresses, pool, *lack),
         Decision::Clear { refusal: Some(refusal), .. } | Decision::Refuse(refusal) => refused(refusal),
         Decision::Keep { addresses, concern: Some(Concern::Unmet(refusal)), .. } => {
             let message = format!("keeps {}: {}", spelled(addresses), refusal.lasting());
@@ -195,18 +198,23 @@ fn condition(facts: &ServiceFacts, decision: &Decision) -> Tell {
         }
         Decision::Keep { addresses, pool, concern: None } => {
             // That all is well need not be said, unless something else was said before.
-            let stale = facts.condition.as_ref().is_some_and(|before| before.reason != ASSIGNED);
+            let stale = facts.condition.as_ref().is_some_and(|before| *before.reason != *ASSIGNED);
             let moved = mark(facts, addresses, pool.as_deref()) != Mark::Unchanged;
             if !stale && !moved {
                 return Tell::Unchanged;
             }
-            assigned(addresses, pool)
+            assigned(addresses, pool, None)
+        }
+        Decision::Keep { addresses, pool, concern: Some(Concern::OneFamily(lack)) } => {
+            // Where nothing was ever said, as by MetalLB, one family is how it always was.
+            if facts.condition.is_none() {
+                return Tell::Unchanged;
+            }
+            assigned(addresses, pool, Some(*lack))
         }
     };
     let same = facts.condition.as_ref().is_some_and(|before| {
-        (before.status == "True") == wanted.holds
-            && before.reason == wanted.reason
-            && before.message == wanted.message
+        before.holds == wanted.holds && *before.reason == *wanted.reason && *before.message == *wanted.message
     });
     if same { Tell::Unchanged } else { Tell::Set(wanted) }
 }
@@ -215,7 +223,8 @@ fn spelled(addresses: &[IpAddr]) -> String {
     addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn events(facts: &ServiceFacts, decision: &Decision) -> Vec<Notice> {
+/// The Events that go with the decision; `is_news` says whether the condition changes by it.
+fn events(facts: &ServiceFacts, decision: &Decision, is_news: bool) -> Vec<Notice> {
     let lost = |loss: &Loss| {
         let message = format!(
             "current IP for {:?} not allowed by config, will attempt for new IP assignment: {loss}",
@@ -234,10 +243,17 @@ fn events(facts: &ServiceFacts, decision: &Decision) -> Vec<Notice> {
             let message = format!("keeping {}: no pool holds it", refusal::list(addresses));
             events.push(Notice::warning(POOL_MISSING, message));
         }
+        Decision::Keep { concern: Some(Concern::OneFamily(_)), .. } if !is_news => {}
+        Decision::Keep { pool, concern: Some(Concern::OneFamily(lack)), .. } => {
+            let pool = pool.as_ref().map(|pool| format!("pool {pool:?}: ")).unwrap_or_default();
+            let message = format!("cannot assign additional IP in PreferDualStack: {pool}{lack}");
+            events.push(Notice::normal("AdditionalAssignFailed", message));
+        }
         Decision::Assign { addresses, change, .. } => {
             if let Change::Lost(loss) = change {
                 events.push(lost(loss));
             }
+            events.extend(twice_one_family(facts));
             let message = match change {
                 Change::Added(address) => format!("Assigned additional IP \"{address}\""),
                 _ => format!("Assigned IP {}", refusal::list(addresses)),
@@ -257,9 +273,22 @@ fn events(facts: &ServiceFacts, decision: &Decision) -> Vec<Notice> {
     events
 }
 
+/// What is wrong with a status that shows two addresses of one family as given by this load balancer: somebody else
+/// wrote one of them.
+fn twice_one_family(facts: &ServiceFacts) -> Option<Notice> {
+    let shown = facts.shown();
+    let four = shown.iter().filter(|address| address.is_ipv4()).count();
+    let is_twice = four > 1 || shown.len() - four > 1;
+    (facts.mark.is_some() && is_twice).then(|| {
+        let message = format!("status has more than one address of a family: {}", refusal::list(&shown));
+        Notice::warning("nolbIPsIPFamily", message)
+    })
+}
+
 fn refused(facts: &ServiceFacts, refusal: &Refusal, holds: bool) -> Notice {
     match refusal {
         Refusal::NotDualStack { .. } => Notice::warning("not enough clusterips", refusal.to_string()),
+        Refusal::NoClusterIp => Notice::warning("noclusterIPsIPFamily", refusal.to_string()),
         Refusal::TwoRequests
         | Refusal::NotAnAddress { .. }
         | Refusal::TooMany(_)

@@ -14,7 +14,7 @@ fn object<K: DeserializeOwned>(name: &str, spec: &Value) -> K {
 fn node(name: &str, rack: &str, addresses: &[&str]) -> Node {
     Node {
         name: name.to_owned(),
-        labels: [("rack".to_owned(), rack.to_owned())].into(),
+        labels: [("rack", rack)].into_iter().collect(),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
     }
 }

@@ -7,11 +7,11 @@ use crate::plan::Endpoints;
 use crate::selector::{AnyOf, Labels, Selector};
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+    pairs.iter().copied().collect()
 }
 
 fn any_of(key: &str, value: &str) -> AnyOf {
-    let match_labels = Some(labels(&[(key, value)]));
+    let match_labels = Some([(key.to_owned(), value.to_owned())].into());
     let selector = LabelSelector { match_labels, match_expressions: None };
     AnyOf([Selector::parse(&selector).unwrap()].into())
 }

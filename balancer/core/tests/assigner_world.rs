@@ -183,7 +183,7 @@ impl Server {
         let key = &write.facts.key;
         let Some(mut service) = self.services.get(key).cloned() else { return Outcome::Gone };
         if service.metadata.resource_version.as_ref() != Some(&write.facts.resource_version) {
-            return Outcome::Stale(Box::new(ServiceFacts::of(&service, None)));
+            return Outcome::Stale(ServiceFacts::of(&service, None).into());
         }
         let annotations = service.metadata.annotations.get_or_insert_default();
         match &write.report.mark {
@@ -214,7 +214,7 @@ impl Server {
             });
         }
         self.put(key, service);
-        Outcome::Written(Box::new(ServiceFacts::of(&self.services[key], None)))
+        Outcome::Written(ServiceFacts::of(&self.services[key], None).into())
     }
 
     fn shown(&self) -> BTreeMap<ServiceKey, Vec<IpAddr>> {
@@ -397,7 +397,7 @@ proptest! {
         prop_assert_eq!(&held, &shown, "the ledger says what the Services show");
         for (key, service) in &world.server.services {
             let facts = ServiceFacts::of(service, None);
-            let told = facts.condition.as_ref().is_some_and(|condition| condition.status == "False");
+            let told = facts.condition.as_ref().is_some_and(|condition| !condition.holds);
             let wants = matches!(facts.claim, Claim::Wants { .. });
             prop_assert!(!wants || told || shown.contains_key(key), "{} waits and is not told why", key);
         }
@@ -501,13 +501,13 @@ fn pools_that_appear_30_s_after_a_start_change_no_address() {
     };
     world.settle();
     assert_eq!(world.server.shown(), shown);
-    assert_eq!(reasons(&world), vec![Some("PoolMissing".to_owned()); 4]);
+    assert_eq!(reasons(&world), vec![Some("PoolMissing".into()); 4]);
 
     world.step(Step::Wait(30));
     world.step(Step::Pools(0));
     world.settle();
     assert_eq!(world.server.shown(), shown);
-    assert_eq!(reasons(&world), vec![Some("Assigned".to_owned()); 4]);
+    assert_eq!(reasons(&world), vec![Some("Assigned".into()); 4]);
 }
 
 #[test]

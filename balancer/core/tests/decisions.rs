@@ -90,7 +90,11 @@ fn serve_one(allocator: &mut Allocator, facts: &ServiceFacts) -> Decision {
 }
 
 fn given(addresses: &[&str], pool: &str, change: Change) -> Decision {
-    Decision::Assign { addresses: ips(addresses), pool: Some(pool.to_owned()), change }
+    Decision::Assign { addresses: ips(addresses), pool: Some(pool.to_owned()), change, lack: None }
+}
+
+fn alone(addresses: &[&str], pool: &str, change: Change, lack: Lack) -> Decision {
+    Decision::Assign { addresses: ips(addresses), pool: Some(pool.to_owned()), change, lack: Some(lack) }
 }
 
 fn kept(addresses: &[&str], pool: &str, concern: Option<Concern>) -> Decision {
@@ -168,13 +172,15 @@ fn a_new_service_gets_what_it_asks_for_or_is_told_why_not() {
             }),
             given(&["2001:db8:b::2", "198.51.100.2"], "both", Change::New),
         ),
-        ("one family is better than none where two are preferred", dual("PreferDualStack"), {
-            given(&["192.0.2.0"], "four", Change::New)
-        }),
+        (
+            "one family is better than none where two are preferred",
+            dual("PreferDualStack"),
+            alone(&["192.0.2.0"], "four", Change::New, Lack::NoRange(Family::V6)),
+        ),
         (
             "the first cluster address names the better family",
             json!({ "spec": { "clusterIPs": ["fd00:96::1", "10.96.0.1"], "ipFamilyPolicy": "PreferDualStack" } }),
-            given(&["2001:db8:6::"], "six", Change::New),
+            alone(&["2001:db8:6::"], "six", Change::New, Lack::NoRange(Family::V4)),
         ),
         (
             "two families are required and no pool has both",
@@ -320,7 +326,7 @@ fn an_address_is_kept_until_what_is_newly_asked_for_is_there() {
             "two families preferred, and the pool has only one",
             plain(),
             dual("PreferDualStack"),
-            kept(&["192.0.2.0"], "four", None),
+            kept(&["192.0.2.0"], "four", Some(Concern::OneFamily(Lack::NoRange(Family::V6)))),
         ),
         (
             "two families required, and the pool has only one",
@@ -384,6 +390,70 @@ fn every_change_between_one_family_and_two_keeps_the_address_that_can_stay() {
 }
 
 #[test]
+fn a_pool_that_gains_or_loses_a_family_leaves_the_address_that_can_stay() {
+    let (four, six) = ("198.51.100.0", "2001:db8:b::");
+    let of = |addresses: &[&str]| json!({ "both": { "addresses": addresses } });
+    let (v4, v6) = (|| of(&["198.51.100.0/30"]), || of(&["2001:db8:b::/126"]));
+    let dual_pool = || of(&["198.51.100.0/30", "2001:db8:b::/126"]);
+    let lost = |address: &str| Change::Lost(Loss::NotInPools(ips(&[address])));
+    let lack = |family| Concern::OneFamily(Lack::NoRange(family));
+    for (name, policy, before, after, want) in [
+        (
+            "gains IPv6",
+            "PreferDualStack",
+            v4(),
+            dual_pool(),
+            given(&[four, six], "both", Change::Added(ip(six))),
+        ),
+        (
+            "gains IPv4",
+            "PreferDualStack",
+            v6(),
+            dual_pool(),
+            given(&[six, four], "both", Change::Added(ip(four))),
+        ),
+        (
+            "another pool has both families",
+            "PreferDualStack",
+            v4(),
+            json!({
+                "both": { "addresses": ["198.51.100.0/30"] },
+                "new": { "addresses": ["203.0.113.0/30", "2001:db8:c::/126"] },
+            }),
+            kept(&[four], "both", Some(lack(Family::V6))),
+        ),
+        (
+            "loses IPv6",
+            "PreferDualStack",
+            dual_pool(),
+            v4(),
+            alone(&[four], "both", lost(six), Lack::NoRange(Family::V6)),
+        ),
+        (
+            "loses IPv4",
+            "PreferDualStack",
+            dual_pool(),
+            v6(),
+            alone(&[six], "both", lost(four), Lack::NoRange(Family::V4)),
+        ),
+        (
+            "loses IPv6 where both are required",
+            "RequireDualStack",
+            dual_pool(),
+            v4(),
+            given(&[four], "both", lost(six)),
+        ),
+    ] {
+        let mut allocator = allocator(before);
+        let facts = service("a", dual(policy));
+        serve_one(&mut allocator, &facts);
+        allocator.set_pools(pools(after), Duration::from_secs(100));
+        allocator.end_grace(Duration::from_secs(100) + GRACE);
+        assert_eq!(serve_one(&mut allocator, &facts), want, "{name}");
+    }
+}
+
+#[test]
 fn an_address_is_shared_only_on_equal_terms() {
     let key = |key: &str, port: u16| {
         json!({
@@ -408,6 +478,15 @@ fn an_address_is_shared_only_on_equal_terms() {
         ("local with the same pods", local("k", 80, "web"), local("k", 443, "web"), true),
         ("local with other pods", local("k", 80, "web"), local("k", 443, "db"), false),
         ("local and cluster", local("k", 80, "web"), key("k", 443), false),
+        (
+            "local without a selector and cluster",
+            json!({
+                "metadata": { "annotations": { "metallb.io/allow-shared-ip": "k" } },
+                "spec": { "ports": [{ "port": 80 }], "externalTrafficPolicy": "Local" },
+            }),
+            key("k", 443),
+            true,
+        ),
         (
             "equal ports of other protocols",
             key("k", 53),

@@ -1,5 +1,5 @@
-//! The ledger against a model that knows nothing but a list of who holds what: after any sequence of operations the
-//! two agree, and no address is held twice but by Services whose terms allow it.
+//! The ledger against a model that knows nothing but lists of who holds what and of what rests: after any sequence of
+//! operations the two agree, and no address is held twice but by Services whose terms allow it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 };
 
 use metallb_core::{
-    allocator::{Ledger, PoolSpec},
+    allocator::{Ledger, PoolSpec, Rest},
     range::{AddressRange, Family},
     service::{Port, Protocol, ServiceKey, Sharing, Tenant},
 };
@@ -37,6 +37,10 @@ enum Step {
     Release(u8),
     /// Replace the pools by the variant of this number.
     Pools(u8),
+    /// Let an address rest for a Service, for so many seconds, as a note from before a restart says.
+    Note { service: u8, host: u8, seconds: u8 },
+    /// So many seconds pass.
+    Pass(u8),
 }
 
 fn four(host: u8) -> IpAddr {
@@ -52,17 +56,17 @@ fn key(number: u8) -> ServiceKey {
 }
 
 fn pools(variant: u8) -> BTreeMap<String, PoolSpec> {
-    let spec = |ranges: &[&str], avoid_buggy_ips| PoolSpec {
+    let spec = |ranges: &[&str], avoid_buggy_ips, cooldown| PoolSpec {
         ranges: ranges.iter().map(|text| text.parse().unwrap()).collect(),
         avoid_buggy_ips,
-        cooldown: Duration::ZERO,
+        cooldown: Duration::from_secs(cooldown),
     };
     let list = match variant {
-        0 => vec![("a", spec(&["192.0.2.4/31", "192.0.2.0/31", "2001:db8::/127"], false))],
-        1 => vec![("a", spec(&["192.0.2.0/29", "2001:db8::/126"], true))],
+        0 => vec![("a", spec(&["192.0.2.4/31", "192.0.2.0/31", "2001:db8::/127"], false, 0))],
+        1 => vec![("a", spec(&["192.0.2.0/29", "2001:db8::/126"], true, 5))],
         2 => vec![
-            ("a", spec(&["192.0.2.0/30"], false)),
-            ("b", spec(&["192.0.2.4/30", "2001:db8::/126"], false)),
+            ("a", spec(&["192.0.2.0/30"], false, 0)),
+            ("b", spec(&["192.0.2.4/30", "2001:db8::/126"], false, 20)),
         ],
         _ => vec![],
     };
@@ -83,19 +87,25 @@ fn listed(spec: &PoolSpec, family: Family) -> Vec<IpAddr> {
 }
 
 #[derive(Default)]
-struct Model(BTreeMap<ServiceKey, Held>);
+struct Model {
+    held: BTreeMap<ServiceKey, Held>,
+    rests: BTreeMap<IpAddr, Rest>,
+}
 
 impl Model {
     fn holders(&self, ip: IpAddr) -> Vec<(&ServiceKey, &Tenant)> {
-        self.0.iter().filter_map(|(key, held)| Some((key, held.terms.get(&ip)?))).collect()
+        self.held.iter().filter_map(|(key, held)| Some((key, held.terms.get(&ip)?))).collect()
     }
 
     fn admits(&self, ip: IpAddr, service: &ServiceKey, tenant: &Tenant) -> bool {
-        self.holders(ip).into_iter().filter(|(key, _)| *key != service).all(|(_, other)| {
-            tenant.sharing.is_some()
-                && tenant.sharing == other.sharing
-                && tenant.ports.iter().all(|port| !other.ports.contains(port))
-        })
+        let mut others = self.holders(ip).into_iter().filter(|(key, _)| *key != service);
+        let rests = self.rests.get(&ip).is_some_and(|rest| rest.service != *service);
+        !rests
+            && others.all(|(_, other)| {
+                tenant.sharing.is_some()
+                    && tenant.sharing == other.sharing
+                    && tenant.ports.iter().all(|port| !other.ports.contains(port))
+            })
     }
 
     fn candidate(
@@ -106,16 +116,25 @@ impl Model {
         tenant: &Tenant,
     ) -> Option<IpAddr> {
         let listed = listed(spec, family);
+        let back = self.rests.iter().find(|(ip, rest)| rest.service == *service && listed.contains(ip));
+        if let Some((back, _)) = back {
+            return Some(*back);
+        }
         let shared = listed.iter().find(|ip| {
             let holders = self.holders(**ip);
             let mine = holders.iter().any(|(key, _)| *key == service);
             !holders.is_empty() && !mine && self.admits(**ip, service, tenant)
         });
-        shared.or_else(|| listed.iter().find(|ip| self.holders(**ip).is_empty())).copied()
+        shared.or_else(|| listed.iter().find(|ip| self.is_free(**ip))).copied()
+    }
+
+    fn is_free(&self, ip: IpAddr) -> bool {
+        self.holders(ip).is_empty() && !self.rests.contains_key(&ip)
     }
 
     fn hold(&mut self, service: &ServiceKey, addresses: &[IpAddr], tenant: &Tenant) {
-        let held = self.0.entry(service.clone()).or_default();
+        self.rests.retain(|ip, _| !addresses.contains(ip));
+        let held = self.held.entry(service.clone()).or_default();
         held.leaving.append(&mut held.addresses);
         held.leaving.retain(|ip| !addresses.contains(ip));
         held.addresses = addresses.to_vec();
@@ -123,18 +142,23 @@ impl Model {
     }
 
     fn leave(&mut self, service: &ServiceKey) {
-        if let Some(held) = self.0.get_mut(service) {
+        if let Some(held) = self.held.get_mut(service) {
             held.leaving.append(&mut held.addresses);
         }
     }
 
-    fn settle(&mut self, service: &ServiceKey) {
-        if let Some(held) = self.0.get_mut(service) {
-            for ip in std::mem::take(&mut held.leaving) {
-                held.terms.remove(&ip);
-            }
-            if held.addresses.is_empty() {
-                self.0.remove(service);
+    fn settle(&mut self, service: &ServiceKey, specs: &BTreeMap<String, PoolSpec>, now: Duration) {
+        let Some(held) = self.held.get_mut(service) else { return };
+        let left = std::mem::take(&mut held.leaving);
+        held.terms.retain(|ip, _| !left.contains(ip));
+        if held.addresses.is_empty() {
+            self.held.remove(service);
+        }
+        for ip in left.into_iter().filter(|ip| self.holders(*ip).is_empty()).collect::<Vec<_>>() {
+            let pool = specs.values().find(|spec| listed(spec, Family::of(ip)).contains(&ip));
+            let cooldown = pool.map(|spec| spec.cooldown).unwrap_or_default();
+            if !cooldown.is_zero() {
+                self.rests.insert(ip, Rest { service: service.clone(), until: now + cooldown });
             }
         }
     }
@@ -159,6 +183,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0u8..8).prop_map(Step::Settle),
         2 => (0u8..8).prop_map(Step::Release),
         1 => (0u8..4).prop_map(Step::Pools),
+        1 => (0u8..8, 0u8..10, 0u8..20)
+            .prop_map(|(service, host, seconds)| Step::Note { service, host, seconds }),
+        2 => (0u8..8).prop_map(Step::Pass),
     ]
 }
 
@@ -170,7 +197,7 @@ fn ledger_view(ledger: &Ledger) -> View {
 }
 
 fn model_view(model: &Model) -> View {
-    model.0.iter().map(|(key, held)| (key.clone(), held.addresses.clone(), held.leaving.clone())).collect()
+    model.held.iter().map(|(key, held)| (key.clone(), held.addresses.clone(), held.leaving.clone())).collect()
 }
 
 /// Every address that is held, with the terms of each holder, is held by compatible Services.
@@ -192,6 +219,7 @@ proptest! {
         let mut ledger = Ledger::default();
         ledger.set_pools(specs.clone());
         let mut model = Model::default();
+        let mut now = Duration::from_secs(1000);
         for step in steps {
             match step {
                 Step::Allocate { service, pool, dual, tenant } => {
@@ -221,12 +249,28 @@ proptest! {
                     model.leave(&key(service));
                 }
                 Step::Settle(service) => {
-                    ledger.settle(&key(service), Duration::ZERO);
-                    model.settle(&key(service));
+                    ledger.settle(&key(service), now);
+                    model.settle(&key(service), &specs, now);
                 }
                 Step::Release(service) => {
-                    ledger.release(&key(service), Duration::ZERO);
-                    model.0.remove(&key(service));
+                    ledger.release(&key(service), now);
+                    model.leave(&key(service));
+                    model.settle(&key(service), &specs, now);
+                }
+                Step::Note { service, host, seconds } => {
+                    let until = now + Duration::from_secs(seconds.into());
+                    let rest = Rest { service: key(service), until };
+                    ledger.rest(four(host), rest.clone());
+                    if model.holders(four(host)).is_empty() {
+                        model.rests.insert(four(host), rest);
+                    }
+                }
+                Step::Pass(seconds) => {
+                    now += Duration::from_secs(seconds.into());
+                    let before = model.rests.len();
+                    model.rests.retain(|_, rest| rest.until > now);
+                    prop_assert_eq!(ledger.wake(now), model.rests.len() < before);
+                    prop_assert_eq!(ledger.deadline(), model.rests.values().map(|rest| rest.until).min());
                 }
                 Step::Pools(variant) => {
                     specs = pools(variant);
@@ -242,9 +286,10 @@ proptest! {
                 for family in [Family::V4, Family::V6] {
                     let listed = listed(spec, family);
                     let taken = listed.iter().filter(|ip| !model.holders(**ip).is_empty()).count();
+                    let free = listed.iter().filter(|ip| model.is_free(**ip)).count();
                     services.extend(listed.iter().flat_map(|ip| model.holders(*ip)).map(|(key, _)| key));
                     prop_assert_eq!(counters.assigned.of(family).to_string(), taken.to_string());
-                    prop_assert_eq!(counters.available.of(family).to_string(), (listed.len() - taken).to_string());
+                    prop_assert_eq!(counters.available.of(family).to_string(), free.to_string());
                     prop_assert!(listed.iter().all(|ip| ledger.pool_of(*ip) == Some(name)));
                 }
                 prop_assert_eq!(counters.services, services.len());

@@ -57,7 +57,7 @@ fn notice(warning: bool, reason: &'static str, message: &str) -> Notice {
 }
 
 fn assign(address: &str, change: Change) -> Decision {
-    Decision::Assign { addresses: vec![ip(address)], pool: Some("four".to_owned()), change }
+    Decision::Assign { addresses: vec![ip(address)], pool: Some("four".to_owned()), change, lack: None }
 }
 
 fn keep(concern: Option<Concern>) -> Decision {
@@ -77,6 +77,13 @@ fn each_decision_is_told_once() {
         address: ip("192.0.2.1"),
         service: ServiceKey::new("ns", "web"),
         others: "ns/other".to_owned(),
+    };
+    let alone = "192.0.2.1 of pool \"four\", of one family only: it has no IPv6 range";
+    let nameless = "the Service has no clusterIP, so its IP family is not known";
+    let with = |conditions: Value| {
+        let mut status = held.clone();
+        status["conditions"] = conditions;
+        status
     };
     let taken = "can't change sharing key for \"ns/web\", address also in use by ns/other";
     for (name, facts, decision, want) in [
@@ -242,6 +249,81 @@ fn each_decision_is_told_once() {
             ),
             Decision::Clear { loss: Loss::NotLoadBalancer, refusal: None },
             Some(Report { ingress: None, mark: Mark::Remove, condition: Tell::Remove, events: vec![] }),
+        ),
+        (
+            "one address where two are preferred",
+            facts(&json!({}), &json!({})),
+            Decision::Assign {
+                addresses: vec![ip("192.0.2.1")],
+                pool: Some("four".to_owned()),
+                change: Change::New,
+                lack: Some(Lack::NoRange(Family::V6)),
+            },
+            Some(Report {
+                ingress: entries(&json!([{ "ip": "192.0.2.1" }])),
+                mark: Mark::Set("four".to_owned()),
+                condition: set(true, "OneFamily", alone),
+                events: vec![notice(false, "IPAllocated", "Assigned IP [\"192.0.2.1\"]")],
+            }),
+        ),
+        (
+            "the second address, which is preferred now, is not to be had",
+            facts(&marked(), &with(said("True", "Assigned", "192.0.2.1 of pool \"four\""))),
+            keep(Some(Concern::OneFamily(Lack::NoRange(Family::V6)))),
+            Some(Report {
+                ingress: None,
+                mark: Mark::Unchanged,
+                condition: set(true, "OneFamily", alone),
+                events: vec![notice(
+                    false,
+                    "AdditionalAssignFailed",
+                    "cannot assign additional IP in PreferDualStack: pool \"four\": it has no IPv6 range",
+                )],
+            }),
+        ),
+        (
+            "the same, said before",
+            facts(&marked(), &with(said("True", "OneFamily", alone))),
+            keep(Some(Concern::OneFamily(Lack::NoRange(Family::V6)))),
+            None,
+        ),
+        (
+            "the same, for an address that MetalLB gave",
+            facts(&marked(), &held),
+            keep(Some(Concern::OneFamily(Lack::NoRange(Family::V6)))),
+            None,
+        ),
+        (
+            "no cluster address",
+            facts(&json!({}), &json!({})),
+            Decision::Refuse(Refusal::NoClusterIp),
+            Some(Report {
+                ingress: None,
+                mark: Mark::Unchanged,
+                condition: set(false, "NoClusterIP", nameless),
+                events: vec![notice(true, "noclusterIPsIPFamily", nameless)],
+            }),
+        ),
+        (
+            "somebody wrote a second address of one family",
+            facts(
+                &marked(),
+                &json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }, { "ip": "192.0.2.2" }] } }),
+            ),
+            assign("192.0.2.1", Change::Reduced),
+            Some(Report {
+                ingress: entries(&json!([{ "ip": "192.0.2.1" }])),
+                mark: Mark::Unchanged,
+                condition: set(true, "Assigned", "192.0.2.1 of pool \"four\""),
+                events: vec![
+                    notice(
+                        true,
+                        "nolbIPsIPFamily",
+                        "status has more than one address of a family: [\"192.0.2.1\" \"192.0.2.2\"]",
+                    ),
+                    notice(false, "IPAllocated", "Assigned IP [\"192.0.2.1\"]"),
+                ],
+            }),
         ),
     ] {
         assert_eq!(Report::of(&facts, &decision, is_ours), want, "{name}");

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use metallb_core::{
     plan::{self, Endpoints, World},
     range::AddressRange,
     routes,
+    served::LatelyGone,
     service::ServiceKey,
     subnets,
 };
@@ -42,7 +44,7 @@ const BATCH: usize = 256;
 /// A condition that is to be written.
 #[derive(Debug)]
 pub(super) struct Telling {
-    pub(super) facts: ServiceFacts,
+    pub(super) facts: Arc<ServiceFacts>,
     /// `None` when the Service has no address, and the condition goes.
     pub(super) judgement: Option<Judgement>,
 }
@@ -69,6 +71,7 @@ pub(super) struct Announcing {
     /// Whether the whole configuration is known.
     configured: bool,
     world: World,
+    lately_gone: LatelyGone,
     /// To be judged.
     dirty: BTreeSet<ServiceKey>,
     /// Since when Services are not announced though nobody was told; when they are to be judged again.
@@ -261,10 +264,23 @@ impl Announcing {
         }
     }
 
-    /// Takes the configuration and the pools as they are served; `complete` says whether all of it is known.
-    pub(super) fn configure(&mut self, config: Config, served: &BTreeMap<String, Pool>, complete: bool) {
-        self.world.config = Config { pools: served.clone(), ..config };
+    /// Takes the configuration and the pools as they are served at `now`; `complete` says whether all of it is known.
+    pub(super) fn configure(
+        &mut self,
+        config: Config,
+        served: &BTreeMap<String, Pool>,
+        complete: bool,
+        now: Duration,
+    ) {
+        let mut pools = served.clone();
+        self.lately_gone.keep(&mut pools, &self.world.config.pools, now);
+        self.world.config = Config { pools, ..config };
         self.configured = complete;
+    }
+
+    /// When [`Announcing::configure`] is to be called again though nothing happens: a pool that went is forgotten.
+    pub(super) fn stale(&self) -> Option<Duration> {
+        self.lately_gone.deadline()
     }
 
     /// What advertisements and peers contradict each other in, and what is announced by aggregates, once the
@@ -367,7 +383,7 @@ impl Announcing {
     /// The next condition that is to be written at `now`, when everything is known that it depends on.
     pub(super) fn next(
         &mut self,
-        services: &BTreeMap<ServiceKey, ServiceFacts>,
+        services: &BTreeMap<ServiceKey, Arc<ServiceFacts>>,
         now: Duration,
     ) -> Option<Telling> {
         if !self.is_complete() {
@@ -392,7 +408,7 @@ impl Announcing {
         None
     }
 
-    fn tell(&mut self, facts: &ServiceFacts, now: Duration) -> Option<Telling> {
+    fn tell(&mut self, facts: &Arc<ServiceFacts>, now: Duration) -> Option<Telling> {
         let told = facts.announced.as_ref();
         let key = &facts.key;
         let ours = matches!(facts.claim, Claim::Wants { .. }) && facts.mark.is_some();
@@ -400,11 +416,8 @@ impl Announcing {
             .then(|| judge(&self.world, &self.service(facts), &self.announcers(facts)));
         let same = match (&judgement, told) {
             (None, None) => true,
-            (Some(_), Some(told)) if told.status == "False" && Reason::is_owners(&told.reason) => true,
-            (Some(judgement), Some(told)) => {
-                let (status, reason, message) = spell(judgement);
-                (status, reason, message) == (&*told.status, &*told.reason, &*told.message)
-            }
+            (Some(_), Some(told)) if !told.holds && Reason::is_owners(&told.reason) => true,
+            (Some(judgement), Some(told)) => spell(judgement) == (told.holds, &*told.reason, &*told.message),
             _ => false,
         };
         if same {
@@ -425,10 +438,10 @@ impl Announcing {
     }
 }
 
-/// Status, reason and message of the condition.
-fn spell(judgement: &Judgement) -> (&'static str, &'static str, &str) {
+/// Whether the condition holds, its reason and its message.
+fn spell(judgement: &Judgement) -> (bool, &'static str, &str) {
     match judgement {
-        Ok(how) => ("True", ANNOUNCED_REASON, how),
-        Err((reason, message)) => ("False", reason.as_str(), message),
+        Ok(how) => (true, ANNOUNCED_REASON, how),
+        Err((reason, message)) => (false, reason.as_str(), message),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use metallb_api::{
@@ -22,7 +23,7 @@ use crate::{
 
 /// All that the watches bring.
 pub(super) enum Input {
-    Services(Change<ServiceFacts>),
+    Services(Change<Arc<ServiceFacts>>),
     Pools(Result<Change<IPAddressPool>, Unreadable>),
     Namespaces(Change<(String, Labels)>),
     Configured(Edit),

@@ -209,3 +209,7 @@ fn until(time: Duration) -> Timestamp {
         .and_then(|seconds| Timestamp::from_second(seconds).ok())
         .unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+#[path = "pools_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! The loop that is the one owner of all that is known about Services and addresses.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::bail;
 use futures::{FutureExt, StreamExt};
@@ -71,7 +71,7 @@ pub(super) struct Controller {
     read_after: Duration,
     have_namespaces: bool,
     /// Services that came before everything was known that adopting them needs.
-    early: Option<BTreeMap<ServiceKey, ServiceFacts>>,
+    early: Option<BTreeMap<ServiceKey, Arc<ServiceFacts>>>,
     adopted: bool,
     /// When each Service that lacks an address was first seen so.
     asked: BTreeMap<ServiceKey, Duration>,
@@ -183,7 +183,7 @@ impl Controller {
         let pause = self.answers.deadline(now);
         let telling = self.announcing.deadline().filter(|_| self.may_tell(now));
         let changed = self.pools_changed || self.configured_changed || self.announcing_changed;
-        let unread = changed.then_some(self.read_after);
+        let unread = changed.then_some(self.read_after).into_iter().chain(self.announcing.stale()).min();
         let validity = self.configured.deadline().filter(|_| self.may_write_validity());
         let adoption = self.early.is_some().then_some(now + REST);
         let own = [self.assigner.deadline(), self.pools.deadline(), validity, telling];
@@ -231,10 +231,11 @@ impl Controller {
             self.have_pools = true;
             self.configured_changed = true;
         }
-        if std::mem::take(&mut self.configured_changed) {
+        let is_stale = self.announcing.stale().is_some_and(|stale| stale <= began);
+        if std::mem::take(&mut self.configured_changed) || is_stale {
             let config = self.configured.read(self.pools.objects());
             let served = self.assigner.allocator().pools();
-            self.announcing.configure(config, served, self.configured.is_complete());
+            self.announcing.configure(config, served, self.configured.is_complete(), began);
             self.announcing_changed = true;
         }
         if std::mem::take(&mut self.announcing_changed) {
@@ -276,7 +277,7 @@ impl Controller {
         }
     }
 
-    fn take_services(&mut self, change: Change<ServiceFacts>) {
+    fn take_services(&mut self, change: Change<Arc<ServiceFacts>>) {
         let now = self.clock.now();
         match change {
             Change::All(all) if self.adopted => self.load(all),
@@ -313,7 +314,7 @@ impl Controller {
         }
     }
 
-    fn load(&mut self, services: Vec<ServiceFacts>) {
+    fn load(&mut self, services: Vec<Arc<ServiceFacts>>) {
         let (listed, now) = (services.len(), self.clock.now());
         self.asked.clear();
         for facts in &services {

@@ -1,5 +1,7 @@
 //! The watches, each turned into a stream of [`Change`]s that holds only what is needed of an object.
 
+use std::sync::Arc;
+
 use futures::{Stream, StreamExt, stream::BoxStream};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::{
@@ -45,8 +47,10 @@ pub(super) fn inputs(
 }
 
 /// Services, reduced to what allocation needs.
-fn services(api: Api<LeanService>, class: Option<String>) -> impl Stream<Item = Change<ServiceFacts>> {
-    changes("Service", watch_anew(api), move |service| ServiceFacts::of(&service.into(), class.as_deref()))
+fn services(api: Api<LeanService>, class: Option<String>) -> impl Stream<Item = Change<Arc<ServiceFacts>>> {
+    changes("Service", watch_anew(api), move |service| {
+        Arc::new(ServiceFacts::of(&service.into(), class.as_deref()))
+    })
 }
 
 /// IPAddressPools without the record of who wrote which field; and when it cannot be told which there are.
@@ -60,7 +64,7 @@ fn pools(api: Api<IPAddressPool>) -> impl Stream<Item = Result<Change<IPAddressP
 /// Names and labels of namespaces; nothing else of them is asked for.
 fn namespaces(api: Api<PartialObjectMeta<Namespace>>) -> impl Stream<Item = Change<(String, Labels)>> {
     changes("Namespace", watch_anew(api), |namespace: PartialObjectMeta<Namespace>| {
-        (namespace.metadata.name.unwrap_or_default(), namespace.metadata.labels.unwrap_or_default())
+        (namespace.metadata.name.unwrap_or_default(), namespace.metadata.labels.as_ref().into())
     })
 }
 

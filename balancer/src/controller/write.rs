@@ -4,10 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
     Api, Client,
     api::{DynamicObject, Patch, PatchParams},
@@ -19,7 +16,7 @@ use metallb_api::{
 use metallb_core::{
     announced::{ANNOUNCED, ANNOUNCED_REASON, Judgement},
     assigner::{Outcome, Write},
-    claim::{ADDRESS_ASSIGNED, Claim, ServiceFacts},
+    claim::{ADDRESS_ASSIGNED, Claim, ServiceFacts, Told},
     decision::Decision,
     report::{Mark, Report, Tell},
     service::ServiceKey,
@@ -108,7 +105,7 @@ impl Writer {
                 false
             }
         };
-        (facts.key, done)
+        (facts.key.clone(), done)
     }
 
     async fn write_status(&self, write: &Write, announced: Option<&Judgement>) -> Outcome {
@@ -116,13 +113,13 @@ impl Writer {
         let api: Api<LeanService> = Api::namespaced(self.client.clone(), key.namespace());
         let patch = Patch::Strategic(status_patch(&write.facts, &write.report, announced, Timestamp::now()));
         let error = match self.in_time(api.patch_status(key.name(), &parameters(), &patch)).await {
-            Ok(service) => return Outcome::Written(Box::new(self.facts(service))),
+            Ok(service) => return Outcome::Written(self.facts(service).into()),
             Err(error) => error,
         };
         match code(&error) {
             Some(404) => Outcome::Gone,
             Some(409) => match self.in_time(api.get_opt(key.name())).await {
-                Ok(Some(service)) => Outcome::Stale(Box::new(self.facts(service))),
+                Ok(Some(service)) => Outcome::Stale(self.facts(service).into()),
                 Ok(None) => Outcome::Gone,
                 Err(error) => {
                     tracing::warn!(service = %key, %error, "service not read");
@@ -303,13 +300,13 @@ fn announced_condition(facts: &ServiceFacts, judgement: &Judgement, now: Timesta
 /// A condition that says type, status, reason and message; its time moves with its status alone.
 fn condition(
     (kind, holds, reason, message): (&str, bool, &str, &str),
-    before: Option<&Condition>,
+    before: Option<&Told>,
     generation: Option<i64>,
     now: Timestamp,
 ) -> Value {
     let state = if holds { "True" } else { "False" };
-    let since = before.filter(|before| before.status == state);
-    let since = since.map_or(Time(now), |before| before.last_transition_time.clone());
+    let since = before.filter(|before| before.holds == holds);
+    let since = since.map_or(Time(now), |before| before.since.clone());
     let mut condition = json!({
         "type": kind, "status": state, "reason": reason, "message": message, "lastTransitionTime": since,
     });

@@ -90,7 +90,7 @@ impl Cluster {
         let all = list(Api::<PartialObjectMeta<K>>::all(self.client.clone()), "").await?;
         Ok(all
             .into_iter()
-            .map(|object| (object.name_any(), object.metadata.labels.unwrap_or_default()))
+            .map(|object| (object.name_any(), object.metadata.labels.as_ref().into()))
             .collect())
     }
 

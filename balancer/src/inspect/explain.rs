@@ -51,7 +51,9 @@ impl Explained {
     /// Whether the Service has what it asks for, or asks for nothing here.
     pub(crate) fn is_met(&self) -> bool {
         match &self.explanation.decision {
-            Decision::Leave | Decision::Keep { concern: None, .. } | Decision::Assign { .. } => true,
+            Decision::Leave
+            | Decision::Keep { concern: None | Some(Concern::OneFamily(_)), .. }
+            | Decision::Assign { .. } => true,
             Decision::Clear { refusal, .. } => refusal.is_none(),
             Decision::Keep { concern: Some(_), .. } | Decision::Refuse(_) => false,
         }

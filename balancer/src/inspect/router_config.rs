@@ -27,7 +27,7 @@ fn node(object: &v1::Node) -> Node {
     let addresses = object.status.iter().flat_map(|status| status.addresses.iter().flatten());
     Node {
         name: object.name_any(),
-        labels: object.labels().clone(),
+        labels: object.labels().into(),
         addresses: addresses
             .filter(|address| address.type_ == "InternalIP")
             .filter_map(|address| address.address.parse().ok())

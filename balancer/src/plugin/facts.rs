@@ -9,7 +9,7 @@ use metallb_api::{
     ConfigurationState,
     names::{EXCLUDE_LB_LABEL, LABEL_NODE_NAME},
 };
-use metallb_core::{config::parse, routes, service::ServiceKey};
+use metallb_core::{config::parse, routes, selector::Labels, service::ServiceKey};
 use serde::Serialize;
 
 use super::{
@@ -72,9 +72,9 @@ impl Facts {
         };
         problems.extend(states.iter().filter(of_node).flat_map(complaints));
         let (config, _) = parse(&announcing.configuration.objects());
-        let labels = object.labels();
-        let layer2 = config.l2_advertisements.values().filter(|one| one.nodes.matches(labels));
-        let bgp = config.bgp_advertisements.values().filter(|one| one.nodes.matches(labels));
+        let labels = Labels::from(object.labels());
+        let layer2 = config.l2_advertisements.values().filter(|one| one.nodes.matches(&labels));
+        let bgp = config.bgp_advertisements.values().filter(|one| one.nodes.matches(&labels));
         let world = announcing.world(&allocation.services, &allocation.terms);
         Ok(Self {
             node: node.to_owned(),

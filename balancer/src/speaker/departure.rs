@@ -108,7 +108,8 @@ async fn daemon_set(client: Client, settings: &Settings) -> kube::Result<Workloa
     Ok(match api.get_opt(&owner.name).await? {
         Some(found) if found.metadata.deletion_timestamp.is_none() => {
             let pod = found.spec.and_then(|spec| spec.template.spec);
-            Workload::Stays { nodes: pod.and_then(|pod| pod.node_selector).unwrap_or_default() }
+            let selector = pod.and_then(|pod| pod.node_selector);
+            Workload::Stays { nodes: selector.as_ref().into() }
         }
         _ => Workload::Goes,
     })

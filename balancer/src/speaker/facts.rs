@@ -117,7 +117,7 @@ pub(crate) fn service(object: &Service, class: Option<&str>) -> ServiceFacts {
         service: (wanted && !addresses.is_empty()).then(|| plan::Service {
             addresses,
             pool: annotations.and_then(|all| all.get(ANNOTATION_ALLOCATED_FROM_POOL)).cloned(),
-            labels: metadata.labels.clone().unwrap_or_default(),
+            labels: metadata.labels.as_ref().into(),
             local: policy == Some("Local"),
             shared,
             endpoints: plan::Endpoints::default(),
@@ -181,7 +181,7 @@ pub(crate) fn node(object: &Node) -> (String, plan::Node) {
     let taints = spec.and_then(|spec| spec.taints.as_ref());
     let out_of_service = taints.into_iter().flatten().any(|taint| taint.key == OUT_OF_SERVICE);
     let facts = plan::Node {
-        labels: object.metadata.labels.clone().unwrap_or_default(),
+        labels: object.metadata.labels.as_ref().into(),
         network_unavailable,
         going: shutting_down || out_of_service,
         unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),

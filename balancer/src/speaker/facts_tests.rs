@@ -18,7 +18,7 @@ fn announced() -> plan::Service {
     plan::Service {
         addresses: vec!["172.22.0.100".parse().unwrap(), "fd00:22::100".parse().unwrap()],
         pool: None,
-        labels: [("app".to_owned(), "web".to_owned())].into(),
+        labels: [("app".to_owned(), "web".to_owned())].into_iter().collect(),
         local: true,
         shared: false,
         endpoints: plan::Endpoints::default(),
@@ -135,7 +135,7 @@ fn a_node_is_its_labels_and_its_network() {
         })
     };
     for (status, network_unavailable) in [("True", true), ("False", false), ("Unknown", false)] {
-        let labels = [("zone".to_owned(), "a".to_owned())].into();
+        let labels = [("zone".to_owned(), "a".to_owned())].into_iter().collect();
         let want = plan::Node { labels, network_unavailable, ..plan::Node::default() };
         assert_eq!(node(&parse(object(status))), ("node1".to_owned(), want));
     }

@@ -8,6 +8,7 @@ use crate::{
     range::Family,
     refusal::{Lack, Refusal, Tried, Why},
     request::{Families, Request},
+    selector::Labels,
 };
 
 /// What a pool offers to a request.
@@ -117,8 +118,8 @@ impl Allocator {
     pub(super) fn admits(&self, pool: &Pool, subject: &Subject<'_>) -> bool {
         let Some(allocation) = &pool.service_allocation else { return true };
         let namespace = subject.facts.key.namespace();
-        static NO_LABELS: crate::selector::Labels = crate::selector::Labels::new();
-        let labels = self.namespaces.get(namespace).unwrap_or(&NO_LABELS);
+        let none = Labels::new();
+        let labels = self.namespaces.get(namespace).unwrap_or(&none);
         allocation.admits(namespace, labels, &subject.facts.labels)
     }
 

@@ -197,12 +197,16 @@ impl fmt::Display for Decision {
                     Some(Concern::PoolMissing(missing)) => {
                         write!(f, ", though no pool holds {}", list(missing))
                     }
+                    Some(Concern::OneFamily(lack)) => write!(f, ", of one family only: {lack}"),
                 }
             }
-            Self::Assign { addresses, pool, change } => {
+            Self::Assign { addresses, pool, change, lack } => {
                 write!(f, "gets {}", list(addresses))?;
                 if let Some(pool) = pool {
                     write!(f, " of pool {pool:?}")?;
+                }
+                if let Some(lack) = lack {
+                    write!(f, ", of one family only: {lack}")?;
                 }
                 match change {
                     Change::New => Ok(()),

@@ -23,7 +23,6 @@ pub struct Holding {
     pub addresses: Vec<IpAddr>,
     /// Given up, but still shown by the status as far as is known.
     pub leaving: Vec<IpAddr>,
-    tenant: Tenant,
 }
 
 /// A pool as the ledger sees it.
@@ -253,8 +252,7 @@ impl Ledger {
         for address in addresses {
             self.attach(*address, service, tenant);
         }
-        let holding = Holding { addresses: addresses.to_vec(), leaving, tenant: tenant.clone() };
-        self.holdings.insert(service.clone(), holding);
+        self.holdings.insert(service.clone(), Holding { addresses: addresses.to_vec(), leaving });
         Ok(())
     }
 

@@ -50,8 +50,11 @@ impl Allocator {
             Err(refusal) => return self.keep(held, Some(Concern::Unmet(refusal.clone()))),
         };
         match self.fulfil(subject, held, request) {
-            Ok(Some((addresses, change))) => self.assign(addresses, change),
-            Ok(None) => self.keep(held, missing),
+            Ok(Some((addresses, change))) => self.assign(subject, addresses, change),
+            Ok(None) => {
+                let one_family = || self.lack(subject, held).map(Concern::OneFamily);
+                self.keep(held, missing.or_else(one_family))
+            }
             Err(refusal) => self.keep(held, missing.or(Some(Concern::Unmet(refusal)))),
         }
     }
@@ -67,9 +70,9 @@ impl Allocator {
             }
         });
         match outcome {
-            Ok(addresses) => self.assign(addresses, Change::Lost(loss)),
+            Ok(addresses) => self.assign(subject, addresses, Change::Lost(loss)),
             // What can stay is better than nothing.
-            Err(_) if !rest.is_empty() => self.assign(rest.to_vec(), Change::Lost(loss)),
+            Err(_) if !rest.is_empty() => self.assign(subject, rest.to_vec(), Change::Lost(loss)),
             Err(refusal) => Decision::Clear { loss, refusal: Some(refusal) },
         }
     }

@@ -151,7 +151,7 @@ fn parse(object: &api::IPAddressPool, taken: &Taken, findings: &mut Findings) ->
                 Duration::ZERO
             })
         }),
-        labels: object.metadata.labels.clone().unwrap_or_default(),
+        labels: object.metadata.labels.as_ref().into(),
     };
     (pool, own)
 }

@@ -36,7 +36,7 @@ fn parsed_pool(name: &str, ranges: &[&str]) -> Pool {
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect()
+    pairs.iter().copied().collect()
 }
 
 fn selector(key: &str, value: &str) -> Selector {
@@ -80,7 +80,7 @@ fn a_pool_keeps_everything_that_it_says() {
             },
         }),
     );
-    object.metadata.labels = Some(labels(&[("zone", "lan")]));
+    object.metadata.labels = Some([("zone".to_owned(), "lan".to_owned())].into());
     let (config, problems) = parse(&Objects { pools: vec![&object], ..Default::default() });
     let want = Pool {
         auto_assign: false,
