@@ -203,6 +203,49 @@ fn ndisc6(address: &str) -> Option<String> {
     output.lines().next().map(|mac| mac.to_lowercase())
 }
 
+fn client_mac() -> MacAddress {
+    let shown = ip("link show va");
+    let octets = shown.split("link/ether ").nth(1).unwrap().split_whitespace().next().unwrap().split(':');
+    let octets: Vec<u8> = octets.map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
+    MacAddress(octets.try_into().unwrap())
+}
+
+/// A capture on the client's end of what comes in, until it is dropped.
+struct Capture {
+    file: tempfile::NamedTempFile,
+    tcpdump: std::process::Child,
+}
+
+impl Capture {
+    fn start(filter: &str) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let tcpdump = Command::new("tcpdump")
+            .args(["-n", "--immediate-mode", "-U", "-i", "va", "-Q", "in", "-w"])
+            .args([file.path().to_str().unwrap(), filter])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let capture = Self { file, tcpdump };
+        // It captures once the head of its file is written.
+        until("the capture runs", || capture.file.as_file().metadata().unwrap().len() > 0);
+        capture
+    }
+
+    /// When each frame that passes `filter` came, in seconds.
+    fn frames(&self, filter: &str) -> Vec<f64> {
+        let path = self.file.path().to_str().unwrap();
+        let (_, shown) = run("tcpdump", ["-n", "-tt", "-r", path, filter].into_iter());
+        shown.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = self.tcpdump.kill();
+        let _ = self.tcpdump.wait();
+    }
+}
+
 fn is_speaker(answer: &Option<String>) -> bool {
     answer.as_deref() == Some(SPEAKER_MAC)
 }
@@ -403,10 +446,7 @@ fn with_strict_fencing_nothing_is_answered_beyond_the_time_that_was_told() {
 #[test]
 fn another_node_is_seen_to_answer_alone_or_not_at_all() {
     let segment = Segment::with(Settings { wire_check: Some(Duration::ZERO), ..settings() });
-    let shown = ip("link show va");
-    let octets = shown.split("link/ether ").nth(1).unwrap().split_whitespace().next().unwrap().split(':');
-    let octets: Vec<u8> = octets.map(|octet| u8::from_str_radix(octet, 16).unwrap()).collect();
-    let mac = MacAddress(octets.try_into().unwrap());
+    let mac = client_mac();
     // The client plays a node that announces two addresses, and has one of them.
     ip(&format!("addr add {V4}/24 dev va"));
     let owner = |mac: MacAddress| {
@@ -438,23 +478,14 @@ fn tagged_frames_are_not_answered() {
     segment.announce(&[V4]);
     until("ARP is answered", || is_speaker(&arping(V4)));
     // Captured, since arping sees tagged answers only, and told apart by who asks.
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let path = file.path().to_str().unwrap().to_owned();
-    let mut capture = Command::new("tcpdump")
-        .args(["-n", "--immediate-mode", "-U", "-i", "va", "-Q", "in", "-w", &path, "arp[6:2] = 2"])
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let answered = |asker: u8| {
-        let filter = format!("arp[24:4] = 0xac1600{asker:02x}");
-        run("tcpdump", ["-n", "-r", &path, &filter].into_iter()).1.contains("Reply")
-    };
+    let capture = Capture::start("arp[6:2] = 2");
+    let answered = |asker: u8| !capture.frames(&format!("arp[24:4] = 0xac1600{asker:02x}")).is_empty();
     let ask = |asker: u8, more: &[&str]| {
         let source = format!("172.22.0.{asker}");
         let arguments = ["-c", "1", "-r", "-W", "0.1", "-S", &source, "-i", "va", V4];
         run("arping", arguments.into_iter().chain(more.iter().copied()));
     };
-    until("the capture runs", || {
+    until("an untagged question is answered", || {
         ask(70, &[]);
         answered(70)
     });
@@ -464,6 +495,108 @@ fn tagged_frames_are_not_answered() {
     ask(72, &[]);
     until("the last question is answered", || answered(72));
     assert!(!answered(71));
-    capture.kill().unwrap();
-    capture.wait().unwrap();
+}
+
+#[test]
+fn a_filter_that_the_kernel_has_no_room_for_is_coarser_and_the_answers_are_not() {
+    let segment = Segment::new();
+    // Room for some 200 instructions; these addresses would take ten times as many.
+    segment.on_speaker("sysctl -q -w net.core.optmem_max=2048");
+    let addresses: Vec<String> = (0..300).map(|i| format!("10.{}.{}.{}", i % 7, i, (i * 37) % 250)).collect();
+    segment.announce(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
+    for address in addresses.iter().step_by(40) {
+        until("each is answered", || is_speaker(&arping(address)));
+    }
+    let installed = segment.on_speaker("ss -0 -b -n");
+    let lengths: Vec<usize> = installed
+        .split("bpf filter (")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next()?.parse().ok())
+        .collect();
+    assert!(!lengths.is_empty() && lengths.iter().all(|length| length * 8 <= 2048), "{installed}");
+    for i in (0..300).step_by(60) {
+        let neighbour = format!("10.{}.{}.{}", i % 7, i, (i * 37) % 250 + 1);
+        assert_eq!(arping(&neighbour), None, "{neighbour} lies within the filter and is nobody's");
+    }
+}
+
+#[test]
+fn nothing_is_said_unasked_but_at_a_take_over() {
+    let segment = Segment::with(Settings {
+        gratuitous: gratuitous::Settings { count: 1, ..gratuitous::Settings::default() },
+        ..settings()
+    });
+    let capture = Capture::start(&format!("arp and ether src {SPEAKER_MAC}"));
+    let said = |address: &str| capture.frames(&format!("arp src host {address}")).len();
+    segment.announce(&[V4]);
+    until("a request and a reply at the take-over", || said(V4) == 2);
+    // Plans that differ in anything else than what this node announces, as when endpoints change.
+    let announcements: BTreeMap<IpAddr, Interfaces> = [(V4.parse().unwrap(), Interfaces::All)].into();
+    for number in 0..20u8 {
+        let address = IpAddr::from([172, 22, 0, 120 + number]);
+        let elsewhere = [(address, "other".to_owned())].into();
+        let plan = Plan { announcements: announcements.clone(), elsewhere, ..Plan::default() };
+        segment.plan.send_replace(Arc::new(plan));
+        segment.on_speaker(&format!("ip addr add 10.0.{number}.1/24 dev vb"));
+    }
+    let other = "172.22.0.102";
+    segment.announce(&[V4, other]);
+    until("the take-over of another address", || said(other) == 2);
+    assert_eq!(said(V4), 2);
+}
+
+#[test]
+fn what_is_said_unasked_keeps_the_pace_after_the_first_round() {
+    let segment = Segment::with(Settings {
+        gratuitous: gratuitous::Settings {
+            count: 3,
+            interval: Duration::from_millis(100),
+            repeat: None,
+            rate: 20,
+        },
+        ..settings()
+    });
+    let capture = Capture::start(&format!("arp and ether src {SPEAKER_MAC}"));
+    let addresses: Vec<String> = (0..20).map(|host| format!("172.22.0.{}", 120 + host)).collect();
+    segment.announce(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
+    // Two frames a round and address: the first round at once, then twenty frames a second.
+    let (first, paced) = (40, 40);
+    until("the first round and half of the rest", || capture.frames("arp").len() >= first + paced);
+    let times = capture.frames("arp");
+    let at_once = times[first - 1] - times[0];
+    let then = times[first + paced - 1] - times[first];
+    assert!(at_once < 0.5, "the first round took {at_once} s");
+    assert!((1.7..6.0).contains(&then), "{paced} frames in {then} s");
+}
+
+#[test]
+fn link_layer_addresses_of_nodes_and_those_to_be_ignored_are_no_conflict() {
+    for from_the_roster in [true, false] {
+        // The test's thread moves on to a client of its own each time.
+        let mut chosen = settings();
+        let mac = MacAddress([2, 0, 0, 0, 0, 9]);
+        if !from_the_roster {
+            chosen.ignored = [mac].into();
+        }
+        let segment = Segment::with(chosen);
+        ip("link set va down");
+        ip("link set va address 02:00:00:00:00:09");
+        ip("link set va up");
+        ip(&format!("addr add {V4}/24 dev va"));
+        if from_the_roster {
+            segment.roster.send_replace(Some(Roster { macs: [mac].into(), ..Roster::default() }));
+        }
+        segment.announce_fresh(&[V4]);
+        let announced = || segment.standing.borrow().announced.contains(&V4.parse().unwrap());
+        until("it is announced", announced);
+        assert_eq!(segment.conflicts(), vec![], "by the roster: {from_the_roster}");
+        // The same host is one when nobody knows its address.
+        segment.announce(&[]);
+        ip("link set va down");
+        ip("link set va address 02:00:00:00:00:99");
+        ip("link set va up");
+        until("nothing is announced", || !announced());
+        segment.announce_fresh(&[V4]);
+        until("the conflict is seen", || segment.conflicts() == vec![(V4.to_owned(), true)]);
+    }
 }

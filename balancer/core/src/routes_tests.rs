@@ -176,6 +176,21 @@ fn advertisements_choose_pools_peers_nodes_and_services() {
 }
 
 #[test]
+fn an_address_that_is_kept_although_it_left_its_pool_is_announced_while_the_pool_is_there() {
+    let mut world = world();
+    let kept = |pool: &str| Service { pool: Some(pool.to_owned()), ..service(&["203.0.113.9"]) };
+    world.services = [(key("web"), kept("pool"))].into();
+    let planned = plan(&world, "node1");
+    let web = words(&["203.0.113.9/32"]);
+    assert_eq!(prefixes(&planned), [("one", web.clone()), ("two", web)]);
+    assert_eq!(planned.services, [(key("web"), told(&["one", "two"], &["203.0.113.9"]))].into());
+    world.services = [(key("web"), kept("former"))].into();
+    let planned = plan(&world, "node1");
+    assert_eq!(prefixes(&planned), [("one", words(&[])), ("two", words(&[]))]);
+    assert_eq!(planned.services, [(key("web"), Err(Reason::IpNotAllowed))].into());
+}
+
+#[test]
 fn addresses_of_one_aggregate_make_one_route() {
     let mut world = world();
     world.services.insert(key("api"), service(&["198.51.100.10"]));

@@ -3,13 +3,7 @@
 //! An Event is a courtesy: no Service waits for one, and one that cannot be written is logged and forgotten. A status
 //! therefore always goes first.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::{
@@ -24,14 +18,20 @@ use kube::{
 use metallb_core::{claim::ServiceFacts, report::Notice, service::ServiceKey};
 use metallb_runtime::lease::Leadership;
 use serde::de::IgnoredAny;
-use tokio::sync::{Mutex, mpsc};
+use tokio::{
+    sync::{Mutex, mpsc, watch},
+    time::{Instant, timeout_at},
+};
 
 use super::write::COMPONENT;
 
 /// Events that may wait; more are dropped.
 const BACKLOG: usize = 100_000;
-/// Events that are written at one time: one where Services wait for addresses, and the API server's time with them.
+/// Events that are written at one time: one where Services have waited for addresses, and the API server's time with
+/// them, for longer than [`HOLD`].
 const PARALLEL: usize = 4;
+/// So long an Event lets Services go first that wait for addresses.
+const HOLD: Duration = Duration::from_secs(10);
 /// The longest time that one may take.
 const LIMIT: Duration = Duration::from_secs(5);
 /// The longest message of an Event, in characters, as client-go cuts it.
@@ -41,7 +41,7 @@ const MESSAGE: usize = 1024;
 #[derive(Clone)]
 pub(super) struct Events {
     sender: mpsc::Sender<Told>,
-    gives_way: Arc<AtomicBool>,
+    gives_way: watch::Sender<bool>,
 }
 
 /// An Event, and what it is about.
@@ -51,6 +51,8 @@ struct Told {
     resource_version: String,
     notice: Notice,
     at: Timestamp,
+    /// It goes even if Services wait.
+    due: Instant,
 }
 
 impl Events {
@@ -60,13 +62,15 @@ impl Events {
         let waiting = futures::stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Told>| {
             Some((receiver.recv().await?, receiver))
         });
-        let gives_way = Arc::new(AtomicBool::default());
-        let (is_busy, alone) = (gives_way.clone(), Arc::new(Mutex::new(())));
+        let (gives_way, is_busy) = watch::channel(false);
+        let alone = Arc::new(Mutex::new(()));
         let work = waiting.for_each_concurrent(PARALLEL, move |told| {
             let (client, leadership) = (client.clone(), leadership.clone());
-            let (is_busy, alone) = (is_busy.clone(), alone.clone());
+            let (mut is_busy, alone) = (is_busy.clone(), alone.clone());
             async move {
-                let _alone = if is_busy.load(Ordering::Relaxed) { Some(alone.lock().await) } else { None };
+                // The sender goes with the program, and then there is nothing to wait for either.
+                let is_calm = timeout_at(told.due, is_busy.wait_for(|is_busy| !is_busy)).await.is_ok();
+                let _alone = if is_calm { None } else { Some(alone.lock().await) };
                 told.write(client, &leadership).await;
             }
         });
@@ -75,7 +79,7 @@ impl Events {
 
     /// Says whether Services wait for the API server.
     pub(super) fn give_way(&self, gives_way: bool) {
-        self.gives_way.store(gives_way, Ordering::Relaxed);
+        self.gives_way.send_if_modified(|before| std::mem::replace(before, gives_way) != gives_way);
     }
 
     /// Has these written about the Service.
@@ -87,6 +91,7 @@ impl Events {
                 resource_version: facts.resource_version.clone(),
                 notice: notice.clone(),
                 at: Timestamp::now(),
+                due: Instant::now() + HOLD,
             };
             if self.sender.try_send(told).is_err() {
                 tracing::warn!(service = %facts.key, reason = notice.reason, "too many events wait: one dropped");

@@ -81,13 +81,7 @@ impl Known {
                 update(&mut self.nodes, change, |node| node)
             }
             Input::Pools(change) => {
-                // The controller writes their statuses, of which nothing follows here.
-                let is_same = |former: &IPAddressPool, pool: &IPAddressPool| {
-                    former.spec == pool.spec && former.metadata.labels == pool.metadata.labels
-                };
-                if let Change::Set(pool) = &change
-                    && self.pools.get(&pool.name_any()).is_some_and(|former| is_same(former, pool))
-                {
+                if is_status_alone(&self.pools, &change) {
                     return false;
                 }
                 self.seen.pools = true;
@@ -182,5 +176,46 @@ impl Known {
     /// The UID of an L2Advertisement, with which its Lease goes.
     pub(super) fn uid(&self, advertisement: &str) -> Option<String> {
         self.advertisements.get(advertisement)?.uid()
+    }
+}
+
+/// Whether a change is of a status alone: the controller writes those of pools, and nothing follows of them here.
+fn is_status_alone(pools: &BTreeMap<String, IPAddressPool>, change: &Change<IPAddressPool>) -> bool {
+    let Change::Set(pool) = change else { return false };
+    let former = pools.get(&pool.name_any());
+    former.is_some_and(|former| former.spec == pool.spec && former.metadata.labels == pool.metadata.labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn pool(name: &str, changes: &[(&str, Value)]) -> IPAddressPool {
+        let mut object = json!({
+            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
+            "metadata": { "name": name, "resourceVersion": "1" }, "spec": { "addresses": ["192.0.2.0/24"] },
+        });
+        for (pointer, value) in changes {
+            let (parent, field) = pointer.rsplit_once('/').expect("a pointer");
+            object.pointer_mut(parent).expect("a parent")[field] = value.clone();
+        }
+        serde_json::from_value(object).expect("a pool")
+    }
+
+    #[test]
+    fn the_status_of_a_pool_is_no_configuration() {
+        let known = BTreeMap::from([named(pool("main", &[]))]);
+        let status = json!({ "assignedIPv4": 1, "assignedIPv6": 0, "availableIPv4": 255, "availableIPv6": 0 });
+        let written = [("/metadata/resourceVersion", json!("2")), ("/status", status)];
+        for (what, change, alone) in [
+            ("a status", Change::Set(pool("main", &written)), true),
+            ("a spec", Change::Set(pool("main", &[("/spec/addresses", json!(["192.0.2.0/25"]))])), false),
+            ("a label", Change::Set(pool("main", &[("/metadata/labels", json!({ "zone": "a" }))])), false),
+            ("a new pool", Change::Set(pool("other", &[])), false),
+            ("a pool that goes", Change::Gone(pool("main", &[])), false),
+        ] {
+            assert_eq!(is_status_alone(&known, &change), alone, "{what}");
+        }
     }
 }
