@@ -185,6 +185,29 @@ fn ten_minutes_of_five_percent_loss_remove_nobody() {
 }
 
 #[test]
+fn machines_that_stand_still_for_three_seconds_are_not_removed_when_tolerant() {
+    let stand_still = |cluster: &mut Cluster| {
+        for round in 0..9 {
+            cluster.freeze(round % 3, ms(3000));
+            cluster.run(ms(8000));
+        }
+        cluster.removals.len()
+    };
+    // The impatient ones show that the stalls are such that they matter.
+    assert_eq!(stand_still(&mut Cluster::tolerant(3, 1)), 0);
+    assert!(stand_still(&mut Cluster::joined(3, 1)) > 0);
+}
+
+#[test]
+fn a_node_that_is_powered_off_is_known_to_be_gone_within_seven_seconds_when_tolerant() {
+    for size in [2, 3, 16] {
+        let mut cluster = Cluster::tolerant(size, 1);
+        cluster.power_off(0);
+        agreed(&mut cluster, ms(7000), &(1..size).collect::<Vec<_>>(), &nodes(1..size));
+    }
+}
+
+#[test]
 fn a_member_that_was_not_scheduled_blames_nobody() {
     let mut cluster = Cluster::joined(3, 1);
     for _ in 0..20 {

@@ -25,9 +25,14 @@ fn rate(cluster: &mut Cluster, member: usize, seconds: u64) -> u64 {
 #[test]
 #[ignore = "takes minutes"]
 fn a_death_is_known_in_time_at_every_size_and_little_is_sent() {
-    for (size, limit, bytes) in
-        [(2, 500, 3000), (3, 500, 3000), (16, 500, 3000), (100, 1500, 20_000), (1000, 3000, 20_000)]
-    {
+    for (size, limit, bytes) in [
+        (1, 500, 3000),
+        (2, 500, 3000),
+        (3, 500, 3000),
+        (16, 500, 3000),
+        (100, 1500, 20_000),
+        (1000, 3000, 20_000),
+    ] {
         let mut cluster = Cluster::joined(size, 1);
         let rate = rate(&mut cluster, 0, 20);
         cluster.power_off(size / 2);
@@ -69,5 +74,19 @@ fn false_removals_at_five_percent_loss_are_few() {
         let removals = cluster.removals.len();
         println!("{size} members in an hour of 5 % loss: {removals} removals");
         assert!(removals < size, "{:?}", cluster.removals);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn ten_minutes_of_standstills_remove_nobody_when_tolerant() {
+    for size in [3, 16] {
+        let mut cluster = Cluster::tolerant(size, 1);
+        for round in 0..75 {
+            cluster.freeze(round % size, Duration::from_secs(3));
+            cluster.run(Duration::from_secs(8));
+        }
+        println!("{size} members in ten minutes of standstills of 3 s: {} removals", cluster.removals.len());
+        assert_eq!(cluster.removals, vec![], "{size} members");
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Cluster {
     pub(crate) loss: f64,
     /// Whether members that are started fence themselves.
     fencing: bool,
+    /// How patient they are.
+    timing: Timing,
     /// Whether UDP is dropped everywhere, and TCP is not.
     pub(crate) udp_blocked: bool,
     /// Every datagram delivered, when recording.
@@ -46,6 +48,8 @@ struct Node {
     secret: &'static str,
     /// Not scheduled until then.
     stalled: Option<Instant>,
+    /// The machine stands still until then: its kernel answers nobody before.
+    frozen: Option<Instant>,
     /// Until when it may announce.
     hold: Option<Instant>,
     /// Whether it wants the word of the API server.
@@ -81,6 +85,7 @@ impl Cluster {
             starts: 0,
             secret: "shared",
             stalled: None,
+            frozen: None,
             hold: None,
             wants_witness: false,
         };
@@ -94,6 +99,7 @@ impl Cluster {
             sequence: 0,
             loss: 0.0,
             fencing: false,
+            timing: Timing::FAST,
             udp_blocked: false,
             record: None,
             removals: vec![],
@@ -108,6 +114,11 @@ impl Cluster {
     /// The same with `fencing: Strict`.
     pub(crate) fn fenced(size: usize, seed: u64) -> Self {
         Self { fencing: true, ..Self::new(size, seed) }.join(size)
+    }
+
+    /// The same with `detection: Tolerant`.
+    pub(crate) fn tolerant(size: usize, seed: u64) -> Self {
+        Self { timing: Timing::TOLERANT, ..Self::new(size, seed) }.join(size)
     }
 
     fn join(self, size: usize) -> Self {
@@ -177,7 +188,7 @@ impl Cluster {
             epoch,
             secrets: Secret::new(node.secret).into(),
             seed: self.rng.random(),
-            timing: Timing::FAST,
+            timing: self.timing,
             fencing: self.fencing,
         };
         node.member = Some(Membership::new(self.now, settings));
@@ -219,6 +230,12 @@ impl Cluster {
     /// The speaker of a node is not scheduled for a while; what arrives waits for it.
     pub(crate) fn stall(&mut self, index: usize, time: Duration) {
         self.nodes[index].stalled = Some(self.now + time);
+    }
+
+    /// The machine of a node stands still for a while, as one that is migrated: its speaker, and its kernel too.
+    pub(crate) fn freeze(&mut self, index: usize, time: Duration) {
+        self.stall(index, time);
+        self.nodes[index].frozen = self.nodes[index].stalled;
     }
 
     pub(crate) fn tell(&mut self, index: usize, event: Event<'_>) {
@@ -313,8 +330,9 @@ impl Cluster {
                 self.deliver(receiver, Delivery::Datagram(from, bytes, via));
             }
             Action::AskHost { address: host, .. } => {
-                if self.reached(index, host).is_some_and(|asked| self.nodes[asked].host) {
-                    self.deliver(index, Delivery::HostAnswered(host));
+                if let Some(asked) = self.reached(index, host).filter(|asked| self.nodes[*asked].host) {
+                    let answers = self.nodes[asked].frozen.map_or(self.now, |until| until.max(self.now));
+                    self.deliver_at(answers, index, Delivery::HostAnswered(host));
                 }
             }
             Action::Hold(until) => self.nodes[index].hold = Some(until),
@@ -337,7 +355,11 @@ impl Cluster {
     }
 
     fn deliver(&mut self, index: usize, delivery: Delivery) {
+        self.deliver_at(self.now, index, delivery);
+    }
+
+    fn deliver_at(&mut self, sent: Instant, index: usize, delivery: Delivery) {
         self.sequence += 1;
-        self.deliveries.push(Reverse((self.now + LATENCY, self.sequence, index, delivery)));
+        self.deliveries.push(Reverse((sent + LATENCY, self.sequence, index, delivery)));
     }
 }

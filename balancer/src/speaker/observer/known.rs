@@ -206,7 +206,8 @@ mod tests {
     #[test]
     fn the_status_of_a_pool_is_no_configuration() {
         let known = BTreeMap::from([named(pool("main", &[]))]);
-        let status = json!({ "assignedIPv4": 1, "assignedIPv6": 0, "availableIPv4": 255, "availableIPv6": 0 });
+        let status =
+            json!({ "assignedIPv4": 1, "assignedIPv6": 0, "availableIPv4": 255, "availableIPv6": 0 });
         let written = [("/metadata/resourceVersion", json!("2")), ("/status", status)];
         for (what, change, alone) in [
             ("a status", Change::Set(pool("main", &written)), true),
