@@ -124,6 +124,28 @@ fn a_node_that_is_taken_out_of_service_gives_its_address_away() {
 }
 
 #[test]
+fn a_node_without_a_network_announces_nothing_until_it_has_one_again() {
+    let scene = Scene::new("networkless", "[172.22.0.248/32]");
+    let address = served(&scene, "web", "");
+    let before = owner(address).unwrap();
+    let network = |node: &str, unavailable: &str| {
+        let condition = format!(
+            "{{\"type\":\"NetworkUnavailable\",\"status\":\"{unavailable}\",\"reason\":\"Tried\",\"message\":\"tried\"}}"
+        );
+        let patch = format!("{{\"status\":{{\"conditions\":[{condition}]}}}}");
+        kube(&format!("patch node {node} --subresource=status -p {patch}"))
+    };
+    let _undo = {
+        let before = before.clone();
+        Undo(move || drop(network(&before, "False")))
+    };
+    network(&before, "True").unwrap();
+    other_than(address, &before);
+    network(&before, "False").unwrap();
+    owned_by(address, &before);
+}
+
+#[test]
 fn addresses_move_while_controller_and_operator_are_down() {
     let scene = Scene::new("alone", "[172.22.0.223/32]");
     // With Cluster, some connections would go to the lost node's pod until the cluster knows that it is lost.
@@ -404,4 +426,18 @@ fn the_speaker_tells_what_it_knows() {
     ] {
         assert!(facts.lines().any(|found| found.starts_with(&line)), "{line:?} is missing");
     }
+
+    // The same for programs, beside the metrics and for those who may read them.
+    apply(include_str!("../../../config/monitoring/reader.yaml")).unwrap();
+    let token = kube(&format!("-n {NAMESPACE} create token metrics-reader")).unwrap();
+    let ip = (1..=3).map(layout::node).find(|host| host.name == node).unwrap().v4();
+    let ask = |more: &[&str]| {
+        output(on("cp", "curl").args(["-sSfk"]).args(more).arg(format!("https://{ip}:9120/facts")))
+    };
+    let told = ask(&["-H", &format!("Authorization: Bearer {}", token.trim())]).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((&told["node"], &told["kubeProxy"]["mode"]), (&node.into(), &"iptables".into()), "{told}");
+    assert!(!told["announced"][address.to_string()].is_null(), "{told}");
+    let refused = ask(&[]).unwrap_err().to_string();
+    assert!(refused.contains("401"), "{refused}");
 }
