@@ -64,8 +64,10 @@ pub struct Assigner {
     services: BTreeMap<ServiceKey, Arc<ServiceFacts>>,
     /// To be decided about: creation time, Service.
     queue: BTreeSet<(i64, ServiceKey)>,
-    /// Those that lack something which a released address may give them.
+    /// Those that are refused something which a released address may give them.
     waiting: BTreeSet<(i64, ServiceKey)>,
+    /// Those that have one address and would rather have two.
+    wishing: BTreeSet<(i64, ServiceKey)>,
     /// Whether something was released since the waiting ones were last decided about.
     released: bool,
     writing: BTreeSet<ServiceKey>,
@@ -116,7 +118,7 @@ impl Assigner {
         let places = self.services.values().map(|facts| (facts.created, facts.key.clone()));
         let affected: Vec<_> = places
             .filter(|place| {
-                !only_adds || self.waiting.contains(place) || !ledger.holding(&place.1).is_some_and(has_pool)
+                !only_adds || self.lacks(place) || !ledger.holding(&place.1).is_some_and(has_pool)
             })
             .collect();
         self.allocator.set_pools(pools, now);
@@ -215,10 +217,7 @@ impl Assigner {
                 self.drop_progress(&facts.key);
             }
             Some(known) => {
-                let same = ServiceFacts {
-                    resource_version: facts.resource_version.clone(),
-                    ..ServiceFacts::clone(known)
-                } == *facts;
+                let same = known.is_same_but_for_version(&facts);
                 // Other terms may let others in.
                 self.released |= known.claim != facts.claim;
                 if same {
@@ -244,6 +243,7 @@ impl Assigner {
             let place = (facts.created, key.clone());
             self.queue.remove(&place);
             self.waiting.remove(&place);
+            self.wishing.remove(&place);
         }
         self.drop_write(key);
     }
@@ -265,7 +265,7 @@ impl Assigner {
         self.released |= self.allocator.wake(now);
         loop {
             if std::mem::take(&mut self.released) {
-                self.queue.extend(self.waiting.iter().cloned());
+                self.queue.extend(self.waiting.iter().chain(&self.wishing).cloned());
             }
             let (_, key) = self.queue.pop_first()?;
             if self.writing.contains(&key) || self.retries.get(&key).is_some_and(|retry| retry.due.is_some())
@@ -297,8 +297,8 @@ impl Assigner {
         let facts = self.services.get(key)?;
         let mut decision = self.allocator.decide(facts);
         // The ledger holds it already, but the Service was never told: tell it as what it is.
-        if let Decision::Keep { addresses, pool, concern: concern @ (None | Some(Concern::OneFamily(_))) } =
-            &decision
+        if let Decision::Keep { addresses, pool, concern } = &decision
+            && !matches!(concern, Some(Concern::Unmet(_) | Concern::PoolMissing(_)))
             && let Some(Decision::Assign { addresses: given, pool: of, change, .. }) = self.unwritten.get(key)
             && addresses == given
         {
@@ -310,10 +310,12 @@ impl Assigner {
         // Cannot fail: the decision was taken on this very ledger.
         self.allocator.commit(facts, &decision).ok()?;
         let place = (facts.created, key.clone());
-        if lacks_something(facts, &decision) {
-            self.waiting.insert(place);
-        } else {
-            self.waiting.remove(&place);
+        self.waiting.remove(&place);
+        self.wishing.remove(&place);
+        match shortage(facts, &decision) {
+            Shortage::Refused => drop(self.waiting.insert(place)),
+            Shortage::Family => drop(self.wishing.insert(place)),
+            Shortage::Nothing => {}
         }
         let allocator = &self.allocator;
         match Report::of(facts, &decision, |address| allocator.is_ours(key, address)) {
@@ -372,7 +374,11 @@ impl Assigner {
         }
     }
 
-    /// How many Services lack what they ask for.
+    fn lacks(&self, place: &(i64, ServiceKey)) -> bool {
+        self.waiting.contains(place) || self.wishing.contains(place)
+    }
+
+    /// How many Services are refused what they ask for.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.len()
@@ -386,17 +392,27 @@ impl Assigner {
     }
 }
 
-/// Whether a released address could give the Service more than was decided.
-fn lacks_something(facts: &ServiceFacts, decision: &Decision) -> bool {
+/// What a released address could give a Service beyond what was decided.
+enum Shortage {
+    Nothing,
+    /// Its second family.
+    Family,
+    /// What it is refused.
+    Refused,
+}
+
+fn shortage(facts: &ServiceFacts, decision: &Decision) -> Shortage {
     match decision {
         Decision::Refuse(_)
         | Decision::Clear { refusal: Some(_), .. }
-        | Decision::Keep { concern: Some(Concern::Unmet(_)), .. } => true,
+        | Decision::Keep { concern: Some(Concern::Unmet(_)), .. } => Shortage::Refused,
         Decision::Keep { addresses, .. } | Decision::Assign { addresses, .. } => match &facts.claim {
-            Claim::Wants { request: Ok(request), .. } => !request.families.are_met_by(addresses),
-            _ => false,
+            Claim::Wants { request: Ok(request), .. } if !request.families.are_met_by(addresses) => {
+                Shortage::Family
+            }
+            _ => Shortage::Nothing,
         },
-        Decision::Leave | Decision::Clear { refusal: None, .. } => false,
+        Decision::Leave | Decision::Clear { refusal: None, .. } => Shortage::Nothing,
     }
 }
 

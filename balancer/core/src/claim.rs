@@ -125,6 +125,31 @@ impl ServiceFacts {
         }
     }
 
+    /// Whether the two differ in nothing but their version.
+    #[must_use]
+    pub fn is_same_but_for_version(&self, other: &Self) -> bool {
+        let Self {
+            key,
+            created,
+            uid,
+            resource_version: _,
+            generation,
+            labels,
+            claim,
+            ingress,
+            mark,
+            condition,
+            announced,
+            local,
+            deprecated_annotation,
+        } = self;
+        (key, created, uid, generation, labels, claim)
+            == (&other.key, &other.created, &other.uid, &other.generation, &other.labels, &other.claim)
+            && (ingress, mark, condition) == (&other.ingress, &other.mark, &other.condition)
+            && (announced, local, deprecated_annotation)
+                == (&other.announced, &other.local, &other.deprecated_annotation)
+    }
+
     /// The addresses in the status, in their order, each once.
     #[must_use]
     pub fn shown(&self) -> Vec<IpAddr> {

@@ -50,6 +50,8 @@ pub enum Concern {
     Unmet(Refusal),
     /// No pool holds these of its addresses; they are kept.
     PoolMissing(Vec<IpAddr>),
+    /// No pool holds one of them since a moment ago; perhaps the pool comes back.
+    Grace,
     /// It is one address where two are preferred (`PreferDualStack`): the pool lacks the other.
     OneFamily(Lack),
 }
@@ -59,7 +61,7 @@ impl Concern {
     pub(crate) fn lack(&self) -> Option<Lack> {
         match self {
             Self::OneFamily(lack) => Some(*lack),
-            Self::Unmet(_) | Self::PoolMissing(_) => None,
+            Self::Unmet(_) | Self::PoolMissing(_) | Self::Grace => None,
         }
     }
 }

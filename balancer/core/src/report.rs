@@ -103,12 +103,16 @@ impl Report {
             }
             Decision::Clear { .. } | Decision::Refuse(_) => (&[], None),
         };
-        let ingress = ingress(facts, addresses, is_ours);
+        let events_of_status = twice_one_family(facts, addresses, &is_ours);
+        let ingress = ingress(facts, addresses, &is_ours);
         let condition = condition(facts, decision);
         let report = Self {
             ingress: (ingress != facts.ingress).then_some(ingress),
             mark: mark(facts, addresses, pool),
-            events: events(facts, decision, condition != Tell::Unchanged),
+            events: events_of_status
+                .into_iter()
+                .chain(events(facts, decision, condition != Tell::Unchanged))
+                .collect(),
             condition,
         };
         (report.ingress.is_some() || report.mark != Mark::Unchanged || report.condition != Tell::Unchanged)
@@ -206,12 +210,9 @@ fn condition(facts: &ServiceFacts, decision: &Decision) -> Tell {
             assigned(addresses, pool, None)
         }
         Decision::Keep { addresses, pool, concern: Some(Concern::OneFamily(lack)) } => {
-            // Where nothing was ever said, as by MetalLB, one family is how it always was.
-            if facts.condition.is_none() {
-                return Tell::Unchanged;
-            }
             assigned(addresses, pool, Some(*lack))
         }
+        Decision::Keep { concern: Some(Concern::Grace), .. } => return Tell::Unchanged,
     };
     let same = facts.condition.as_ref().is_some_and(|before| {
         before.holds == wanted.holds && *before.reason == *wanted.reason && *before.message == *wanted.message
@@ -235,7 +236,8 @@ fn events(facts: &ServiceFacts, decision: &Decision, is_news: bool) -> Vec<Notic
     let mut events = Vec::new();
     match decision {
         Decision::Leave => {}
-        Decision::Keep { concern: None, .. } | Decision::Clear { refusal: None, .. } => {}
+        Decision::Keep { concern: None | Some(Concern::Grace), .. }
+        | Decision::Clear { refusal: None, .. } => {}
         Decision::Keep { concern: Some(Concern::Unmet(refusal)), .. } => {
             events.push(refused(facts, refusal, true));
         }
@@ -253,7 +255,6 @@ fn events(facts: &ServiceFacts, decision: &Decision, is_news: bool) -> Vec<Notic
             if let Change::Lost(loss) = change {
                 events.push(lost(loss));
             }
-            events.extend(twice_one_family(facts));
             let message = match change {
                 Change::Added(address) => format!("Assigned additional IP \"{address}\""),
                 _ => format!("Assigned IP {}", refusal::list(addresses)),
@@ -273,13 +274,17 @@ fn events(facts: &ServiceFacts, decision: &Decision, is_news: bool) -> Vec<Notic
     events
 }
 
-/// What is wrong with a status that shows two addresses of one family as given by this load balancer: somebody else
-/// wrote one of them.
-fn twice_one_family(facts: &ServiceFacts) -> Option<Notice> {
-    let shown = facts.shown();
+/// What is wrong with a status that shows two of this load balancer's addresses of one family: somebody else wrote one of
+/// them, and it goes.
+fn twice_one_family(
+    facts: &ServiceFacts,
+    addresses: &[IpAddr],
+    is_ours: impl Fn(IpAddr) -> bool,
+) -> Option<Notice> {
+    let shown: Vec<IpAddr> = facts.shown().into_iter().filter(|address| is_ours(*address)).collect();
     let four = shown.iter().filter(|address| address.is_ipv4()).count();
     let is_twice = four > 1 || shown.len() - four > 1;
-    (facts.mark.is_some() && is_twice).then(|| {
+    (is_twice && !addresses.is_empty()).then(|| {
         let message = format!("status has more than one address of a family: {}", refusal::list(&shown));
         Notice::warning("nolbIPsIPFamily", message)
     })

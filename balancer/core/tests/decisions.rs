@@ -617,7 +617,8 @@ fn an_address_whose_pool_goes_is_replaced_after_a_while_unless_it_is_to_be_kept(
         if allocator.deadline().is_some() {
             assert_eq!(allocator.deadline(), Some(at(100) + GRACE), "{name}");
             assert_eq!(allocator.end_grace(at(109)), [], "{name}");
-            let untouched = Decision::Keep { addresses: ips(&["192.0.2.0"]), pool: None, concern: None };
+            let untouched =
+                Decision::Keep { addresses: ips(&["192.0.2.0"]), pool: None, concern: Some(Concern::Grace) };
             assert_eq!(serve_one(&mut allocator, &facts), untouched, "{name}");
             assert_eq!(allocator.end_grace(at(110)), [ServiceKey::new("ns", "a")], "{name}");
         }

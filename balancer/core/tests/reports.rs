@@ -288,9 +288,24 @@ fn each_decision_is_told_once() {
             None,
         ),
         (
-            "the same, for an address that MetalLB gave",
+            "an address that MetalLB gave, which tells that by an Event each time",
             facts(&marked(), &held),
             keep(Some(Concern::OneFamily(Lack::NoRange(Family::V6)))),
+            Some(Report {
+                ingress: None,
+                mark: Mark::Unchanged,
+                condition: set(true, "OneFamily", alone),
+                events: vec![notice(
+                    false,
+                    "AdditionalAssignFailed",
+                    "cannot assign additional IP in PreferDualStack: pool \"four\": it has no IPv6 range",
+                )],
+            }),
+        ),
+        (
+            "its pool may come back: what was said stays",
+            facts(&marked(), &with(said("True", "OneFamily", alone))),
+            Decision::Keep { addresses: vec![ip("192.0.2.1")], pool: None, concern: Some(Concern::Grace) },
             None,
         ),
         (
@@ -310,20 +325,26 @@ fn each_decision_is_told_once() {
                 &marked(),
                 &json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }, { "ip": "192.0.2.2" }] } }),
             ),
-            assign("192.0.2.1", Change::Reduced),
+            keep(None),
             Some(Report {
                 ingress: entries(&json!([{ "ip": "192.0.2.1" }])),
                 mark: Mark::Unchanged,
-                condition: set(true, "Assigned", "192.0.2.1 of pool \"four\""),
-                events: vec![
-                    notice(
-                        true,
-                        "nolbIPsIPFamily",
-                        "status has more than one address of a family: [\"192.0.2.1\" \"192.0.2.2\"]",
-                    ),
-                    notice(false, "IPAllocated", "Assigned IP [\"192.0.2.1\"]"),
-                ],
+                condition: Tell::Unchanged,
+                events: vec![notice(
+                    true,
+                    "nolbIPsIPFamily",
+                    "status has more than one address of a family: [\"192.0.2.1\" \"192.0.2.2\"]",
+                )],
             }),
+        ),
+        (
+            "an address of somebody else beside ours is none of ours",
+            facts(
+                &marked(),
+                &json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }, { "ip": "203.0.113.7" }] } }),
+            ),
+            keep(None),
+            None,
         ),
     ] {
         assert_eq!(Report::of(&facts, &decision, is_ours), want, "{name}");

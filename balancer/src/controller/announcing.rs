@@ -272,14 +272,18 @@ impl Announcing {
         complete: bool,
         now: Duration,
     ) {
-        let mut pools = served.clone();
-        self.lately_gone.keep(&mut pools, &self.world.config.pools, now);
+        let pools = self.lately_gone.join(served.clone(), now);
         self.world.config = Config { pools, ..config };
         self.configured = complete;
     }
 
+    /// Says at `now` whether the pools cannot be read.
+    pub(super) fn doubt_pools(&mut self, doubted: bool, now: Duration) {
+        self.lately_gone.doubt(doubted, now);
+    }
+
     /// When [`Announcing::configure`] is to be called again though nothing happens: a pool that went is forgotten.
-    pub(super) fn stale(&self) -> Option<Duration> {
+    pub(super) fn pools_deadline(&self) -> Option<Duration> {
         self.lately_gone.deadline()
     }
 

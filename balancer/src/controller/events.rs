@@ -1,7 +1,7 @@
 //! Events about Services, written one behind the other while addresses are given.
 //!
-//! An Event is a courtesy: no Service waits for one, and one that cannot be written is logged and forgotten. A status
-//! therefore always goes first.
+//! An Event is a courtesy: no Service waits for one, and one that cannot be written is logged and forgotten. While
+//! Services wait for addresses, statuses have the API server to themselves for [`HOLD`], and then Events go one by one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -41,7 +41,8 @@ const MESSAGE: usize = 1024;
 #[derive(Clone)]
 pub(super) struct Events {
     sender: mpsc::Sender<Told>,
-    gives_way: watch::Sender<bool>,
+    /// Whether Services wait.
+    behind: watch::Sender<bool>,
 }
 
 /// An Event, and what it is about.
@@ -62,24 +63,24 @@ impl Events {
         let waiting = futures::stream::unfold(receiver, async |mut receiver: mpsc::Receiver<Told>| {
             Some((receiver.recv().await?, receiver))
         });
-        let (gives_way, is_busy) = watch::channel(false);
+        let (behind, is_behind) = watch::channel(false);
         let alone = Arc::new(Mutex::new(()));
         let work = waiting.for_each_concurrent(PARALLEL, move |told| {
             let (client, leadership) = (client.clone(), leadership.clone());
-            let (mut is_busy, alone) = (is_busy.clone(), alone.clone());
+            let (mut is_behind, alone) = (is_behind.clone(), alone.clone());
             async move {
                 // The sender goes with the program, and then there is nothing to wait for either.
-                let is_calm = timeout_at(told.due, is_busy.wait_for(|is_busy| !is_busy)).await.is_ok();
-                let _alone = if is_calm { None } else { Some(alone.lock().await) };
+                let in_time = timeout_at(told.due, is_behind.wait_for(|behind| !behind)).await.is_ok();
+                let _alone = if in_time { None } else { Some(alone.lock().await) };
                 told.write(client, &leadership).await;
             }
         });
-        (Self { sender, gives_way }, work)
+        (Self { sender, behind }, work)
     }
 
-    /// Says whether Services wait for the API server.
-    pub(super) fn give_way(&self, gives_way: bool) {
-        self.gives_way.send_if_modified(|before| std::mem::replace(before, gives_way) != gives_way);
+    /// Says whether more Services wait than are written about at one time.
+    pub(super) fn behind(&self, behind: bool) {
+        self.behind.send_if_modified(|before| std::mem::replace(before, behind) != behind);
     }
 
     /// Has these written about the Service.
@@ -153,3 +154,7 @@ impl Told {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

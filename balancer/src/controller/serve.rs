@@ -183,7 +183,9 @@ impl Controller {
         let pause = self.answers.deadline(now);
         let telling = self.announcing.deadline().filter(|_| self.may_tell(now));
         let changed = self.pools_changed || self.configured_changed || self.announcing_changed;
-        let unread = changed.then_some(self.read_after).into_iter().chain(self.announcing.stale()).min();
+        // Nothing is read before.
+        let pools = self.announcing.pools_deadline().map(|deadline| deadline.max(self.read_after));
+        let unread = changed.then_some(self.read_after).into_iter().chain(pools).min();
         let validity = self.configured.deadline().filter(|_| self.may_write_validity());
         let adoption = self.early.is_some().then_some(now + REST);
         let own = [self.assigner.deadline(), self.pools.deadline(), validity, telling];
@@ -231,8 +233,8 @@ impl Controller {
             self.have_pools = true;
             self.configured_changed = true;
         }
-        let is_stale = self.announcing.stale().is_some_and(|stale| stale <= began);
-        if std::mem::take(&mut self.configured_changed) || is_stale {
+        let is_due = self.announcing.pools_deadline().is_some_and(|deadline| deadline <= began);
+        if std::mem::take(&mut self.configured_changed) || is_due {
             let config = self.configured.read(self.pools.objects());
             let served = self.assigner.allocator().pools();
             self.announcing.configure(config, served, self.configured.is_complete(), began);
@@ -255,6 +257,7 @@ impl Controller {
             Input::Pools(Ok(change)) => {
                 if matches!(change, Change::All(_)) {
                     self.assigner.doubt_pools(false, now);
+                    self.announcing.doubt_pools(false, now);
                 }
                 self.pools_changed |= self.pools.take(change);
             }
@@ -265,7 +268,10 @@ impl Controller {
                 }
                 self.announcing_changed |= self.announcing.take(news);
             }
-            Input::Pools(Err(Unreadable)) => self.assigner.doubt_pools(true, now),
+            Input::Pools(Err(Unreadable)) => {
+                self.assigner.doubt_pools(true, now);
+                self.announcing.doubt_pools(true, now);
+            }
             Input::Namespaces(change) => {
                 match change {
                     Change::All(all) => self.assigner.set_namespaces(all.into_iter().collect()),

@@ -64,7 +64,7 @@ impl Writer {
 
     /// Says whether more Services wait than are written about at one time.
     pub(super) fn is_behind(&self, is_behind: bool) {
-        self.events.give_way(is_behind);
+        self.events.behind(is_behind);
     }
 
     /// Whether the Lease is held.

@@ -52,7 +52,7 @@ impl Explained {
     pub(crate) fn is_met(&self) -> bool {
         match &self.explanation.decision {
             Decision::Leave
-            | Decision::Keep { concern: None | Some(Concern::OneFamily(_)), .. }
+            | Decision::Keep { concern: None | Some(Concern::Grace | Concern::OneFamily(_)), .. }
             | Decision::Assign { .. } => true,
             Decision::Clear { refusal, .. } => refusal.is_none(),
             Decision::Keep { concern: Some(_), .. } | Decision::Refuse(_) => false,

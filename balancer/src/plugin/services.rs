@@ -113,7 +113,7 @@ fn layer2(line: &Line) -> (String, Tone) {
 fn line(facts: &ServiceFacts, decision: &Decision, world: &World, announcing: &Announcing) -> Option<Line> {
     let state = match decision {
         Decision::Leave | Decision::Clear { refusal: None, .. } => return None,
-        Decision::Keep { concern: None | Some(Concern::OneFamily(_)), .. } => State::Served,
+        Decision::Keep { concern: None | Some(Concern::Grace | Concern::OneFamily(_)), .. } => State::Served,
         Decision::Keep { .. } => State::Kept,
         Decision::Assign { .. } => State::Pending,
         Decision::Clear { .. } | Decision::Refuse(_) => State::Waiting,

@@ -2,6 +2,7 @@
 
 mod inputs;
 mod known;
+mod pools;
 mod services;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,9 +111,9 @@ pub(super) async fn run(
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             batch = inputs.next() => {
-                let mut changed = false;
+                let (mut changed, now) = (false, Instant::now());
                 for input in batch.context("the watches ended")? {
-                    changed |= observer.known.take(input);
+                    changed |= observer.known.take(input, now);
                 }
                 if !changed {
                     continue;
@@ -130,7 +131,7 @@ pub(super) async fn run(
                 }
                 observer.own = own;
             }
-            () = sleep_until(due) => observer.known.forget_pools(),
+            () = sleep_until(due) => observer.known.pass(Instant::now()),
         }
         observer.publish(&ports);
     }
@@ -158,7 +159,7 @@ impl Observer {
             settings,
             roster: None,
             own: None,
-            known: Known::new(bgp),
+            known: Known::new(bgp, Instant::now()),
             claims: OwnClaims::default(),
             settled: None,
             plan: Arc::default(),

@@ -42,7 +42,7 @@ struct Cli {
     #[arg(long)]
     full_pool: bool,
     /// The pool of all other measurements.
-    #[arg(long, default_value = POOL)]
+    #[arg(long, default_value = POOL, conflicts_with = "full_pool")]
     pool: String,
     /// Also create Services while so many others watch what speakers watch.
     #[arg(long, default_value_t = 0)]
@@ -56,8 +56,12 @@ async fn main() -> Result<()> {
     for count in &cli.services {
         for controller in &cli.controllers {
             let mut bench = Bench::start(controller, *count, &cli.pool).await?;
-            bench.run(&cli).await?;
+            let ran = bench.run(&cli).await;
             rows.append(&mut bench.rows);
+            if ran.is_err() {
+                print_table(&rows);
+                return ran;
+            }
         }
     }
     print_table(&rows);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use metallb_e2e::plane::subject::Subject;
 use serde_json::json;
 
@@ -105,13 +105,15 @@ async fn a_frozen_leader_is_succeeded_and_writes_nothing_when_it_wakes() -> Resu
     world.load.wait_for(&names("a", 0..5), LIMIT).await?;
     let second = world.controller_by(&world.plane.path("second"), "second")?;
     // In the midst of its work: it has decided about Services, and has not written all of that.
-    let many = world.load.create("b", 0..200);
+    let many = world.load.create("b", 0..400);
     let freeze = async {
         world.load.wait_for_count(50, LIMIT).await?;
         first.freeze()
     };
     tokio::try_join!(many, freeze)?;
-    world.load.wait_for(&names("b", 0..200), LIMIT).await?;
+    let addressed = world.load.addressed();
+    ensure!(addressed < 5 + 400, "all {addressed} had an address before it was frozen");
+    world.load.wait_for(&names("b", 0..400), LIMIT).await?;
     let (_, from) = world.plane.requests(0);
     first.thaw()?;
     world.load.create("c", 0..50).await?;

@@ -89,7 +89,7 @@ async fn metrics_are_for_those_who_may_read_them() -> Result<()> {
         "metallb_allocator_services_waiting 0",
     ];
     let shows = async |wanted: &[&str]| {
-        let all = |text: &String| wanted.iter().all(|line| text.lines().any(|found| found.starts_with(line)));
+        let all = |text: &String| wanted.iter().all(|line| text.lines().any(|found| found == *line));
         until(async || get("load"), all).await
     };
     let updates = |text: &str| -> Option<u64> {

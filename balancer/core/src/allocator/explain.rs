@@ -197,6 +197,7 @@ impl fmt::Display for Decision {
                     Some(Concern::PoolMissing(missing)) => {
                         write!(f, ", though no pool holds {}", list(missing))
                     }
+                    Some(Concern::Grace) => f.write_str(", since its pool may come back"),
                     Some(Concern::OneFamily(lack)) => write!(f, ", of one family only: {lack}"),
                 }
             }

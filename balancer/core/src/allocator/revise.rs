@@ -36,7 +36,7 @@ impl Allocator {
             held.iter().copied().partition(|address| self.ledger.pool_of(*address).is_some());
         if !homeless.is_empty() {
             match self.lost.get(key) {
-                Some(Lost::Until(_)) => return self.keep(held, None),
+                Some(Lost::Until(_)) => return self.keep(held, Some(Concern::Grace)),
                 Some(Lost::Overdue) if !subject.keep => {
                     return self.replace(subject, &homed, wish, Loss::NotInPools(homeless));
                 }

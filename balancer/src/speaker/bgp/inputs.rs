@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Secret;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client};
 use metallb_api::{BFDProfile, BGPAdvertisement, BGPPeer, Community};
 use metallb_core::config::Objects;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::spec::{Found, Key, Node, Wanted};
 use crate::speaker::observer::{named, stripped, take};
-use crate::watch::{Change, changes};
+use crate::watch::{Change, changes, watch_anew, watch_selected};
 
 /// Type of the Secrets that hold a password, and its key in them.
 const SECRET_TYPE: &str = "kubernetes.io/basic-auth";
@@ -137,7 +137,7 @@ where
         + 'static,
 {
     let api = Api::<K>::namespaced(client.clone(), namespace);
-    changes(kind, watcher(api, watcher::Config::default()), stripped)
+    changes(kind, watch_anew(api), stripped)
 }
 
 /// The Secrets that peers name, each watched by itself: no other is ever asked for.
@@ -179,7 +179,8 @@ impl Secrets {
 
 async fn watch_secret(api: Api<Secret>, name: String, send: mpsc::UnboundedSender<Input>) {
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut changes = std::pin::pin!(changes("Secret", watcher(api, only), |secret| password(&secret)));
+    let mut changes =
+        std::pin::pin!(changes("Secret", watch_selected(api, only), |secret| password(&secret)));
     while let Some(change) = changes.next().await {
         let found = match change {
             Change::All(all) => all.into_iter().next().unwrap_or(Found::Missing),

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher;
 use kube::{Api, Client};
 use metallb_api::names::LABEL_L2_OWNERS;
 use metallb_api::{IPAddressPool, L2Advertisement};
@@ -17,7 +17,7 @@ use metallb_api::{IPAddressPool, L2Advertisement};
 use super::Settings;
 use crate::speaker::bgp;
 use crate::speaker::facts::{self, NodeFacts, ServiceFacts, SliceFacts, SpeakerFacts, WrittenOwners};
-use crate::watch::{Change, Unreadable, changes, news};
+use crate::watch::{Change, Unreadable, changes, news, watch_selected};
 
 /// Selects Services of type LoadBalancer.
 const LOAD_BALANCERS: &str = "spec.type=LoadBalancer";
@@ -27,7 +27,7 @@ pub(super) enum Input {
     Services(Change<ServiceFacts>),
     Slices(Change<SliceFacts>),
     Nodes(Change<(String, NodeFacts)>),
-    Pools(Change<IPAddressPool>),
+    Pools(Result<Change<IPAddressPool>, Unreadable>),
     Advertisements(Change<L2Advertisement>),
     Speakers(Change<(String, SpeakerFacts)>),
     /// Who has the addresses that are spread evenly, as it was written down.
@@ -48,15 +48,15 @@ pub(super) fn inputs(
     let node = Api::<Node>::all(client.clone());
     let pool = Api::<IPAddressPool>::namespaced(client.clone(), &settings.namespace);
     let advertisement = Api::<L2Advertisement>::namespaced(client.clone(), &settings.namespace);
-    let services = changes("Service", watcher(service, services), move |object| {
+    let services = changes("Service", watch_selected(service, services), move |object| {
         facts::service(&object, class.as_deref())
     });
-    let slices = changes("EndpointSlice", watcher(slice, all()), |object| facts::slice(&object));
-    let nodes = changes("Node", watcher(node, all()), |object| facts::node_facts(&object));
-    let pools = changes("IPAddressPool", watcher(pool, all()), stripped);
-    let advertisements = changes("L2Advertisement", watcher(advertisement, all()), stripped);
+    let slices = changes("EndpointSlice", watch_selected(slice, all()), |object| facts::slice(&object));
+    let nodes = changes("Node", watch_selected(node, all()), |object| facts::node_facts(&object));
+    let pools = news("IPAddressPool", watch_selected(pool, all()), stripped);
+    let advertisements = changes("L2Advertisement", watch_selected(advertisement, all()), stripped);
     let lease = Api::<Lease>::namespaced(client.clone(), &settings.namespace);
-    let owners = news("Lease", watcher(lease, all().labels(LABEL_L2_OWNERS)), facts::written_owners);
+    let owners = news("Lease", watch_selected(lease, all().labels(LABEL_L2_OWNERS)), facts::written_owners);
     let mut inputs: Vec<BoxStream<'static, Input>> = vec![
         services.map(Input::Services).boxed(),
         slices.map(Input::Slices).boxed(),
@@ -67,7 +67,7 @@ pub(super) fn inputs(
     ];
     if let Some(labels) = &settings.speakers {
         let pod = Api::<Pod>::namespaced(client.clone(), &settings.namespace);
-        let speakers = changes("Pod", watcher(pod, all().labels(labels)), move |object| {
+        let speakers = changes("Pod", watch_selected(pod, all().labels(labels)), move |object| {
             facts::speaker_facts(&object, port)
         });
         inputs.push(speakers.map(Input::Speakers).boxed());

@@ -30,15 +30,22 @@ impl Services {
     /// and change, and nothing is announced of them.
     pub(super) fn take(&mut self, change: Change<ServiceFacts>) -> bool {
         self.note_fresh(&change);
-        let matters = |facts: &ServiceFacts| facts.service.is_some() || facts.record.is_some();
-        let concerned = match &change {
-            Change::All(_) => true,
-            Change::Set(facts) | Change::Gone(facts) => {
-                let known = self.facts.get(&facts.key);
-                known.is_some_and(matters) || matches!(change, Change::Set(_)) && matters(facts)
-            }
+        if let Change::All(_) = change {
+            return update(&mut self.facts, change, |facts| (facts.key.clone(), facts));
+        }
+        let (Change::Set(ServiceFacts { key, .. }) | Change::Gone(ServiceFacts { key, .. })) = &change else {
+            return false;
         };
-        update(&mut self.facts, change, |facts| (facts.key.clone(), facts)) && concerned
+        let key = key.clone();
+        let before = self.matters(&key);
+        let changed = update(&mut self.facts, change, |facts| (facts.key.clone(), facts));
+        changed && (before || self.matters(&key))
+    }
+
+    /// Whether anything is announced of the Service, or was by its record.
+    fn matters(&self, service: &ServiceKey) -> bool {
+        let facts = self.facts.get(service);
+        facts.is_some_and(|facts| facts.service.is_some() || facts.record.is_some())
     }
 
     /// Takes a change of EndpointSlices; tells whether a plan may be another one by it.
