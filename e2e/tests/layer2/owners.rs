@@ -252,6 +252,16 @@ fn a_pool_that_is_made_again_within_seconds_is_announced_all_the_while() {
     let account = watch.stop().unwrap();
     println!("{account:?}");
     assert!(account.owners.len() == 1 && account.silence < Duration::from_millis(500), "{account:?}");
+
+    // For good: a Service that keeps its address keeps it unannounced.
+    kube("-n reborn annotate service web metallb.io/keep-address=true").unwrap();
+    kube(&format!("-n {NAMESPACE} delete ipaddresspool reborn-own")).unwrap();
+    eventually("nobody to announce it", 20, || {
+        let answers = who_has(address)?;
+        ensure!(answers.is_empty(), "{answers:?}");
+        Ok(())
+    });
+    assert_eq!(metallb_e2e::observe::addresses(scene.name, "web").unwrap(), [address]);
 }
 
 #[test]
