@@ -256,7 +256,8 @@ DIGEST = tar -xOf "target/images/$(1).tar" index.json | grep -oE 'sha256:[0-9a-f
 .PHONY: bundle-release
 bundle-release: images ## Write the bundle with images by digest to target/published, and its image to target/images/bundle.tar
 	@rm -rf target/published && mkdir -p target/published
-	@script='s#^( *)operatorframework.io/arch\..*#$(foreach arch,$(ARCHS),\1operatorframework.io/arch.$(arch): supported\n)#; s#\n$$##;'; \
+	@labels=; for arch in $(ARCHS); do labels+="\\1operatorframework.io/arch.$$arch: supported\\n"; done; \
+	  script="s#^( *)operatorframework.io/arch\..*#$${labels%??}#;"; \
 	  for program in $(PROGRAMS); do \
 	    script+="s#$(IMAGE_PREFIX)/$$program:$(VERSION)#$(IMAGE_PREFIX)/$$program@$$($(call DIGEST,$$program))#;"; done; \
 	  $(KUBECTL) kustomize config/manifests | sed -E "$$script" | cargo run -q -p metallb-api --bin bundlegen -- . target/published
@@ -274,6 +275,7 @@ chart: ## Write the generated parts of the Helm chart in config/chart
 
 .PHONY: e2e-packages
 e2e-packages: images ## Show that install.yaml, the bundle, the chart and the plugin are accepted, on the cluster that is up
+	cargo test -q -p metallb-e2e --test archives
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test packages -- --test-threads=1
 	cargo test -q -p metallb-e2e --test plugin -- --test-threads=1
