@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, time::Duration};
 use anyhow::{Context, Result, ensure};
 use metallb_api::bundle::{
     self, Sources,
-    objects::{kind, read},
+    objects::{items, kind, read},
     rules::{self, Broken},
 };
 use metallb_e2e::{
@@ -179,6 +179,26 @@ fn runs(version: &str) {
     until_upgradeable(version, "True");
 }
 
+/// The speakers of `version` were made only when its controller was ready. Times are whole seconds.
+fn came_in_order(version: &str) {
+    let pods = get(&["-n", NAMESPACE, "pods", "-l", "app=metallb"]).unwrap();
+    let of = |program: &str| {
+        let image = image(program, version);
+        let runs = move |pod: &&Value| pod["spec"]["containers"][0]["image"] == image.as_str();
+        items(&pods["items"]).filter(runs).cloned().collect::<Vec<_>>()
+    };
+    let time = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (controllers, speakers) = (of("controller"), of("speaker"));
+    let ready = controllers.iter().filter_map(|pod| {
+        let ready = items(&pod["status"]["conditions"]).find(|condition| condition["type"] == "Ready")?;
+        Some(time(&ready["lastTransitionTime"]))
+    });
+    let ready = ready.max().expect("a controller");
+    let made = speakers.iter().map(|pod| time(&pod["metadata"]["creationTimestamp"])).min();
+    let made = made.expect("a speaker");
+    assert!(ready <= made, "the controller was ready at {ready}, and a speaker was made at {made}");
+}
+
 /// Connections that stay open, to one of two Services that keep their addresses.
 struct Kept {
     held: Held,
@@ -227,6 +247,7 @@ fn olm_upgrades_and_no_connection_breaks() {
     let kept = Kept::open();
     upgrade(NOW, NEXT, &PROGRAMS);
     runs(NEXT);
+    came_in_order(NEXT);
     kept.still_holds();
     none_is_refused(mark);
 }
