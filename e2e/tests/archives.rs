@@ -89,7 +89,9 @@ fn an_archive_of_one_architecture_is_its_image() {
     let [own, other] = architectures();
     for architecture in [own, other] {
         let archive = archive(folder.path(), architecture, "022");
-        let [top] = <[Value; 1]>::try_from(file(&archive, "index.json")["manifests"].as_array().unwrap().clone()).unwrap();
+        let [top] =
+            <[Value; 1]>::try_from(file(&archive, "index.json")["manifests"].as_array().unwrap().clone())
+                .unwrap();
         assert_eq!(top["mediaType"], "application/vnd.oci.image.manifest.v1+json");
         let config = blob(&archive, &blob(&archive, &top)["config"]);
         assert_eq!(config["architecture"], architecture);
