@@ -8,8 +8,19 @@ include config/manager/images.env
 export METALLB_CACHE ?= $(HOME)/.cache/metallb-operator
 export NODES ?= 3
 export CLUSTER
-TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+TARGET := $(shell $(or $(RUSTC),rustc) -vV 2>/dev/null | sed -n 's/^host: //p')
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
+# Where the programs of the images are built.
+PROGRAMS_DIR ?= $(CARGO_TARGET_DIR)
+# The programs run on amd64 and arm64. ARCHS says for which they are built: for this machine's own, and by `make
+# artifacts` for the other as well, where its standard library and a compiler that links for it are installed.
+TARGET_amd64 := $(TARGET:aarch64-%=x86_64-%)
+TARGET_arm64 := $(TARGET:x86_64-%=aarch64-%)
+CC_amd64 := x86_64-linux-gnu-gcc
+CC_arm64 := aarch64-linux-gnu-gcc
+HOST_ARCH := $(if $(filter aarch64-%,$(TARGET)),arm64,amd64)
+OTHER_ARCH := $(filter-out $(HOST_ARCH),amd64 arm64)
+ARCHS ?= $(HOST_ARCH)
 E2E := cargo run -q -p metallb-e2e --
 # `quick` optimises the programs little and builds again only what changed, for trying a change on the cluster.
 export PROFILE ?= release
@@ -50,6 +61,7 @@ check: cargo-deny ## Format, lints, unit tests, docs, purity, generated files, l
 	cargo fmt --all --check
 	cargo clippy -q --workspace --all-targets -- -D warnings
 	cargo test -q $(UNIT)
+	cargo test -q -p metallb-e2e --lib
 	RUSTDOCFLAGS="-D warnings" cargo doc -q --workspace --no-deps
 	@$(MAKE) -s purity generated
 	@"$(METALLB_CACHE)/cargo/bin/cargo-deny" --log-level error check licenses bans sources
@@ -124,27 +136,45 @@ load: ## Import the OCI archive IMAGE on every node
 
 .PHONY: images
 images: deps ## Build the images of the three programs as OCI archives in target/images, and the kubectl plugin
-	@echo "building the programs"
-	@RUSTFLAGS="-C target-feature=+crt-static $(REMAP)" cargo build -q --profile $(PROFILE) --target $(TARGET) -p metallb-operator -p metallb-balancer --bins
-	@mkdir -p target/images/bin
-	@for program in $(PROGRAMS) kubectl-metallb; do install -C "$(CARGO_TARGET_DIR)/$(TARGET)/$(PROFILE)/$$program" target/images/bin/; done
+	$(foreach arch,$(ARCHS),$(call COMPILE,$(arch)))
 	@$(MAKE) -s $(ARCHIVES)
 
-# An OCI archive of the image $(2) as target/images/$(1).tar, from the arguments $(3) of the build. Equal input gives
-# equal bytes: no time of the build is in it.
+# Folder of the programs of architecture $(1).
+BIN = target/images/bin$(if $(filter $(OTHER_ARCH),$(1)),-$(1))
+
+# Cargo's variable for the linker of the other architecture.
+LINKER := CARGO_TARGET_$(shell echo "$(TARGET_$(OTHER_ARCH))" | tr a-z- A-Z_)_LINKER=$(CC_$(OTHER_ARCH))
+
+# The programs of architecture $(1), in its folder.
+define COMPILE
+@echo "building the programs for $(1)"
+@RUSTFLAGS="-C target-feature=+crt-static $(REMAP)" CARGO_TARGET_DIR="$(PROGRAMS_DIR)" \
+  $(if $(filter $(OTHER_ARCH),$(1)),$(LINKER)) cargo build -q $(LOCKED) --profile $(PROFILE) \
+  --target $(TARGET_$(1)) -p metallb-operator -p metallb-balancer --bins
+@mkdir -p $(call BIN,$(1))
+@for program in $(PROGRAMS) kubectl-metallb; do \
+  install -C "$(PROGRAMS_DIR)/$(TARGET_$(1))/$(PROFILE)/$$program" $(call BIN,$(1))/; done
+
+endef
+
+# How every archive is written that is published: equal input gives equal bytes.
+TAR := tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w
+
+# An OCI archive of the image $(2) as target/images/$(1).tar, from the arguments $(3) of the build, in which BIN stands for
+# the folder of an architecture's programs. No time of the build is in it. Of several architectures it holds an index.
 define ARCHIVE
-@scratch="$(CURDIR)/target/images/scratch-$(1)"; rm -rf "$$scratch"; \
+@scratch="$(CURDIR)/target/images/scratch-$(1)"; rm -rf "$$scratch"; umask 022; \
   buildah="buildah --root $$scratch/storage --runroot $$scratch/run --storage-driver vfs"; \
-  $$buildah bud -q --isolation chroot --timestamp 0 -t $(2) $(3) >/dev/null; \
-  $$buildah push -q $(2) "oci:$$scratch/layout:$(2)"; \
-  tar -C "$$scratch/layout" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
-    -cf target/images/$(1).tar blobs index.json oci-layout; \
+  $(foreach arch,$(ARCHS),$$buildah bud -q --isolation chroot --timestamp 0 --platform linux/$(arch) \
+    $(if $(word 2,$(ARCHS)),--manifest,-t) $(2) $(subst BIN,$(call BIN,$(arch)),$(3)) >/dev/null; ) \
+  $$buildah $(if $(word 2,$(ARCHS)),manifest push -q --all,push -q) $(2) "oci:$$scratch/layout:$(2)" >/dev/null; \
+  $(TAR) -C "$$scratch/layout" -cf target/images/$(1).tar blobs index.json oci-layout; \
   rm -rf "$$scratch"
 endef
 
-target/images/%.tar: target/images/bin/% Containerfile config/manager/images.env
-	@echo "building the image $(IMAGE_PREFIX)/$*:$(VERSION)"
-	$(call ARCHIVE,$*,$(IMAGE_PREFIX)/$*:$(VERSION),--target $* -f Containerfile target/images/bin)
+target/images/%.tar: $(foreach arch,$(ARCHS),$(call BIN,$(arch))/%) Containerfile config/manager/images.env
+	@echo "building the image $(IMAGE_PREFIX)/$*:$(VERSION) for $(ARCHS)"
+	$(call ARCHIVE,$*,$(IMAGE_PREFIX)/$*:$(VERSION),--target $* -f Containerfile BIN)
 
 .PHONY: deploy
 deploy: images ## Build, load and install the operator in the cluster
@@ -160,6 +190,10 @@ endif
 	@$(E2E) up
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture
+
+.PHONY: e2e-definitions
+e2e-definitions: ## The definitions before a real API server alone: what was stored before, limits, rules; no cluster
+	cargo test -q -p metallb-e2e --test definitions -- --test-threads=1
 
 .PHONY: e2e-controller
 e2e-controller: images ## The controller against a faulty API server: killed, cut off, refused; no cluster, about ten minutes
@@ -183,7 +217,7 @@ e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is 
 	cargo test -q -p metallb-e2e --test bgp -- --test-threads=1 $(ARGS)
 
 .PHONY: e2e-full
-e2e-full: e2e e2e-bgp e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
+e2e-full: e2e e2e-definitions e2e-bgp e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 	@$(MAKE) -s bench-operator ARGS="--stops 200"
 
@@ -216,13 +250,18 @@ dist: ## Write dist/install.yaml, the whole installation in one file
 bundle: ## Write the OLM bundle (bundle/) and catalog (olm/) from config/
 	@$(KUBECTL) kustomize config/manifests | cargo run -q -p metallb-api --bin bundlegen -- .
 
+# The digest of the image in target/images/$(1).tar.
+DIGEST = tar -xOf "target/images/$(1).tar" index.json | grep -oE 'sha256:[0-9a-f]{64}' | head -1
+
 .PHONY: bundle-release
 bundle-release: images ## Write the bundle with images by digest to target/published, and its image to target/images/bundle.tar
 	@rm -rf target/published && mkdir -p target/published
-	@digest() { tar -xOf "target/images/$$1.tar" index.json | grep -oE 'sha256:[0-9a-f]{64}' | head -1; }; \
-	  script=; for program in $(PROGRAMS); do \
-	    script+="s#$(IMAGE_PREFIX)/$$program:$(VERSION)#$(IMAGE_PREFIX)/$$program@$$(digest $$program)#;"; done; \
-	  $(KUBECTL) kustomize config/manifests | sed "$$script" | cargo run -q -p metallb-api --bin bundlegen -- . target/published
+	@labels=; for arch in $(ARCHS); do labels+="\\1operatorframework.io/arch.$$arch: supported\\n"; done; \
+	  script="s#^( *)operatorframework.io/arch\..*#$${labels%??}#;"; \
+	  for program in $(PROGRAMS); do \
+	    script+="s#$(IMAGE_PREFIX)/$$program:$(VERSION)#$(IMAGE_PREFIX)/$$program@$$($(call DIGEST,$$program))#;"; done; \
+	  $(KUBECTL) kustomize config/manifests | sed -E "$$script" | cargo run -q -p metallb-api --bin bundlegen -- . target/published
+	@chmod -R a+rX,go-w target/published
 	$(call ARCHIVE,bundle,$(IMAGE_PREFIX)/bundle:$(VERSION),-f target/published/bundle/bundle.Containerfile target/published/bundle)
 
 .PHONY: packaged
@@ -236,6 +275,7 @@ chart: ## Write the generated parts of the Helm chart in config/chart
 
 .PHONY: e2e-packages
 e2e-packages: images ## Show that install.yaml, the bundle, the chart and the plugin are accepted, on the cluster that is up
+	cargo test -q -p metallb-e2e --test archives
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test packages -- --test-threads=1
 	cargo test -q -p metallb-e2e --test plugin -- --test-threads=1
@@ -258,32 +298,84 @@ e2e-monitoring: images ## Let a real Prometheus scrape the cluster that is up, a
 
 # ---- releases
 
+# The package's name stands in config/manifests.
+PACKAGE := $(notdir $(basename $(basename $(wildcard config/manifests/bases/*.clusterserviceversion.yaml))))
+
 .PHONY: release
 release: ## Make the release VERSION=x.y.z: the version in every file, all that is generated, and target/artifacts
 	@[ "$(origin VERSION)" = "command line" ] || { echo "say which: make release VERSION=x.y.z" >&2; exit 1; }
 	@[ -z "$$(git status --porcelain --untracked-files=no)" ] || { echo "commit or discard what is changed first" >&2; exit 1; }
 	@cargo run -q -p metallb-api --bin release -- prepare . "$(VERSION)" "$$(date -u +%F)"
 	@cargo update -q --workspace --offline
-	@$(MAKE) -s generate dist bundle chart artifacts
-	@mkdir -p olm/released && cp target/published/olm/catalog/*/bundle-v$(VERSION).yaml olm/released/
+	@$(MAKE) -s generate dist bundle chart
+	@$(MAKE) -s artifacts
+	@$(MAKE) -s verify
+	@mkdir -p olm/released && cp target/published/olm/catalog/$(PACKAGE)/bundle-v$(VERSION).yaml olm/released/
 	@git add olm
 	@echo "look at the changes, then: git commit -am 'Release $(VERSION)' && git tag v$(VERSION)"
 
+# The other architecture, where this machine can build for it.
+CROSS = $(if $(wildcard $(shell $(or $(RUSTC),rustc) --print target-libdir --target $(TARGET_$(OTHER_ARCH)))/*),$(if \
+  $(shell command -v $(CC_$(OTHER_ARCH))),$(OTHER_ARCH)))
+
+RELEASED = $(if $(findstring command,$(origin ARCHS)),$(ARCHS),$(sort $(HOST_ARCH) $(CROSS)))
+
 # Paths of this machine would be in the messages of panics.
 artifacts: export REMAP := --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+artifacts: export LOCKED := --locked
 # Apart from what is built day by day, which is built without these flags.
-artifacts: export CARGO_TARGET_DIR := $(CURDIR)/target/reproducible
+artifacts: export PROGRAMS_DIR := $(CURDIR)/target/reproducible
 .PHONY: artifacts
 artifacts: ## Write what is published of the version that is checked out to target/artifacts: the same bytes each time
-	@rm -rf target/artifacts target/images/bin && mkdir -p target/artifacts
-	@$(MAKE) -s bundle-release
-	@cp $(ARCHIVES) target/images/bundle.tar target/images/bin/kubectl-metallb dist/install.yaml target/artifacts/
-	@tar -C config/chart --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=a+rX,u+w,go-w \
-	  --transform='s,^\.,metallb-operator-rs,' -cf - . | gzip -n > "target/artifacts/metallb-operator-rs-$(VERSION).tgz"
-	@cargo metadata -q --format-version 1 --locked --filter-platform $(TARGET) \
+	@rm -rf target/artifacts target/images/bin* $(ARCHIVES) && mkdir -p target/artifacts
+	@[ -n "$(filter $(OTHER_ARCH),$(RELEASED))" ] || echo "there will be no images for $(OTHER_ARCH): that takes its standard" \
+	  "library (rustup target add $(TARGET_$(OTHER_ARCH))) and the compiler $(CC_$(OTHER_ARCH))" >&2
+	@$(MAKE) -s collect ARCHS="$(RELEASED)"
+
+.PHONY: collect
+collect: bundle-release
+	@cp $(ARCHIVES) target/images/bundle.tar dist/install.yaml target/artifacts/
+	@$(foreach arch,$(ARCHS),cp $(call BIN,$(arch))/kubectl-metallb target/artifacts/kubectl-metallb-linux-$(arch);)
+	@$(TAR) -C config/chart --transform='s,^\.,$(PACKAGE),' -cf - . | gzip -n > "target/artifacts/$(PACKAGE)-$(VERSION).tgz"
+	@cargo metadata -q --format-version 1 --locked --filter-platform $(TARGET_amd64) --filter-platform $(TARGET_arm64) \
 	  | cargo run -q -p metallb-api --bin release -- bill . > target/artifacts/bill-of-materials.cdx.json
-	@cd target/artifacts && sha256sum * > ../SHA256SUMS && mv ../SHA256SUMS .
+	@cd target/artifacts && LC_ALL=C && sha256sum * > ../SHA256SUMS && mv ../SHA256SUMS .
 	@echo "target/artifacts holds:" && cat target/artifacts/SHA256SUMS
+
+.PHONY: verify
+verify: ## Check target/artifacts: each file has its checksum, and the bundle names the images that are there
+	@cd target/artifacts && sha256sum --strict --quiet -c SHA256SUMS && \
+	  diff <(cut -c67- SHA256SUMS) <(LC_ALL=C ls | grep -vx SHA256SUMS) || \
+	  { echo "target/artifacts is not what its SHA256SUMS lists" >&2; exit 1; }
+	@for program in $(PROGRAMS); do \
+	  image="$(IMAGE_PREFIX)/$$program@$$(tar -xOf target/artifacts/$$program.tar index.json | grep -oE 'sha256:[0-9a-f]{64}' | head -1)"; \
+	  grep -qrF "$$image" target/published/bundle/manifests || { echo "the bundle does not name $$image" >&2; exit 1; }; done
+	@echo "target/artifacts is whole"
+
+# Folders of different depth, and other habits of the one who builds, must not show in what is built.
+.PHONY: reproducible
+reproducible: ## Build target/artifacts in two clones of the commit that is checked out, and compare them; about twenty minutes
+	@rm -rf target/clones && mkdir -p target/clones
+	@git clone -q . target/clones/one && git clone -q . target/clones/the/other
+	@$(MAKE) -s -C target/clones/one artifacts
+	@umask 077; export TZ=Asia/Kathmandu LC_ALL=C.UTF-8 LANG=de_DE.UTF-8; $(MAKE) -s -C target/clones/the/other artifacts
+	@diff target/clones/one/target/artifacts/SHA256SUMS target/clones/the/other/target/artifacts/SHA256SUMS
+	@echo "both builds gave the same bytes"
+
+# Later than any release, and in both channels.
+REHEARSED := 900.0.0-rc.1 900.0.0
+.PHONY: rehearsal
+rehearsal: ## Make two releases, one after the other, in a clone of the commit that is checked out; no cluster
+	@rm -rf target/rehearsal && git clone -q . target/rehearsal
+	@cd target/rehearsal && git config user.name rehearsal && git config user.email rehearsal@localhost; \
+	  for version in $(REHEARSED); do \
+	    sed -i 's/^## Unreleased$$/&\n\n- A rehearsal./' CHANGELOG.md && git commit -qam "A change"; \
+	    $(MAKE) -s release VERSION=$$version PROFILE=quick; \
+	    git commit -qam "Release $$version" && git tag v$$version; \
+	    $(MAKE) -s generated packaged; \
+	    cargo test -q -p metallb-api; \
+	  done
+	@echo "both releases were made"
 
 .PHONY: bench-controller
 bench-controller: images ## Measure the controller on a real API server; more in ARGS, e.g. --controller "OTHER --flags"
@@ -294,6 +386,10 @@ bench-controller: images ## Measure the controller on a real API server; more in
 bench-operator: images ## Measure the operator on a real API server; ARGS="--stops 200" stops leaders past their Lease instead
 	cargo build -q -p metallb-e2e --bin bench-operator
 	target/debug/bench-operator --operator target/images/bin/operator $(ARGS)
+
+.PHONY: bench-membership
+bench-membership: ## Measure what speakers tell each other: 2 to 1,000 of them, with and without loss; no cluster, some minutes
+	cargo test -q --release -p metallb-proto --test membership_scale -- --ignored --nocapture
 
 .PHONY: bench-bgp
 bench-bgp: images ## Measure the speaker's BGP with BIRD; more in ARGS, e.g. --routes 10000 --families 4

@@ -10,10 +10,33 @@ use metallb_api::bundle::rules::{self, Broken};
 use metallb_api::crd;
 use serde_json::{Value, json};
 
-const CSV: &str = "bundle/manifests/metallb-operator-rs.clusterserviceversion.yaml";
+/// The version of this tree.
+const NOW: &str = env!("CARGO_PKG_VERSION");
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The name of the package: that of the part of the ClusterServiceVersion that is written by hand.
+fn package() -> String {
+    let objects = config("manifests/bases");
+    let [base] = objects.as_slice() else { panic!("{objects:?}") };
+    name(base).to_owned()
+}
+
+/// Path of the ClusterServiceVersion.
+fn csv_path() -> String {
+    format!("bundle/manifests/{}.clusterserviceversion.yaml", package())
+}
+
+/// Path of a file of the catalog.
+fn catalog(file: &str) -> String {
+    format!("olm/catalog/{}/{file}", package())
+}
+
+/// Name of the ClusterServiceVersion of this tree.
+fn current() -> String {
+    format!("{}.v{NOW}", package())
 }
 
 fn collect(folder: &str, files: &mut BTreeMap<String, String>) {
@@ -120,7 +143,116 @@ fn the_committed_bundle_is_made_from_config() {
         objects.sort_by_key(ToString::to_string);
     }
     assert_eq!(examples, samples, "examples: run make bundle");
-    assert_eq!(csv["spec"]["version"], env!("CARGO_PKG_VERSION"), "releases.yaml and Cargo.toml differ");
+    assert_eq!(csv["spec"]["version"], NOW, "releases.yaml and Cargo.toml differ");
+}
+
+#[test]
+fn the_bundle_claims_only_what_is_shown() {
+    let claims = [
+        // Level 2 asks for upgrades from every earlier version, and only one has been released.
+        ("capabilities", "Basic Install"),
+        // Nobody has certified anything.
+        ("certified", "false"),
+        ("features.operators.openshift.io/cnf", "false"),
+        // It is neither a plugin of the network nor of storage.
+        ("features.operators.openshift.io/cni", "false"),
+        ("features.operators.openshift.io/csi", "false"),
+        // The images of this repository are in no registry that could be mirrored.
+        ("features.operators.openshift.io/disconnected", "false"),
+        // The cryptography is that of `ring`, which is not validated.
+        ("features.operators.openshift.io/fips-compliant", "false"),
+        // It speaks to the API server alone, and never by way of a proxy.
+        ("features.operators.openshift.io/proxy-aware", "false"),
+        // The profile of OpenShift's apiservers.config is not read.
+        ("features.operators.openshift.io/tls-profiles", "false"),
+        // It calls no cloud.
+        ("features.operators.openshift.io/token-auth-aws", "false"),
+        ("features.operators.openshift.io/token-auth-azure", "false"),
+        ("features.operators.openshift.io/token-auth-gcp", "false"),
+        ("support", "Community"),
+    ];
+    let csv = read(&committed()[&csv_path()]).unwrap().remove(0);
+    let annotations = csv["metadata"]["annotations"].as_object().unwrap();
+    let is_claim = |key: &str| {
+        ["capabilities", "certified", "support"].contains(&key) || key.starts_with("features.operators.")
+    };
+    let found: BTreeMap<&str, &str> = annotations
+        .iter()
+        .filter(|(key, _)| is_claim(key))
+        .map(|(key, value)| (key.as_str(), value.as_str().unwrap()))
+        .collect();
+    assert_eq!(found, BTreeMap::from(claims));
+    assert_eq!(csv["spec"]["maturity"], "alpha", "until a release is used by others");
+    let architectures: Vec<&String> = csv["metadata"]["labels"].as_object().unwrap().keys().collect();
+    assert_eq!(
+        architectures,
+        ["operatorframework.io/arch.amd64", "operatorframework.io/os.linux"],
+        "`make artifacts` adds the others for which it builds images"
+    );
+}
+
+#[test]
+fn the_package_has_one_name() {
+    let package = package();
+    let text = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    assert!(root().join(format!("config/manifests/bases/{package}.clusterserviceversion.yaml")).exists());
+    assert_eq!(read(&text("config/chart/Chart.yaml")).unwrap()[0]["name"], *package);
+    let dashboard: Value = serde_json::from_str(&text("config/monitoring/dashboard.json")).unwrap();
+    assert_eq!(dashboard["uid"], *package);
+    for file in ["olm/install-automatic.yaml", "olm/install-manual.yaml"] {
+        let objects = read(&text(file)).unwrap();
+        let subscription = of_kind(&objects, "Subscription").next().unwrap();
+        assert_eq!(subscription["spec"]["name"], *package, "{file}");
+    }
+    assert!(text("README.md").starts_with(&format!("# {package}\n")));
+    assert!(text("docs/install.md").contains(&format!("The package is called `{package}`")));
+}
+
+#[test]
+fn a_subscription_follows_its_channel_or_waits_for_approval() {
+    let package = package();
+    let csv = read(&committed()[&csv_path()]).unwrap().remove(0);
+    let template =
+        csv["metadata"]["annotations"]["operatorframework.io/suggested-namespace-template"].as_str();
+    let namespace: Value = serde_json::from_str(template.unwrap()).unwrap();
+    for (file, approval, starting) in
+        [("automatic", "Automatic", Value::Null), ("manual", "Manual", json!(current()))]
+    {
+        let objects = read(&committed()[&format!("olm/install-{file}.yaml")]).unwrap();
+        let kinds: Vec<&str> = objects.iter().map(kind).collect();
+        assert_eq!(kinds, ["Namespace", "CatalogSource", "OperatorGroup", "Subscription"]);
+        let [made, source, group, subscription] = objects.as_slice() else { unreachable!() };
+        assert_eq!(*made, namespace, "with the labels of Pod Security");
+        assert_eq!(group["spec"].get("targetNamespaces"), None, "all namespaces");
+        let spec = &subscription["spec"];
+        assert_eq!(
+            (&spec["name"], &spec["channel"], &spec["installPlanApproval"], &spec["startingCSV"]),
+            (&json!(package), &json!("stable"), &json!(approval), &starting)
+        );
+        assert_eq!((&spec["source"], &spec["sourceNamespace"]), (&json!(name(source)), &json!(name(made))));
+        for object in [source, group, subscription] {
+            assert_eq!(object["metadata"]["namespace"], *name(made), "{}", kind(object));
+        }
+    }
+}
+
+#[test]
+fn what_is_published_names_images_by_digest() {
+    let images =
+        ["controller", "operator", "speaker"].map(|image| format!("localhost/metallb/{image}:{NOW}"));
+    let want = images
+        .each_ref()
+        .map(|image| Broken { rule: "digests", message: format!("image \"{image}\" has no digest") });
+    assert_eq!(rules::check_published(&committed()), want);
+
+    let mut files = committed();
+    for text in files.values_mut() {
+        for (index, image) in images.iter().enumerate() {
+            let digest = format!("sha256:{index:064x}");
+            *text = text.replace(image, &format!("{}@{digest}", image.rsplit_once(':').unwrap().0));
+        }
+    }
+    assert_eq!(rules::check_published(&files), []);
 }
 
 #[test]
@@ -156,7 +288,7 @@ fn changed(path: &str, change: impl FnOnce(&mut Value)) -> BTreeMap<String, Stri
 
 /// As [`changed`], for the value at a JSON pointer of the ClusterServiceVersion.
 fn csv(pointer: &str, value: Value) -> BTreeMap<String, String> {
-    changed(CSV, |csv| {
+    changed(&csv_path(), |csv| {
         let (parent, field) = pointer.rsplit_once('/').unwrap();
         let parent = csv.pointer_mut(parent).unwrap();
         match field.parse::<usize>() {
@@ -177,7 +309,7 @@ fn each_rule_finds_what_breaks_it() {
     let install = "/spec/install/spec";
     let container = format!("{install}/deployments/0/spec/template/spec/containers/0");
     let mut two = committed();
-    two.insert("bundle/manifests/two.yaml".into(), two[CSV].clone());
+    two.insert("bundle/manifests/two.yaml".into(), two[&csv_path()].clone());
     let pool = json!([{ "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": { "name": "a" },
         "spec": { "addresses": "192.0.2.0/24", "autoassign": true } }]);
     let internal = json!(
@@ -227,10 +359,10 @@ fn each_rule_finds_what_breaks_it() {
         ),
         (
             "csv-name",
-            csv("/metadata/name", json!("MetalLB.v0.1.0")),
+            csv("/metadata/name", json!("MetalLB.v1")),
             vec![
-                "metadata.name: \"MetalLB.v0.1.0\" must be \"metallb-operator-rs.v0.1.0\"",
-                "metadata.name: \"MetalLB.v0.1.0\" is not the name of an object",
+                "metadata.name: \"MetalLB.v1\" must be \"PACKAGE.vNOW\"",
+                "metadata.name: \"MetalLB.v1\" is not the name of an object",
             ],
         ),
         (
@@ -267,6 +399,19 @@ fn each_rule_finds_what_breaks_it() {
             ],
         ),
         (
+            "maturity",
+            csv("/spec/maturity", json!("ripe")),
+            vec!["spec.maturity: \"ripe\" is none that is known"],
+        ),
+        (
+            "maturity",
+            changed(&csv_path(), |csv| {
+                csv["spec"]["version"] = json!("0.9.0");
+                csv["spec"]["maturity"] = json!("stable");
+            }),
+            vec!["spec.maturity: version \"0.9.0\" is not stable"],
+        ),
+        (
             "features",
             csv("/metadata/annotations/features.operators.openshift.io~1disconnected", json!("yes")),
             vec![
@@ -300,7 +445,7 @@ fn each_rule_finds_what_breaks_it() {
         ),
         (
             "examples",
-            changed(CSV, |csv| {
+            changed(&csv_path(), |csv| {
                 let annotations = &mut csv["metadata"]["annotations"];
                 annotations["alm-examples"] = json!(pool.to_string());
                 annotations["operators.operatorframework.io/internal-objects"] = internal;
@@ -345,58 +490,55 @@ fn each_rule_finds_what_breaks_it() {
         ),
         (
             "catalog",
-            changed("olm/catalog/metallb-operator-rs/channel-stable.yaml", |channel| {
+            changed(&catalog("channel-stable.yaml"), |channel| {
                 channel["entries"] = json!([
-                    { "name": "metallb-operator-rs.v0.1.0" },
-                    { "name": "metallb-operator-rs.v0.2.0", "replaces": "metallb-operator-rs.v0.1.5" },
+                    { "name": current() },
+                    { "name": "next", "replaces": "lost" },
                 ]);
             }),
             vec![
-                "channel \"stable\": has the heads [\"metallb-operator-rs.v0.1.0\", \"metallb-operator-rs.v0.2.0\"], and must have one",
-                "channel \"stable\": replaces metallb-operator-rs.v0.1.5, which is not in it",
+                "channel \"stable\": has the heads [\"PACKAGE.vNOW\", \"next\"], and must have one",
+                "channel \"stable\": replaces lost, which is not in it",
             ],
         ),
         (
             "catalog-bundle",
-            changed("olm/catalog/metallb-operator-rs/bundle-v0.1.0.yaml", |blob| {
+            changed(&catalog(&format!("bundle-v{NOW}.yaml")), |blob| {
                 blob["properties"] = json!([]);
                 blob["relatedImages"] = json!([]);
                 blob["image"] = json!("");
             }),
             vec![
-                "metallb-operator-rs.v0.1.0: property olm.package must be {\"packageName\":\"metallb-operator-rs\",\"version\":\"0.1.0\"}",
-                "metallb-operator-rs.v0.1.0: properties olm.gvk are not those of the owned kinds",
-                "metallb-operator-rs.v0.1.0: image must be set",
-                "metallb-operator-rs.v0.1.0: relatedImages: \"localhost/metallb/operator:0.1.0\" is missing",
-                "metallb-operator-rs.v0.1.0: relatedImages: \"localhost/metallb/controller:0.1.0\" is missing",
-                "metallb-operator-rs.v0.1.0: relatedImages: \"localhost/metallb/speaker:0.1.0\" is missing",
+                "PACKAGE.vNOW: property olm.package must be {\"packageName\":\"PACKAGE\",\"version\":\"NOW\"}",
+                "PACKAGE.vNOW: properties olm.gvk are not those of the owned kinds",
+                "PACKAGE.vNOW: image must be set",
+                "PACKAGE.vNOW: relatedImages: \"localhost/metallb/operator:NOW\" is missing",
+                "PACKAGE.vNOW: relatedImages: \"localhost/metallb/controller:NOW\" is missing",
+                "PACKAGE.vNOW: relatedImages: \"localhost/metallb/speaker:NOW\" is missing",
             ],
         ),
         (
             "catalog-entries",
-            changed("olm/catalog/metallb-operator-rs/channel-stable.yaml", |channel| {
+            changed(&catalog("channel-stable.yaml"), |channel| {
                 channel["entries"] = json!([
-                    { "name": "metallb-operator-rs.v0.1.0" },
-                    { "name": "metallb-operator-rs.v0.2.0", "replaces": "metallb-operator-rs.v0.1.0" },
+                    { "name": current() },
+                    { "name": "next", "replaces": current() },
                 ]);
             }),
-            vec!["channel \"stable\": metallb-operator-rs.v0.2.0 has no blob of schema olm.bundle"],
+            vec!["channel \"stable\": next has no blob of schema olm.bundle"],
         ),
         (
             "catalog-entries",
-            added(
-                "olm/catalog/metallb-operator-rs/bundle-v0.0.1.yaml",
-                &json!({ "schema": "olm.bundle", "name": "metallb-operator-rs.v0.0.1" }),
-            ),
-            vec!["metallb-operator-rs.v0.0.1: is in no channel"],
+            added(&catalog("bundle-v0.0.1.yaml"), &json!({ "schema": "olm.bundle", "name": "left over" })),
+            vec!["left over: is in no channel"],
         ),
     ];
     let mut broken = BTreeSet::new();
     for (rule, files, want) in cases {
         let found: Vec<Broken> =
             rules::check(&files).into_iter().filter(|found| found.rule == rule).collect();
-        let want: Vec<_> =
-            want.into_iter().map(|message| Broken { rule, message: message.to_owned() }).collect();
+        let message = |text: &str| text.replace("PACKAGE", &package()).replace("NOW", NOW);
+        let want: Vec<_> = want.into_iter().map(|text| Broken { rule, message: message(text) }).collect();
         assert_eq!(found, want);
         broken.insert(rule);
     }

@@ -9,10 +9,13 @@ use crate::{
     cluster::{self, checkout, kubectl},
     exec::output,
     layout::state,
+    observe::kube,
 };
 
 /// Namespace of the installation.
 pub const NAMESPACE: &str = "metallb-system";
+/// Kinds of the objects of an installation that are in no namespace, but for the definitions.
+pub const CLUSTER_WIDE: &str = "validatingwebhookconfigurations,clusterroles,clusterrolebindings";
 /// Programs, and the labels of the pods that run them.
 const PROGRAMS: [(&str, &str); 3] = [
     ("operator", "control-plane=controller-manager"),
@@ -42,6 +45,27 @@ pub fn deploy() -> Result<()> {
     let operator = "deployment/metallb-operator-controller-manager";
     output(kubectl().args(["-n", NAMESPACE, "rollout", "status", operator, "--timeout=60s"]))?;
     println!("deploy: the operator runs after {:.1} s", started.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// Removes everything of MetalLB, however it was installed, in the order in which an administrator does: first the
+/// resource, so that the operator takes its parts away. Images stay on the nodes.
+///
+/// # Errors
+/// When something is not gone in time.
+pub fn remove() -> Result<()> {
+    if !kube("get crd metallbs.metallb.io --ignore-not-found -o name")?.is_empty() {
+        kube("delete metallbs --all --all-namespaces --timeout=60s")?;
+    }
+    kube(&format!("delete namespace {NAMESPACE} --ignore-not-found --timeout=120s"))?;
+    let others = kube(&format!("get {CLUSTER_WIDE} -o name"))?;
+    for object in others.lines().filter(|name| name.contains("metallb")) {
+        kube(&format!("delete {object}"))?;
+    }
+    let definitions = kube("get crd -o name")?;
+    for definition in definitions.lines().filter(|name| name.ends_with(".metallb.io")) {
+        kube(&format!("delete {definition} --timeout=60s"))?;
+    }
     Ok(())
 }
 

@@ -13,11 +13,30 @@ use anyhow::{Context, Result, bail, ensure};
 use metallb_api::bundle::objects::{items, kind, name, read};
 use serde_json::{Value, json};
 
+use crate::cluster::checkout;
+
 /// Label of every object that OLM makes, so that they can be found and removed together.
 pub const MANAGED: &str = "olm.managed=true";
 
 /// The kind OperatorCondition, which comes with OLM.
 pub const OPERATOR_CONDITIONS: &str = include_str!("olm/operatorconditions.yaml");
+
+/// The name of the package, which is that of the hand-written part of the ClusterServiceVersion.
+///
+/// # Errors
+/// When config/manifests holds no such part, or several.
+pub fn package() -> Result<String> {
+    let folder = checkout().join("config/manifests/bases");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let file = entry?.file_name().to_string_lossy().into_owned();
+        names.extend(file.strip_suffix(".clusterserviceversion.yaml").map(str::to_owned));
+    }
+    match names.as_slice() {
+        [name] => Ok(name.clone()),
+        names => bail!("{}: {names:?}", folder.display()),
+    }
+}
 
 /// Label of what belongs to one version: OLM removes what the next version left with it.
 #[must_use]

@@ -107,7 +107,7 @@ impl Registry {
         let credentials = format!("{}:{}", USER.0, USER.1);
         let skopeo =
             |arguments: &[&str]| output(on("lan", "skopeo").arg("--insecure-policy").args(arguments));
-        let mut copy = vec!["copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"];
+        let mut copy = vec!["copy", "--quiet", "--all", "--preserve-digests", "--dest-tls-verify=false"];
         if self.access == Access::Private {
             copy.extend(["--dest-creds", &credentials]);
         }
@@ -117,7 +117,12 @@ impl Registry {
         let named = format!("{image}@{digest}");
         let found = skopeo(&["inspect", "--raw", "--tls-verify=false", &format!("docker://{named}")]);
         match (self.access, found) {
-            (Access::Open, Ok(manifest)) if manifest.contains("\"layers\"") => Ok(named),
+            // Of one architecture, or of several.
+            (Access::Open, Ok(found))
+                if ["\"layers\"", "\"manifests\""].iter().any(|of| found.contains(of)) =>
+            {
+                Ok(named)
+            }
             (Access::Private, Err(error)) if format!("{error:#}").contains("authentication required") => {
                 Ok(named)
             }

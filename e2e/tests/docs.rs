@@ -8,73 +8,13 @@
 #[allow(dead_code, reason = "scenes are not needed here")]
 mod fixture;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use metallb_e2e::{
     cluster::checkout,
-    exec::{on, output},
-    layout::{bin, kubeconfig},
     observe::{address, apply, kube},
-    tools,
+    pages::{blocks, run},
 };
-
-/// A block of code in a page.
-#[derive(Debug, PartialEq, Eq)]
-struct Block {
-    /// Line of the page that it begins at, from 1.
-    line: usize,
-    language: String,
-    text: String,
-    /// The comment before it.
-    comment: Option<String>,
-}
-
-fn blocks(page: &str) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
-    let mut open: Option<(usize, Block)> = None;
-    let mut before = "";
-    for (index, line) in page.lines().enumerate() {
-        let (indent, code) = (line.len() - line.trim_start().len(), line.trim_start());
-        match (&mut open, code.strip_prefix("```")) {
-            (None, Some(language)) => {
-                let comment = before.trim().strip_prefix("<!-- ").and_then(|text| text.strip_suffix(" -->"));
-                let block = Block {
-                    line: index + 1,
-                    language: language.to_owned(),
-                    text: String::new(),
-                    comment: comment.map(str::to_owned),
-                };
-                open = Some((indent, block));
-            }
-            (Some(_), Some("")) => blocks.extend(open.take().map(|(_, block)| block)),
-            (Some((indent, block)), _) => {
-                block.text.push_str(line.get(*indent..).unwrap_or(code));
-                block.text.push('\n');
-            }
-            (None, None) => {}
-        }
-        before = line;
-    }
-    blocks
-}
-
-/// What is to be run of a block, if anything.
-fn script(block: &Block) -> Option<String> {
-    match block.language.as_str() {
-        "sh" => Some(block.text.clone()),
-        "console" => {
-            let commands: Vec<_> = block.text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
-            Some(commands.join("\n"))
-        }
-        "yaml" if block.text.contains("apiVersion:") => {
-            Some(format!("kubectl apply --dry-run=server -f - <<'END'\n{}END\n", block.text))
-        }
-        _ => None,
-    }
-}
 
 /// Whether a comment says why the block is not run here; `Err` when what it says does not hold.
 fn excused(comment: &str) -> Result<bool, String> {
@@ -96,28 +36,6 @@ fn scene(page: &str) -> &'static str {
         }
         _ => "",
     }
-}
-
-/// `home` is the reader's own folder; what is built stays where it is.
-fn run(script: &str, home: &Path) -> anyhow::Result<String> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let programs = checkout().join("target/images/bin");
-    let kubernetes = bin("kubectl").canonicalize()?;
-    let helm = tools::helm()?;
-    let folders = [kubernetes.parent(), helm.parent()].into_iter().flatten();
-    let folders: Vec<_> = folders.map(|folder| folder.display().to_string()).collect();
-    let mut bash = on("cp", "bash");
-    let own = std::env::home_dir().unwrap_or_default();
-    for (variable, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
-        bash.env(variable, std::env::var_os(variable).unwrap_or_else(|| own.join(folder).into()));
-    }
-    bash.env("METALLB_CACHE", tools::cache()?);
-    bash.current_dir(checkout())
-        .env("HOME", home)
-        .env("PATH", format!("{}:{}:{path}", folders.join(":"), programs.display()))
-        .env("KUBECONFIG", kubeconfig())
-        .args(["-euo", "pipefail", "-c", script]);
-    output(&mut bash)
 }
 
 fn pages() -> Vec<PathBuf> {
@@ -158,7 +76,7 @@ endpoints: [{addresses: [172.22.0.100], conditions: {ready: true}}]
     for page in pages() {
         let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for block in blocks(&fs::read_to_string(&page).unwrap()) {
-            let Some(script) = script(&block) else { continue };
+            let Some(script) = block.script() else { continue };
             match block.comment.as_deref().map_or(Ok(false), excused) {
                 Ok(true) => continue,
                 Ok(false) => {}
@@ -176,18 +94,4 @@ endpoints: [{addresses: [172.22.0.100], conditions: {ready: true}}]
     println!("{ran} blocks were run");
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     assert!(ran >= 10, "only {ran} blocks were found");
-}
-
-#[test]
-fn blocks_are_found_with_their_comments() {
-    let page = "# A\n<!-- not run: none -->\n```sh\na\n```\n- item:\n\n  ```console\n  $ b\n  said\n  ```\n```yaml\nx: y\n```\n";
-    let found = blocks(page);
-    assert_eq!(
-        found.iter().map(|block| (block.line, block.comment.as_deref(), script(block))).collect::<Vec<_>>(),
-        [
-            (3, Some("not run: none"), Some("a\n".to_owned())),
-            (8, None, Some("b".to_owned())),
-            (12, None, None),
-        ]
-    );
 }

@@ -7,6 +7,7 @@ use metallb_api::bundle::objects::{kind, name, read};
 use metallb_e2e::{
     cluster::{checkout, kubectl},
     deploy::NAMESPACE,
+    elf,
     exec::output,
     observe::{self, kube},
     olm, tools,
@@ -119,8 +120,9 @@ fn the_overlays_are_accepted() {
 
 #[test]
 fn the_examples_of_the_bundle_apply_as_they_are() {
+    let package = olm::package().unwrap();
     let csv =
-        read(&text("bundle/manifests/metallb-operator-rs.clusterserviceversion.yaml")).unwrap().remove(0);
+        read(&text(&format!("bundle/manifests/{package}.clusterserviceversion.yaml"))).unwrap().remove(0);
     let examples = csv["metadata"]["annotations"]["alm-examples"].as_str().unwrap();
     let count = serde_json::from_str::<Vec<Value>>(examples).unwrap().len();
     let list = format!("{{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": {examples}}}");
@@ -288,6 +290,15 @@ fn the_chart_takes_the_values_that_users_of_metallb_have() {
         let rendered = template(&values, NAMESPACE).unwrap();
         assert_eq!(outline(&rendered), (images.to_vec(), spec), "{values}");
         all_are_accepted(&dry_run(&rendered), read(&rendered).unwrap().len());
+    }
+}
+
+#[test]
+fn each_program_is_one_file_that_needs_no_other() {
+    for program in ["operator", "controller", "speaker", "kubectl-metallb"] {
+        let file = fs::read(checkout().join("target/images/bin").join(program)).unwrap();
+        let needs = elf::needs(&file).unwrap();
+        assert_eq!((needs.loader, needs.libraries), (false, 0), "{program}: {needs:?}");
     }
 }
 

@@ -13,8 +13,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use metallb_e2e::{
-    cluster,
-    deploy::NAMESPACE,
+    cluster::{self, checkout, kubectl},
+    deploy::{self, NAMESPACE},
     exec::{on, output, run_on},
     layout::client,
     observe::{address, addresses, apply, condition, get, kube, owner},
@@ -151,14 +151,15 @@ fn the_chapter_on_the_operator_holds_from_installation_to_deletion() {
         "delete namespace walk",
         "-n metallb-system delete addresspool doc-example doc-example-reserved doc-example-ipv6",
     ]);
-    // 23.1.3: installing the operator starts one pod, which waits for resources.
-    kube(&format!("-n {NAMESPACE} delete metallb metallb --ignore-not-found")).unwrap();
-    eventually("nothing of MetalLB to be left", 30, || {
-        let left = kube(&format!("-n {NAMESPACE} get deployment,daemonset,pod -l app=metallb -o name"))?;
-        ensure!(left.trim().is_empty(), "{left}");
-        Ok(())
-    });
+    // 23.1.3: on a cluster that has nothing of it, installing the operator brings one Deployment with one pod, which waits
+    // for resources.
+    deploy::remove().unwrap();
+    output(kubectl().args(["apply", "-f"]).arg(checkout().join("dist/install.yaml"))).unwrap();
+    let operator = "deployment.apps/metallb-operator-controller-manager";
+    kube(&format!("-n {NAMESPACE} rollout status {operator} --timeout=60s")).unwrap();
     assert_eq!(pods("control-plane=controller-manager").len(), 1);
+    let workloads = kube(&format!("-n {NAMESPACE} get deployments,daemonsets -o name")).unwrap();
+    assert_eq!(workloads.trim(), operator, "controller and speaker are there without a MetalLB resource");
 
     // 23.1.2, 23.1.3: a MetalLB resource brings a controller of one pod and a speaker on each node.
     available();

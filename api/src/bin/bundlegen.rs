@@ -1,6 +1,7 @@
 //! Writes bundle/ and olm/ for the repository given as the first argument, from what
-//! `kubectl kustomize config/manifests` renders on standard input. They go into the repository itself, or into the
-//! folder given as the second argument. Nothing is written when a rule of OLM is broken.
+//! `kubectl kustomize config/manifests` renders on standard input. They go into the repository itself, or, to be
+//! published, into the folder given as the second argument: then images must have digests. Nothing is written when a rule
+//! of OLM is broken.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,8 +13,8 @@ use metallb_api::bundle::{EARLIER, Releases, Sources, files, rules};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = std::env::args_os().nth(1).ok_or("usage: bundlegen REPOSITORY [FOLDER] < RENDERED")?;
-    let folder = std::env::args_os().nth(2).unwrap_or_else(|| root.clone());
-    let (root, folder) = (Path::new(&root), Path::new(&folder));
+    let published = std::env::args_os().nth(2);
+    let (root, folder) = (Path::new(&root), Path::new(published.as_ref().unwrap_or(&root)));
     let mut rendered = String::new();
     stdin().read_to_string(&mut rendered)?;
     let manifests = root.join("config/manifests");
@@ -21,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let icon = fs::read(manifests.join("icon.svg"))?;
     let earlier = earlier(root, &releases)?;
     let files = files(&Sources { rendered: &rendered, releases: &releases, icon: &icon, earlier: &earlier })?;
-    let broken = rules::check(&files);
+    let broken = if published.is_some() { rules::check_published(&files) } else { rules::check(&files) };
     if !broken.is_empty() {
         let lines: Vec<_> = broken.iter().map(ToString::to_string).collect();
         return Err(format!("the bundle breaks rules of OLM:\n{}", lines.join("\n")).into());

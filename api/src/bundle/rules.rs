@@ -61,6 +61,16 @@ pub fn check(files: &BTreeMap<String, String>) -> Vec<Broken> {
     broken.collect()
 }
 
+/// The same for files that are published: each image must have a digest, too.
+pub fn check_published(files: &BTreeMap<String, String>) -> Vec<Broken> {
+    let mut broken = check(files);
+    if let Ok(bundle) = Bundle::read(files) {
+        let messages = (install::DIGESTS.check)(&bundle);
+        broken.extend(messages.into_iter().map(|message| Broken { rule: install::DIGESTS.name, message }));
+    }
+    broken
+}
+
 /// What the files hold.
 struct Bundle {
     /// The ClusterServiceVersions; all rules but the one about their number look at the first.

@@ -79,4 +79,23 @@ mod tests {
             assert_eq!(elect(&candidates(&nodes), address), Some(favourite));
         }
     }
+
+    /// What a node that is lost costs at most: docs/sizing.md has these figures.
+    #[test]
+    fn a_thousand_addresses_are_spread_over_the_nodes() {
+        let first = u32::from(std::net::Ipv4Addr::new(172, 22, 0, 0));
+        let shares = [3, 16, 100, 1000].map(|size| {
+            let names: Vec<String> = (1..=size).map(|index| format!("node{index}")).collect();
+            let nodes: Vec<Candidate<'_>> =
+                names.iter().map(|node| Candidate { node, preference: 0 }).collect();
+            let mut held = std::collections::BTreeMap::<&str, usize>::new();
+            for address in first..first + 1000 {
+                let owner = elect(&nodes, std::net::Ipv4Addr::from(address).into()).unwrap();
+                *held.entry(owner).or_default() += 1;
+            }
+            let of = |node: &String| held.get(node.as_str()).copied().unwrap_or_default();
+            (size, names.iter().map(of).min().unwrap(), names.iter().map(of).max().unwrap())
+        });
+        assert_eq!(shares, [(3, 329, 342), (16, 50, 78), (100, 5, 18), (1000, 0, 5)]);
+    }
 }

@@ -1,6 +1,5 @@
 //! Membership of 1 to 1,000 speakers for long: what is removed wrongly, how soon a death is known, and what it sends.
-//! Takes minutes, so it runs when it is asked for: `cargo test --release -p metallb-proto --test membership_scale --
-//! --ignored --nocapture`.
+//! Takes minutes, so it runs when it is asked for: `make bench-membership`.
 
 #![allow(clippy::disallowed_macros, reason = "the figures are what a run is for")]
 

@@ -3,14 +3,15 @@
 
 use anyhow::{Context, ensure};
 use metallb_e2e::{
-    deploy::NAMESPACE,
+    cluster::checkout,
+    deploy::{self, NAMESPACE},
     observe::{address, addresses, apply, condition, fetch, get, kube},
+    pages::{self, Block},
 };
 
 use crate::fixture::{Scene, available, eventually};
 
 const METALLB: &str = include_str!("../../demo/metallb.yaml");
-const OPERATOR: &str = "deployment/metallb-operator-controller-manager";
 
 /// One installer's way of naming things.
 struct Installer {
@@ -153,24 +154,50 @@ fn an_older_installation_is_taken_over_and_no_service_loses_its_address() {
     }
 }
 
+/// Runs the commands of the section "Back" of docs/moving.md; those about the MetalLB resource are for an installer that
+/// knows none.
+fn go_back(knows_the_resource: bool) {
+    let page = std::fs::read_to_string(checkout().join("docs/moving.md")).unwrap();
+    let blocks = pages::blocks(pages::section(&page, "Back").unwrap());
+    let of_the_resource = |block: &Block| block.text.contains(" delete metallb metallb ");
+    let (resource, others): (Vec<_>, Vec<_>) = blocks.iter().cloned().partition(of_the_resource);
+    assert_eq!((resource.len(), others.len()), (1, 3), "{blocks:#?}");
+    let home = tempfile::tempdir().unwrap();
+    for block in &blocks {
+        if knows_the_resource && of_the_resource(block) {
+            continue;
+        }
+        pages::run(&block.script().unwrap(), home.path()).unwrap();
+    }
+}
+
 #[test]
 #[ignore = "long"]
-fn the_way_back_to_manifests_costs_no_address() {
-    let scene = Scene::new("back", "[172.22.0.202/32]");
-    scene.service("web", "");
-    let held = address(scene.name, "web").unwrap();
-    kube(&format!("-n {NAMESPACE} scale {OPERATOR} --replicas=0")).unwrap();
-    kube(&format!("-n {NAMESPACE} delete metallb metallb --cascade=orphan")).unwrap();
-    kube(&format!("-n {NAMESPACE} delete deployment/controller daemonset/speaker")).unwrap();
-    INSTALLERS[0].install();
-    assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
-    let pools = kube(&format!("-n {NAMESPACE} get ipaddresspools,l2advertisements -o name")).unwrap();
-    assert!(pools.contains("/back"), "the pools stay: {pools}");
+fn the_way_back_that_the_page_tells_costs_no_address() {
+    for installer in &INSTALLERS[..3] {
+        println!("back to {}", installer.name);
+        let scene = Scene::new("back", "[172.22.0.202/32]");
+        scene.service("web", "");
+        let held = address(scene.name, "web").unwrap();
+        let has_an_operator = installer.name == "the Go operator";
+        go_back(has_an_operator);
+        installer.install();
+        assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
+        assert_eq!(kube(&format!("-n {NAMESPACE} get addresspools -o name")).unwrap(), "");
+        let left = kube(&format!("-n {NAMESPACE} get ipaddresspools,l2advertisements -o name")).unwrap();
+        assert!(left.contains("ipaddresspool.metallb.io/back"), "the pool stays: {left}");
+        assert!(left.contains("l2advertisement.metallb.io/back"), "and so does how it is announced: {left}");
+        let resources = kube(&format!("-n {NAMESPACE} get metallbs -o name")).unwrap();
+        assert_eq!(!resources.is_empty(), has_an_operator, "{resources}");
+        let secret = get(&["-n", NAMESPACE, "secret", "metallb-memberlist"]).unwrap();
+        assert!(secret["data"]["secretkey"].is_string(), "what was made of the resource stays");
 
-    INSTALLERS[0].remove();
-    kube(&format!("-n {NAMESPACE} scale {OPERATOR} --replicas=1")).unwrap();
-    // Admission answers from then on.
-    kube(&format!("-n {NAMESPACE} rollout status {OPERATOR} --timeout=60s")).unwrap();
-    available();
-    assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
+        installer.remove();
+        deploy::deploy().unwrap();
+        available();
+        assert_eq!(addresses(scene.name, "web").unwrap(), [held]);
+        eventually("an answer", 20, || fetch(held).map(drop));
+        // It has no owner any more that it would go with.
+        kube(&format!("-n {NAMESPACE} delete l2advertisement back")).unwrap();
+    }
 }

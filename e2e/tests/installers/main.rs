@@ -12,13 +12,10 @@ use anyhow::{Result, ensure};
 use metallb_e2e::{
     audit::{self, Mark},
     cluster::{checkout, kubectl},
-    deploy::NAMESPACE,
+    deploy::{self, CLUSTER_WIDE, NAMESPACE},
     exec::{output, wait_until},
     observe::{address, apply, condition, get, kube},
 };
-
-/// Kinds of objects in no namespace, but for the definitions.
-const CLUSTER_WIDE: &str = "validatingwebhookconfigurations,clusterroles,clusterrolebindings";
 
 const OPERATOR: &str = "deployment/metallb-operator-controller-manager";
 
@@ -35,22 +32,9 @@ metadata: {name: installers, namespace: default}
 spec: {type: LoadBalancer, ports: [{port: 80}]}
 ";
 
-/// Removes everything of MetalLB, in the order in which an administrator does: first the resource, so that the operator
-/// takes its parts away.
+/// Removes everything of MetalLB.
 fn remove_everything() {
-    let definition = kube("get crd metallbs.metallb.io --ignore-not-found -o name").unwrap();
-    if !definition.is_empty() {
-        kube("delete metallbs --all --all-namespaces --timeout=60s").unwrap();
-    }
-    kube(&format!("delete namespace {NAMESPACE} --ignore-not-found --timeout=120s")).unwrap();
-    let others = kube(&format!("get {CLUSTER_WIDE} -o name")).unwrap();
-    for object in others.lines().filter(|name| name.contains("metallb")) {
-        kube(&format!("delete {object}")).unwrap();
-    }
-    let definitions = kube("get crd -o name").unwrap();
-    for definition in definitions.lines().filter(|name| name.ends_with(".metallb.io")) {
-        kube(&format!("delete {definition} --timeout=60s")).unwrap();
-    }
+    deploy::remove().unwrap();
 }
 
 /// Waits until `check` succeeds, or fails the test with what was there instead.

@@ -1,16 +1,17 @@
 //! What OLM makes of the bundle: installed, upgraded, stopped by a version that does not work, and pulled by digest.
 
-use std::{fs, net::IpAddr, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, net::IpAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use metallb_api::bundle::{
     self, Sources,
-    objects::{kind, read},
+    objects::{items, kind, read},
+    rules::{self, Broken},
 };
 use metallb_e2e::{
     audit,
     cluster::{self, checkout, kubectl},
-    deploy::NAMESPACE,
+    deploy::{CLUSTER_WIDE, NAMESPACE},
     exec::output,
     held::{self, Held},
     observe::{address, addresses, apply, condition, get, kube, owner},
@@ -20,15 +21,15 @@ use metallb_e2e::{
 use serde_json::{Value, json};
 
 use crate::{
-    CLUSTER_WIDE, OPERATOR, SERVICE, available, eventually, metallb, none_is_refused, operands_go,
-    operator_runs, remove_everything, serves, was_pulled,
+    OPERATOR, SERVICE, available, eventually, metallb, none_is_refused, operands_go, operator_runs,
+    remove_everything, serves, was_pulled,
 };
 
 const NOW: &str = env!("CARGO_PKG_VERSION");
 const PROGRAMS: [&str; 3] = ["operator", "controller", "speaker"];
 
 fn csv(version: &str) -> String {
-    format!("metallb-operator-rs.v{version}")
+    format!("{}.v{version}", olm::package().unwrap())
 }
 
 fn image(program: &str, version: &str) -> String {
@@ -105,12 +106,15 @@ fn olm_installs_the_bundle() {
     );
 }
 
+/// The rules that a bundle has to obey.
+type Check = fn(&BTreeMap<String, String>) -> Vec<Broken>;
+
 /// A bundle in a folder of its own, made of what config/ renders after `edit`; `release` is added to the releases.
-fn bundle_of(edit: impl FnOnce(String) -> String, release: &str) -> tempfile::TempDir {
+fn bundle_of(edit: impl FnOnce(String) -> String, release: &str, check: Check) -> tempfile::TempDir {
     let manifests = checkout().join("config/manifests");
     let rendered = output(kubectl().arg("kustomize").arg(&manifests)).unwrap();
     let releases = fs::read_to_string(manifests.join("releases.yaml")).unwrap();
-    let catalog = checkout().join("olm/catalog/metallb-operator-rs");
+    let catalog = checkout().join("olm/catalog").join(olm::package().unwrap());
     let earlier = fs::read_dir(catalog).unwrap().filter_map(|entry| {
         let path = entry.unwrap().path();
         let version = path.file_stem()?.to_str()?.strip_prefix("bundle-v")?.to_owned();
@@ -123,7 +127,7 @@ fn bundle_of(edit: impl FnOnce(String) -> String, release: &str) -> tempfile::Te
         earlier: &earlier.collect(),
     })
     .unwrap();
-    assert_eq!(bundle::rules::check(&files), []);
+    assert_eq!(check(&files), []);
     let folder = tempfile::tempdir().unwrap();
     for (path, text) in files {
         let path = folder.path().join(path);
@@ -150,7 +154,7 @@ fn upgrade(before: &str, version: &str, programs: &[&str]) {
     let release = format!(
         "- {{version: {version}, createdAt: \"2027-01-01T00:00:00Z\", channels: [candidate, stable]}}\n"
     );
-    let next = bundle_of(|rendered| at_version(&rendered, version), &release);
+    let next = bundle_of(|rendered| at_version(&rendered, version), &release, rules::check);
     install(next.path());
     operator_runs();
     let kinds = format!("{CLUSTER_WIDE},roles,rolebindings,operatorconditions");
@@ -173,6 +177,26 @@ fn runs(version: &str) {
         Ok(())
     });
     until_upgradeable(version, "True");
+}
+
+/// The speakers of `version` were made only when its controller was ready. Times are whole seconds.
+fn came_in_order(version: &str) {
+    let pods = get(&["-n", NAMESPACE, "pods", "-l", "app=metallb"]).unwrap();
+    let of = |program: &str| {
+        let image = image(program, version);
+        let runs = move |pod: &&Value| pod["spec"]["containers"][0]["image"] == image.as_str();
+        items(&pods["items"]).filter(runs).cloned().collect::<Vec<_>>()
+    };
+    let time = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (controllers, speakers) = (of("controller"), of("speaker"));
+    let ready = controllers.iter().filter_map(|pod| {
+        let ready = items(&pod["status"]["conditions"]).find(|condition| condition["type"] == "Ready")?;
+        Some(time(&ready["lastTransitionTime"]))
+    });
+    let ready = ready.max().expect("a controller");
+    let made = speakers.iter().map(|pod| time(&pod["metadata"]["creationTimestamp"])).min();
+    let made = made.expect("a speaker");
+    assert!(ready <= made, "the controller was ready at {ready}, and a speaker was made at {made}");
 }
 
 /// Connections that stay open, to one of two Services that keep their addresses.
@@ -213,7 +237,7 @@ impl Kept {
 
 #[test]
 fn olm_upgrades_and_no_connection_breaks() {
-    const NEXT: &str = "0.9.0";
+    const NEXT: &str = "1000.0.0";
     prepare();
     let mark = audit::mark().unwrap();
     install(&checkout());
@@ -223,14 +247,15 @@ fn olm_upgrades_and_no_connection_breaks() {
     let kept = Kept::open();
     upgrade(NOW, NEXT, &PROGRAMS);
     runs(NEXT);
+    came_in_order(NEXT);
     kept.still_holds();
     none_is_refused(mark);
 }
 
 #[test]
 fn a_version_that_does_not_work_pauses_and_the_next_one_goes_on() {
-    const BAD: &str = "0.9.1";
-    const NEXT: &str = "0.9.2";
+    const BAD: &str = "1000.0.1";
+    const NEXT: &str = "1000.0.2";
     prepare();
     install(&checkout());
     operator_runs();
@@ -265,6 +290,7 @@ fn nodes_pull_the_published_images_by_digest() {
     let published = bundle_of(
         |rendered| pushed.iter().fold(rendered, |text, (built, pushed)| text.replace(built, pushed)),
         "",
+        rules::check_published,
     );
     install(published.path());
     serves(metallb);

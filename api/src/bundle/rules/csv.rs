@@ -38,6 +38,11 @@ pub(super) const RULES: &[Rule] = &[
         check: presentation,
     },
     Rule {
+        name: "maturity",
+        source: "docs: ClusterServiceVersion, maturity; https://semver.org, 4: below 1.0.0 nothing is stable",
+        check: maturity,
+    },
+    Rule {
         name: "features",
         source: "OpenShift documentation: infrastructure features, features.operators.openshift.io annotations",
         check: features,
@@ -69,6 +74,11 @@ const CATEGORIES: [&str; 16] = [
 ];
 
 const ICONS: [&str; 4] = ["image/gif", "image/jpeg", "image/png", "image/svg+xml"];
+
+/// Maturities that promise nothing.
+const UNSTABLE: [&str; 6] = ["planning", "pre-alpha", "alpha", "beta", "inactive", "deprecated"];
+
+const STABLE: [&str; 2] = ["stable", "mature"];
 
 const FEATURES: [&str; 7] =
     ["cnf", "cni", "csi", "disconnected", "fips-compliant", "proxy-aware", "tls-profiles"];
@@ -185,6 +195,20 @@ fn presentation(bundle: &Bundle) -> Vec<String> {
         need(complete, format!("spec.icon: a picture of type {kind:?} is not shown"));
     }
     broken
+}
+
+fn maturity(bundle: &Bundle) -> Vec<String> {
+    let spec = &bundle.csv()["spec"];
+    let found = text(&spec["maturity"]);
+    if !UNSTABLE.contains(&found) && !STABLE.contains(&found) {
+        return vec![format!("spec.maturity: {found:?} is none that is known")];
+    }
+    let early = Version::parse(text(&spec["version"])).is_ok_and(|version| version.major == 0);
+    let claimed = early && STABLE.contains(&found);
+    claimed
+        .then(|| format!("spec.maturity: version {} is not {found}", spec["version"]))
+        .into_iter()
+        .collect()
 }
 
 fn features(bundle: &Bundle) -> Vec<String> {

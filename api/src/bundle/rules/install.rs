@@ -35,6 +35,13 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
+/// What holds for a bundle that is published, and not for the one that is made of what is not built yet.
+pub(super) const DIGESTS: Rule = Rule {
+    name: "digests",
+    source: "OpenShift documentation: operators in disconnected environments, `image references by digest and not by tag`",
+    check: digests,
+};
+
 /// Verbs by which an account can get more rights than it was given.
 const ESCALATING: [&str; 3] = ["bind", "escalate", "impersonate"];
 
@@ -52,19 +59,23 @@ fn requests(bundle: &Bundle) -> Vec<String> {
         .collect()
 }
 
+fn has_digest(image: &str) -> bool {
+    let digest = image.split_once("@sha256:").map_or("", |(_, digest)| digest);
+    digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Whether the reference always means one image: it has a digest, or a tag that is a version.
 fn is_pinned(image: &str) -> bool {
-    if let Some((_, digest)) = image.split_once("@sha256:") {
-        return digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if image.contains('@') {
+        return has_digest(image);
     }
     let last = image.rsplit('/').next().unwrap_or_default();
     let tag = last.split_once(':').map_or("", |(_, tag)| tag);
     semver::Version::parse(tag.strip_prefix('v').unwrap_or(tag)).is_ok()
 }
 
-fn images(bundle: &Bundle) -> Vec<String> {
-    let related: BTreeSet<&str> =
-        items(&bundle.csv()["spec"]["relatedImages"]).map(|image| text(&image["image"])).collect();
+/// The images that the operator consists of and deploys.
+fn used(bundle: &Bundle) -> BTreeSet<&str> {
     let mut used: BTreeSet<&str> = containers(bundle).map(|container| text(&container["image"])).collect();
     for variable in containers(bundle).flat_map(|container| items(&container["env"])) {
         if text(&variable["name"]).ends_with("_IMAGE") {
@@ -72,6 +83,18 @@ fn images(bundle: &Bundle) -> Vec<String> {
         }
     }
     used.insert(text(&bundle.csv()["metadata"]["annotations"]["containerImage"]));
+    used
+}
+
+fn digests(bundle: &Bundle) -> Vec<String> {
+    let tagged = used(bundle).into_iter().filter(|image| !has_digest(image));
+    tagged.map(|image| format!("image {image:?} has no digest")).collect()
+}
+
+fn images(bundle: &Bundle) -> Vec<String> {
+    let related: BTreeSet<&str> =
+        items(&bundle.csv()["spec"]["relatedImages"]).map(|image| text(&image["image"])).collect();
+    let used = used(bundle);
     let mut broken: Vec<String> = used
         .symmetric_difference(&related)
         .map(|image| format!("spec.relatedImages: {image:?} is either used or listed, but not both"))

@@ -1,0 +1,252 @@
+//! The definitions before a real API server that runs alone: what was stored under earlier ones stays readable and
+//! writable, which is what OLM asks before an upgrade, and limits and rules in CEL are those that users know. No cluster.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use metallb_api::{
+    bundle::objects::{id, items, kind, name, read, version},
+    crd,
+};
+use metallb_e2e::{cluster::checkout, plane::Plane};
+use serde_json::{Value, json};
+
+/// Runs kubectl with `object` as its file.
+fn with(plane: &Plane, arguments: &[&str], object: &Value) -> Result<String> {
+    let file = tempfile::NamedTempFile::new()?;
+    fs::write(file.path(), object.to_string())?;
+    let path = file.path().display().to_string();
+    plane.kubectl(&[arguments, &["-f", &path]].concat())
+}
+
+/// What the API server would store of `object`.
+fn dry_run(plane: &Plane, object: &Value) -> Result<Value> {
+    let create = ["create", "--validate=strict", "--dry-run=server", "-o", "json"];
+    Ok(serde_json::from_str(&with(plane, &create, object)?)?)
+}
+
+fn definitions() -> Vec<Value> {
+    crd::all().unwrap().iter().map(|definition| serde_json::to_value(definition).unwrap()).collect()
+}
+
+/// A definition that takes everything, and so stores what any earlier one did.
+fn permissive(definition: &Value) -> Value {
+    let mut definition = definition.clone();
+    for version in definition["spec"]["versions"].as_array_mut().unwrap() {
+        version["schema"] =
+            json!({ "openAPIV3Schema": { "type": "object", "x-kubernetes-preserve-unknown-fields": true } });
+        version["subresources"] = json!({});
+    }
+    definition
+}
+
+/// Waits until each kind keeps what no definition names, or does so no longer: a definition takes effect a moment after
+/// it was stored.
+async fn until_unknown_fields_are_kept(plane: &Plane, kept: bool) {
+    for definition in definitions() {
+        let spec = &definition["spec"];
+        for version in items(&spec["versions"]) {
+            let probe = json!({
+                "apiVersion": format!("{}/{}", spec["group"].as_str().unwrap(), version["name"].as_str().unwrap()),
+                "kind": spec["names"]["kind"],
+                "metadata": { "name": "probe", "namespace": "metallb-system" },
+                "spec": { "nobodyKnows": true },
+            });
+            let create = ["create", "--validate=false", "--dry-run=server", "-o", "json"];
+            let started = Instant::now();
+            // One that is refused is not kept.
+            let is_kept = || with(plane, &create, &probe).is_ok_and(|stored| stored.contains("nobodyKnows"));
+            while is_kept() != kept {
+                assert!(started.elapsed() < Duration::from_secs(30), "{}", id(&probe));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Objects that are valid under earlier definitions.
+fn corpus() -> Vec<Value> {
+    let folder = checkout().join("api/tests/corpus");
+    let files = fs::read_dir(folder).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+    files.flat_map(|text| read(&text).unwrap()).collect()
+}
+
+/// Whether everything in `part` is in `whole`.
+fn is_part(part: &Value, whole: &Value) -> bool {
+    match (part, whole) {
+        (Value::Object(part), Value::Object(whole)) => {
+            part.iter().all(|(key, part)| whole.get(key).is_some_and(|whole| is_part(part, whole)))
+        }
+        (Value::Array(part), Value::Array(whole)) => {
+            part.len() == whole.len() && part.iter().zip(whole).all(|(part, whole)| is_part(part, whole))
+        }
+        (part, whole) => part == whole,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_earlier_definitions_stored_can_be_read_and_written() {
+    let plane = Plane::start().await.unwrap();
+    let apply = ["apply", "--server-side", "--force-conflicts"];
+    for definition in definitions() {
+        with(&plane, &apply, &permissive(&definition)).unwrap();
+    }
+    until_unknown_fields_are_kept(&plane, true).await;
+    let corpus = corpus();
+    for object in &corpus {
+        with(&plane, &["create"], object).unwrap();
+    }
+    plane.install().await.unwrap();
+    until_unknown_fields_are_kept(&plane, false).await;
+
+    for object in &corpus {
+        let api_version = object["apiVersion"].as_str().unwrap();
+        let (group, _) = api_version.split_once('/').unwrap();
+        let of = format!("{}.{}.{group}", kind(object).to_lowercase(), version(object));
+        let read = plane.kubectl(&["-n", "metallb-system", "get", &of, name(object), "-o", "json"]).unwrap();
+        let read: Value = serde_json::from_str(&read).unwrap();
+        for part in ["spec", "status"].into_iter().filter(|part| !object[*part].is_null()) {
+            assert!(is_part(&object[part], &read[part]), "{}: {part}: {:#}", id(object), read[part]);
+        }
+        plane.kubectl(&["-n", "metallb-system", "label", &of, name(object), "upgraded=yes"]).unwrap();
+        // What is there already may stay as it is though a rule speaks against it; what is new may not.
+        let mut again = object.clone();
+        again["metadata"]["name"] = json!(format!("{}-again", name(object)));
+        dry_run(&plane, &again).with_context(|| id(object)).unwrap();
+    }
+}
+
+/// An object with a spec of this YAML.
+fn object(of: &str, spec: &str) -> Value {
+    let (kind, version) = of.split_once(' ').unwrap();
+    json!({
+        "apiVersion": format!("metallb.io/{version}"), "kind": kind,
+        "metadata": { "name": "limits", "namespace": "metallb-system" },
+        "spec": read(&format!("spec: {{{spec}}}")).unwrap()[0]["spec"],
+    })
+}
+
+const POOL: &str = "AddressPool v1beta1";
+const BFD: &str = "BFDProfile v1beta1";
+const ADVERTISEMENT: &str = "BGPAdvertisement v1beta1";
+const OLD_PEER: &str = "BGPPeer v1beta1";
+const PEER: &str = "BGPPeer v1beta2";
+const L2: &str = "L2Advertisement v1beta1";
+const METALLB: &str = "MetalLB v1beta1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_and_rules_are_those_that_users_know() {
+    const OLD: &str = "myASN: 1, peerASN: 1, peerAddress: a";
+    let plane = Plane::start().await.unwrap();
+    let selector = "serviceSelectors: [{matchLabels: {a: b}}]";
+    let accepted: [(&str, &[&str]); 7] = [
+        (
+            POOL,
+            &[
+                "protocol: bgp, addresses: [], bgpAdvertisements: [{aggregationLength: 1, aggregationLengthV6: -1}]",
+            ],
+        ),
+        (
+            BFD,
+            &[
+                "receiveInterval: 10, transmitInterval: 10, detectMultiplier: 2, echoInterval: 10, minimumTtl: 1",
+                "receiveInterval: 60000, transmitInterval: 60000, detectMultiplier: 255, echoInterval: 60000, minimumTtl: 254",
+            ],
+        ),
+        (
+            ADVERTISEMENT,
+            &[
+                "aggregationLength: 1, aggregationLengthV6: 0, localPref: 2147483647",
+                "aggregationLength: 24, serviceSelectors: []",
+                selector,
+                &format!("{selector}, aggregationLength: 32, aggregationLengthV6: 128"),
+            ],
+        ),
+        (
+            OLD_PEER,
+            &[
+                &format!("{OLD}, peerPort: 0"),
+                "myASN: 4294967295, peerASN: 0, peerAddress: '', peerPort: 16384",
+            ],
+        ),
+        (
+            PEER,
+            &[
+                "myASN: 0",
+                "myASN: 4294967295, peerASN: 4294967295, localASN: 4294967295, peerPort: 16384",
+                "myASN: 1, localASN: 1, dynamicASN: internal, peerPort: 1, connectTime: 1s",
+                "myASN: 1, dynamicASN: external, connectTime: 65535s",
+                "myASN: 1, connectTime: 1m30s, holdTime: 1ms, keepaliveTime: anything",
+            ],
+        ),
+        (
+            L2,
+            &[
+                "preferredNodeSelectors: [{weight: 1, preference: {}}, {weight: 100, preference: {matchLabels: {a: b}}}]",
+            ],
+        ),
+        (
+            METALLB,
+            &[
+                "logLevel: none, loadBalancerClass: a, bgpBackend: any",
+                "loadBalancerClass: Example.com/A_b.c",
+            ],
+        ),
+    ];
+    for (of, specs) in accepted {
+        for spec in specs {
+            dry_run(&plane, &object(of, spec)).with_context(|| format!("{of} {{{spec}}}")).unwrap();
+        }
+    }
+    let refused: [(&str, &[(&str, &str)]); 6] = [
+        (POOL, &[("protocol: ospf, addresses: []", "spec.protocol"), ("protocol: bgp", "spec.addresses")]),
+        (BFD, &[("receiveInterval: 9", "spec.receiveInterval"), ("minimumTtl: 255", "spec.minimumTtl")]),
+        (
+            ADVERTISEMENT,
+            &[
+                ("aggregationLength: 0", "spec.aggregationLength"),
+                (&format!("{selector}, aggregationLength: 24"), "serviceSelectors"),
+                (&format!("{selector}, aggregationLengthV6: 64"), "serviceSelectors"),
+            ],
+        ),
+        (
+            OLD_PEER,
+            &[
+                ("myASN: 1, peerASN: 1", "spec.peerAddress"),
+                (&format!("{OLD}, peerPort: 16385"), "spec.peerPort"),
+            ],
+        ),
+        (
+            PEER,
+            &[
+                ("peerASN: 1", "spec.myASN"),
+                ("myASN: 4294967296", "spec.myASN"),
+                ("myASN: 1, peerPort: 0", "spec.peerPort"),
+                ("myASN: 1, localASN: 0", "spec.localASN"),
+                ("myASN: 1, connectTime: 999ms", "spec.connectTime"),
+                ("myASN: 1, connectTime: 1500ms", "spec.connectTime"),
+                ("myASN: 1, connectTime: 65536s", "spec.connectTime"),
+            ],
+        ),
+        (
+            METALLB,
+            &[("logLevel: loud", "spec.logLevel"), ("loadBalancerClass: /a", "spec.loadBalancerClass")],
+        ),
+    ];
+    for (of, cases) in refused {
+        for (spec, field) in cases {
+            let error = dry_run(&plane, &object(of, spec)).expect_err(spec);
+            assert!(format!("{error:#}").contains(field), "{of} {{{spec}}}: {error:#}");
+        }
+    }
+
+    // This one stays what it is.
+    let peer = |graceful: bool| object(PEER, &format!("myASN: 1, enableGracefulRestart: {graceful}"));
+    with(&plane, &["create"], &peer(true)).unwrap();
+    with(&plane, &["apply", "--server-side", "--force-conflicts"], &peer(true)).unwrap();
+    let error = with(&plane, &["apply", "--server-side", "--force-conflicts"], &peer(false)).unwrap_err();
+    assert!(format!("{error:#}").contains("spec.enableGracefulRestart"), "{error:#}");
+}
