@@ -38,7 +38,7 @@ pub struct BFDProfileSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 255))]
     pub detect_multiplier: Option<i32>,
-    /// Shortest time between echo packets that this end accepts, in milliseconds; 50 when not set.
+    /// Shortest time between echo packets that this end sends or accepts, in milliseconds; 50 when not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 10, max = 60000))]
     pub echo_interval: Option<i32>,

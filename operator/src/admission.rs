@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::Service;
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use metallb_api::{
-    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, MetalLB,
-    address_pool::v1beta1::AddressPool, names,
+    BFDProfile, BGPAdvertisement, BGPPeer, BGPPeerSpec, Community, DynamicAsn, IPAddressPool,
+    L2Advertisement, MetalLB, address_pool::v1beta1::AddressPool, names,
 };
 use metallb_core::{
     config::{self, Cause, Problem},
@@ -142,16 +142,33 @@ fn judge_write(
         "BGPPeer" => replace(|all| &mut all.bgp_peers, question, object, existing, answer),
         "BFDProfile" => {
             replace(|all| &mut all.bfd_profiles, question, object, existing, answer);
-            if object.data["spec"]["echoMode"] == true {
-                answer.warn(
-                    "spec.echoMode: has no effect, echo packets are neither sent nor looped back; the path is watched \
-                     by control packets at receiveInterval and transmitInterval, which may be 10 ms",
-                );
+            let far: Vec<_> = users(question, existing)
+                .filter(|peer| object.data["spec"]["echoMode"] == true && is_beyond_echo(&peer.spec))
+                .map(ResourceExt::name_any)
+                .collect();
+            if !far.is_empty() {
+                answer.warn(format!(
+                    "spec.echoMode: has no effect on these BGPPeers, whose routers may be more than one hop away or have \
+                     link-local addresses: {}",
+                    far.join(", ")
+                ));
             }
         }
         "Community" => replace(|all| &mut all.communities, question, object, existing, answer),
         _ => {}
     }
+}
+
+/// BGPPeers that name the profile in question.
+fn users<'a>(question: &'a Question<'_>, existing: &'a Existing) -> impl Iterator<Item = &'a BGPPeer> {
+    existing.bgp_peers.iter().filter(|peer| peer.spec.bfd_profile.as_deref() == Some(question.name))
+}
+
+/// Whether no echo packets can go to a router and come back: it may be several hops away, or is addressed within its link.
+fn is_beyond_echo(peer: &BGPPeerSpec) -> bool {
+    let own = peer.local_asn.unwrap_or(peer.my_asn);
+    let is_internal = peer.peer_asn == Some(own) || peer.dynamic_asn == Some(DynamicAsn::Internal);
+    is_internal || peer.ebgp_multi_hop == Some(true) || peer.interface.is_some()
 }
 
 fn judge_metallb(question: &Question<'_>, object: &DynamicObject, defaults: Defaults, answer: &mut Answer) {
@@ -292,12 +309,7 @@ fn judge_deletion(question: &Question<'_>, existing: &Existing, answer: &mut Ans
             }
         }
         "BFDProfile" => {
-            let users: Vec<_> = existing
-                .bgp_peers
-                .iter()
-                .filter(|peer| peer.spec.bfd_profile.as_deref() == Some(question.name))
-                .map(ResourceExt::name_any)
-                .collect();
+            let users: Vec<_> = users(question, existing).map(ResourceExt::name_any).collect();
             if !users.is_empty() {
                 answer.warn(format!("these BGPPeers name this profile: {}", users.join(", ")));
             }

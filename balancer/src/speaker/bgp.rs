@@ -33,10 +33,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::departure::Departure;
-use listener::Listener;
+use listener::{Keys, Listener};
 use metrics::BgpMetrics;
 use peer::Order;
-use spec::{Key, Wanted, WantedPeer};
+use spec::{Wanted, WantedPeer};
 use status::{Status, Statuses};
 
 /// Connections of a router that wait to be looked at.
@@ -80,7 +80,7 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
                 let wanted = ports.wanted.borrow_and_update().clone();
                 if let Some(wanted) = wanted {
                     if let Some(listener) = &mut listener {
-                        listener.sign(passwords(&wanted.peers));
+                        listener.follow(passwords(&wanted.peers));
                     }
                     peers.follow(&wanted.peers);
                 }
@@ -142,13 +142,15 @@ fn fits(endpoint: &Endpoint, wanted: Option<&str>, from: IpAddr, device: Option<
     rank.filter(|_| is_router)
 }
 
-/// Passwords by router.
-fn passwords(wanted: &BTreeMap<String, WantedPeer>) -> BTreeMap<IpAddr, Key> {
-    let of = |peer: &WantedPeer| match (&peer.endpoint, &peer.spec) {
-        (Endpoint::Address(address), Ok(spec)) => Some((*address, spec.password.clone()?)),
-        _ => None,
-    };
-    wanted.values().filter_map(of).collect()
+/// Passwords of routers, by the interface that their peers are bound to: on each of these routers may connect.
+fn passwords(wanted: &BTreeMap<String, WantedPeer>) -> BTreeMap<Option<String>, Keys> {
+    let mut by_device: BTreeMap<Option<String>, Keys> = BTreeMap::new();
+    for peer in wanted.values() {
+        let (Endpoint::Address(address), Ok(spec)) = (&peer.endpoint, &peer.spec) else { continue };
+        let keys = by_device.entry(spec.device.clone()).or_default();
+        keys.extend(spec.password.clone().map(|password| (*address, password)));
+    }
+    by_device
 }
 
 /// A peer whose task runs.

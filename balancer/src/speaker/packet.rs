@@ -12,6 +12,8 @@ use super::sys;
 
 /// ARP (RFC 826).
 const ETHERTYPE_ARP: u16 = 0x0806;
+/// IPv4 (RFC 894).
+const ETHERTYPE_IPV4: u16 = 0x0800;
 /// IPv6 (RFC 2464).
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// Longest frame that is looked at: neighbour messages with options are far shorter.
@@ -42,6 +44,16 @@ impl PacketSocket {
     /// What the kernel says: no permission, no such interface.
     pub(super) fn ndp(interface: u32) -> io::Result<Self> {
         Self::open(interface, ETHERTYPE_IPV6)
+    }
+
+    /// Opens a socket for the UDP packets of a family to `ports`.
+    ///
+    /// # Errors
+    /// What the kernel says: no permission, no such interface.
+    pub(super) fn udp(interface: u32, is_v4: bool, ports: &[u16]) -> io::Result<Self> {
+        let mut socket = Self::open(interface, if is_v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 })?;
+        socket.attach(|_| filter::udp(is_v4, ports))?;
+        Ok(socket)
     }
 
     fn open(interface: u32, ethertype: u16) -> io::Result<Self> {

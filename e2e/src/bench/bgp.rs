@@ -8,6 +8,7 @@
 mod scene;
 
 use std::{
+    ops::Range,
     process::Command,
     time::{Duration, Instant},
 };
@@ -30,6 +31,8 @@ use serde_json::json;
 const LIMIT: Duration = Duration::from_secs(120);
 /// Pause between two looks at what BIRD holds.
 const LOOK: Duration = Duration::from_millis(2);
+/// Services whose first change is timed, each by itself.
+const CHANGES: usize = 100;
 /// Host of BIRD.
 const ROUTER: &str = "bench";
 
@@ -190,6 +193,8 @@ impl<'a> Bench<'a> {
             self.scene.until_told(count, LIMIT * 5).await.with_context(|| self.log())?;
             rows.push(self.row("all statuses written", started.elapsed())?);
         }
+        // Not the one that is made next: a second change of a prefix waits.
+        rows.push(self.first_changes(count + 1..count + 1 + CHANGES).await?);
         let started = Instant::now();
         self.scene.service(count).await?;
         rows.push(self.until("one Service more", started, "", count + 1).await?);
@@ -205,6 +210,44 @@ impl<'a> Bench<'a> {
         rows.push(self.until("all withdrawn", started, "", 0).await?);
         self.speaker.stop().await?;
         self.scene.advertise("64512:1").await
+    }
+
+    /// Times, one after another, how long it takes from the first endpoint of each of these Services to the routers'
+    /// tables, the write to the API server included; says of which time 99 of 100 are no longer.
+    async fn first_changes(&mut self, numbers: Range<usize>) -> Result<Row> {
+        for number in numbers.clone() {
+            self.scene.service_with(number, false).await?;
+        }
+        let mut times = Vec::new();
+        for number in numbers.clone() {
+            let question = format!("show route for {}", self.scene.address(number));
+            let started = Instant::now();
+            self.scene.serve(number).await?;
+            while self.bird.ask(&question)?.matches("[router").count() < usize::from(self.scene.peers) {
+                if started.elapsed() > LIMIT {
+                    bail!("{question}: BIRD says {:?}\n{}", self.bird.ask(&question)?, self.log());
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+            times.push(started.elapsed());
+        }
+        times.sort_unstable();
+        let part = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
+        let milliseconds = |time: Duration| (time.as_secs_f64() * 10_000.0).round() / 10.0;
+        println!(
+            "{}",
+            json!({
+                "first_changes": times.len(), "median_ms": milliseconds(part(50)), "p90_ms": milliseconds(part(90)),
+                "p99_ms": milliseconds(part(99)), "longest_ms": milliseconds(part(100)),
+            })
+        );
+        let row = self.row("first change, 99 of 100", part(99))?;
+        for number in numbers {
+            self.scene.delete_service(number).await?;
+        }
+        let count = self.count;
+        self.until("as before", Instant::now(), "", count).await?;
+        Ok(row)
     }
 
     /// Waits until each router holds `count` routes, and says how long that took and what it cost.

@@ -7,12 +7,14 @@ use std::{
 
 use anyhow::{Context, ensure};
 use metallb_e2e::{
-    observe::{address, fetch_from},
+    deploy::NAMESPACE,
+    observe::{address, fetch_from, kube},
     power::{self, Mode},
-    router::Frr,
+    router::{Bird, Frr},
 };
 
 use crate::fixture::{available, eventually};
+use crate::others::BIRD;
 use crate::peers::{Objects, frr, metrics, peer, scene, session, until_sessions};
 
 /// A BFDProfile that tells of a broken path after 300 ms.
@@ -61,17 +63,129 @@ fn a_node_that_is_powered_off_leaves_the_routers_table_in_under_a_second() {
     until_sessions("172.22.0.1", "Established");
 }
 
+#[test]
+fn a_node_that_is_powered_off_leaves_birds_table_in_under_a_second_and_comes_back() {
+    available();
+    let config = BIRD.replace("  graceful restart on;\n", "  bfd on;\n").replace(
+        "protocol device {}\n",
+        "protocol device {}\nprotocol bfd { interface \"*\" { min rx interval 100 ms; min tx interval 100 ms; \
+         multiplier 3; }; }\n",
+    );
+    let bird = Bird::start("router", &config).unwrap();
+    let _objects = Objects::apply(&[
+        ("BFDProfile", "fast", FAST),
+        ("BGPPeer", "router", &peer("172.22.0.1", ", bfdProfile: fast")),
+    ]);
+    let scene = scene("bgp-bfd-bird", "[198.51.100.124/30]", "");
+    scene.service("web", ", externalTrafficPolicy: Local");
+    let address = address(scene.name, "web").unwrap();
+    until_sessions("172.22.0.1", "Established");
+    let ways = || -> anyhow::Result<usize> {
+        Ok(bird.ask(&format!("show route all for {address}"))?.matches("BGP.next_hop").count())
+    };
+    let up = || {
+        for node in ["node1", "node2", "node3"] {
+            let status = session(node, "172.22.0.1")?;
+            ensure!(status["bfdStatus"] == "up", "{status}");
+        }
+        let said = bird.ask("show bfd sessions")?;
+        let up = said.lines().filter(|line| line.split_whitespace().nth(2) == Some("Up")).count();
+        ensure!(up == 3 && ways()? == 3, "{said}");
+        Ok(())
+    };
+    eventually("BFD to be up on both sides", 40, up);
+    power::off("node2", Mode::Dark).unwrap();
+    let started = Instant::now();
+    let gone = bird.0.until("two ways", 20, |_| {
+        let found = ways()?;
+        ensure!(found == 2, "{found} ways");
+        Ok(())
+    });
+    let took = started.elapsed();
+    let answers = (0..20).map(|_| fetch_from("remote", address)).collect::<Vec<_>>();
+    power::on("node2").unwrap();
+    gone.unwrap();
+    println!("a node that was powered off left BIRD's table after {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    eventually("the node to be back, with BFD", 60, up);
+}
+
+/// Control packets alone would need 3 times 5 s.
+const ECHO: &str =
+    "{receiveInterval: 5000, transmitInterval: 5000, detectMultiplier: 3, echoMode: true, echoInterval: 100}";
+
+#[test]
+fn echo_packets_go_both_ways_and_tell_of_a_broken_path() {
+    available();
+    let frr = Frr::start("router", &frr(" neighbor nodes bfd\n neighbor nodes bfd profile echo")).unwrap();
+    frr.commands(&[
+        "configure terminal",
+        "bfd",
+        "profile echo",
+        "receive-interval 5000",
+        "transmit-interval 5000",
+        "echo transmit-interval 100",
+        "echo receive-interval 100",
+        "echo-mode",
+    ])
+    .unwrap();
+    let _objects = Objects::apply(&[
+        ("BFDProfile", "echo", ECHO),
+        ("BGPPeer", "router", &peer("172.22.0.1", ", bfdProfile: echo")),
+    ]);
+    let scene = scene("bgp-echo", "[198.51.100.128/30]", "");
+    scene.service("web", ", externalTrafficPolicy: Local");
+    let address = address(scene.name, "web").unwrap().to_string();
+    until_sessions("172.22.0.1", "Established");
+    eventually("echo packets of both ends to come back", 60, || {
+        let text = metrics("172.22.0.12")?;
+        for counted in ["bfd_echo_packet_output", "bfd_echo_packet_input"] {
+            ensure!(sample(&text, counted)? > 20, "{counted} is {}", sample(&text, counted)?);
+        }
+        ensure!(sample(&text, "bfd_session_up")? == 1, "BFD is down");
+        let counters = frr.json("show bfd peers counters")?;
+        let of_node2 = |counters: &serde_json::Value| {
+            counters.as_array()?.iter().find(|peer| peer["peer"] == "172.22.0.12").cloned()
+        };
+        let its = of_node2(&counters).with_context(|| counters.to_string())?;
+        for counted in ["echo-packet-output", "echo-packet-input"] {
+            ensure!(its[counted].as_u64() > Some(20), "{its}");
+        }
+        ensure!(its["session-down"] == 0, "{its}");
+        Ok(())
+    });
+    power::off("node2", Mode::Dark).unwrap();
+    let started = Instant::now();
+    let gone = frr.0.until("two paths", 20, |_| {
+        let paths = frr.paths(&address)?;
+        ensure!(paths.len() == 2, "{paths:?}");
+        Ok(())
+    });
+    let took = started.elapsed();
+    power::on("node2").unwrap();
+    gone.unwrap();
+    println!("with echo packets, a node that was powered off left FRR's table after {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    until_sessions("172.22.0.1", "Established");
+    let log = kube(&format!("-n {NAMESPACE} logs -l component=speaker --tail=-1")).unwrap();
+    assert!(log.contains("echo function failed"), "the speaker of node2 saw it by its own echo packets");
+}
+
+/// The value of a metric of the session with the router.
+fn sample(text: &str, name: &str) -> anyhow::Result<u64> {
+    let start = format!("metallb_{name}{{peer=\"172.22.0.1:179\",");
+    let sample = text.lines().find(|line| line.starts_with(&start));
+    let value = sample.and_then(|line| line.rsplit(' ').next());
+    value.with_context(|| format!("no {start:?} in {text}"))?.parse().context("no number")
+}
+
 /// Checks what a speaker shows while one peer with BFD is told one Service.
 fn shown(text: &str, address: &IpAddr) -> anyhow::Result<()> {
     let labels = format!("service=\"bgp-bfd/web\",protocol=\"bgp\",node=\"node1\",ip=\"{address}\"");
     let announced = format!("metallb_speaker_announced{{{labels}}} 1");
     ensure!(text.lines().any(|line| line == announced), "no {announced:?} in {text}");
-    let value = |name: &str| -> anyhow::Result<u64> {
-        let start = format!("metallb_{name}{{peer=\"172.22.0.1:179\",");
-        let sample = text.lines().find(|line| line.starts_with(&start));
-        let value = sample.and_then(|line| line.rsplit(' ').next());
-        value.with_context(|| format!("no {start:?} in {text}"))?.parse().context("no number")
-    };
+    let value = |name: &str| sample(text, name);
     for one in
         ["bgp_session_up", "bgp_announced_prefixes_total", "bgp_pending_prefixes_total", "bfd_session_up"]
     {

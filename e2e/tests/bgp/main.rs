@@ -10,12 +10,15 @@
 
 mod advice;
 mod attributes;
+mod counted;
 mod distance;
 #[path = "../cluster/fixture.rs"]
 mod fixture;
+mod inside;
 mod liveness;
 mod others;
 mod peers;
 mod restart;
 mod routes;
 mod trouble;
+mod wire;

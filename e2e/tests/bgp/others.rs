@@ -141,13 +141,21 @@ fn frr_learns_ipv4_routes_over_a_link_without_ipv4() {
 #[test]
 fn a_router_connects_to_passive_peers_where_the_speakers_listen() {
     available();
+    // By two links of node1, on which its address and the passwords are those of two routers.
     let config = "router bgp 64513\n bgp router-id 172.22.0.1\n no bgp ebgp-requires-policy\n \
                   neighbor 172.22.0.11 remote-as 64512\n neighbor 172.22.0.11 password secret\n \
-                  neighbor 172.22.0.11 timers connect 3\n";
+                  neighbor 172.22.0.11 timers connect 3\n \
+                  neighbor 172.23.0.2 remote-as 64512\n neighbor 172.23.0.2 password another\n \
+                  neighbor 172.23.0.2 update-source 172.22.0.1\n neighbor 172.23.0.2 timers connect 3\n";
     let frr = Frr::start("router", config).unwrap();
-    let one =
-        ", passive: true, password: secret, nodeSelectors: [{matchLabels: {kubernetes.io/hostname: node1}}]";
-    let _objects = Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", one))]);
+    let one = |password: &str, vrf: &str| {
+        let node = "nodeSelectors: [{matchLabels: {kubernetes.io/hostname: node1}}]";
+        peer("172.22.0.1", &format!(", passive: true, password: {password}, vrf: {vrf}, {node}"))
+    };
+    let _objects = Objects::apply(&[
+        ("BGPPeer", "router", &one("secret", "eth0")),
+        ("BGPPeer", "router-of-the-link", &one("another", "eth1")),
+    ]);
     eventually("the missing listener to be told", 20, || {
         let status = session("node1", "172.22.0.1")?;
         ensure!(
@@ -161,9 +169,9 @@ fn a_router_connects_to_passive_peers_where_the_speakers_listen() {
         kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {patch}")).unwrap();
     };
     listen("true");
-    let up = frr.0.until("a session that the router opened", 90, |_| {
+    let up = frr.0.until("sessions that the router opened", 90, |_| {
         let found = frr.established()?;
-        ensure!(found == ["172.22.0.11"], "{found:?}");
+        ensure!(found == ["172.22.0.11", "172.23.0.2"], "{found:?}");
         Ok(())
     });
     listen("null");

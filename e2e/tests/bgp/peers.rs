@@ -50,6 +50,15 @@ pub(crate) fn edit(kind: &str, name: &str, spec: &str) {
     .unwrap();
 }
 
+/// A Secret with the password of a peer.
+pub(crate) fn password(name: &str, password: &str) {
+    apply(&format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
+         type: kubernetes.io/basic-auth\nstringData: {{password: {password}}}\n"
+    ))
+    .unwrap();
+}
+
 /// A peer of every node with the router at `address`; `more` is more YAML of its spec.
 pub(crate) fn peer(address: &str, more: &str) -> String {
     format!("{{myASN: {ASN}, peerASN: {ROUTER_ASN}, peerAddress: '{address}'{more}}}")

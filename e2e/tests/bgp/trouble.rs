@@ -6,12 +6,12 @@ use anyhow::ensure;
 use metallb_e2e::{
     deploy::NAMESPACE,
     exec::{on, run_on},
-    observe::{address, apply, fetch_from, kube},
+    observe::{address, fetch_from, kube},
     router::{Frr, Program},
 };
 
 use crate::fixture::{Scene, available, eventually};
-use crate::peers::{ASN, Objects, edit, frr, peer, scene, session, until_sessions};
+use crate::peers::{ASN, Objects, edit, frr, password, peer, scene, session, until_sessions};
 
 /// Passwords that are found in a log only if they were written there.
 const RIGHT: &str = "right-3f9c2a71";
@@ -22,13 +22,6 @@ const SOON: u64 = 5;
 #[test]
 fn a_wrong_password_keeps_the_session_down_until_the_secret_is_mended() {
     available();
-    let secret = |password: &str| {
-        apply(&format!(
-            "apiVersion: v1\nkind: Secret\nmetadata: {{name: bgp-password, namespace: {NAMESPACE}}}\n\
-             type: kubernetes.io/basic-auth\nstringData: {{password: {password}}}\n"
-        ))
-        .unwrap();
-    };
     let frr = Frr::start("router", &frr(&format!(" neighbor nodes password {RIGHT}"))).unwrap();
     let _objects = Objects::apply(&[(
         "BGPPeer",
@@ -40,14 +33,14 @@ fn a_wrong_password_keeps_the_session_down_until_the_secret_is_mended() {
         ensure!(status["lastError"] == "there is no Secret \"bgp-password\"", "{status}");
         Ok(())
     });
-    secret(WRONG);
+    password("bgp-password", WRONG);
     eventually("an attempt with the wrong password to fail", 40, || {
         let status = session("node1", "172.22.0.1")?;
         ensure!(status["lastError"] == "no answer to the attempt to connect", "{status}");
         Ok(())
     });
     assert_eq!(frr.established().unwrap(), Vec::<String>::new());
-    secret(RIGHT);
+    password("bgp-password", RIGHT);
     until_sessions("172.22.0.1", "Established");
     let events = kube(&format!("-n {NAMESPACE} get events --field-selector reason=SessionUp")).unwrap();
     assert!(
@@ -56,8 +49,8 @@ fn a_wrong_password_keeps_the_session_down_until_the_secret_is_mended() {
     );
     let log = kube(&format!("-n {NAMESPACE} logs -l component=speaker --tail=-1 --prefix")).unwrap();
     assert!(log.contains("router"), "the speakers log what they do with the peer");
-    for password in [RIGHT, WRONG] {
-        let told: Vec<_> = log.lines().filter(|line| line.contains(password)).collect();
+    for secret in [RIGHT, WRONG] {
+        let told: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
         assert!(told.is_empty(), "{told:?}");
     }
     kube(&format!("-n {NAMESPACE} delete secret bgp-password")).unwrap();

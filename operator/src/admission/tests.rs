@@ -352,12 +352,25 @@ fn a_pool_in_use_may_be_deleted_or_shrunk_but_not_unnoticed() {
 }
 
 #[test]
-fn a_profile_that_asks_for_echo_packets_is_taken_with_a_warning() {
-    let profile = |spec| ask(None, Some(&object("BFDProfile", "fast", spec)), &Existing::default());
+fn a_profile_that_asks_for_echo_packets_names_the_peers_that_it_does_not_reach() {
+    let peer =
+        |name: &str, more: &str| typed("BGPPeer", name, &format!("myASN: 64512, bfdProfile: fast, {more}"));
+    let existing = Existing {
+        bgp_peers: vec![
+            peer("near", "peerASN: 64513, peerAddress: 192.0.2.1"),
+            peer("far", "peerASN: 64513, peerAddress: 192.0.2.1, ebgpMultiHop: true"),
+            peer("inside", "peerASN: 64512, peerAddress: 192.0.2.1"),
+            peer("dynamic", "dynamicASN: internal, peerAddress: 192.0.2.1"),
+            peer("link", "peerASN: 64513, interface: eth1"),
+            typed("BGPPeer", "other", "myASN: 64512, peerASN: 64512, peerAddress: 192.0.2.1"),
+        ],
+        ..Existing::default()
+    };
+    let profile = |spec| ask(None, Some(&object("BFDProfile", "fast", spec)), &existing);
     assert_eq!(profile("echoMode: false"), Answer::default());
     let answer = profile("echoMode: true");
     assert_eq!(answer.denials, Vec::<String>::new());
-    assert!(answer.warnings[0].starts_with("spec.echoMode: has no effect"), "{answer:?}");
+    assert!(answer.warnings[0].ends_with(": far, inside, dynamic, link"), "{answer:?}");
 }
 
 #[test]

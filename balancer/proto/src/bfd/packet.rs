@@ -60,6 +60,8 @@ impl Diagnostic {
     pub const NONE: Self = Self(0);
     /// Control Detection Time Expired.
     pub const TIME_EXPIRED: Self = Self(1);
+    /// Echo Function Failed.
+    pub const ECHO_FAILED: Self = Self(2);
     /// Neighbor Signaled Session Down.
     pub const NEIGHBOR_DOWN: Self = Self(3);
     /// Administratively Down.

@@ -5,102 +5,15 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::echo::Echo;
+use super::event::{Action, Change, Event};
 use super::packet::{Diagnostic, Discarded, Packet, State};
+use super::settings::{Reach, Settings, Timers};
 
 /// The fastest pace while a session is not up (RFC 5880 §6.8.3).
 const SLOW: Duration = Duration::from_secs(1);
 /// TTL of packets that took no hop (RFC 5881 §5).
 const NO_HOP: u8 = 255;
-
-/// Timers, each of which can be changed while the session is up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timers {
-    /// This end does not want to send faster.
-    pub transmit_interval: Duration,
-    /// This end cannot receive faster.
-    pub receive_interval: Duration,
-    /// How many packets of this end may be lost; at least 1.
-    pub detect_multiplier: u8,
-}
-
-/// How far away the other end may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// On the same link (RFC 5881): packets that took a hop are dropped.
-    SingleHop,
-    /// Behind routers (RFC 5883): packets below this TTL are dropped.
-    Multihop {
-        /// 0 accepts all.
-        minimum_ttl: u8,
-    },
-}
-
-/// All that a session needs to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
-    /// Timers to begin with.
-    pub timers: Timers,
-    /// Whether this end waits for the other one's first packet (RFC 5880 §6.1).
-    pub passive: bool,
-    /// How far away the other end may be.
-    pub reach: Reach,
-    /// This end's number for the session: not 0, unique on the node, and unpredictable.
-    pub discriminator: u32,
-    /// Source of the session's random choices.
-    pub seed: u64,
-}
-
-/// What happens to a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// The session may begin.
-    Start,
-    /// A datagram from the other end.
-    Datagram {
-        /// Its payload.
-        bytes: &'a [u8],
-        /// TTL or hop limit with which it arrived.
-        ttl: u8,
-    },
-    /// The timers are to change.
-    Configure(Timers),
-    /// The session is to end without saying anything about the path.
-    Shut,
-    /// The deadline has come.
-    Timeout,
-}
-
-/// What a session wants done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Send a datagram, with TTL 255.
-    Send(Vec<u8>),
-    /// Tell about a change of state.
-    Changed(Change),
-    /// After [`Event::Shut`]: the other end had the time to learn of it, nothing is left to do.
-    Stopped,
-}
-
-/// A change of state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Change {
-    /// State before.
-    pub from: State,
-    /// State now.
-    pub to: State,
-    /// State of the other end as last heard.
-    pub remote: State,
-    /// Why, where the session left Up.
-    pub diagnostic: Diagnostic,
-}
-
-impl Change {
-    /// Whether the path broke: not so when either end was shut by an administrator (RFC 5882 §3.2).
-    #[must_use]
-    pub fn is_failure(&self) -> bool {
-        self.from == State::Up && self.to == State::Down && self.remote != State::AdminDown
-    }
-}
 
 /// A session with one other end. Variables are those of RFC 5880 §6.8.1.
 #[derive(Debug)]
@@ -121,6 +34,7 @@ pub struct Session {
     expire: Option<Instant>,
     /// After [`Event::Shut`]: until when AdminDown is told.
     stop: Option<Instant>,
+    echo: Echo,
 }
 
 /// What the last packet of the other end said.
@@ -131,6 +45,7 @@ struct Remote {
     state: State,
     required_min_rx: Duration,
     desired_min_tx: Duration,
+    required_min_echo_rx: Duration,
     detect_multiplier: u8,
     demand: bool,
 }
@@ -139,8 +54,10 @@ impl Session {
     /// A session that has not begun.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let mut rng = StdRng::seed_from_u64(settings.seed);
         Self {
-            rng: StdRng::seed_from_u64(settings.seed),
+            echo: Echo::new(settings.discriminator, rng.random()),
+            rng,
             state: State::Down,
             diagnostic: Diagnostic::NONE,
             running: false,
@@ -165,17 +82,20 @@ impl Session {
             Event::Start => self.start(now, &mut out),
             Event::Datagram { bytes, ttl } if self.running => self.datagram(now, bytes, ttl, &mut out)?,
             Event::Datagram { .. } => {}
+            Event::EchoPath(is_there) => self.echo.has_path = is_there,
+            Event::Echo(bytes) => self.echo_returned(now, bytes, &mut out),
             Event::Configure(timers) => self.configure(now, timers, &mut out),
             Event::Shut => self.shut(now, &mut out),
             Event::Timeout => self.timeout(now, &mut out),
         }
+        self.follow_echo(now, &mut out);
         Ok(out)
     }
 
     /// When [`Event::Timeout`] is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.transmit, self.expire, self.stop].into_iter().flatten().min()
+        [self.transmit, self.expire, self.stop, self.echo.deadline()].into_iter().flatten().min()
     }
 
     /// The state.
@@ -256,13 +176,14 @@ impl Session {
             state: packet.state,
             required_min_rx: packet.required_min_rx,
             desired_min_tx: packet.desired_min_tx,
+            required_min_echo_rx: packet.required_min_echo_rx,
             detect_multiplier: packet.detect_multiplier,
             demand: packet.demand,
         });
         if packet.is_final && self.polling {
             self.polling = false;
             self.transmitting = self.wanted_transmit_interval();
-            self.receiving = self.settings.timers.receive_interval;
+            self.receiving = self.wanted_receive_interval();
         }
         self.expire = self.detection_time().map(|time| now + time);
         if before != (self.transmit_interval(), self.is_silent()) || self.transmit.is_none() {
@@ -285,7 +206,7 @@ impl Session {
     /// Puts changed timers into use, as far as that need not wait for their confirmation (RFC 5880 §6.8.3).
     fn adopt_timers(&mut self) {
         let wanted = self.wanted_transmit_interval();
-        let receive = self.settings.timers.receive_interval;
+        let receive = self.wanted_receive_interval();
         self.polling = self.state == State::Up;
         self.transmitting = if self.polling { self.transmitting.min(wanted) } else { wanted };
         self.receiving = if self.polling { self.receiving.max(receive) } else { receive };
@@ -294,6 +215,54 @@ impl Session {
     fn wanted_transmit_interval(&self) -> Duration {
         let configured = self.settings.timers.transmit_interval;
         if self.state == State::Up { configured } else { configured.max(SLOW) }
+    }
+
+    /// While echo packets tell whether the path is there, control packets need not come often (RFC 5880 §6.8.3).
+    fn wanted_receive_interval(&self) -> Duration {
+        let configured = self.settings.timers.receive_interval;
+        if self.echo.is_active() { configured.max(SLOW) } else { configured }
+    }
+
+    /// Time between two echo packets of this end, jitter aside; `None` where none may be sent (RFC 5880 §6.8.9).
+    fn echo_interval(&self) -> Option<Duration> {
+        let wanted = self.settings.timers.echo_transmit_interval.filter(|_| self.echo.has_path)?;
+        let remote = self.remote?;
+        let both_up = self.state == State::Up && remote.state == State::Up;
+        let may =
+            both_up && self.settings.reach == Reach::SingleHop && !remote.required_min_echo_rx.is_zero();
+        may.then(|| wanted.max(remote.required_min_echo_rx))
+    }
+
+    /// Sends the echo packet that is due, or stops where none may be sent; the other end's control packets then come as
+    /// fast as before.
+    fn follow_echo(&mut self, now: Instant, out: &mut Vec<Action>) {
+        match self.echo_interval() {
+            Some(interval) if self.echo.is_due(now) => {
+                let part = self.rng.random_range(0.75..=1.0);
+                out.push(Action::SendEcho(self.echo.next(now, interval, part)));
+            }
+            Some(_) => {}
+            None => {
+                let was_active = self.echo.is_active();
+                self.echo.stop();
+                if was_active && self.state == State::Up {
+                    self.adopt_timers();
+                    self.send(now, false, out);
+                }
+            }
+        }
+    }
+
+    fn echo_returned(&mut self, now: Instant, bytes: &[u8], out: &mut Vec<Action>) {
+        let Some(interval) = self.echo_interval() else { return };
+        let was_active = self.echo.is_active();
+        let detection = interval * u32::from(self.settings.timers.detect_multiplier);
+        self.echo.returned(now, bytes, detection);
+        if !was_active && self.echo.is_active() {
+            // What is slower holds at once, and the other end is told (RFC 5880 §6.8.3).
+            self.adopt_timers();
+            self.send(now, false, out);
+        }
     }
 
     fn shut(&mut self, now: Instant, out: &mut Vec<Action>) {
@@ -330,6 +299,9 @@ impl Session {
                 return self.send(now, false, out);
             }
         }
+        if self.echo.has_failed(now) && self.enter(now, State::Down, Diagnostic::ECHO_FAILED, out) {
+            return self.send(now, false, out);
+        }
         if is_due(self.transmit) {
             self.send(now, false, out);
         }
@@ -342,6 +314,9 @@ impl Session {
             return false;
         }
         self.state = to;
+        if to != State::Up {
+            self.echo.stop();
+        }
         self.diagnostic = if to == State::Up { Diagnostic::NONE } else { diagnostic };
         self.adopt_timers();
         self.plan(now);
@@ -375,7 +350,12 @@ impl Session {
         if self.is_silent() && !is_final {
             return;
         }
-        let Timers { receive_interval, detect_multiplier, .. } = self.settings.timers;
+        let Timers { detect_multiplier, echo_receive_interval, .. } = self.settings.timers;
+        // Across routers there is no echo function (RFC 5883 §5).
+        let echo_receive_interval = match self.settings.reach {
+            Reach::SingleHop => echo_receive_interval,
+            Reach::Multihop { .. } => Duration::ZERO,
+        };
         let packet = Packet {
             diagnostic: self.diagnostic,
             state: self.state,
@@ -388,8 +368,8 @@ impl Session {
             my_discriminator: self.settings.discriminator,
             your_discriminator: self.remote.map_or(0, |remote| remote.discriminator),
             desired_min_tx: self.wanted_transmit_interval(),
-            required_min_rx: receive_interval,
-            required_min_echo_rx: Duration::ZERO,
+            required_min_rx: self.wanted_receive_interval(),
+            required_min_echo_rx: echo_receive_interval,
         };
         out.push(Action::Send(packet.encode().to_vec()));
     }

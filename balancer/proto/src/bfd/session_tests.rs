@@ -12,7 +12,13 @@ fn origin() -> Instant {
 const MS: Duration = Duration::from_millis(1);
 
 fn timers(interval: u32, detect_multiplier: u8) -> Timers {
-    Timers { transmit_interval: MS * interval, receive_interval: MS * interval, detect_multiplier }
+    Timers {
+        transmit_interval: MS * interval,
+        receive_interval: MS * interval,
+        detect_multiplier,
+        echo_transmit_interval: None,
+        echo_receive_interval: Duration::ZERO,
+    }
 }
 
 fn settings(discriminator: u32, timers: Timers) -> Settings {
@@ -22,11 +28,15 @@ fn settings(discriminator: u32, timers: Timers) -> Settings {
 struct Link {
     now: Instant,
     ends: [Session; 2],
-    /// (arrival, receiver, datagram)
-    flying: VecDeque<(Instant, usize, Vec<u8>)>,
+    /// (arrival, receiver, whether it is an echo packet, payload)
+    flying: VecDeque<(Instant, usize, bool, Vec<u8>)>,
     changes: [Vec<(State, State, Diagnostic)>; 2],
     /// When each end sent.
     sent: [Vec<Instant>; 2],
+    /// When each end sent echo packets.
+    echoed: [Vec<Instant>; 2],
+    /// Whether each end's forwarding sends back the other one's echo packets.
+    loops: [bool; 2],
     stopped: [bool; 2],
     /// Whether datagrams of each end get lost.
     lost: [bool; 2],
@@ -40,6 +50,8 @@ impl Link {
             flying: VecDeque::new(),
             changes: [vec![], vec![]],
             sent: [vec![], vec![]],
+            echoed: [vec![], vec![]],
+            loops: [true; 2],
             stopped: [false; 2],
             lost: [false; 2],
         };
@@ -54,7 +66,13 @@ impl Link {
                 Action::Send(bytes) => {
                     self.sent[end].push(self.now);
                     if !self.lost[end] {
-                        self.flying.push_back((self.now + MS, 1 - end, bytes));
+                        self.flying.push_back((self.now + MS, 1 - end, false, bytes));
+                    }
+                }
+                Action::SendEcho(bytes) => {
+                    self.echoed[end].push(self.now);
+                    if self.lost == [false; 2] && self.loops[1 - end] {
+                        self.flying.push_back((self.now + MS, end, true, bytes));
                     }
                 }
                 Action::Changed(change) => {
@@ -74,8 +92,11 @@ impl Link {
             let Some(at) = at.filter(|at| *at <= end) else { break };
             self.now = self.now.max(at);
             if arrival == Some(at) {
-                let (_, to, bytes) = self.flying.pop_front().unwrap();
-                self.tell(to, Event::Datagram { bytes: &bytes, ttl: 255 });
+                let (_, to, is_echo, bytes) = self.flying.pop_front().unwrap();
+                self.tell(
+                    to,
+                    if is_echo { Event::Echo(&bytes) } else { Event::Datagram { bytes: &bytes, ttl: 255 } },
+                );
             } else if let Some((_, who)) = timeout {
                 self.tell(who, Event::Timeout);
             }
@@ -89,10 +110,13 @@ impl Link {
 
     /// Shortest and longest time between packets of an end since the last call.
     fn pace(&mut self, end: usize) -> (Duration, Duration) {
-        let sent = std::mem::take(&mut self.sent[end]);
-        let gaps: Vec<Duration> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        (*gaps.iter().min().unwrap(), *gaps.iter().max().unwrap())
+        gaps(&std::mem::take(&mut self.sent[end]))
     }
+}
+
+fn gaps(times: &[Instant]) -> (Duration, Duration) {
+    let gaps: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    (*gaps.iter().min().unwrap(), *gaps.iter().max().unwrap())
 }
 
 #[test]
@@ -214,6 +238,92 @@ fn a_slower_pace_waits_until_the_other_end_knows() {
     link.lost[1] = true;
     link.tell(0, Event::Configure(timers(1000, 3)));
     assert_eq!(link.ends[0].transmit_interval(), MS * 10);
+}
+
+/// Two ends of which the first one sends echo packets every 20 ms, which the second one takes every 50 ms.
+fn echoing() -> Link {
+    let echo = |transmit: Option<u32>, receive: u32| Timers {
+        echo_transmit_interval: transmit.map(|interval| MS * interval),
+        echo_receive_interval: MS * receive,
+        ..timers(10, 3)
+    };
+    let mut link = Link::new(settings(1, echo(Some(20), 0)), settings(2, echo(None, 50)));
+    link.tell(0, Event::EchoPath(true));
+    link
+}
+
+#[test]
+fn while_echo_packets_come_back_the_other_end_sends_few_control_packets() {
+    let mut link = echoing();
+    link.run(Duration::from_secs(5));
+    assert_eq!(link.states(), [State::Up; 2]);
+    (link.sent, link.echoed) = ([vec![], vec![]], [vec![], vec![]]);
+    link.changes = [vec![], vec![]];
+    link.run(Duration::from_secs(60));
+    let (least, most) = gaps(&link.echoed[0]);
+    assert!(least >= MS.mul_f64(37.5) && most <= MS * 50, "{least:?} to {most:?}");
+    assert_eq!(link.echoed[1], [], "an end whose echo packets nobody wants sends none");
+    // The first end, whose own echo packets nobody sends back, is watched by its control packets as before.
+    let (least, most) = link.pace(0);
+    assert!(least >= MS.mul_f64(7.5) && most <= MS * 10, "{least:?} to {most:?}");
+    let (least, most) = link.pace(1);
+    assert!(least >= MS * 750 && most <= MS * 1000, "{least:?} to {most:?}");
+    assert_eq!(link.changes, [vec![], vec![]]);
+    // A broken path is told as soon as the echo packets say it.
+    link.lost = [true, true];
+    link.run(MS * 151);
+    assert_eq!(link.changes[0], [(State::Up, State::Down, Diagnostic::ECHO_FAILED)]);
+    link.lost = [false, false];
+    link.run(Duration::from_secs(5));
+    assert_eq!(link.states(), [State::Up; 2]);
+}
+
+#[test]
+fn echo_packets_that_never_come_back_cost_no_session() {
+    let mut link = echoing();
+    link.loops = [false, false];
+    link.run(Duration::from_secs(5));
+    link.changes = [vec![], vec![]];
+    (link.sent, link.echoed) = ([vec![], vec![]], [vec![], vec![]]);
+    link.run(Duration::from_secs(60));
+    assert_eq!((link.states(), &link.changes), ([State::Up; 2], &[vec![], vec![]]));
+    let (least, most) = gaps(&link.echoed[0]);
+    assert!(least >= MS * 750 && most <= MS * 1000, "{least:?} to {most:?}");
+    let (_, most) = link.pace(1);
+    assert!(most <= MS * 10, "the path is watched by control packets: {most:?}");
+}
+
+#[test]
+fn an_end_that_sends_no_echo_packets_back_any_more_is_watched_by_control_packets_again() {
+    let mut link = echoing();
+    link.run(Duration::from_secs(5));
+    link.changes = [vec![], vec![]];
+    link.tell(1, Event::Configure(timers(10, 3)));
+    link.loops = [false, false];
+    link.run(Duration::from_secs(5));
+    (link.sent, link.echoed) = ([vec![], vec![]], [vec![], vec![]]);
+    link.run(Duration::from_secs(5));
+    assert_eq!((link.states(), &link.changes), ([State::Up; 2], &[vec![], vec![]]));
+    assert_eq!(link.echoed[0], []);
+    let (_, most) = link.pace(1);
+    assert!(most <= MS * 10, "{most:?}");
+}
+
+#[test]
+fn without_a_path_or_across_routers_no_echo_packets_are_sent_or_asked_for() {
+    let mut link = echoing();
+    link.tell(0, Event::EchoPath(false));
+    link.run(Duration::from_secs(10));
+    assert_eq!((link.states(), link.echoed[0].len()), ([State::Up; 2], 0));
+    let echoing = Timers { echo_transmit_interval: Some(MS), echo_receive_interval: MS, ..timers(10, 3) };
+    let far = |discriminator| Settings {
+        reach: Reach::Multihop { minimum_ttl: 250 },
+        ..settings(discriminator, echoing)
+    };
+    let mut link = Link::new(far(1), far(2));
+    link.tell(0, Event::EchoPath(true));
+    link.run(Duration::from_secs(10));
+    assert_eq!((link.states(), link.echoed[0].len()), ([State::Up; 2], 0));
 }
 
 #[test]

@@ -68,7 +68,7 @@ pub struct RouterRestart {
     pub time: Duration,
     /// N bit: NOTIFICATIONs other than a Hard Reset leave the routes in place too (RFC 8538).
     pub notifications: bool,
-    /// Families, each with its F bit: whether forwarding went on.
+    /// Families whose own routes it restarts with, each with its F bit: whether forwarding went on.
     pub families: BTreeMap<Family, bool>,
 }
 
@@ -170,10 +170,11 @@ pub(super) fn agree(settings: &Settings, body: &[u8]) -> Result<Agreed, Notifica
         route_refresh: offers(&BgpCapability::RouteRefresh),
         enhanced_route_refresh: offers(&BgpCapability::EnhancedRouteRefresh),
         extended_next_hop: settings.extended_next_hop && offers_extended_next_hop(&capabilities),
+        // A router that names no families keeps routes all the same: it only loses its own when it restarts (RFC 4724 §3).
+        // FRR and BIRD do so unless told otherwise, and GoBGP.
         graceful_restart: settings
             .graceful_restart
-            .and_then(|_| capabilities.iter().find_map(router_restart))
-            .filter(|restart| restart.families.keys().any(|family| families.contains(family))),
+            .and_then(|_| capabilities.iter().find_map(router_restart)),
         families,
     })
 }

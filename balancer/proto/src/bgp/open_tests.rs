@@ -128,10 +128,25 @@ fn a_router_of_few_words_is_understood() {
 }
 
 #[test]
-fn graceful_restart_of_other_families_is_none() {
-    let restart = [64, 6, 0, 120, 0, 2, 1, 0x80];
-    let parameters = [&[2, 14][..], &[1, 4, 0, 1, 0, 1], &restart].concat();
-    assert_eq!(agree(&settings(), &router(64513, 180, ID, &parameters)), Ok(plain()));
+fn a_router_that_only_helps_others_to_restart_keeps_routes() {
+    let helps = Agreed {
+        graceful_restart: Some(RouterRestart {
+            restarting: false,
+            time: Duration::from_secs(120),
+            notifications: false,
+            families: BTreeMap::new(),
+        }),
+        ..plain()
+    };
+    // No families, and one that is not spoken here.
+    for restart in [&[64, 2, 0, 120][..], &[64, 6, 0, 120, 0, 2, 1, 0x80]] {
+        let length = u8::try_from(6 + restart.len()).unwrap();
+        let parameters = [&[2, length][..], &[1, 4, 0, 1, 0, 1], restart].concat();
+        let body = router(64513, 180, ID, &parameters);
+        assert_eq!(agree(&settings(), &body), Ok(helps.clone()), "{restart:?}");
+        let unasked = Settings { graceful_restart: None, ..settings() };
+        assert_eq!(agree(&unasked, &body), Ok(plain()), "{restart:?}");
+    }
 }
 
 #[test]

@@ -54,6 +54,16 @@ const ICMPV6_TYPE_AT: u32 = 54;
 const NEIGHBOR_SOLICIT: u32 = 135;
 const NEIGHBOR_ADVERT: u32 = 136;
 const NDP_TARGET_AT: u32 = 62;
+const ETHERTYPE_IPV4: u32 = 0x0800;
+const UDP: u32 = 17;
+const IPV4_VERSION_AT: u32 = 14;
+/// Version 4, and a header without options.
+const IPV4_PLAIN: u32 = 0x45;
+const IPV4_FRAGMENT_AT: u32 = 20;
+const IPV4_DONT_FRAGMENT: u32 = 0x4000;
+const IPV4_PROTOCOL_AT: u32 = 23;
+const IPV4_UDP_PORT_AT: u32 = 36;
+const IPV6_UDP_PORT_AT: u32 = 56;
 
 /// Passes ARP packets whose target or sender address is one of `addresses`, in at most `limit` instructions.
 ///
@@ -98,6 +108,41 @@ pub fn ndp(addresses: &BTreeSet<Ipv6Addr>, limit: usize) -> Vec<Instruction> {
         }
         budget /= 2;
     }
+}
+
+/// Passes whole UDP packets of a family to `ports`, without IP options.
+pub fn udp(is_v4: bool, ports: &[u16]) -> Vec<Instruction> {
+    let mut program = if is_v4 {
+        let mut program = prologue(ETHERTYPE_IPV4);
+        program.extend([
+            load(LOAD_BYTE, IPV4_VERSION_AT),
+            jump(JUMP_EQUAL, IPV4_PLAIN, 1, 0),
+            give(0),
+            load(LOAD_HALF, IPV4_FRAGMENT_AT),
+            jump(JUMP_EQUAL, 0, 2, 0),
+            jump(JUMP_EQUAL, IPV4_DONT_FRAGMENT, 1, 0),
+            give(0),
+            load(LOAD_BYTE, IPV4_PROTOCOL_AT),
+            jump(JUMP_EQUAL, UDP, 1, 0),
+            give(0),
+            load(LOAD_HALF, IPV4_UDP_PORT_AT),
+        ]);
+        program
+    } else {
+        let mut program = prologue(ETHERTYPE_IPV6);
+        program.extend([
+            load(LOAD_BYTE, IPV6_NEXT_HEADER_AT),
+            jump(JUMP_EQUAL, UDP, 1, 0),
+            give(0),
+            load(LOAD_HALF, IPV6_UDP_PORT_AT),
+        ]);
+        program
+    };
+    for port in ports {
+        program.extend([jump(JUMP_EQUAL, u32::from(*port), 0, 1), give(WHOLE_FRAME)]);
+    }
+    program.push(give(0));
+    program
 }
 
 /// Passes what belongs to the EtherType and drops tagged frames; the rest of a program follows. On a VLAN without an

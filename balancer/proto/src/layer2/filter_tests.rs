@@ -124,6 +124,37 @@ fn only_our_neighbour_messages_pass() {
 }
 
 #[test]
+fn of_bfd_only_whole_packets_of_its_ports_pass() {
+    use crate::bfd::echo::{Ends, PORT, encode};
+    let ends = Ends { own: ASKER, router: MacAddress([2; 6]) };
+    let (v4, v6) = (udp(true, &[3784, PORT]), udp(false, &[3784, PORT]));
+    let echo = |own: &str| encode(ends, own.parse().unwrap(), &[0; 16]);
+    let changed = |own: &str, at: usize, octet: u8| {
+        let mut frame = echo(own);
+        frame[at] = octet;
+        frame
+    };
+    for (name, frame, trace, want) in [
+        ("echo", echo("192.0.2.1"), Trace::Plain, [true, false]),
+        ("echo", echo("2001:db8::1"), Trace::Plain, [false, true]),
+        ("control", changed("192.0.2.1", 37, 0xc8), Trace::Plain, [true, false]),
+        ("control", changed("2001:db8::1", 57, 0xc8), Trace::Plain, [false, true]),
+        ("unfragmented", changed("192.0.2.1", 20, 0x40), Trace::Plain, [true, false]),
+        ("tagged", echo("192.0.2.1"), Trace::Tag, [false; 2]),
+        ("for another host", echo("192.0.2.1"), Trace::OtherHost, [false; 2]),
+        ("another port", changed("192.0.2.1", 37, 0), Trace::Plain, [false; 2]),
+        ("another port", changed("2001:db8::1", 57, 0), Trace::Plain, [false; 2]),
+        ("TCP", changed("192.0.2.1", 23, 6), Trace::Plain, [false; 2]),
+        ("TCP", changed("2001:db8::1", 20, 6), Trace::Plain, [false; 2]),
+        ("fragment", changed("192.0.2.1", 21, 1), Trace::Plain, [false; 2]),
+        ("options", changed("192.0.2.1", 14, 0x46), Trace::Plain, [false; 2]),
+        ("truncated", echo("192.0.2.1")[..30].to_vec(), Trace::Plain, [false; 2]),
+    ] {
+        assert_eq!([&v4, &v6].map(|program| passes(program, &frame, trace)), want, "{name}");
+    }
+}
+
+#[test]
 fn a_thousand_scattered_addresses_fit_and_lose_nobody() {
     let ours4: BTreeSet<Ipv4Addr> = (0..1000_u32).map(|n| Ipv4Addr::from(0x0a00_0000 + n * 7919)).collect();
     let ours6: BTreeSet<Ipv6Addr> = (0..1000_u128)

@@ -134,7 +134,13 @@ pub(crate) fn bfd(bytes: &[u8]) {
     let Some((ttl, bytes)) = bytes.split_first() else { return };
     let interval = Duration::from_millis(300);
     let mut session = bfd::Session::new(bfd::Settings {
-        timers: bfd::Timers { transmit_interval: interval, receive_interval: interval, detect_multiplier: 3 },
+        timers: bfd::Timers {
+            transmit_interval: interval,
+            receive_interval: interval,
+            detect_multiplier: 3,
+            echo_transmit_interval: Some(interval),
+            echo_receive_interval: interval,
+        },
         passive: false,
         reach: bfd::Reach::SingleHop,
         discriminator: 0x0102_0304,
@@ -142,6 +148,7 @@ pub(crate) fn bfd(bytes: &[u8]) {
     });
     let now = Instant::now();
     session.handle(now, bfd::Event::Start).unwrap();
+    session.handle(now, bfd::Event::EchoPath(true)).unwrap();
     let heard = session.handle(now, bfd::Event::Datagram { bytes, ttl: *ttl });
     assert!(*ttl == 255 || heard.is_err(), "a packet that took a hop was accepted");
     for action in heard.into_iter().flatten() {
@@ -150,4 +157,8 @@ pub(crate) fn bfd(bytes: &[u8]) {
         }
     }
     assert_ne!(session.state(), bfd::State::AdminDown);
+    session.handle(now, bfd::Event::Echo(bytes)).unwrap();
+    if let Some(bfd::echo::Frame::Echo { payload, .. }) = bfd::echo::decode(bytes) {
+        session.handle(now, bfd::Event::Echo(&payload)).unwrap();
+    }
 }

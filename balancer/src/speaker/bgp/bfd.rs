@@ -1,5 +1,6 @@
 //! BFD sessions with routers. One task owns all of them.
 
+mod echo;
 mod monitor;
 mod sockets;
 
@@ -7,6 +8,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use metallb_proto::bfd::echo::{Frame, discriminator};
 use metallb_proto::bfd::{self, Action, Event, Packet, Session, Settings, State, Timers};
 use socket2::Socket;
 use tokio::sync::{mpsc, watch};
@@ -14,6 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::metrics::{BfdMetrics, Label};
 use crate::speaker::{sleep_until, sys};
+use echo::{Heard, Links, Path, Use};
 use monitor::{Command, Told, Watch};
 pub(super) use monitor::{Monitor, Reach, Sender};
 use sockets::{Arrival, ListenAt, listen, port, receive};
@@ -35,7 +38,9 @@ pub(super) fn task(
 
 async fn run(mut commands: mpsc::UnboundedReceiver<Command>, metrics: BfdMetrics) -> anyhow::Result<()> {
     let (arrive, mut arrivals) = mpsc::channel(BACKLOG);
-    let mut sessions = Sessions { entries: Vec::new(), listeners: HashMap::new(), arrive, metrics };
+    let (hear, mut heard) = mpsc::channel(BACKLOG);
+    let links = Links::new(hear);
+    let mut sessions = Sessions { entries: Vec::new(), listeners: HashMap::new(), arrive, links, metrics };
     let mut ending = None;
     while ending.is_none() || !sessions.entries.is_empty() {
         let deadline = sessions.entries.iter().filter_map(|entry| entry.session.deadline()).min();
@@ -43,6 +48,7 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, metrics: BfdMetrics
             () = sleep_until(ending), if ending.is_some() => break,
             () = sleep_until(deadline) => sessions.timeout(),
             Some(arrival) = arrivals.recv() => sessions.arrived(&arrival),
+            Some(heard) = heard.recv() => sessions.heard(&heard),
             command = commands.recv(), if ending.is_none() => match command {
                 Some(command) => sessions.obey(command),
                 None => ending = Some(Instant::now() + FAREWELL),
@@ -57,6 +63,7 @@ struct Sessions {
     entries: Vec<Entry>,
     listeners: HashMap<ListenAt, AbortOnDropHandle<()>>,
     arrive: mpsc::Sender<Arrival>,
+    links: Links,
     metrics: BfdMetrics,
 }
 
@@ -68,6 +75,8 @@ struct Entry {
     session: Session,
     socket: Socket,
     tell: watch::Sender<Told>,
+    /// The way of echo packets.
+    path: Option<Path>,
     /// Whether it ends and only lets the other end know.
     is_shut: bool,
 }
@@ -89,27 +98,33 @@ impl Sessions {
     }
 
     fn watch(&mut self, wanted: Watch) {
+        let echo = self.links.of(&wanted.reach, &wanted.profile).unwrap_or_else(|error| {
+            let (peer, error) = (&wanted.peer, format!("{error:#}"));
+            tracing::warn!(peer, error, "no BFD echo packets; control packets watch the path");
+            Use::default()
+        });
         let known = self.entries.iter_mut().find(|entry| entry.peer == wanted.peer && !entry.is_shut);
         if let Some(entry) = known {
             let former = entry.settings;
-            let settings = settings(&wanted, former.discriminator, former.seed);
+            let settings = settings(&wanted, echo.accepts, former.discriminator, former.seed);
             if entry.reach == wanted.reach && (Settings { timers: settings.timers, ..former }) == settings {
                 entry.settings = settings;
+                entry.take(echo.path, &self.metrics);
                 entry.handle(Event::Configure(settings.timers), &self.metrics);
                 return;
             }
             entry.shut(&self.metrics);
         }
         let (peer, tell) = (wanted.peer.clone(), wanted.tell.clone());
-        if let Err(error) = self.open(wanted) {
+        if let Err(error) = self.open(wanted, echo) {
             let problem = format!("{error:#}");
             tracing::warn!(peer, error = problem, "the path to the router is not watched by BFD");
             tell.send_modify(|told| *told = Told { problem: Some(problem), ..told.clone() });
         }
     }
 
-    fn open(&mut self, wanted: Watch) -> anyhow::Result<()> {
-        let settings = settings(&wanted, self.discriminator(), rand::random());
+    fn open(&mut self, wanted: Watch, echo: Use) -> anyhow::Result<()> {
+        let settings = settings(&wanted, echo.accepts, self.discriminator(), rand::random());
         let Watch { peer, label, reach, tell, .. } = wanted;
         let at = ListenAt::of(&reach);
         if !self.listeners.contains_key(&at) {
@@ -124,7 +139,8 @@ impl Sessions {
         }
         let socket = sockets::sending(&reach)?;
         let session = Session::new(settings);
-        let mut entry = Entry { peer, label, reach, settings, session, socket, tell, is_shut: false };
+        let path = echo.path;
+        let mut entry = Entry { peer, label, reach, settings, session, socket, tell, path, is_shut: false };
         entry.tell();
         self.metrics.session_up.get_or_create(&entry.label).set(0);
         entry.handle(Event::Start, &self.metrics);
@@ -171,16 +187,46 @@ impl Sessions {
         self.metrics.control_packet_input.get_or_create(&entry.label).inc();
         entry.handle(Event::Datagram { bytes: &arrival.bytes, ttl: arrival.ttl }, &self.metrics);
     }
+
+    /// What a packet socket heard: where a router is on the link, or an echo packet that came back.
+    fn heard(&mut self, heard: &Heard) {
+        let running = self.entries.iter_mut().filter(|entry| !entry.is_shut);
+        let mut there = running.filter(|entry| entry.path.as_ref().is_some_and(|path| path.at == heard.at));
+        match &heard.frame {
+            Frame::Control { router, own, ends } => {
+                let its = there
+                    .filter(|entry| entry.reach.router.ip() == *router && entry.reach.local.ip() == *own);
+                for entry in its {
+                    if let Some(path) = entry.path.as_mut().filter(|path| path.ends != Some(*ends)) {
+                        path.ends = Some(*ends);
+                        entry.handle(Event::EchoPath(true), &self.metrics);
+                    }
+                }
+            }
+            Frame::Echo { own, payload } => {
+                let number = discriminator(payload);
+                let its = there.find(|entry| {
+                    Some(entry.settings.discriminator) == number && entry.reach.local.ip() == *own
+                });
+                // A router's own echo packet is the kernel's to send back.
+                let Some(entry) = its else { return };
+                self.metrics.echo_packet_input.get_or_create(&entry.label).inc();
+                entry.handle(Event::Echo(payload), &self.metrics);
+            }
+        }
+    }
 }
 
-/// The settings of a session as its profile wants them.
-fn settings(wanted: &Watch, discriminator: u32, seed: u64) -> Settings {
+/// The settings of a session as its profile wants them; `accepts` is the time between echo packets of the router.
+fn settings(wanted: &Watch, accepts: Duration, discriminator: u32, seed: u64) -> Settings {
     let profile = &wanted.profile;
     Settings {
         timers: Timers {
             transmit_interval: profile.transmit_interval,
             receive_interval: profile.receive_interval,
             detect_multiplier: profile.detect_multiplier,
+            echo_transmit_interval: profile.echo_mode.then_some(profile.echo_interval),
+            echo_receive_interval: accepts,
         },
         passive: profile.passive_mode,
         reach: if wanted.reach.is_multihop {
@@ -210,6 +256,14 @@ impl Entry {
                         Err(error) => tracing::debug!(peer = self.peer, %error, "BFD packet not sent"),
                     }
                 }
+                Action::SendEcho(payload) => {
+                    let sent = self.path.as_ref().map(|path| path.send(self.reach.local.ip(), &payload));
+                    match sent {
+                        Some(Ok(())) => drop(metrics.echo_packet_output.get_or_create(&self.label).inc()),
+                        Some(Err(error)) => tracing::debug!(peer = self.peer, %error, "echo packet not sent"),
+                        None => {}
+                    }
+                }
                 Action::Changed(change) => {
                     let (peer, from, to) = (&self.peer, change.from, change.to);
                     tracing::info!(event = "bfd", peer, ?from, ?to, diagnostic = %change.diagnostic, "BFD session");
@@ -236,6 +290,15 @@ impl Entry {
             let now = Told { state, problem: None, failures: told.failures };
             std::mem::replace(told, now.clone()) != now
         });
+    }
+
+    /// Takes another way of echo packets; on the same one the ends stay known.
+    fn take(&mut self, path: Option<Path>, metrics: &BfdMetrics) {
+        let at = |path: &Option<Path>| path.as_ref().map(|path| path.at);
+        if at(&self.path) != at(&path) {
+            self.path = path;
+            self.handle(Event::EchoPath(false), metrics);
+        }
     }
 
     fn shut(&mut self, metrics: &BfdMetrics) {

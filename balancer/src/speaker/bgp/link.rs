@@ -105,6 +105,15 @@ fn choose_next_hops(local: IpAddr, router: IpAddr, addresses: &[InterfaceAddress
     }
 }
 
+/// Name of the interface with an address of this node.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn interface_of(own: IpAddr) -> io::Result<Option<String>> {
+    let found = interface_addresses()?.into_iter().find(|address| address.network.addr() == own);
+    Ok(found.map(|found| found.interface))
+}
+
 fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
     let found = getifaddrs()?.filter_map(|found| {
         let (address, mask) = (found.address?, found.netmask?);

@@ -56,17 +56,21 @@ pub(super) struct BfdMetrics {
     pub(super) session_up: Family<Label, Gauge>,
     pub(super) control_packet_input: Family<Label, Gauge>,
     pub(super) control_packet_output: Family<Label, Gauge>,
+    pub(super) echo_packet_input: Family<Label, Gauge>,
+    pub(super) echo_packet_output: Family<Label, Gauge>,
     pub(super) session_up_events: Family<Label, Gauge>,
     pub(super) session_down_events: Family<Label, Gauge>,
 }
 
 impl BfdMetrics {
     /// All of them, with their names and what they are.
-    fn all(&self) -> [(&'static str, &'static str, &Family<Label, Gauge>); 5] {
+    fn all(&self) -> [(&'static str, &'static str, &Family<Label, Gauge>); 7] {
         [
             ("session_up", "BFD session state (1 is up, 0 is down)", &self.session_up),
             ("control_packet_input", "Number of BFD control packets received", &self.control_packet_input),
             ("control_packet_output", "Number of BFD control packets sent", &self.control_packet_output),
+            ("echo_packet_input", "Number of BFD echo packets that came back", &self.echo_packet_input),
+            ("echo_packet_output", "Number of BFD echo packets sent", &self.echo_packet_output),
             ("session_up_events", "Times that the BFD session came up", &self.session_up_events),
             ("session_down_events", "Times that the BFD session went down", &self.session_down_events),
         ]

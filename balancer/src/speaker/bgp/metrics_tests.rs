@@ -148,6 +148,8 @@ fn bfd_is_shown_by_the_names_that_dashboards_look_for() {
     let names = [
         "control_packet_input",
         "control_packet_output",
+        "echo_packet_input",
+        "echo_packet_output",
         "session_down_events",
         "session_up_events",
         "session_up",

@@ -32,6 +32,10 @@ pub(crate) fn routers(peers: u8) -> impl Iterator<Item = Ipv4Addr> {
     (1..=peers).map(|number| Ipv4Addr::new(10, 99, 1, number))
 }
 
+fn endpoints(address: &str, serves: bool) -> Value {
+    json!([{ "addresses": [address], "nodeName": "node1", "conditions": { "ready": serves } }])
+}
+
 /// A control plane with a pool, an advertisement and peers.
 pub(crate) struct Scene {
     pub(crate) plane: Plane,
@@ -136,18 +140,30 @@ template bgp speaker {
 
     /// A Service with an address and an endpoint that serves.
     pub(crate) async fn service(&self, number: usize) -> Result<()> {
-        let name = format!("web-{number}");
+        self.service_with(number, true).await
+    }
+
+    /// The address of a Service, and of its endpoint; and their family.
+    fn addresses(&self, number: usize) -> (String, &'static str, &'static str) {
         let (high, low) = (number / 256, number % 256);
-        let (address, endpoint, family) = match self.family {
+        match self.family {
             4 => (format!("198.18.{high}.{low}"), "10.0.0.1", "IPv4"),
             _ => (format!("2001:db8::{high:x}:{low:x}"), "fd00::1", "IPv6"),
-        };
+        }
+    }
+
+    /// The address of a Service.
+    pub(crate) fn address(&self, number: usize) -> String {
+        self.addresses(number).0
+    }
+
+    /// A Service with an address and an endpoint, which serves or does not.
+    pub(crate) async fn service_with(&self, number: usize, serves: bool) -> Result<()> {
+        let name = format!("web-{number}");
+        let (address, endpoint, family) = self.addresses(number);
         let slice = json!({
             "metadata": { "name": name, "labels": { "kubernetes.io/service-name": name } },
-            "addressType": family, "ports": [],
-            "endpoints": [{
-                "addresses": [endpoint], "nodeName": "node1", "conditions": { "ready": true },
-            }],
+            "addressType": family, "ports": [], "endpoints": endpoints(endpoint, serves),
         });
         create(&self.client, "discovery.k8s.io/v1", "EndpointSlice", SERVICES, slice).await?;
         let service = json!({
@@ -161,6 +177,15 @@ template bgp speaker {
         let status = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": address }] } } });
         let services: Api<Service> = Api::namespaced(self.client.clone(), SERVICES);
         services.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
+        Ok(())
+    }
+
+    /// Lets the endpoint of a Service serve.
+    pub(crate) async fn serve(&self, number: usize) -> Result<()> {
+        let (_, endpoint, _) = self.addresses(number);
+        let slices = api(&self.client, "discovery.k8s.io/v1", "EndpointSlice", SERVICES);
+        let patch = Patch::Merge(json!({ "endpoints": endpoints(endpoint, true) }));
+        slices.patch(&format!("web-{number}"), &PatchParams::default(), &patch).await?;
         Ok(())
     }
 

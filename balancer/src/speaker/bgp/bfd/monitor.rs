@@ -166,3 +166,7 @@ fn without_port(mut address: SocketAddr) -> SocketAddr {
     address.set_port(0);
     address
 }
+
+#[cfg(test)]
+#[path = "monitor_tests.rs"]
+mod tests;

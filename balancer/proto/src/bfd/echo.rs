@@ -1,0 +1,238 @@
+//! The echo function (RFC 5880 §6.4, RFC 5881 §4): packets that are addressed to their own sender, so that the other
+//! end's forwarding, and no program there, sends them back.
+//!
+//! Control packets at full pace go on watching the path until the first echo packet has come back: what says that it
+//! sends them back and does not, as behind a packet filter, costs no session.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket, UdpRepr,
+};
+
+use crate::layer2::MacAddress;
+
+/// Port of echo packets (RFC 5881 §4).
+pub const PORT: u16 = 3785;
+/// Port of control packets on one link (RFC 5881 §4).
+const CONTROL_PORT: u16 = 3784;
+/// TTL of control packets that took no hop, and of echo packets as they are sent.
+const TTL: u8 = 255;
+/// DSCP CS6, as control packets have it.
+const DSCP: u8 = 48;
+/// The least pace while none has come back.
+const PROBE: Duration = Duration::from_secs(1);
+/// Octets of headers.
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
+const IPV6: usize = 40;
+const UDP: usize = 8;
+
+/// The echo packets of one session.
+#[derive(Debug)]
+pub(super) struct Echo {
+    discriminator: u32,
+    /// Tells this session's packets from those that somebody made up.
+    key: u64,
+    /// Number of the last packet.
+    sent: u32,
+    /// Whether packets can be sent.
+    pub(super) has_path: bool,
+    transmit: Option<Instant>,
+    /// When the path counts as broken; `None` until one came back.
+    expire: Option<Instant>,
+}
+
+impl Echo {
+    pub(super) fn new(discriminator: u32, key: u64) -> Self {
+        Self { discriminator, key, sent: 0, has_path: false, transmit: None, expire: None }
+    }
+
+    /// Whether echo packets tell of the path.
+    pub(super) fn is_active(&self) -> bool {
+        self.expire.is_some()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.transmit, self.expire].into_iter().flatten().min()
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.transmit = None;
+        self.expire = None;
+    }
+
+    /// Whether too many in a row did not come back.
+    pub(super) fn has_failed(&self, now: Instant) -> bool {
+        self.expire.is_some_and(|expire| expire <= now)
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.transmit.is_none_or(|due| due <= now)
+    }
+
+    /// The next packet, where one is sent each `interval`; `part` of that is waited for the one after it.
+    pub(super) fn next(&mut self, now: Instant, interval: Duration, part: f64) -> Vec<u8> {
+        let pace = if self.is_active() { interval } else { interval.max(PROBE) };
+        self.transmit = Some(now + pace.mul_f64(part));
+        self.sent = self.sent.wrapping_add(1);
+        payload(self.discriminator, self.sent, self.key)
+    }
+
+    /// Takes a packet that came back, which holds good for the time `detection`.
+    pub(super) fn returned(&mut self, now: Instant, bytes: &[u8], detection: Duration) {
+        let Some((discriminator, number, key)) = read_payload(bytes) else { return };
+        // One of the last few: an older one, heard and sent again by somebody else, says nothing of the path.
+        let is_recent = self.sent.wrapping_sub(number) <= u32::from(u8::MAX);
+        if is_recent && (discriminator, key) == (self.discriminator, self.key) {
+            if self.expire.is_none() {
+                // From the slow pace to the full one.
+                self.transmit = Some(now);
+            }
+            self.expire = Some(now + detection);
+        }
+    }
+}
+
+/// Discriminator, number, key: what an echo packet holds is its sender's own matter.
+fn payload(discriminator: u32, number: u32, key: u64) -> Vec<u8> {
+    [&discriminator.to_be_bytes()[..], &number.to_be_bytes(), &key.to_be_bytes()].concat()
+}
+
+fn read_payload(bytes: &[u8]) -> Option<(u32, u32, u64)> {
+    let (discriminator, rest) = bytes.split_first_chunk()?;
+    let (number, rest) = rest.split_first_chunk()?;
+    let key = rest.try_into().ok()?;
+    Some((u32::from_be_bytes(*discriminator), u32::from_be_bytes(*number), u64::from_be_bytes(key)))
+}
+
+/// The discriminator of the session that sent an echo packet with this payload; `None` of one that is not from here.
+#[must_use]
+pub fn discriminator(bytes: &[u8]) -> Option<u32> {
+    read_payload(bytes).map(|(discriminator, ..)| discriminator)
+}
+
+/// The two ends of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// This end.
+    pub own: MacAddress,
+    /// The other one.
+    pub router: MacAddress,
+}
+
+/// A frame that concerns echo packets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// A control packet, which shows where the other end is on the link.
+    Control {
+        /// Its sender.
+        router: IpAddr,
+        /// Whom it is for.
+        own: IpAddr,
+        /// Where both are.
+        ends: Ends,
+    },
+    /// An echo packet that came back.
+    Echo {
+        /// Its sender, whom it is for, too.
+        own: IpAddr,
+        /// What it holds.
+        payload: Vec<u8>,
+    },
+}
+
+/// Reads a frame that was received; `None` for one that is neither.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Option<Frame> {
+    let ethernet = EthernetFrame::new_checked(bytes).ok()?;
+    let (from, to, ttl, datagram): (IpAddr, IpAddr, u8, &[u8]) = match ethernet.ethertype() {
+        EthernetProtocol::Ipv4 => {
+            let packet = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
+            let is_whole = !packet.more_frags() && packet.frag_offset() == 0;
+            if packet.next_header() != IpProtocol::Udp || !is_whole || !packet.verify_checksum() {
+                return None;
+            }
+            (packet.src_addr().into(), packet.dst_addr().into(), packet.hop_limit(), packet.payload())
+        }
+        EthernetProtocol::Ipv6 => {
+            let packet = Ipv6Packet::new_checked(ethernet.payload()).ok()?;
+            if packet.next_header() != IpProtocol::Udp {
+                return None;
+            }
+            (packet.src_addr().into(), packet.dst_addr().into(), packet.hop_limit(), packet.payload())
+        }
+        _ => return None,
+    };
+    let udp = UdpPacket::new_checked(datagram).ok()?;
+    match udp.dst_port() {
+        CONTROL_PORT if ttl == TTL && from != to => {
+            let ends = Ends { own: ethernet.dst_addr(), router: ethernet.src_addr() };
+            Some(Frame::Control { router: from, own: to, ends })
+        }
+        PORT if from == to => Some(Frame::Echo { own: to, payload: udp.payload().to_vec() }),
+        _ => None,
+    }
+}
+
+/// The frame of an echo packet from and to `own` by way of the other end.
+#[must_use]
+pub fn encode(ends: Ends, own: IpAddr, payload: &[u8]) -> Vec<u8> {
+    let udp = UDP + payload.len();
+    let (header, ethertype) = match own {
+        IpAddr::V4(_) => (IPV4, EthernetProtocol::Ipv4),
+        IpAddr::V6(_) => (IPV6, EthernetProtocol::Ipv6),
+    };
+    // The headers give the length in 16 bits; what is sent here has a few octets.
+    let length = |octets: usize| u16::try_from(octets).unwrap_or(u16::MAX);
+    let mut bytes = vec![0; ETHERNET + header + udp];
+    let mut ethernet = EthernetFrame::new_unchecked(&mut bytes);
+    ethernet.set_src_addr(ends.own);
+    ethernet.set_dst_addr(ends.router);
+    ethernet.set_ethertype(ethertype);
+    let checksums = ChecksumCapabilities::default();
+    let emit = |datagram: &mut [u8]| {
+        let ports = UdpRepr { src_port: PORT, dst_port: PORT };
+        ports.emit(
+            &mut UdpPacket::new_unchecked(datagram),
+            &own.into(),
+            &own.into(),
+            payload.len(),
+            |room| room.copy_from_slice(payload),
+            &checksums,
+        );
+    };
+    match own {
+        IpAddr::V4(own) => {
+            let mut packet = Ipv4Packet::new_unchecked(ethernet.payload_mut());
+            packet.set_version(4);
+            packet.set_header_len(20);
+            packet.set_dscp(DSCP);
+            packet.set_total_len(length(header + udp));
+            packet.set_hop_limit(TTL);
+            packet.set_next_header(IpProtocol::Udp);
+            packet.set_src_addr(own);
+            packet.set_dst_addr(own);
+            packet.fill_checksum();
+            emit(packet.payload_mut());
+        }
+        IpAddr::V6(own) => {
+            let mut packet = Ipv6Packet::new_unchecked(ethernet.payload_mut());
+            packet.set_version(6);
+            packet.set_traffic_class(DSCP << 2);
+            packet.set_payload_len(length(udp));
+            packet.set_next_header(IpProtocol::Udp);
+            packet.set_hop_limit(TTL);
+            packet.set_src_addr(own);
+            packet.set_dst_addr(own);
+            emit(packet.payload_mut());
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+#[path = "echo_tests.rs"]
+mod tests;

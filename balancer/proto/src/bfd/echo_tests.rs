@@ -1,0 +1,89 @@
+use super::*;
+
+const KEY: u64 = 0x0123_4567_89ab_cdef;
+const ENDS: Ends =
+    Ends { own: MacAddress([0x02, 0, 0, 0, 0, 0x11]), router: MacAddress([0x02, 0, 0, 0, 0, 0x01]) };
+
+#[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
+fn origin() -> Instant {
+    Instant::now()
+}
+
+#[test]
+fn only_what_this_session_sent_of_late_counts() {
+    let now = origin();
+    let holds = Duration::from_millis(150);
+    let mut echo = Echo::new(7, KEY);
+    let packets: Vec<_> = (0..300).map(|_| echo.next(now, holds, 1.0)).collect();
+    for (bytes, counts) in [
+        (payload(8, 300, KEY), false),
+        (payload(7, 300, KEY + 1), false),
+        (packets[299][..15].to_vec(), false),
+        ([&packets[299][..], &[0]].concat(), false),
+        (packets[0].clone(), false),
+        (payload(7, 301, KEY), false),
+        (packets[298].clone(), true),
+    ] {
+        echo.stop();
+        echo.returned(now, &bytes, holds);
+        assert_eq!(echo.is_active(), counts, "{bytes:02x?}");
+    }
+    assert!(!echo.has_failed(now + holds - Duration::from_nanos(1)));
+    assert!(echo.has_failed(now + holds));
+}
+
+/// As `tcpdump` of the other end reads it, with its checksums.
+#[test]
+fn an_echo_packet_is_addressed_to_its_sender_by_way_of_the_router() {
+    #[rustfmt::skip]
+    let v4 = [
+        0x02, 0, 0, 0, 0, 0x01, 0x02, 0, 0, 0, 0, 0x11, 0x08, 0x00,
+        0x45, 0xc0, 0, 44, 0, 0, 0, 0, 255, 17, 0x62, 0xbe, 172, 22, 0, 11, 172, 22, 0, 11,
+        0x0e, 0xc9, 0x0e, 0xc9, 0, 24, 0xeb, 0xbb,
+        0, 0, 0, 7, 0, 0, 0, 1, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
+    ];
+    let payload = Echo::new(7, KEY).next(origin(), Duration::ZERO, 1.0);
+    assert_eq!(encode(ENDS, "172.22.0.11".parse().unwrap(), &payload), v4);
+    for own in ["172.22.0.11", "fd00:22::11"] {
+        let own: IpAddr = own.parse().unwrap();
+        let frame = encode(ENDS, own, &payload);
+        assert_eq!(decode(&frame), Some(Frame::Echo { own, payload: payload.clone() }));
+    }
+    assert_eq!(discriminator(&payload), Some(7));
+}
+
+#[test]
+fn a_control_packet_shows_where_the_router_is_and_anything_else_shows_nothing() {
+    let own: IpAddr = "172.22.0.11".parse().unwrap();
+    let router: IpAddr = "172.22.0.1".parse().unwrap();
+    // An echo packet made into a control packet of the router: its checksum is of no matter.
+    let mut control = encode(Ends { own: ENDS.router, router: ENDS.own }, own, &[0; 24]);
+    let (mut packet_bytes, head) = (control.split_off(ETHERNET), control);
+    let frame = |packet: &[u8]| [&head[..], packet].concat();
+    {
+        let mut packet = Ipv4Packet::new_unchecked(&mut packet_bytes[..]);
+        packet.set_src_addr("172.22.0.1".parse().unwrap());
+        packet.fill_checksum();
+        UdpPacket::new_unchecked(packet.payload_mut()).set_dst_port(CONTROL_PORT);
+    }
+    assert_eq!(decode(&frame(&packet_bytes)), Some(Frame::Control { router, own, ends: ENDS }));
+    let changed = |change: &dyn Fn(&mut Ipv4Packet<&mut [u8]>)| {
+        let mut bytes = packet_bytes.clone();
+        let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);
+        change(&mut packet);
+        packet.fill_checksum();
+        frame(&bytes)
+    };
+    for bytes in [
+        changed(&|packet| packet.set_hop_limit(254)),
+        changed(&|packet| packet.set_next_header(IpProtocol::Tcp)),
+        changed(&|packet| packet.set_frag_offset(8)),
+        changed(&|packet| packet.set_more_frags(true)),
+        changed(&|packet| UdpPacket::new_unchecked(packet.payload_mut()).set_dst_port(PORT)),
+        changed(&|packet| packet.set_src_addr("172.22.0.11".parse().unwrap())),
+        frame(&packet_bytes[..30]),
+        vec![],
+    ] {
+        assert_eq!(decode(&bytes), None, "{bytes:02x?}");
+    }
+}

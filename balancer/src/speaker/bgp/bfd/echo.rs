@@ -1,0 +1,127 @@
+//! Echo packets (RFC 5881 §4). They go out and are taken in by packet sockets: to the kernel they are this node's own, so
+//! that it would neither send them to the router nor believe that they came from there.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use anyhow::Context;
+use metallb_core::config::BfdProfile;
+use metallb_proto::bfd::echo::{self, Ends, Frame};
+use nix::net::if_::if_nametoindex;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Reach;
+use super::sockets::port;
+use crate::speaker::bgp::link::interface_of;
+use crate::speaker::packet::PacketSocket;
+
+/// Where echo packets go out and come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct At {
+    interface: u32,
+    is_v4: bool,
+}
+
+/// A frame that arrived.
+pub(super) struct Heard {
+    pub(super) at: At,
+    pub(super) frame: Frame,
+}
+
+/// A socket that several sessions share.
+struct Link {
+    socket: Arc<PacketSocket>,
+    task: AbortOnDropHandle<()>,
+}
+
+/// All sockets that sessions use.
+pub(super) struct Links {
+    links: HashMap<At, Weak<Link>>,
+    heard: mpsc::Sender<Heard>,
+}
+
+/// The way of one session's echo packets.
+pub(super) struct Path {
+    link: Arc<Link>,
+    pub(super) at: At,
+    /// The ends of the link, once a control packet of the router showed them.
+    pub(super) ends: Option<Ends>,
+}
+
+impl Path {
+    /// Sends a packet that the router is to send back to `own`.
+    pub(super) fn send(&self, own: IpAddr, payload: &[u8]) -> std::io::Result<()> {
+        match self.ends {
+            Some(ends) => self.link.socket.send(&echo::encode(ends, own, payload)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a session makes of the echo function.
+#[derive(Default)]
+pub(super) struct Use {
+    /// The way of its own packets, where the profile asks for any.
+    pub(super) path: Option<Path>,
+    /// Shortest time between the router's, where this node sends them back.
+    pub(super) accepts: Duration,
+}
+
+impl Links {
+    pub(super) fn new(heard: mpsc::Sender<Heard>) -> Self {
+        Self { links: HashMap::new(), heard }
+    }
+
+    /// What a session over a path makes of echo packets: nothing unless the profile asks for it, the router is on the same
+    /// link, and the address of this end is one that routers forward to.
+    ///
+    /// # Errors
+    /// Why no packets can be sent.
+    pub(super) fn of(&mut self, reach: &Reach, profile: &BfdProfile) -> anyhow::Result<Use> {
+        let own = reach.local.ip().to_canonical();
+        let is_link_local = matches!(own, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if !profile.echo_mode || reach.is_multihop || is_link_local {
+            return Ok(Use::default());
+        }
+        let name = interface_of(own)?.with_context(|| format!("{own} is on no interface"))?;
+        let interface = if_nametoindex(name.as_str())?;
+        let at = At { interface, is_v4: own.is_ipv4() };
+        let link = self.link(at).with_context(|| format!("no packet socket on {name:?}"))?;
+        let accepts = if forwards(&name, own) { profile.echo_interval } else { Duration::ZERO };
+        Ok(Use { path: Some(Path { link, at, ends: None }), accepts })
+    }
+
+    fn link(&mut self, at: At) -> std::io::Result<Arc<Link>> {
+        self.links.retain(|_, link| link.strong_count() > 0);
+        let known = self.links.get(&at).and_then(Weak::upgrade);
+        // The socket of an interface that went away is of no use when it comes back.
+        if let Some(link) = known.filter(|link| !link.task.is_finished()) {
+            return Ok(link);
+        }
+        let socket = Arc::new(PacketSocket::udp(at.interface, at.is_v4, &[port(false), echo::PORT])?);
+        let task = tokio::spawn(receive(Arc::clone(&socket), at, self.heard.clone()));
+        let link = Arc::new(Link { socket, task: AbortOnDropHandle::new(task) });
+        self.links.insert(at, Arc::downgrade(&link));
+        Ok(link)
+    }
+}
+
+/// Whether the kernel sends a router's echo packets back: it forwards what arrives on the interface. In IPv6 routers that
+/// have the packets answered by a program, as FRR, find none here, so none are asked for.
+fn forwards(interface: &str, own: IpAddr) -> bool {
+    let setting = format!("/proc/sys/net/ipv4/conf/{interface}/forwarding");
+    own.is_ipv4() && std::fs::read_to_string(setting).is_ok_and(|value| value.trim() == "1")
+}
+
+async fn receive(socket: Arc<PacketSocket>, at: At, heard: mpsc::Sender<Heard>) {
+    loop {
+        match socket.receive(echo::decode).await {
+            // A full backlog drops what comes, as the kernel would.
+            Ok(frames) => frames.into_iter().for_each(|frame| drop(heard.try_send(Heard { at, frame }))),
+            Err(error) => return tracing::debug!(%error, "BFD echo socket"),
+        }
+    }
+}
