@@ -129,21 +129,18 @@ fn a_router_of_few_words_is_understood() {
 
 #[test]
 fn a_router_that_only_helps_others_to_restart_keeps_routes() {
-    let helps = Agreed {
-        graceful_restart: Some(RouterRestart {
-            restarting: false,
-            time: Duration::from_secs(120),
-            notifications: false,
-            families: BTreeMap::new(),
-        }),
-        ..plain()
-    };
-    // No families, and one that is not spoken here.
-    for restart in [&[64, 2, 0, 120][..], &[64, 6, 0, 120, 0, 2, 1, 0x80]] {
+    // No families, and one that is not exchanged with it.
+    for (restart, families) in [
+        (&[64, 2, 0, 120][..], BTreeMap::new()),
+        (&[64, 6, 0, 120, 0, 2, 1, 0x80], BTreeMap::from([(Family::Ipv6, true)])),
+    ] {
         let length = u8::try_from(6 + restart.len()).unwrap();
         let parameters = [&[2, length][..], &[1, 4, 0, 1, 0, 1], restart].concat();
         let body = router(64513, 180, ID, &parameters);
-        assert_eq!(agree(&settings(), &body), Ok(helps.clone()), "{restart:?}");
+        let time = Duration::from_secs(120);
+        let helps = RouterRestart { restarting: false, time, notifications: false, families };
+        let want = Agreed { graceful_restart: Some(helps), ..plain() };
+        assert_eq!(agree(&settings(), &body), Ok(want), "{restart:?}");
         let unasked = Settings { graceful_restart: None, ..settings() };
         assert_eq!(agree(&unasked, &body), Ok(plain()), "{restart:?}");
     }

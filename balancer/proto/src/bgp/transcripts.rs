@@ -212,7 +212,16 @@ fn frr_with_ipv6_next_hops_of_ipv4_routes() {
     let hops = NextHops { link_local: Some("fe80::1".parse().unwrap()), ..next_hops() };
     let text = include_str!("transcripts/frr_extended_next_hop.txt");
     let (agreed, counters) = play_as(within, hops, text);
-    let want = Agreed { remote_asn: Asn(64512), internal: true, extended_next_hop: true, ..common() };
+    // It had no `bgp graceful-restart`: it only helps others to restart.
+    let helps =
+        restart(true, 120, true).map(|restart| RouterRestart { families: BTreeMap::new(), ..restart });
+    let want = Agreed {
+        remote_asn: Asn(64512),
+        internal: true,
+        extended_next_hop: true,
+        graceful_restart: helps,
+        ..common()
+    };
     assert_eq!((agreed, counters.updates_sent), (want, 6));
 }
 
