@@ -388,7 +388,7 @@ bench-operator: images ## Measure the operator on a real API server; ARGS="--sto
 	target/debug/bench-operator --operator target/images/bin/operator $(ARGS)
 
 .PHONY: bench-membership
-bench-membership: ## Measure what speakers tell each other: 2 to 1,000 of them, with and without loss; no cluster, some minutes
+bench-membership: ## Measure what speakers tell each other: 1 to 1,000 of them, with and without loss; no cluster, some minutes
 	cargo test -q --release -p metallb-proto --test membership_scale -- --ignored --nocapture
 
 .PHONY: bench-bgp
