@@ -172,7 +172,14 @@ define ARCHIVE
   rm -rf "$$scratch"
 endef
 
-target/images/%.tar: $(foreach arch,$(ARCHS),$(call BIN,$(arch))/%) Containerfile config/manager/images.env
+# Names the architectures for which the archives were built: others are others.
+target/images/archs: FORCE
+	@mkdir -p target/images; echo "$(ARCHS)" | cmp -s - $@ || echo "$(ARCHS)" > $@
+
+.PHONY: FORCE
+FORCE:
+
+target/images/%.tar: $(foreach arch,$(ARCHS),$(call BIN,$(arch))/%) Containerfile config/manager/images.env target/images/archs
 	@echo "building the image $(IMAGE_PREFIX)/$*:$(VERSION) for $(ARCHS)"
 	$(call ARCHIVE,$*,$(IMAGE_PREFIX)/$*:$(VERSION),--target $* -f Containerfile BIN)
 
@@ -302,7 +309,7 @@ e2e-monitoring: images ## Let a real Prometheus scrape the cluster that is up, a
 PACKAGE := $(notdir $(basename $(basename $(wildcard config/manifests/bases/*.clusterserviceversion.yaml))))
 
 .PHONY: release
-release: ## Make the release VERSION=x.y.z: the version in every file, all that is generated, and target/artifacts
+release: tools ## Make the release VERSION=x.y.z: the version in every file, all that is generated, and target/artifacts
 	@[ "$(origin VERSION)" = "command line" ] || { echo "say which: make release VERSION=x.y.z" >&2; exit 1; }
 	@[ -z "$$(git status --porcelain --untracked-files=no)" ] || { echo "commit or discard what is changed first" >&2; exit 1; }
 	@cargo run -q -p metallb-api --bin release -- prepare . "$(VERSION)" "$$(date -u +%F)"
@@ -318,7 +325,7 @@ release: ## Make the release VERSION=x.y.z: the version in every file, all that 
 CROSS = $(if $(wildcard $(shell $(or $(RUSTC),rustc) --print target-libdir --target $(TARGET_$(OTHER_ARCH)))/*),$(if \
   $(shell command -v $(CC_$(OTHER_ARCH))),$(OTHER_ARCH)))
 
-RELEASED = $(if $(findstring command,$(origin ARCHS)),$(ARCHS),$(sort $(HOST_ARCH) $(CROSS)))
+RELEASED = $(if $(filter command environment,$(firstword $(origin ARCHS))),$(ARCHS),$(sort $(HOST_ARCH) $(CROSS)))
 
 # Paths of this machine would be in the messages of panics.
 artifacts: export REMAP := --remap-path-prefix=$(CURDIR)=/src --remap-path-prefix=$(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
@@ -326,7 +333,7 @@ artifacts: export LOCKED := --locked
 # Apart from what is built day by day, which is built without these flags.
 artifacts: export PROGRAMS_DIR := $(CURDIR)/target/reproducible
 .PHONY: artifacts
-artifacts: ## Write what is published of the version that is checked out to target/artifacts: the same bytes each time
+artifacts: tools ## Write what is published of the version that is checked out to target/artifacts: the same bytes each time
 	@rm -rf target/artifacts target/images/bin* $(ARCHIVES) && mkdir -p target/artifacts
 	@[ -n "$(filter $(OTHER_ARCH),$(RELEASED))" ] || echo "there will be no images for $(OTHER_ARCH): that takes its standard" \
 	  "library (rustup target add $(TARGET_$(OTHER_ARCH))) and the compiler $(CC_$(OTHER_ARCH))" >&2

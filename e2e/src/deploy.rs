@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    cluster::{self, checkout, kubectl},
+    cluster::{self, checkout, kubectl, refuse_external},
     exec::output,
     layout::state,
     observe::kube,
@@ -54,6 +54,7 @@ pub fn deploy() -> Result<()> {
 /// # Errors
 /// When something is not gone in time.
 pub fn remove() -> Result<()> {
+    refuse_external("removing every MetalLB")?;
     if !kube("get crd metallbs.metallb.io --ignore-not-found -o name")?.is_empty() {
         kube("delete metallbs --all --all-namespaces --timeout=60s")?;
     }

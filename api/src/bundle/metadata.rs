@@ -8,6 +8,8 @@ use super::Release;
 
 /// The channel of a Subscription that names none.
 pub(super) const DEFAULT_CHANNEL: &str = "stable";
+/// Channel of all releases, those that are to be tried included.
+pub(super) const CANDIDATE_CHANNEL: &str = "candidate";
 
 /// Annotations by key.
 pub(super) type Labels = BTreeMap<&'static str, String>;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Problem;
 use super::catalog::image;
-use super::metadata::DEFAULT_CHANNEL;
+use super::metadata::{CANDIDATE_CHANNEL, DEFAULT_CHANNEL};
 use super::objects::{name, write};
 
 /// The files by path from the root of the repository.
@@ -57,6 +57,10 @@ pub(super) fn files(package: &str, csv: &Value) -> Result<BTreeMap<String, Strin
         })
     };
     let mut manual = subscription("Manual");
+    // A release that is to be tried is in no other channel.
+    if csv["spec"]["version"].as_str().is_some_and(|version| version.contains('-')) {
+        manual["spec"]["channel"] = json!(CANDIDATE_CHANNEL);
+    }
     manual["spec"]["startingCSV"] = csv["metadata"]["name"].clone();
     let install = [namespace.clone(), catalog, group];
     let automatic = subscription("Automatic");

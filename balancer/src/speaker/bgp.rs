@@ -18,7 +18,7 @@ mod rival;
 pub(super) mod spec;
 pub(super) mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ use super::departure::Departure;
 use listener::{Keys, Listener};
 use metrics::BgpMetrics;
 use peer::Order;
-use spec::{Wanted, WantedPeer};
+use spec::{Key, Wanted, WantedPeer};
 use status::{Status, Statuses};
 
 /// Connections of a router that wait to be looked at.
@@ -80,7 +80,7 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
                 let wanted = ports.wanted.borrow_and_update().clone();
                 if let Some(wanted) = wanted {
                     if let Some(listener) = &mut listener {
-                        listener.follow(passwords(&wanted.peers));
+                        listener.follow(passwords(&addressed(&wanted.peers)));
                     }
                     peers.follow(&wanted.peers);
                 }
@@ -142,15 +142,32 @@ fn fits(endpoint: &Endpoint, wanted: Option<&str>, from: IpAddr, device: Option<
     rank.filter(|_| is_router)
 }
 
-/// Passwords of routers, by the interface that their peers are bound to: on each of these routers may connect.
-fn passwords(wanted: &BTreeMap<String, WantedPeer>) -> BTreeMap<Option<String>, Keys> {
-    let mut by_device: BTreeMap<Option<String>, Keys> = BTreeMap::new();
-    for peer in wanted.values() {
-        let (Endpoint::Address(address), Ok(spec)) = (&peer.endpoint, &peer.spec) else { continue };
-        let keys = by_device.entry(spec.device.clone()).or_default();
-        keys.extend(spec.password.clone().map(|password| (*address, password)));
-    }
-    by_device
+/// Address, interface and password of each peer that has an address.
+fn addressed(wanted: &BTreeMap<String, WantedPeer>) -> Vec<(IpAddr, Option<&str>, Option<&Key>)> {
+    let specs = wanted.values().filter_map(|peer| Some((&peer.endpoint, peer.spec.as_ref().ok()?)));
+    let addressed = specs.filter_map(|(endpoint, spec)| match endpoint {
+        Endpoint::Address(address) => Some((*address, spec.device.as_deref(), spec.password.as_ref())),
+        Endpoint::Interface(_) => None,
+    });
+    addressed.collect()
+}
+
+/// Passwords of routers, by the interface that their `peers` are bound to: on each of these routers may connect. A router
+/// must sign on every socket whose connections [`fits`] may give to its peer: by the password of the peer that they fit
+/// best there.
+fn passwords(peers: &[(IpAddr, Option<&str>, Option<&Key>)]) -> BTreeMap<Option<String>, Keys> {
+    let devices: BTreeSet<Option<&str>> = peers.iter().map(|(_, device, _)| *device).chain([None]).collect();
+    let keys = |device: Option<&str>| -> Keys {
+        let mut best: BTreeMap<IpAddr, (u8, Option<&Key>)> = BTreeMap::new();
+        for (address, wanted, key) in peers {
+            let Some(rank) = fits(&Endpoint::Address(*address), *wanted, *address, device) else { continue };
+            if best.get(address).is_none_or(|(before, _)| rank < *before) {
+                best.insert(*address, (rank, *key));
+            }
+        }
+        best.into_iter().filter_map(|(address, (_, key))| Some((address, key?.clone()))).collect()
+    };
+    devices.into_iter().map(|device| (device.map(str::to_owned), keys(device))).collect()
 }
 
 /// A peer whose task runs.
@@ -315,6 +332,49 @@ mod tests {
         ] {
             let got = fits(&endpoint, wanted, from.parse().unwrap(), device);
             assert_eq!(got, want, "{endpoint:?} {wanted:?}, from {from} on {device:?}");
+        }
+    }
+
+    #[test]
+    fn a_router_signs_wherever_its_connection_may_be_taken_for_its_peer() {
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        let key = |text: &str| Key::new(text.as_bytes());
+        let (red, blue, plain) = (key("red"), key("blue"), key("plain"));
+        let one = ip("192.0.2.1");
+        let keys = |pairs: &[(IpAddr, &Key)]| -> Keys {
+            pairs.iter().map(|(address, key)| (*address, (*key).clone())).collect()
+        };
+        let by_device = |list: &[(Option<&str>, Keys)]| -> BTreeMap<Option<String>, Keys> {
+            list.iter().map(|(device, keys)| (device.map(str::to_owned), keys.clone())).collect()
+        };
+        for (what, peers, want) in [
+            ("nobody", vec![], by_device(&[(None, keys(&[]))])),
+            (
+                "in a VRF: elsewhere nobody comes unsigned in its name",
+                vec![(one, Some("red"), Some(&red))],
+                by_device(&[(None, keys(&[(one, &red)])), (Some("red"), keys(&[(one, &red)]))]),
+            ),
+            (
+                "one address in two VRFs, each with its own",
+                vec![(one, Some("red"), Some(&red)), (one, Some("blue"), Some(&blue))],
+                by_device(&[
+                    (None, keys(&[(one, &red)])),
+                    (Some("blue"), keys(&[(one, &blue)])),
+                    (Some("red"), keys(&[(one, &red)])),
+                ]),
+            ),
+            (
+                "a router that comes by an interface which another peer is bound to",
+                vec![(ip("192.0.2.2"), Some("eth1"), None), (one, None, Some(&plain))],
+                by_device(&[(None, keys(&[(one, &plain)])), (Some("eth1"), keys(&[(one, &plain)]))]),
+            ),
+            (
+                "of two peers with one address the one that fits best says whether it signs",
+                vec![(one, None, None), (one, Some("red"), Some(&red))],
+                by_device(&[(None, keys(&[])), (Some("red"), keys(&[(one, &red)]))]),
+            ),
+        ] {
+            assert_eq!(passwords(&peers), want, "{what}");
         }
     }
 }

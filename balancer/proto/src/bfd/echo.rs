@@ -12,6 +12,7 @@ use smoltcp::wire::{
     EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6Packet, UdpPacket, UdpRepr,
 };
 
+use super::packet::Packet;
 use crate::layer2::MacAddress;
 
 /// Port of echo packets (RFC 5881 §4).
@@ -41,18 +42,23 @@ pub(super) struct Echo {
     /// Whether packets can be sent.
     pub(super) has_path: bool,
     transmit: Option<Instant>,
-    /// When the path counts as broken; `None` until one came back.
+    /// Whether one came back.
+    is_active: bool,
+    /// Sent since the last one came back.
+    unanswered: u32,
+    /// When the path counts as broken: the last of so many in a row has had its time. What was not sent, as by a program
+    /// that was not scheduled, says nothing of the path.
     expire: Option<Instant>,
 }
 
 impl Echo {
     pub(super) fn new(discriminator: u32, key: u64) -> Self {
-        Self { discriminator, key, sent: 0, has_path: false, transmit: None, expire: None }
+        Self { discriminator, key, sent: 0, has_path: false, transmit: None, is_active: false, unanswered: 0, expire: None }
     }
 
     /// Whether echo packets tell of the path.
     pub(super) fn is_active(&self) -> bool {
-        self.expire.is_some()
+        self.is_active
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
@@ -61,6 +67,8 @@ impl Echo {
 
     pub(super) fn stop(&mut self) {
         self.transmit = None;
+        self.is_active = false;
+        self.unanswered = 0;
         self.expire = None;
     }
 
@@ -73,25 +81,32 @@ impl Echo {
         self.transmit.is_none_or(|due| due <= now)
     }
 
-    /// The next packet, where one is sent each `interval`; `part` of that is waited for the one after it.
-    pub(super) fn next(&mut self, now: Instant, interval: Duration, part: f64) -> Vec<u8> {
+    /// The next packet, where one is sent each `interval`; `part` of that is waited for the one after it. So many as `most`
+    /// in a row may stay away.
+    pub(super) fn next(&mut self, now: Instant, interval: Duration, part: f64, most: u8) -> Vec<u8> {
         let pace = if self.is_active() { interval } else { interval.max(PROBE) };
         self.transmit = Some(now + pace.mul_f64(part));
         self.sent = self.sent.wrapping_add(1);
+        self.unanswered = self.unanswered.saturating_add(1);
+        if self.is_active && self.unanswered == u32::from(most) {
+            self.expire = Some(now + interval);
+        }
         payload(self.discriminator, self.sent, self.key)
     }
 
-    /// Takes a packet that came back, which holds good for the time `detection`.
-    pub(super) fn returned(&mut self, now: Instant, bytes: &[u8], detection: Duration) {
+    /// Takes a packet that came back, one of the last `most`.
+    pub(super) fn returned(&mut self, now: Instant, bytes: &[u8], most: u8) {
         let Some((discriminator, number, key)) = read_payload(bytes) else { return };
-        // One of the last few: an older one, heard and sent again by somebody else, says nothing of the path.
-        let is_recent = self.sent.wrapping_sub(number) <= u32::from(u8::MAX);
+        // An older one, heard and sent again by somebody else, says nothing of the path.
+        let is_recent = self.sent.wrapping_sub(number) < u32::from(most);
         if is_recent && (discriminator, key) == (self.discriminator, self.key) {
-            if self.expire.is_none() {
+            if !self.is_active {
                 // From the slow pace to the full one.
                 self.transmit = Some(now);
             }
-            self.expire = Some(now + detection);
+            self.is_active = true;
+            self.unanswered = 0;
+            self.expire = None;
         }
     }
 }
@@ -132,6 +147,8 @@ pub enum Frame {
         router: IpAddr,
         /// Whom it is for.
         own: IpAddr,
+        /// The discriminator of the session that it is for.
+        discriminator: u32,
         /// Where both are.
         ends: Ends,
     },
@@ -169,8 +186,10 @@ pub fn decode(bytes: &[u8]) -> Option<Frame> {
     let udp = UdpPacket::new_checked(datagram).ok()?;
     match udp.dst_port() {
         CONTROL_PORT if ttl == TTL && from != to => {
+            let discriminator = Packet::decode(udp.payload()).ok()?.your_discriminator;
+            let is_one_host = ethernet.src_addr().is_unicast() && ethernet.dst_addr().is_unicast();
             let ends = Ends { own: ethernet.dst_addr(), router: ethernet.src_addr() };
-            Some(Frame::Control { router: from, own: to, ends })
+            is_one_host.then_some(Frame::Control { router: from, own: to, discriminator, ends })
         }
         PORT if from == to => Some(Frame::Echo { own: to, payload: udp.payload().to_vec() }),
         _ => None,

@@ -12,24 +12,37 @@ fn origin() -> Instant {
 #[test]
 fn only_what_this_session_sent_of_late_counts() {
     let now = origin();
-    let holds = Duration::from_millis(150);
+    let interval = Duration::from_millis(50);
     let mut echo = Echo::new(7, KEY);
-    let packets: Vec<_> = (0..300).map(|_| echo.next(now, holds, 1.0)).collect();
+    let packets: Vec<_> = (0..300).map(|_| echo.next(now, interval, 1.0, 3)).collect();
     for (bytes, counts) in [
         (payload(8, 300, KEY), false),
         (payload(7, 300, KEY + 1), false),
         (packets[299][..15].to_vec(), false),
         ([&packets[299][..], &[0]].concat(), false),
-        (packets[0].clone(), false),
+        (packets[296].clone(), false),
         (payload(7, 301, KEY), false),
-        (packets[298].clone(), true),
+        (packets[297].clone(), true),
     ] {
         echo.stop();
-        echo.returned(now, &bytes, holds);
+        echo.returned(now, &bytes, 3);
         assert_eq!(echo.is_active(), counts, "{bytes:02x?}");
     }
-    assert!(!echo.has_failed(now + holds - Duration::from_nanos(1)));
-    assert!(echo.has_failed(now + holds));
+}
+
+#[test]
+fn only_packets_that_were_sent_and_had_their_time_tell_of_a_broken_path() {
+    let (origin, interval) = (origin(), Duration::from_millis(50));
+    let at = |milliseconds| origin + Duration::from_millis(milliseconds);
+    let mut echo = Echo::new(7, KEY);
+    let first = echo.next(at(0), interval, 1.0, 3);
+    echo.returned(at(1), &first, 3);
+    // The program stands still: nothing is sent, and nothing is said of the path.
+    assert!(!echo.has_failed(at(5000)));
+    let sent: Vec<_> = [5000, 5050, 5100].map(|time| echo.next(at(time), interval, 1.0, 3)).into();
+    assert_eq!((echo.has_failed(at(5149)), echo.has_failed(at(5150))), (false, true));
+    echo.returned(at(5149), &sent[0], 3);
+    assert!(!echo.has_failed(at(5150)), "one of the three came back");
 }
 
 /// As `tcpdump` of the other end reads it, with its checksums.
@@ -42,7 +55,7 @@ fn an_echo_packet_is_addressed_to_its_sender_by_way_of_the_router() {
         0x0e, 0xc9, 0x0e, 0xc9, 0, 24, 0xeb, 0xbb,
         0, 0, 0, 7, 0, 0, 0, 1, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
     ];
-    let payload = Echo::new(7, KEY).next(origin(), Duration::ZERO, 1.0);
+    let payload = Echo::new(7, KEY).next(origin(), Duration::ZERO, 1.0, 3);
     assert_eq!(encode(ENDS, "172.22.0.11".parse().unwrap(), &payload), v4);
     for own in ["172.22.0.11", "fd00:22::11"] {
         let own: IpAddr = own.parse().unwrap();
@@ -57,7 +70,21 @@ fn a_control_packet_shows_where_the_router_is_and_anything_else_shows_nothing() 
     let own: IpAddr = "172.22.0.11".parse().unwrap();
     let router: IpAddr = "172.22.0.1".parse().unwrap();
     // An echo packet made into a control packet of the router: its checksum is of no matter.
-    let mut control = encode(Ends { own: ENDS.router, router: ENDS.own }, own, &[0; 24]);
+    let packet = Packet {
+        diagnostic: crate::bfd::Diagnostic::NONE,
+        state: crate::bfd::State::Up,
+        poll: false,
+        is_final: false,
+        control_plane_independent: false,
+        demand: false,
+        detect_multiplier: 3,
+        my_discriminator: 9,
+        your_discriminator: 7,
+        desired_min_tx: Duration::from_secs(1),
+        required_min_rx: Duration::from_secs(1),
+        required_min_echo_rx: Duration::ZERO,
+    };
+    let mut control = encode(Ends { own: ENDS.router, router: ENDS.own }, own, &packet.encode());
     let (mut packet_bytes, head) = (control.split_off(ETHERNET), control);
     let frame = |packet: &[u8]| [&head[..], packet].concat();
     {
@@ -66,7 +93,11 @@ fn a_control_packet_shows_where_the_router_is_and_anything_else_shows_nothing() 
         packet.fill_checksum();
         UdpPacket::new_unchecked(packet.payload_mut()).set_dst_port(CONTROL_PORT);
     }
-    assert_eq!(decode(&frame(&packet_bytes)), Some(Frame::Control { router, own, ends: ENDS }));
+    let shown = Frame::Control { router, own, discriminator: 7, ends: ENDS };
+    assert_eq!(decode(&frame(&packet_bytes)), Some(shown));
+    let mut to_all = frame(&packet_bytes);
+    to_all[..6].fill(0xff);
+    assert_eq!(decode(&to_all), None);
     let changed = |change: &dyn Fn(&mut Ipv4Packet<&mut [u8]>)| {
         let mut bytes = packet_bytes.clone();
         let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);

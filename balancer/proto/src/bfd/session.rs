@@ -31,6 +31,8 @@ pub struct Session {
     /// The interval that the other end may use, which a faster one replaces only once it is confirmed.
     receiving: Duration,
     transmit: Option<Instant>,
+    /// When the last packet came.
+    heard: Option<Instant>,
     expire: Option<Instant>,
     /// After [`Event::Shut`]: until when AdminDown is told.
     stop: Option<Instant>,
@@ -66,6 +68,7 @@ impl Session {
             transmitting: settings.timers.transmit_interval.max(SLOW),
             receiving: settings.timers.receive_interval,
             transmit: None,
+            heard: None,
             expire: None,
             stop: None,
             settings,
@@ -185,6 +188,7 @@ impl Session {
             self.transmitting = self.wanted_transmit_interval();
             self.receiving = self.wanted_receive_interval();
         }
+        self.heard = Some(now);
         self.expire = self.detection_time().map(|time| now + time);
         if before != (self.transmit_interval(), self.is_silent()) || self.transmit.is_none() {
             // A packet goes out as soon as the new pace allows, counted from now.
@@ -210,6 +214,10 @@ impl Session {
         self.polling = self.state == State::Up;
         self.transmitting = if self.polling { self.transmitting.min(wanted) } else { wanted };
         self.receiving = if self.polling { self.receiving.max(receive) } else { receive };
+        // The other end may be slower from the very next packet on.
+        if let (Some(expire), Some(heard), Some(time)) = (self.expire, self.heard, self.detection_time()) {
+            self.expire = Some(expire.max(heard + time));
+        }
     }
 
     fn wanted_transmit_interval(&self) -> Duration {
@@ -220,7 +228,9 @@ impl Session {
     /// While echo packets tell whether the path is there, control packets need not come often (RFC 5880 §6.8.3).
     fn wanted_receive_interval(&self) -> Duration {
         let configured = self.settings.timers.receive_interval;
-        if self.echo.is_active() { configured.max(SLOW) } else { configured }
+        // Where they come no faster than control packets, they tell nothing sooner.
+        let is_quick = self.echo_interval().is_some_and(|interval| interval <= configured);
+        if self.echo.is_active() && is_quick { configured.max(SLOW) } else { configured }
     }
 
     /// Time between two echo packets of this end, jitter aside; `None` where none may be sent (RFC 5880 §6.8.9).
@@ -238,8 +248,8 @@ impl Session {
     fn follow_echo(&mut self, now: Instant, out: &mut Vec<Action>) {
         match self.echo_interval() {
             Some(interval) if self.echo.is_due(now) => {
-                let part = self.rng.random_range(0.75..=1.0);
-                out.push(Action::SendEcho(self.echo.next(now, interval, part)));
+                let (part, most) = (self.rng.random_range(0.75..=1.0), self.settings.timers.detect_multiplier);
+                out.push(Action::SendEcho(self.echo.next(now, interval, part, most)));
             }
             Some(_) => {}
             None => {
@@ -254,10 +264,11 @@ impl Session {
     }
 
     fn echo_returned(&mut self, now: Instant, bytes: &[u8], out: &mut Vec<Action>) {
-        let Some(interval) = self.echo_interval() else { return };
+        if self.echo_interval().is_none() {
+            return;
+        }
         let was_active = self.echo.is_active();
-        let detection = interval * u32::from(self.settings.timers.detect_multiplier);
-        self.echo.returned(now, bytes, detection);
+        self.echo.returned(now, bytes, self.settings.timers.detect_multiplier);
         if !was_active && self.echo.is_active() {
             // What is slower holds at once, and the other end is told (RFC 5880 §6.8.3).
             self.adopt_timers();

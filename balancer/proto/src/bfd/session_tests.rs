@@ -245,7 +245,7 @@ fn echoing() -> Link {
     let echo = |transmit: Option<u32>, receive: u32| Timers {
         echo_transmit_interval: transmit.map(|interval| MS * interval),
         echo_receive_interval: MS * receive,
-        ..timers(10, 3)
+        ..timers(50, 3)
     };
     let mut link = Link::new(settings(1, echo(Some(20), 0)), settings(2, echo(None, 50)));
     link.tell(0, Event::EchoPath(true));
@@ -265,13 +265,13 @@ fn while_echo_packets_come_back_the_other_end_sends_few_control_packets() {
     assert_eq!(link.echoed[1], [], "an end whose echo packets nobody wants sends none");
     // The first end, whose own echo packets nobody sends back, is watched by its control packets as before.
     let (least, most) = link.pace(0);
-    assert!(least >= MS.mul_f64(7.5) && most <= MS * 10, "{least:?} to {most:?}");
+    assert!(least >= MS.mul_f64(37.5) && most <= MS * 50, "{least:?} to {most:?}");
     let (least, most) = link.pace(1);
     assert!(least >= MS * 750 && most <= MS * 1000, "{least:?} to {most:?}");
     assert_eq!(link.changes, [vec![], vec![]]);
     // A broken path is told as soon as the echo packets say it.
     link.lost = [true, true];
-    link.run(MS * 151);
+    link.run(MS * 201);
     assert_eq!(link.changes[0], [(State::Up, State::Down, Diagnostic::ECHO_FAILED)]);
     link.lost = [false, false];
     link.run(Duration::from_secs(5));
@@ -290,7 +290,42 @@ fn echo_packets_that_never_come_back_cost_no_session() {
     let (least, most) = gaps(&link.echoed[0]);
     assert!(least >= MS * 750 && most <= MS * 1000, "{least:?} to {most:?}");
     let (_, most) = link.pace(1);
-    assert!(most <= MS * 10, "the path is watched by control packets: {most:?}");
+    assert!(most <= MS * 50, "the path is watched by control packets: {most:?}");
+}
+
+#[test]
+fn an_answer_that_is_lost_when_echo_packets_begin_costs_no_session() {
+    let mut link = echoing();
+    while link.ends[0].detection_time().is_none_or(|time| time < Duration::from_secs(3)) || link.echoed[0].len() < 2 {
+        assert!(link.now < origin() + Duration::from_secs(60), "no echo packet came back");
+        link.run(MS);
+        if link.states() != [State::Up; 2] {
+            link.echoed[0].clear();
+        }
+    }
+    // The poll that slows the other end down is on its way; the answer is lost, and the next packet comes a second later.
+    link.changes = [vec![], vec![]];
+    link.lost = [false, true];
+    link.run(MS * 5);
+    link.lost = [false, false];
+    link.run(Duration::from_secs(3));
+    assert_eq!((link.states(), &link.changes), ([State::Up; 2], &[vec![], vec![]]));
+}
+
+#[test]
+fn echo_packets_that_are_slower_than_control_packets_slow_nothing_down() {
+    let slow = |transmit: Option<u32>, receive: u32| Timers {
+        echo_transmit_interval: transmit.map(|interval| MS * interval),
+        echo_receive_interval: MS * receive,
+        ..timers(50, 3)
+    };
+    let mut link = Link::new(settings(1, slow(Some(60_000), 0)), settings(2, slow(None, 1000)));
+    link.tell(0, Event::EchoPath(true));
+    link.run(Duration::from_secs(10));
+    link.pace(1);
+    link.run(Duration::from_secs(10));
+    let (_, most) = link.pace(1);
+    assert!(most <= MS * 50, "{most:?}");
 }
 
 #[test]
@@ -298,7 +333,7 @@ fn an_end_that_sends_no_echo_packets_back_any_more_is_watched_by_control_packets
     let mut link = echoing();
     link.run(Duration::from_secs(5));
     link.changes = [vec![], vec![]];
-    link.tell(1, Event::Configure(timers(10, 3)));
+    link.tell(1, Event::Configure(timers(50, 3)));
     link.loops = [false, false];
     link.run(Duration::from_secs(5));
     (link.sent, link.echoed) = ([vec![], vec![]], [vec![], vec![]]);
@@ -306,7 +341,7 @@ fn an_end_that_sends_no_echo_packets_back_any_more_is_watched_by_control_packets
     assert_eq!((link.states(), &link.changes), ([State::Up; 2], &[vec![], vec![]]));
     assert_eq!(link.echoed[0], []);
     let (_, most) = link.pace(1);
-    assert!(most <= MS * 10, "{most:?}");
+    assert!(most <= MS * 50, "{most:?}");
 }
 
 #[test]

@@ -275,9 +275,10 @@ impl Session {
         let Some(agreed) = self.slot(side).as_ref().and_then(|connection| connection.agreed.clone()) else {
             return;
         };
+        // RFC 4724 §5: of a router that lists a family, the new connection means that it was started anew.
+        let restarts = agreed.graceful_restart.as_ref().is_some_and(|restart| !restart.families.is_empty());
         let loser = match rival_state {
-            // RFC 4724 §5: with graceful restart, the new connection means that the router was started anew.
-            State::Established if agreed.graceful_restart.is_some() && side == Side::Incoming => {
+            State::Established if restarts && side == Side::Incoming => {
                 return self.end(now, other, Down::Replaced, out);
             }
             State::Established => side,

@@ -46,7 +46,16 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, metrics: BfdMetrics
         let deadline = sessions.entries.iter().filter_map(|entry| entry.session.deadline()).min();
         tokio::select! {
             () = sleep_until(ending), if ending.is_some() => break,
-            () = sleep_until(deadline) => sessions.timeout(),
+            () = sleep_until(deadline) => {
+                // What is there already counts before what did not come.
+                for arrival in std::iter::from_fn(|| arrivals.try_recv().ok()).take(BACKLOG) {
+                    sessions.arrived(&arrival);
+                }
+                for heard in std::iter::from_fn(|| heard.try_recv().ok()).take(BACKLOG) {
+                    sessions.heard(&heard);
+                }
+                sessions.timeout();
+            }
             Some(arrival) = arrivals.recv() => sessions.arrived(&arrival),
             Some(heard) = heard.recv() => sessions.heard(&heard),
             command = commands.recv(), if ending.is_none() => match command {
@@ -193,9 +202,10 @@ impl Sessions {
         let running = self.entries.iter_mut().filter(|entry| !entry.is_shut);
         let mut there = running.filter(|entry| entry.path.as_ref().is_some_and(|path| path.at == heard.at));
         match &heard.frame {
-            Frame::Control { router, own, ends } => {
+            Frame::Control { router, own, discriminator, ends } => {
                 let its = there
-                    .filter(|entry| entry.reach.router.ip() == *router && entry.reach.local.ip() == *own);
+                    .filter(|entry| entry.reach.router.ip() == *router && entry.reach.local.ip() == *own)
+                    .filter(|entry| entry.settings.discriminator == *discriminator);
                 for entry in its {
                     if let Some(path) = entry.path.as_mut().filter(|path| path.ends != Some(*ends)) {
                         path.ends = Some(*ends);

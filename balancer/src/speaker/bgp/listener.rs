@@ -35,13 +35,13 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Listens on all addresses of both families.
+    /// Takes the port on all addresses of both families; connections are taken once it is known who must sign.
     ///
     /// # Errors
     /// When the port cannot be had, for example since another BGP speaker runs on the node.
     pub(super) fn open() -> anyhow::Result<Self> {
         let (accept, accepted) = mpsc::channel(16);
-        let everywhere = Bound::open(&None, &accept)?;
+        let everywhere = Bound::bind(&None)?;
         Ok(Self { bound: BTreeMap::from([(None, everywhere)]), accept, accepted })
     }
 
@@ -64,7 +64,7 @@ impl Listener {
         }
         for (device, keys) in wanted {
             if !self.bound.contains_key(&device) {
-                match Bound::open(&device, &self.accept) {
+                match Bound::bind(&device) {
                     Ok(bound) => drop(self.bound.insert(device.clone(), bound)),
                     // Sessions that this node opens say so, too.
                     Err(error) => {
@@ -76,6 +76,10 @@ impl Listener {
             }
             if let Some(bound) = self.bound.get_mut(&device) {
                 bound.sign(keys);
+                if let Err(error) = bound.listen(&self.accept) {
+                    let (device, error) = (device.unwrap_or_default(), format!("{error:#}"));
+                    tracing::warn!(device, error, "routers cannot connect on an interface");
+                }
             }
         }
     }
@@ -88,22 +92,35 @@ struct Bound {
     /// Kept beside the listeners, to set the passwords of routers on.
     sockets: Vec<Socket>,
     keys: Keys,
-    _tasks: JoinSet<()>,
+    /// Those that take connections.
+    tasks: JoinSet<()>,
 }
 
 impl Bound {
-    fn open(device: &Device, accept: &mpsc::Sender<TcpStream>) -> anyhow::Result<Self> {
+    fn bind(device: &Device) -> anyhow::Result<Self> {
         let index =
             device.as_deref().map(if_nametoindex).transpose().context("there is no such interface")?;
-        let (mut sockets, mut tasks) = (vec![], JoinSet::new());
+        let mut sockets = vec![];
         for any in [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)] {
             let address = SocketAddr::new(any, PORT);
             let socket =
-                listen(address, device.as_deref()).with_context(|| format!("cannot listen on {address}"))?;
-            sockets.push(socket.try_clone()?);
-            tasks.spawn(take(TcpListener::from_std(socket.into())?, accept.clone()));
+                bind(address, device.as_deref()).with_context(|| format!("cannot listen on {address}"))?;
+            sockets.push(socket);
         }
-        Ok(Self { index, sockets, keys: Keys::new(), _tasks: tasks })
+        Ok(Self { index, sockets, keys: Keys::new(), tasks: JoinSet::new() })
+    }
+
+    /// Begins to take connections, unless it does so already.
+    fn listen(&mut self, accept: &mpsc::Sender<TcpStream>) -> anyhow::Result<()> {
+        if !self.tasks.is_empty() {
+            return Ok(());
+        }
+        for socket in &self.sockets {
+            socket.listen(QUEUE)?;
+            let listener = TcpListener::from_std(socket.try_clone()?.into())?;
+            self.tasks.spawn(take(listener, accept.clone()));
+        }
+        Ok(())
     }
 
     fn is_alive(&self, device: &Device) -> bool {
@@ -129,9 +146,9 @@ impl Bound {
     }
 }
 
-/// A listening socket. The first one at a port, that of all interfaces, must have it alone, so that another program there is
+/// A socket to listen on. The first one at a port, that of all interfaces, must have it alone, so that another program there is
 /// noticed; those of single interfaces share it, and the kernel delivers to them first.
-fn listen(address: SocketAddr, device: Option<&str>) -> anyhow::Result<Socket> {
+fn bind(address: SocketAddr, device: Option<&str>) -> anyhow::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -143,7 +160,6 @@ fn listen(address: SocketAddr, device: Option<&str>) -> anyhow::Result<Socket> {
     socket.set_reuse_port(device.is_some())?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(QUEUE)?;
     Ok(socket)
 }
 
@@ -174,21 +190,25 @@ mod tests {
     #[tokio::test]
     async fn a_router_has_the_password_of_the_interface_that_it_comes_by() {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let everywhere = listen(address, None).unwrap();
+        let everywhere = bind(address, None).unwrap();
+        everywhere.listen(QUEUE).unwrap();
         let address = everywhere.local_addr().unwrap().as_socket().unwrap();
-        let another = listen(address, None).unwrap_err();
+        let another = bind(address, None).unwrap_err();
         let io = another.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         assert_eq!(io, Some(std::io::ErrorKind::AddrInUse), "another program is noticed");
         everywhere.set_reuse_port(true).unwrap();
-        let lo = listen(address, Some("lo")).unwrap();
+        let lo = bind(address, Some("lo")).unwrap();
         let router = SocketAddr::from(([127, 0, 0, 1], 0));
         sys::set_md5_key(&everywhere, &router.into(), b"everywhere").unwrap();
         sys::set_md5_key(&lo, &router.into(), b"lo").unwrap();
+        lo.listen(QUEUE).unwrap();
         let [everywhere, lo] = [everywhere, lo].map(|socket| TcpListener::from_std(socket.into()).unwrap());
         let connect = |key: &'static [u8]| async move {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
             socket.set_nonblocking(true).unwrap();
-            sys::set_md5_key(&socket, &address.into(), key).unwrap();
+            if !key.is_empty() {
+                sys::set_md5_key(&socket, &address.into(), key).unwrap();
+            }
             TcpSocket::from_std_stream(socket.into()).connect(address).await
         };
         let accept = lo.accept();
@@ -198,8 +218,10 @@ mod tests {
         let device = socket2::SockRef::from(&stream).device().unwrap();
         assert_eq!(device, Some(b"lo".to_vec()), "which peer it is for is told by the interface");
         // Segments with the other password are dropped: whoever sends them waits.
-        let wrong = tokio::time::timeout(PAUSE, connect(b"everywhere")).await;
-        assert!(wrong.is_err(), "{wrong:?}");
+        for key in [&b"everywhere"[..], b""] {
+            let wrong = tokio::time::timeout(PAUSE, connect(key)).await;
+            assert!(wrong.is_err(), "{wrong:?}");
+        }
         drop(everywhere);
     }
 }

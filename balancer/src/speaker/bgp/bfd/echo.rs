@@ -87,6 +87,12 @@ impl Links {
             return Ok(Use::default());
         }
         let name = interface_of(own)?.with_context(|| format!("{own} is on no interface"))?;
+        if let Some(device) = reach.device.as_deref() {
+            // Another interface may have the same address in another VRF.
+            let master = std::fs::read_link(format!("/sys/class/net/{name}/master")).ok();
+            let is_there = name == device || master.is_some_and(|master| master.ends_with(device));
+            anyhow::ensure!(is_there, "{own} is on {name:?}, too, which is not of {device:?}");
+        }
         let interface = if_nametoindex(name.as_str())?;
         let at = At { interface, is_v4: own.is_ipv4() };
         let link = self.link(at).with_context(|| format!("no packet socket on {name:?}"))?;
