@@ -53,7 +53,16 @@ pub(super) struct Echo {
 
 impl Echo {
     pub(super) fn new(discriminator: u32, key: u64) -> Self {
-        Self { discriminator, key, sent: 0, has_path: false, transmit: None, is_active: false, unanswered: 0, expire: None }
+        Self {
+            discriminator,
+            key,
+            sent: 0,
+            has_path: false,
+            transmit: None,
+            is_active: false,
+            unanswered: 0,
+            expire: None,
+        }
     }
 
     /// Whether echo packets tell of the path.

@@ -248,7 +248,8 @@ impl Session {
     fn follow_echo(&mut self, now: Instant, out: &mut Vec<Action>) {
         match self.echo_interval() {
             Some(interval) if self.echo.is_due(now) => {
-                let (part, most) = (self.rng.random_range(0.75..=1.0), self.settings.timers.detect_multiplier);
+                let (part, most) =
+                    (self.rng.random_range(0.75..=1.0), self.settings.timers.detect_multiplier);
                 out.push(Action::SendEcho(self.echo.next(now, interval, part, most)));
             }
             Some(_) => {}

@@ -296,7 +296,9 @@ fn echo_packets_that_never_come_back_cost_no_session() {
 #[test]
 fn an_answer_that_is_lost_when_echo_packets_begin_costs_no_session() {
     let mut link = echoing();
-    while link.ends[0].detection_time().is_none_or(|time| time < Duration::from_secs(3)) || link.echoed[0].len() < 2 {
+    while link.ends[0].detection_time().is_none_or(|time| time < Duration::from_secs(3))
+        || link.echoed[0].len() < 2
+    {
         assert!(link.now < origin() + Duration::from_secs(60), "no echo packet came back");
         link.run(MS);
         if link.states() != [State::Up; 2] {
