@@ -89,7 +89,10 @@ async fn metrics_are_for_those_who_may_read_them() -> Result<()> {
         "metallb_allocator_services_waiting 0",
     ];
     let shows = async |wanted: &[&str]| {
-        let all = |text: &String| wanted.iter().all(|line| text.lines().any(|found| found == *line));
+        // Some gauges are of whole numbers, and some are not.
+        let is =
+            |found: &str, line: &str| found.strip_prefix(line).is_some_and(|rest| ["", ".0"].contains(&rest));
+        let all = |text: &String| wanted.iter().all(|line| text.lines().any(|found| is(found, line)));
         until(async || get("load"), all).await
     };
     let updates = |text: &str| -> Option<u64> {
