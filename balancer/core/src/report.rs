@@ -15,11 +15,11 @@ use crate::{
     refusal::{self, Lack, Refusal},
 };
 
-/// Reason of [`ADDRESS_ASSIGNED`] when all is well.
+/// Reason of [`ADDRESS_ASSIGNED`](crate::claim::ADDRESS_ASSIGNED) when all is well.
 pub const ASSIGNED: &str = "Assigned";
-/// Reason of [`ADDRESS_ASSIGNED`] when there is one address where two are preferred.
+/// Reason of [`ADDRESS_ASSIGNED`](crate::claim::ADDRESS_ASSIGNED) when there is one address where two are preferred.
 pub const ONE_FAMILY: &str = "OneFamily";
-/// Reason of [`ADDRESS_ASSIGNED`] when an address is kept that no pool holds.
+/// Reason of [`ADDRESS_ASSIGNED`](crate::claim::ADDRESS_ASSIGNED) when an address is kept that no pool holds.
 pub const POOL_MISSING: &str = "PoolMissing";
 
 /// What is written about one Service.
@@ -29,7 +29,7 @@ pub struct Report {
     pub ingress: Option<Vec<LoadBalancerIngress>>,
     /// Annotation `metallb.io/ip-allocated-from-pool`.
     pub mark: Mark,
-    /// Condition [`ADDRESS_ASSIGNED`].
+    /// Condition [`ADDRESS_ASSIGNED`](crate::claim::ADDRESS_ASSIGNED).
     pub condition: Tell,
     /// In this order.
     pub events: Vec<Notice>,
@@ -57,7 +57,7 @@ pub enum Tell {
     Remove,
 }
 
-/// What the condition [`ADDRESS_ASSIGNED`] says.
+/// What the condition [`ADDRESS_ASSIGNED`](crate::claim::ADDRESS_ASSIGNED) says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Whether the Service has the address that it asks for.
