@@ -15,7 +15,7 @@ use kube::{
     Client, Resource,
     api::{ObjectMeta, PostParams, Request},
 };
-use metallb_core::{claim::ServiceFacts, report::Notice};
+use metallb_core::{claim::ServiceFacts, report::Notice, service::ServiceKey};
 use metallb_runtime::lease::Leadership;
 use serde::de::IgnoredAny;
 use tokio::{
@@ -47,7 +47,10 @@ pub(super) struct Events {
 
 /// An Event, and what it is about.
 struct Told {
-    facts: Arc<ServiceFacts>,
+    // Not the facts themselves: thousands that wait would keep as many former versions.
+    key: ServiceKey,
+    uid: Box<str>,
+    resource_version: Box<str>,
     notice: Notice,
     at: Timestamp,
     /// It goes even if Services wait.
@@ -82,10 +85,12 @@ impl Events {
     }
 
     /// Has these written about the Service.
-    pub(super) fn tell(&self, facts: &Arc<ServiceFacts>, notices: &[Notice]) {
+    pub(super) fn tell(&self, facts: &ServiceFacts, notices: &[Notice]) {
         for notice in notices {
             let told = Told {
-                facts: facts.clone(),
+                key: facts.key.clone(),
+                uid: facts.uid.as_str().into(),
+                resource_version: facts.resource_version.as_str().into(),
                 notice: notice.clone(),
                 at: Timestamp::now(),
                 due: Instant::now() + HOLD,
@@ -102,7 +107,7 @@ impl Told {
         let remaining = leadership.remaining().min(LIMIT);
         // A request may be sent even where no time is left for its answer.
         if remaining.is_zero() {
-            tracing::warn!(service = %self.facts.key, reason = self.notice.reason, "event not written: the Lease is lost");
+            tracing::warn!(service = %self.key, reason = self.notice.reason, "event not written: the Lease is lost");
             return;
         }
         let error = match tokio::time::timeout(remaining, self.post(client)).await {
@@ -110,19 +115,18 @@ impl Told {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the API server does not answer".to_owned(),
         };
-        tracing::warn!(service = %self.facts.key, reason = self.notice.reason, error, "event not written");
+        tracing::warn!(service = %self.key, reason = self.notice.reason, error, "event not written");
     }
 
     /// Sends it; what the API server made of it is not even read.
     async fn post(&self, client: Client) -> anyhow::Result<IgnoredAny> {
-        let events = Request::new(Event::url_path(&(), Some(self.facts.key.namespace())));
+        let events = Request::new(Event::url_path(&(), Some(self.key.namespace())));
         let request = events.create(&PostParams::default(), serde_json::to_vec(&self.event())?)?;
         Ok(client.request(request).await?)
     }
 
     fn event(&self) -> Event {
-        let ServiceFacts { key, uid, resource_version, .. } = &*self.facts;
-        let (namespace, name) = (key.namespace().to_owned(), key.name().to_owned());
+        let (namespace, name) = (self.key.namespace().to_owned(), self.key.name().to_owned());
         Event {
             metadata: ObjectMeta {
                 // The name of a Service has at most 63 characters, so this is always a valid name.
@@ -135,8 +139,8 @@ impl Told {
                 kind: Some("Service".to_owned()),
                 namespace: Some(namespace),
                 name: Some(name),
-                uid: Some(uid.clone()),
-                resource_version: Some(resource_version.clone()),
+                uid: Some(self.uid.to_string()),
+                resource_version: Some(self.resource_version.to_string()),
                 ..ObjectReference::default()
             },
             type_: Some(if self.notice.warning { "Warning" } else { "Normal" }.to_owned()),

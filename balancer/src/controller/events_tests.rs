@@ -13,12 +13,12 @@ use super::*;
 
 type Handle = mock::Handle<http::Request<Body>, http::Response<Body>>;
 
-fn facts() -> Arc<ServiceFacts> {
+fn facts() -> ServiceFacts {
     let service = json!({
         "metadata": { "namespace": "ns", "name": "web", "uid": "u1", "resourceVersion": "1" },
         "spec": { "type": "LoadBalancer" },
     });
-    Arc::new(ServiceFacts::of(&serde_json::from_value(service).expect("a Service"), None))
+    ServiceFacts::of(&serde_json::from_value(service).expect("a Service"), None)
 }
 
 fn answered(send: SendResponse<http::Response<Body>>, code: u16, body: &serde_json::Value) {
