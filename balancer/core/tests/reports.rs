@@ -79,6 +79,16 @@ fn each_decision_is_told_once() {
         others: "ns/other".to_owned(),
     };
     let alone = "192.0.2.1 of pool \"four\", of one family only: it has no IPv6 range";
+    let told_alone = || Report {
+        ingress: None,
+        mark: Mark::Unchanged,
+        condition: set(true, "OneFamily", alone),
+        events: vec![notice(
+            false,
+            "AdditionalAssignFailed",
+            "cannot assign additional IP in PreferDualStack: pool \"four\": it has no IPv6 range",
+        )],
+    };
     let nameless = "the Service has no clusterIP, so its IP family is not known";
     let with = |conditions: Value| {
         let mut status = held.clone();
@@ -270,16 +280,7 @@ fn each_decision_is_told_once() {
             "the second address, which is preferred now, is not to be had",
             facts(&marked(), &with(said("True", "Assigned", "192.0.2.1 of pool \"four\""))),
             keep(Some(Concern::OneFamily(Lack::NoRange(Family::V6)))),
-            Some(Report {
-                ingress: None,
-                mark: Mark::Unchanged,
-                condition: set(true, "OneFamily", alone),
-                events: vec![notice(
-                    false,
-                    "AdditionalAssignFailed",
-                    "cannot assign additional IP in PreferDualStack: pool \"four\": it has no IPv6 range",
-                )],
-            }),
+            Some(told_alone()),
         ),
         (
             "the same, said before",
@@ -291,16 +292,7 @@ fn each_decision_is_told_once() {
             "an address that MetalLB gave, which tells that by an Event each time",
             facts(&marked(), &held),
             keep(Some(Concern::OneFamily(Lack::NoRange(Family::V6)))),
-            Some(Report {
-                ingress: None,
-                mark: Mark::Unchanged,
-                condition: set(true, "OneFamily", alone),
-                events: vec![notice(
-                    false,
-                    "AdditionalAssignFailed",
-                    "cannot assign additional IP in PreferDualStack: pool \"four\": it has no IPv6 range",
-                )],
-            }),
+            Some(told_alone()),
         ),
         (
             "its pool may come back: what was said stays",
