@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use clap::Parser;
+use ipnet::IpNet;
 use metallb_e2e::plane::{
     Plane,
     load::Load,
@@ -41,9 +42,9 @@ struct Cli {
     /// Also fill a /16 to its last address and let a thousand Services wait for one.
     #[arg(long)]
     full_pool: bool,
-    /// The pool of all other measurements.
+    /// The pool of all other measurements; an IPv6 one is for Services of that family.
     #[arg(long, default_value = POOL, conflicts_with = "full_pool")]
-    pool: String,
+    pool: IpNet,
     /// Also create Services while so many others watch what speakers watch.
     #[arg(long, default_value_t = 0)]
     watchers: usize,
@@ -55,7 +56,7 @@ async fn main() -> Result<()> {
     let mut rows = Vec::new();
     for count in &cli.services {
         for controller in &cli.controllers {
-            let mut bench = Bench::start(controller, *count, &cli.pool).await?;
+            let mut bench = Bench::start(controller, *count, cli.pool).await?;
             let ran = bench.run(&cli).await;
             rows.append(&mut bench.rows);
             if ran.is_err() {
@@ -79,9 +80,10 @@ struct Bench {
 }
 
 impl Bench {
-    async fn start(controller: &str, count: usize, pool: &str) -> Result<Self> {
+    async fn start(controller: &str, count: usize, pool: IpNet) -> Result<Self> {
         let plane = Plane::start().await?;
-        let load = Load::new(plane.client().await?);
+        let family = if pool.addr().is_ipv4() { "IPv4" } else { "IPv6" };
+        let load = Load::new(plane.client().await?).of_families(&[family]);
         load.pool("main", &json!({ "addresses": [pool] })).await?;
         let controller = controller.to_owned();
         Ok(Self { controller, count, plane, load, rows: Vec::new(), read: 0 })

@@ -87,6 +87,8 @@ impl Sightings {
 /// Makes load and watches what comes of it.
 pub struct Load {
     client: Client,
+    /// The IP families of the Services; none leaves them to the API server.
+    families: Vec<&'static str>,
     seen: Sightings,
     /// Turns with each change of a Service.
     turned: watch::Receiver<u64>,
@@ -119,7 +121,14 @@ impl Load {
                 turn.send_modify(|turns| *turns += 1);
             }
         });
-        Self { client, seen, turned, watching }
+        Self { client, families: Vec::new(), seen, turned, watching }
+    }
+
+    /// Asks for these IP families, `IPv4` or `IPv6`, in each Service that is made from now on.
+    #[must_use]
+    pub fn of_families(mut self, families: &[&'static str]) -> Self {
+        self.families = families.to_vec();
+        self
     }
 
     fn services(&self) -> Api<Service> {
@@ -166,7 +175,7 @@ impl Load {
             .map(|number| {
                 let (api, name) = (api.clone(), format!("{prefix}-{number}"));
                 async move {
-                    let service = service(&name)?;
+                    let service = service(&name, &self.families)?;
                     api.create(&PostParams::default(), &service).await.with_context(|| name.clone())?;
                     anyhow::Ok((name, Instant::now()))
                 }
@@ -278,12 +287,16 @@ pub fn addresses(service: &Service) -> Vec<String> {
 }
 
 /// A Service without pods and without node ports: nothing but its address costs anything.
-fn service(name: &str) -> Result<Service> {
-    Ok(serde_json::from_value(json!({
+fn service(name: &str, families: &[&str]) -> Result<Service> {
+    let mut service = json!({
         "metadata": { "name": name, "labels": { "bench": "load" } },
         "spec": {
             "type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
             "ports": [{ "port": 80, "protocol": "TCP" }],
         },
-    }))?)
+    });
+    if !families.is_empty() {
+        service["spec"]["ipFamilies"] = json!(families);
+    }
+    Ok(serde_json::from_value(service)?)
 }
