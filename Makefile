@@ -257,19 +257,21 @@ dist: ## Write dist/install.yaml, the whole installation in one file
 bundle: ## Write the OLM bundle (bundle/) and catalog (olm/) from config/
 	@$(KUBECTL) kustomize config/manifests | cargo run -q -p metallb-api --bin bundlegen -- .
 
-# The digest of the image in target/images/$(1).tar.
-DIGEST = tar -xOf "target/images/$(1).tar" index.json | grep -oE 'sha256:[0-9a-f]{64}' | head -1
+# The digest of the image in the archive $(1).
+DIGEST = tar -xOf "$(1)" index.json | grep -oE 'sha256:[0-9a-f]{64}' | head -1
 
 .PHONY: bundle-release
-bundle-release: images ## Write the bundle with images by digest to target/published, and its image to target/images/bundle.tar
+bundle-release: images ## Write bundle and catalog with images by digest to target/published, and the bundle's image to target/images/bundle.tar
 	@rm -rf target/published && mkdir -p target/published
 	@labels=; for arch in $(ARCHS); do labels+="\\1operatorframework.io/arch.$$arch: supported\\n"; done; \
 	  script="s#^( *)operatorframework.io/arch\..*#$${labels%??}#;"; \
 	  for program in $(PROGRAMS); do \
-	    script+="s#$(IMAGE_PREFIX)/$$program:$(VERSION)#$(IMAGE_PREFIX)/$$program@$$($(call DIGEST,$$program))#;"; done; \
+	    script+="s#$(IMAGE_PREFIX)/$$program:$(VERSION)#$(IMAGE_PREFIX)/$$program@$$($(call DIGEST,target/images/$$program.tar))#;"; done; \
 	  $(KUBECTL) kustomize config/manifests | sed -E "$$script" | cargo run -q -p metallb-api --bin bundlegen -- . target/published
 	@chmod -R a+rX,go-w target/published
 	$(call ARCHIVE,bundle,$(IMAGE_PREFIX)/bundle:$(VERSION),-f target/published/bundle/bundle.Containerfile target/published/bundle)
+	@sed -i "s#$(IMAGE_PREFIX)/bundle:$(VERSION)#$(IMAGE_PREFIX)/bundle@$$($(call DIGEST,target/images/bundle.tar))#" \
+	  target/published/olm/catalog/$(PACKAGE)/bundle-v$(VERSION).yaml
 
 .PHONY: packaged
 packaged: dist bundle chart ## Fail when dist/, bundle/, olm/ or the chart is not what config/ says
@@ -344,19 +346,25 @@ collect: bundle-release
 	@cp $(ARCHIVES) target/images/bundle.tar dist/install.yaml target/artifacts/
 	@$(foreach arch,$(ARCHS),cp $(call BIN,$(arch))/kubectl-metallb target/artifacts/kubectl-metallb-linux-$(arch);)
 	@$(TAR) -C config/chart --transform='s,^\.,$(PACKAGE),' -cf - . | gzip -n > "target/artifacts/$(PACKAGE)-$(VERSION).tgz"
+	@$(TAR) -C target/published/olm -cf - catalog catalog.Containerfile | gzip -n > "target/artifacts/$(PACKAGE)-catalog-$(VERSION).tgz"
 	@cargo metadata -q --format-version 1 --locked --filter-platform $(TARGET_amd64) --filter-platform $(TARGET_arm64) \
 	  | cargo run -q -p metallb-api --bin release -- bill . > target/artifacts/bill-of-materials.cdx.json
 	@cd target/artifacts && LC_ALL=C && sha256sum * > ../SHA256SUMS && mv ../SHA256SUMS .
 	@echo "target/artifacts holds:" && cat target/artifacts/SHA256SUMS
 
 .PHONY: verify
-verify: ## Check target/artifacts: each file has its checksum, and the bundle names the images that are there
+verify: ## Check target/artifacts: each file has its checksum, bundle and catalog name the images that are there
 	@cd target/artifacts && sha256sum --strict --quiet -c SHA256SUMS && \
 	  diff <(cut -c67- SHA256SUMS) <(LC_ALL=C ls | grep -vx SHA256SUMS) || \
 	  { echo "target/artifacts is not what its SHA256SUMS lists" >&2; exit 1; }
-	@for program in $(PROGRAMS); do \
-	  image="$(IMAGE_PREFIX)/$$program@$$(tar -xOf target/artifacts/$$program.tar index.json | grep -oE 'sha256:[0-9a-f]{64}' | head -1)"; \
-	  grep -qrF "$$image" target/published/bundle/manifests || { echo "the bundle does not name $$image" >&2; exit 1; }; done
+	@rm -rf target/verified && mkdir -p target/verified/image target/verified/bundle target/verified/olm
+	@tar -xf target/artifacts/bundle.tar -C target/verified/image
+	@for layer in target/verified/image/blobs/sha256/*; do \
+	  if gzip -tq "$$layer" 2>/dev/null; then tar -xzf "$$layer" -C target/verified/bundle; fi; done
+	@tar -xzf target/artifacts/$(PACKAGE)-catalog-$(VERSION).tgz -C target/verified/olm
+	@names() { image="$(IMAGE_PREFIX)/$$1@$$($(call DIGEST,target/artifacts/$$1.tar))"; \
+	    grep -qrF "$$image" "target/verified/$$2" || { echo "$$2 does not name $$image" >&2; exit 1; }; }; \
+	  for program in $(PROGRAMS); do names $$program bundle/manifests; names $$program olm/catalog; done; names bundle olm/catalog
 	@echo "target/artifacts is whole"
 
 # Folders of different depth, and other habits of the one who builds, must not show in what is built.
@@ -375,6 +383,7 @@ REHEARSED := 900.0.0-rc.1 900.0.0
 rehearsal: ## Make two releases, one after the other, in a clone of the commit that is checked out; no cluster
 	@rm -rf target/rehearsal && git clone -q . target/rehearsal
 	@cd target/rehearsal && git config user.name rehearsal && git config user.email rehearsal@localhost; \
+	  sed -i 's#^IMAGE_PREFIX=.*#IMAGE_PREFIX=registry.example:5000/metallb#' config/manager/images.env; \
 	  for version in $(REHEARSED); do \
 	    sed -i 's/^## Unreleased$$/&\n\n- A rehearsal./' CHANGELOG.md && git commit -qam "A change"; \
 	    $(MAKE) -s release VERSION=$$version PROFILE=quick; \

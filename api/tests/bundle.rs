@@ -39,6 +39,12 @@ fn current() -> String {
     format!("{}.v{NOW}", package())
 }
 
+/// The value of `key` in config/manager/images.env.
+fn setting(key: &str) -> String {
+    let settings = fs::read_to_string(root().join("config/manager/images.env")).unwrap();
+    settings.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap().to_owned()
+}
+
 fn collect(folder: &str, files: &mut BTreeMap<String, String>) {
     for entry in fs::read_dir(root().join(folder)).unwrap() {
         let entry = entry.unwrap();
@@ -63,12 +69,7 @@ fn committed() -> BTreeMap<String, String> {
 fn config(folder: &str) -> Vec<Value> {
     let mut files = BTreeMap::new();
     collect(&format!("config/{folder}"), &mut files);
-    let images = fs::read_to_string(root().join("config/manager/images.env")).unwrap();
-    let image = |key: &str| {
-        let line = images.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        line.unwrap().to_owned()
-    };
-    let (prefix, version) = (image("IMAGE_PREFIX"), image("VERSION"));
+    let (prefix, version) = (setting("IMAGE_PREFIX"), setting("VERSION"));
     files
         .iter()
         .filter(|(path, _)| path.ends_with(".yaml") && !path.ends_with("/kustomization.yaml"))
@@ -241,8 +242,8 @@ fn a_subscription_follows_its_channel_or_waits_for_approval() {
 
 #[test]
 fn what_is_published_names_images_by_digest() {
-    let images =
-        ["controller", "operator", "speaker"].map(|image| format!("localhost/metallb/{image}:{NOW}"));
+    let prefix = setting("IMAGE_PREFIX");
+    let images = ["controller", "operator", "speaker"].map(|image| format!("{prefix}/{image}:{NOW}"));
     let want = images
         .each_ref()
         .map(|image| Broken { rule: "digests", message: format!("image \"{image}\" has no digest") });
@@ -515,9 +516,9 @@ fn each_rule_finds_what_breaks_it() {
                 "PACKAGE.vNOW: property olm.package must be {\"packageName\":\"PACKAGE\",\"version\":\"NOW\"}",
                 "PACKAGE.vNOW: properties olm.gvk are not those of the owned kinds",
                 "PACKAGE.vNOW: image must be set",
-                "PACKAGE.vNOW: relatedImages: \"localhost/metallb/operator:NOW\" is missing",
-                "PACKAGE.vNOW: relatedImages: \"localhost/metallb/controller:NOW\" is missing",
-                "PACKAGE.vNOW: relatedImages: \"localhost/metallb/speaker:NOW\" is missing",
+                "PACKAGE.vNOW: relatedImages: \"PREFIX/operator:NOW\" is missing",
+                "PACKAGE.vNOW: relatedImages: \"PREFIX/controller:NOW\" is missing",
+                "PACKAGE.vNOW: relatedImages: \"PREFIX/speaker:NOW\" is missing",
             ],
         ),
         (
@@ -540,7 +541,11 @@ fn each_rule_finds_what_breaks_it() {
     for (rule, files, want) in cases {
         let found: Vec<Broken> =
             rules::check(&files).into_iter().filter(|found| found.rule == rule).collect();
-        let message = |text: &str| text.replace("PACKAGE", &package()).replace("NOW", NOW);
+        let message = |text: &str| {
+            text.replace("PACKAGE", &package())
+                .replace("NOW", NOW)
+                .replace("PREFIX", &setting("IMAGE_PREFIX"))
+        };
         let want: Vec<_> = want.into_iter().map(|text| Broken { rule, message: message(text) }).collect();
         assert_eq!(found, want);
         broken.insert(rule);

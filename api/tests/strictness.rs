@@ -21,7 +21,7 @@ const BUILT_IN: [&str; 6] = [
 
 /// What says nothing about which values are accepted. Of the extensions, those that are not compared say how values are
 /// merged and stored.
-const SILENT: [&str; 9] = [
+const SILENT: [&str; 8] = [
     "additionalProperties",
     "default",
     "description",
@@ -29,7 +29,6 @@ const SILENT: [&str; 9] = [
     "properties",
     "type",
     "x-kubernetes-list-map-keys",
-    "x-kubernetes-list-type",
     "x-kubernetes-map-type",
 ];
 
@@ -74,6 +73,8 @@ fn stricter(ours: &Value, theirs: &Value) -> Vec<String> {
             "x-kubernetes-validations" => {
                 value.as_array().map_or(0, Vec::len) as u64 > theirs["rules"].as_u64().unwrap_or(0)
             }
+            // Other lists than atomic ones refuse an entry that is there twice.
+            "x-kubernetes-list-type" => value != "atomic" && value != other,
             keyword => !SILENT.contains(&keyword),
         };
         if more {
@@ -163,6 +164,7 @@ fn each_thing_more_that_is_asked_for_is_found() {
         (json!({ "required": ["a", "b"] }), "required [\"a\",\"b\"]"),
         (json!({ "format": "ipv4" }), "format \"ipv4\""),
         (json!({ "not": {} }), "not {}"),
+        (json!({ "x-kubernetes-list-type": "set" }), "x-kubernetes-list-type \"set\""),
         (
             json!({ "x-kubernetes-validations": [rule, rule] }),
             "x-kubernetes-validations [{\"rule\":\"true\"},{\"rule\":\"true\"}]",
@@ -172,6 +174,7 @@ fn each_thing_more_that_is_asked_for_is_found() {
     }
     assert_eq!(stricter(&json!({ "format": "int32" }), &json!({ "format": "int64" })), ["format \"int32\""]);
     let same = json!({ "minimum": 0, "maximum": 200, "enum": ["a", "b", "c"], "required": [], "format": "int32",
-        "x-kubernetes-validations": [rule], "description": "", "type": "integer" });
+        "x-kubernetes-validations": [rule], "description": "", "type": "integer",
+        "x-kubernetes-list-type": "atomic" });
     assert_eq!(stricter(&same, &theirs), Vec::<String>::new());
 }

@@ -28,6 +28,17 @@ pub fn checkout() -> PathBuf {
     folder.parent().unwrap_or(folder).to_owned()
 }
 
+/// The image of `program` in `version`, as config/manager/images.env has it now.
+///
+/// # Errors
+/// When that file cannot be read or names no prefix.
+pub fn image(program: &str, version: &str) -> Result<String> {
+    let path = checkout().join("config/manager/images.env");
+    let settings = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let prefix = settings.lines().find_map(|line| line.strip_prefix("IMAGE_PREFIX="));
+    Ok(format!("{}/{program}:{version}", prefix.context("images.env names no IMAGE_PREFIX")?))
+}
+
 /// Whether an existing cluster is used, by `CLUSTER=external KUBECONFIG=...`. What breaks nodes is skipped there.
 #[must_use]
 pub fn is_external() -> bool {

@@ -5,7 +5,7 @@ use std::{fs, io::Write as _, process::Command};
 
 use metallb_api::bundle::objects::{kind, name, read};
 use metallb_e2e::{
-    cluster::{checkout, kubectl},
+    cluster::{checkout, image, kubectl},
     deploy::NAMESPACE,
     elf,
     exec::output,
@@ -108,7 +108,7 @@ fn the_overlays_are_accepted() {
     // These kinds are OpenShift's and cert-manager's own.
     let foreign = ["SecurityContextConstraints", "Certificate", "Issuer"];
     for overlay in ["certmanager", "monitoring", "openshift"] {
-        let objects: Vec<Value> = read(&kustomize(overlay, "localhost/metallb"))
+        let objects: Vec<Value> = read(&kustomize(overlay, "registry.example/metallb"))
             .unwrap()
             .into_iter()
             .filter(|object| !foreign.contains(&kind(object)))
@@ -208,7 +208,7 @@ fn outline(rendered: &str) -> (Vec<String>, Option<Value>) {
 #[test]
 fn the_chart_takes_the_values_that_users_of_metallb_have() {
     let version = env!("CARGO_PKG_VERSION");
-    let own = |component: &str| format!("localhost/metallb/{component}:{version}");
+    let own = |component: &str| image(component, version).unwrap();
     let digest = format!("sha256:{}", "0".repeat(64));
     let cases = [
         ("{}".to_owned(), [own("operator"), own("controller"), own("speaker")], Some(json!({}))),
@@ -244,7 +244,7 @@ fn the_chart_takes_the_values_that_users_of_metallb_have() {
                  \x20 resources: {{limits: {{memory: 1Gi}}}}, image: {{digest: \"{digest}\"}}}}\n\
                  metallb: {{spec: {{logLevel: error}}}}"
             ),
-            [own("operator"), own("controller"), format!("localhost/metallb/speaker@{digest}")],
+            [own("operator"), own("controller"), format!("{}@{digest}", own("speaker").trim_end_matches(&format!(":{version}")))],
             Some(json!({
                 "loadBalancerClass": "example.com/metallb",
                 "logLevel": "error",

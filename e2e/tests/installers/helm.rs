@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 use anyhow::Result;
 use metallb_e2e::{
     audit,
-    cluster::{checkout, kubectl},
+    cluster::{checkout, image, kubectl},
     deploy::NAMESPACE,
     exec::{on, output},
     layout::kubeconfig,
@@ -30,12 +30,11 @@ fn helm_installs_upgrades_and_removes_the_chart() {
     let chart = checkout().join("config/chart");
     let chart = chart.to_str().unwrap();
     // The names are those of the scripts that users of MetalLB's own chart have.
-    let images = [
-        "--set",
-        "controller.image.repository=localhost/metallb/controller",
-        "--set",
-        "speaker.image.repository=localhost/metallb/speaker",
-    ];
+    let repositories = ["controller", "speaker"].map(|program| {
+        let image = image(program, "").unwrap();
+        format!("{program}.image.repository={}", image.trim_end_matches(':'))
+    });
+    let images = ["--set", &repositories[0], "--set", &repositories[1]];
     let upgrade = ["upgrade", "--install", "--create-namespace", "metallb", chart];
     helm(&[upgrade.as_slice(), &images].concat()).unwrap();
     kube(&format!("label namespace {NAMESPACE} pod-security.kubernetes.io/enforce=privileged")).unwrap();

@@ -33,7 +33,7 @@ fn csv(version: &str) -> String {
 }
 
 fn image(program: &str, version: &str) -> String {
-    format!("localhost/metallb/{program}:{version}")
+    cluster::image(program, version).unwrap()
 }
 
 fn create(objects: &[Value]) -> Result<String> {
