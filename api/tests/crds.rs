@@ -71,6 +71,33 @@ fn outline() -> Vec<String> {
 }
 
 #[test]
+fn kinds_have_short_names() {
+    let names: Vec<_> = crd::all()
+        .unwrap()
+        .into_iter()
+        .map(|definition| definition.spec.names)
+        .map(|names| format!("{} {}", names.kind, names.short_names.unwrap_or_default().join(" ")))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "AddressPool ",
+            "BFDProfile bfdp",
+            "BGPAdvertisement bgpadv",
+            "BGPPeer bgpp",
+            "BGPSessionState ",
+            "Community comm",
+            "ConfigurationState cfgstate",
+            "IPAddressPool ipap",
+            "L2Advertisement l2adv",
+            "MetalLB ",
+            "ServiceBGPStatus svcbgp",
+            "ServiceL2Status svcl2",
+        ]
+    );
+}
+
+#[test]
 fn versions_and_columns_are_those_that_users_know() {
     let pool_columns = "Protocol:string=.spec.protocol, Auto Assign:boolean=.spec.autoAssign, \
         Addresses:string=.spec.addresses, Assigned:integer=.status.assigned, Ready:string=@Ready";

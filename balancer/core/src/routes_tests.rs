@@ -417,6 +417,17 @@ fn advertisements_that_never_meet_do_not_contradict() {
 }
 
 #[test]
+fn an_address_that_left_its_pool_is_announced_while_the_pool_is_there() {
+    for (mark, want) in [("pool", words(&["203.0.113.9/32"])), ("former", Vec::new())] {
+        let mut world = world();
+        let kept = Service { pool: Some(mark.into()), ..service(&["203.0.113.9"]) };
+        world.services = [(key("web"), kept)].into();
+        let plan = plan(&world, "node1");
+        assert_eq!(prefixes(&plan), [("one", want.clone()), ("two", want)], "{mark}");
+    }
+}
+
+#[test]
 fn routes_to_more_than_one_address_are_told() {
     let mut world = world();
     let of = |world: &World| aggregates(&world.config);

@@ -70,6 +70,8 @@ fn what_was_stored_in_an_older_version_is_stored_anew_by_the_next_operator() {
                 Ok(())
             });
         }
+        // Before the newer version is stored: whatever is written later is stored in it.
+        let object = get(&["-n", NAMESPACE, plural, "stored"]).unwrap();
         store_as(plural, 1);
         eventually("the API server to store the newer version", 20, || {
             ensure!(storage_hash(plural, &newer)? == hash, "not yet");
@@ -77,7 +79,6 @@ fn what_was_stored_in_an_older_version_is_stored_anew_by_the_next_operator() {
         });
         let stored = definition(plural).unwrap()["status"]["storedVersions"].to_string();
         assert!(stored.contains(&older) && stored.contains(&newer), "{plural}: {stored}");
-        let object = get(&["-n", NAMESPACE, plural, "stored"]).unwrap();
         before.push((plural, newer, object));
     }
     kube(&format!("-n {NAMESPACE} delete pod -l control-plane=controller-manager")).unwrap();
