@@ -4,6 +4,7 @@ mod inputs;
 mod known;
 mod pools;
 mod services;
+mod speakers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

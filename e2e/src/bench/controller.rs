@@ -84,7 +84,7 @@ impl Bench {
         let plane = Plane::start().await?;
         let family = if pool.addr().is_ipv4() { "IPv4" } else { "IPv6" };
         let load = Load::new(plane.client().await?).of_families(&[family]);
-        load.pool("main", &json!({ "addresses": [pool] })).await?;
+        load.pool("main", &json!({ "addresses": [pool.to_string()] })).await?;
         let controller = controller.to_owned();
         Ok(Self { controller, count, plane, load, rows: Vec::new(), read: 0 })
     }
@@ -163,7 +163,7 @@ impl Bench {
         self.note("unrelated pool added", facts, &subject, before).await?;
 
         let before = subject.usage()?;
-        self.load.pool("main", &json!({ "addresses": [cli.pool, "203.0.113.0/24"] })).await?;
+        self.load.pool("main", &json!({ "addresses": [cli.pool.to_string(), "203.0.113.0/24"] })).await?;
         let facts = json!({ "new_service_s": round(self.one("widened", Instant::now()).await?) });
         self.note("pool widened", facts, &subject, before).await?;
 

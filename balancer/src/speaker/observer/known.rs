@@ -12,8 +12,9 @@ use metallb_core::range::AddressRange;
 use super::inputs::{Input, named, take, update};
 use super::pools::Pools;
 use super::services::Services;
+use super::speakers::Speakers;
 use crate::speaker::bgp;
-use crate::speaker::facts::{NodeFacts, SpeakerFacts, WrittenOwners};
+use crate::speaker::facts::{NodeFacts, WrittenOwners};
 use crate::speaker::gossip::Peers;
 
 /// Objects of the cluster, reduced to what counts.
@@ -22,7 +23,7 @@ pub(super) struct Known {
     pub(super) nodes: BTreeMap<String, NodeFacts>,
     pools: Pools,
     advertisements: BTreeMap<String, L2Advertisement>,
-    speakers: BTreeMap<String, SpeakerFacts>,
+    speakers: Speakers,
     pub(super) owners: BTreeMap<String, WrittenOwners>,
     pub(super) bgp: bgp::inputs::Inputs,
     pub(super) config: Config,
@@ -51,7 +52,7 @@ impl Known {
             nodes: BTreeMap::new(),
             pools: Pools::new(now),
             advertisements: BTreeMap::new(),
-            speakers: BTreeMap::new(),
+            speakers: Speakers::default(),
             owners: BTreeMap::new(),
             bgp,
             config: Config::default(),
@@ -92,7 +93,7 @@ impl Known {
             }
             Input::Speakers(change) => {
                 self.seen.speakers = true;
-                update(&mut self.speakers, change, |speaker| speaker)
+                self.speakers.take(change, now)
             }
             Input::Owners(change) => {
                 // Where they cannot be read there is no memory beyond the speakers' own.
@@ -126,12 +127,13 @@ impl Known {
 
     /// When [`Known::pass`] is to be called though nothing comes.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.pools.deadline()
+        self.pools.deadline().into_iter().chain(self.speakers.deadline()).min()
     }
 
-    /// It is `now`: pools that went too long ago to come back are forgotten.
+    /// It is `now`: pools that went too long ago to come back are forgotten, and nodes that lost their speaker.
     pub(super) fn pass(&mut self, now: Instant) {
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
+        self.speakers.pass(now);
+        if self.pools.deadline().is_some_and(|deadline| deadline <= now) {
             self.configure(now);
         }
     }
@@ -150,8 +152,8 @@ impl Known {
     /// The speakers by their pods, once they are known.
     pub(super) fn peers(&self) -> Option<Peers> {
         self.seen.speakers.then(|| Peers {
-            seeds: self.speakers.values().filter_map(|speaker| speaker.seed.clone()).collect(),
-            expected: self.speakers.values().filter_map(|speaker| speaker.node.clone()).collect(),
+            seeds: self.speakers.seeds(),
+            expected: self.speakers.expected(|node| self.nodes.contains_key(node)),
             stalls: self.nodes.values().any(|node| node.stalls),
         })
     }
