@@ -43,13 +43,20 @@ fn unharmed(scene: &Scene, held: IpAddr) {
     eventually("an answer", 20, || fetch(held).map(drop));
 }
 
+/// Waits until the API server answers again. The controller manager begins anew then: it ends when it cannot renew its
+/// Lease, and this cluster's, which is alone and has none, would go on with watches that never recover.
+fn answers_again() {
+    eventually("the API server", 60, || kube("get --raw /readyz").map(drop));
+    cluster::restart("kube-controller-manager").unwrap();
+}
+
 #[test]
 #[ignore = "long"]
 fn a_restart_of_the_api_server_is_survived() {
     let scene = Scene::new("apiserver", "[172.22.0.196/32]");
     let held = served(&scene);
     cluster::restart("kube-apiserver").unwrap();
-    eventually("the API server", 60, || kube("get --raw /readyz").map(drop));
+    answers_again();
     // What happens after it is seen again.
     eventually("a deletion to be possible", 30, || {
         kube(&format!("-n {NAMESPACE} delete daemonset speaker")).map(drop)
@@ -65,7 +72,7 @@ fn an_etcd_that_stands_still_for_thirty_seconds_is_survived() {
     assert_eq!(cluster::signal("etcd", Signal::SIGSTOP).unwrap(), 1);
     sleep(Duration::from_secs(30));
     cluster::signal("etcd", Signal::SIGCONT).unwrap();
-    eventually("the API server", 60, || kube("get --raw /readyz").map(drop));
+    answers_again();
     unharmed(&scene, held);
 }
 
