@@ -1,3 +1,4 @@
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::address::AddressHeader;
 use netlink_packet_route::link::{InfoKind, LinkHeader, LinkInfo};
 
@@ -113,6 +114,58 @@ fn every_kind_of_link_gets_its_verdict() {
         let verdicts: Vec<_> = links.verdicts(&exclude).map(|(_, _, verdict)| verdict).collect();
         assert_eq!(verdicts, vec![want], "{name}");
     }
+}
+
+/// The messages of a line of the recording, in hexadecimal.
+fn recorded(line: &str) -> RouteNetlinkMessage {
+    let byte = |at: usize| u8::from_str_radix(&line[at..at + 2], 16).unwrap();
+    let bytes: Vec<u8> = (0..line.len()).step_by(2).map(byte).collect();
+    match NetlinkMessage::deserialize(&bytes).unwrap().payload {
+        NetlinkPayload::InnerMessage(message) => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn vlans_and_bonds_are_read_from_what_a_kernel_said() {
+    let (mut links, mut seen) = (Links::default(), Vec::new());
+    let look = |links: &Links| -> String {
+        let exclude = exclude();
+        let words = links.verdicts(&exclude).map(|(_, name, verdict)| match verdict {
+            Ok(interface) if interface.carrier => format!("{name} yes"),
+            Ok(_) => format!("{name} without carrier"),
+            Err(why) => format!("{name} {why}"),
+        });
+        words.collect::<Vec<_>>().join(", ")
+    };
+    for line in include_str!("recorded_links.txt").lines().filter(|line| !line.starts_with('#')) {
+        match line.strip_prefix("step ") {
+            Some(step) => seen.push((step, String::new())),
+            None => {
+                links.apply(&recorded(line));
+                seen.last_mut().unwrap().1 = look(&links);
+            }
+        }
+    }
+    let seen: Vec<_> = seen.iter().map(|(step, links)| (*step, links.as_str())).collect();
+    assert_eq!(
+        seen,
+        [
+            ("ip link set eth0 up", "eth0 yes"),
+            ("ip link add link eth0 name eth0.100 type vlan id 100", "eth0 yes, eth0.100 down"),
+            ("ip link set eth0.100 up", "eth0 yes, bond0 down, eth0.100 yes"),
+            ("ip link set bond0 up", "eth0 yes, bond0 without carrier, eth0.100 yes"),
+            (
+                "eth1 becomes a port of bond0",
+                "eth0 yes, eth1 port of another interface, bond0 yes, eth0.100 yes"
+            ),
+            ("ip link set eth1 down", "eth0 yes, eth1 down, bond0 without carrier, eth0.100 yes"),
+            ("ip link set eth1 up", "eth0 yes, eth1 port of another interface, bond0 yes, eth0.100 yes"),
+            ("ip link set eth0 down", "eth0 down, eth1 port of another interface, bond0 yes, eth0.100 down"),
+            ("ip link del eth0.100", "eth0 down, eth1 port of another interface, bond0 yes"),
+            ("eth1 leaves bond0", "eth0 down, eth1 down, bond0 without carrier"),
+        ]
+    );
 }
 
 #[test]
