@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use metallb_e2e::{
+    cluster,
     deploy::NAMESPACE,
-    exec::run_on,
+    exec::{run_on, wait_until},
     observe::{address, condition, get, kube, owner, who_has},
     options::{self, Undo},
     power,
     wire::Watch,
 };
+use nix::sys::signal::Signal;
 
 use crate::{
     fixture::{Scene, eventually},
@@ -105,6 +107,72 @@ fn with_strict_fencing_a_node_that_is_alone_is_silent_before_another_answers() {
     assert_eq!(account.owners, [before, after]);
     assert_eq!(account.contested, Duration::ZERO, "{account:?}");
     assert!(account.silence < Duration::from_secs(3), "{account:?}");
+}
+
+/// Lets speakers run on these nodes alone, until the value is dropped.
+fn speakers_on(nodes: &[&str]) -> Result<Undo<impl FnMut() + use<>>> {
+    let nodes: Vec<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
+    let set = |selector: &str| -> Result<()> {
+        let patch = format!(r#"{{"spec":{{"nodeSelector":{selector}}}}}"#);
+        kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {patch}"))?;
+        let wanted = if selector == "null" { 3 } else { 2 };
+        wait_until("the DaemonSet to follow", Duration::from_secs(30), || {
+            let status = &get(&["-n", NAMESPACE, "daemonset", "speaker"])?["status"];
+            Ok((status["desiredNumberScheduled"] != wanted).then(|| status.to_string()))
+        })?;
+        kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=90s")).map(drop)
+    };
+    for node in &nodes {
+        kube(&format!("label node {node} metallb-e2e/speaks=yes"))?;
+    }
+    let undo = Undo(move || {
+        drop(set("null"));
+        for node in &nodes {
+            drop(kube(&format!("label node {node} metallb-e2e/speaks-")));
+        }
+    });
+    set(r#"{"metallb-e2e/speaks":"yes"}"#)?;
+    Ok(undo)
+}
+
+#[test]
+fn of_two_nodes_that_part_the_one_with_the_lease_goes_on() {
+    let scene = Scene::new("witness", "[172.22.0.237/32]");
+    let _options = options::layer2(r#"{"fencing":"Strict"}"#, "--fencing=Strict").unwrap();
+    let _two = speakers_on(&["node1", "node2"]).unwrap();
+    let address = served(&scene, "web", "");
+    let holder = || -> Result<String> {
+        let lease = get(&["-n", NAMESPACE, "lease", "speaker-witness"])?;
+        let holder = lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty());
+        Ok(holder.context("held by nobody")?.to_owned())
+    };
+    let watch = Watch::start(address).unwrap();
+    let _undo = Undo(|| drop(power::meet()));
+    power::part("node1").unwrap();
+    // A node that lately had a speaker counts for a minute, and two of three are needed until then.
+    eventually("the API server to be asked, and who has its word to answer", 120, || {
+        let (holder, owner) = (holder()?, owner(address)?);
+        ensure!(holder == owner, "{holder} holds the Lease, {owner} answers");
+        Ok(())
+    });
+    assert_eq!(cluster::signal("kube-apiserver", Signal::SIGSTOP).unwrap(), 1);
+    let going_on = Undo(|| drop(cluster::signal("kube-apiserver", Signal::SIGCONT)));
+    eventually("both to be silent without the API server", 30, || {
+        let answers = who_has(address)?;
+        ensure!(answers.is_empty(), "{answers:?}");
+        Ok(())
+    });
+    drop(going_on);
+    eventually("one to answer again", 60, || owner(address).map(drop));
+    let account = metallb_e2e::wire::account(&watch.answers().unwrap());
+    println!("{address}: {account:?}");
+    assert_eq!(account.contested, Duration::ZERO, "{account:?}");
+    power::meet().unwrap();
+    eventually("the Lease to be given up when the other is heard again", 60, || {
+        let holder = holder();
+        ensure!(holder.is_err(), "{holder:?}");
+        owner(address).map(drop)
+    });
 }
 
 fn owned_by_now(address: IpAddr, node: &str) -> Result<()> {
