@@ -81,8 +81,11 @@ pub async fn start(settings: Settings) -> anyhow::Result<ExitCode> {
 /// Reads from the cluster what addresses are given from.
 async fn read(settings: &Settings) -> anyhow::Result<(Cluster, Allocation)> {
     let client = Client::try_default().await.context("no access to a cluster")?;
-    let terms =
-        Terms { class: settings.class(), policy: settings.pool_edit_policy, ignore_exclude_label: false };
+    let terms = Terms {
+        class: settings.class(),
+        policy: settings.pool_edit_policy,
+        ignore_exclude_label: settings.ignore_exclude_lb,
+    };
     let cluster = Cluster { client, namespace: settings.namespace() };
     let allocation = Allocation::read(&cluster, terms).await?;
     Ok((cluster, allocation))
@@ -155,7 +158,9 @@ impl Reign {
         let writing_events = tokio::spawn(writing_events);
         let writer = Writer::new(self.client.clone(), &self.settings, leadership.clone(), events);
         let policy = self.settings.pool_edit_policy;
-        let controller = Controller::new(writer, policy, self.readiness.clone(), self.metrics.clone());
+        let announcing = announcing::Announcing::new(self.settings.ignore_exclude_lb);
+        let (readiness, metrics) = (self.readiness.clone(), self.metrics.clone());
+        let controller = Controller::new(writer, policy, announcing, readiness, metrics);
         let result = tokio::select! {
             () = leadership.lost() => Ok(false),
             result = controller.serve(cancel) => result.map(|()| true),

@@ -16,5 +16,5 @@ pub(crate) use announcing::Announcing;
 pub(crate) use changes::{check, diff};
 pub(crate) use cluster::{Cluster, Terms};
 pub(crate) use configuration::Configuration;
-pub(crate) use explain::{explain, refusal, should};
+pub(crate) use explain::{bgp_plans, explain, refusal, should};
 pub(crate) use router_config::router_config;

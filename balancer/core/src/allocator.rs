@@ -194,15 +194,20 @@ impl Allocator {
     /// holds something now.
     ///
     /// # Errors
-    /// The conflict with a Service that was adopted before.
+    /// The conflict with a Service that was adopted before; of two addresses it then holds that which is its own.
     pub fn adopt(&mut self, facts: &ServiceFacts) -> Result<bool, Conflict> {
         let Claim::Wants { tenant, .. } = &facts.claim else { return Ok(false) };
         let addresses = self.adoptable(facts);
         if addresses.is_empty() || self.ledger.holding(&facts.key).is_some() {
             return Ok(self.ledger.holding(&facts.key).is_some());
         }
-        self.ledger.hold(&facts.key, &addresses, tenant)?;
-        Ok(true)
+        let Err(conflict) = self.ledger.hold(&facts.key, &addresses, tenant) else { return Ok(true) };
+        let is_free = |address: &IpAddr| self.ledger.admits(*address, &facts.key, tenant).is_ok();
+        let free: Vec<_> = addresses.into_iter().filter(is_free).collect();
+        if !free.is_empty() {
+            self.ledger.hold(&facts.key, &free, tenant)?;
+        }
+        Err(conflict)
     }
 
     /// To be called at `now` when all was adopted: a node's address that a Service holds is of its pool until it is
@@ -214,19 +219,30 @@ impl Allocator {
         }
     }
 
-    /// The addresses in the status that are ours.
+    /// The addresses in the status that are ours: those of pools, and where the Service is marked also those without a
+    /// pool, unless another one is there in their place. What else it shows was written by somebody else.
     fn adoptable(&self, facts: &ServiceFacts) -> Vec<IpAddr> {
         let in_pool = |address: &IpAddr| {
             let mut ranges = self.pools.values().flat_map(|pool| &pool.ranges);
             ranges.any(|range| range.contains(*address))
         };
-        let mut addresses = facts.shown();
-        if facts.mark.is_none() {
-            addresses.retain(|address| {
-                self.ledger.pool_of(*address).is_some() || self.reserved.contains(address) && in_pool(address)
-            });
-        }
-        addresses
+        let is_homed = |address: &IpAddr| {
+            self.ledger.pool_of(*address).is_some() || self.reserved.contains(address) && in_pool(address)
+        };
+        let shown = facts.shown();
+        let mut taken: BTreeSet<Family> =
+            shown.iter().filter(|it| is_homed(it)).map(|it| Family::of(*it)).collect();
+        let is_marked = facts.mark.is_some();
+        let wants = |family| match &facts.claim {
+            Claim::Wants { request: Ok(request), .. } => request.families.want(family),
+            _ => true,
+        };
+        let has_home = !taken.is_empty();
+        let is_adopted = |address: &IpAddr| {
+            let family = Family::of(*address);
+            is_homed(address) || is_marked && (!has_home || wants(family)) && taken.insert(family)
+        };
+        shown.into_iter().filter(is_adopted).collect()
     }
 
     /// What is to happen to the Service.

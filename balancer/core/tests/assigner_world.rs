@@ -20,11 +20,12 @@ use metallb_core::{
     claim::{ADDRESS_ASSIGNED, Claim, ServiceFacts},
     config::Pool,
     report::{Mark, Tell},
+    selector::Labels,
     served::serve,
     service::ServiceKey,
 };
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// How the API server and the network treat a write.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +84,10 @@ fn pools(variant: u8) -> BTreeMap<String, Pool> {
         }),
         _ => json!({}),
     };
+    pools_of(&specs)
+}
+
+fn pools_of(specs: &Value) -> BTreeMap<String, Pool> {
     let pools: Vec<IPAddressPool> = specs
         .as_object()
         .unwrap()
@@ -548,6 +553,30 @@ fn while_pools_cannot_be_read_no_grace_ends_and_afterwards_it_begins_anew() {
         BTreeMap::new(),
         "a pool that is seen to go takes its addresses with it"
     );
+}
+
+#[test]
+fn a_pool_for_namespaces_with_a_label_follows_the_label() {
+    let mut world = World::new();
+    let blue = json!([{ "matchLabels": { "team": "blue" } }]);
+    let specs = json!({
+        "blue": { "addresses": ["198.51.100.0/30"], "serviceAllocation": { "namespaceSelectors": blue } },
+        "general": { "addresses": ["192.0.2.0/30"] },
+    });
+    let labelled: Labels = [("team", "blue")].into_iter().collect();
+    world.assigner.set_pools(pools_of(&specs), world.now);
+    world.assigner.set_namespaces(BTreeMap::from([("ns".to_owned(), labelled.clone())]));
+    world.server.ask(0, 0);
+    world.settle();
+    let shown = |world: &World| world.server.shown()[&key(0)].clone();
+    let [blue, general]: [IpAddr; 2] = ["198.51.100.0", "192.0.2.0"].map(|text| text.parse().unwrap());
+    assert_eq!(shown(&world), [blue]);
+    world.assigner.set_namespace("ns", Labels::new());
+    world.settle();
+    assert_eq!(shown(&world), [general], "the pool is not for it any more");
+    world.assigner.set_namespace("ns", labelled);
+    world.settle();
+    assert_eq!(shown(&world), [general], "a better pool is no reason to move");
 }
 
 #[test]

@@ -671,6 +671,64 @@ fn an_address_that_no_pool_holds_at_start_is_kept_and_reported_and_never_given_t
 }
 
 #[test]
+fn what_another_controller_shows_beside_ours_is_never_taken_for_ours() {
+    let shows = |name: &str, entries: &[&str]| {
+        let ingress: Vec<_> = entries.iter().map(|entry| json!({ "ip": entry })).collect();
+        service(
+            name,
+            json!({
+                "metadata": { "annotations": { "metallb.io/ip-allocated-from-pool": "four" } },
+                "status": { "loadBalancer": { "ingress": ingress } },
+            }),
+        )
+    };
+    for entries in [
+        ["203.0.113.7", "192.0.2.1"],
+        ["192.0.2.1", "203.0.113.7"],
+        ["2001:db8:ff::7", "192.0.2.1"],
+        ["192.0.2.1", "2001:db8:ff::7"],
+    ] {
+        let mut allocator = allocator(typical());
+        let facts = shows("a", &entries);
+        assert_eq!(allocator.adopt(&facts), Ok(true));
+        assert_eq!(serve_one(&mut allocator, &facts), kept(&["192.0.2.1"], "four", None), "{entries:?}");
+        let others = entries.iter().filter(|entry| **entry != "192.0.2.1");
+        assert!(others.into_iter().all(|entry| !allocator.is_ours(&facts.key, ip(entry))), "{entries:?}");
+    }
+    // It shows one address for two Services of ours.
+    let mut allocator = allocator(typical());
+    let both = [shows("a", &["203.0.113.7", "192.0.2.1"]), shows("b", &["203.0.113.7", "192.0.2.2"])];
+    for (facts, address) in both.iter().zip(["192.0.2.1", "192.0.2.2"]) {
+        assert_eq!(allocator.adopt(facts), Ok(true));
+        assert_eq!(serve_one(&mut allocator, facts), kept(&[address], "four", None));
+    }
+}
+
+#[test]
+fn of_two_addresses_one_of_which_is_anothers_the_own_one_is_held() {
+    let shows = |name: &str, entries: [&str; 2]| {
+        let ingress = entries.map(|entry| json!({ "ip": entry }));
+        let mut changes = dual("RequireDualStack");
+        changes["status"] = json!({ "loadBalancer": { "ingress": ingress } });
+        service(name, changes)
+    };
+    let specs = json!({ "both": { "addresses": ["192.0.2.0/29", "2001:db8::/125"] } });
+    let mut allocator = allocator(specs);
+    let (first, second) = (shows("a", ["192.0.2.0", "2001:db8::"]), shows("b", ["192.0.2.1", "2001:db8::"]));
+    assert_eq!(allocator.adopt(&first), Ok(true));
+    assert!(allocator.adopt(&second).is_err());
+    assert_eq!(
+        serve_one(&mut allocator, &service("c", json!({}))),
+        given(&["192.0.2.2"], "both", Change::New),
+        "what a Service shows is given to no other"
+    );
+    assert_eq!(
+        serve_one(&mut allocator, &second),
+        given(&["192.0.2.1", "2001:db8::1"], "both", Change::Added(ip("2001:db8::1")))
+    );
+}
+
+#[test]
 fn a_service_that_is_no_load_balancer_any_more_gives_its_address_back() {
     let mut allocator = allocator(typical());
     serve_one(&mut allocator, &service("a", json!({})));

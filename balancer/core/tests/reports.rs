@@ -10,7 +10,7 @@ use metallb_core::{
     range::Family,
     refusal::{Lack, Refusal, Tried, Why},
     report::{Finding, Mark, Notice, Report, Tell},
-    service::ServiceKey,
+    service::{Port, Protocol, ServiceKey},
 };
 use serde_json::{Value, json};
 
@@ -341,6 +341,95 @@ fn each_decision_is_told_once() {
     ] {
         assert_eq!(Report::of(&facts, &decision, is_ours), want, "{name}");
     }
+}
+
+#[test]
+fn each_refusal_has_the_event_that_users_know() {
+    let ips = |texts: &[&str]| -> Vec<IpAddr> { texts.iter().map(|text| ip(text)).collect() };
+    let (one, six) = (ips(&["192.0.2.1"]), ips(&["2001:db8::1"]));
+    let port = Port { number: 80, protocol: Protocol::Tcp };
+    let failed = |tail: &str| ("AllocationFailed", format!("Failed to allocate IP for \"ns/web\": {tail}"));
+    let invalid = |tail: &str| ("LoadBalancerFailed", format!("invalid requested loadbalancer IPs: {tail}"));
+    let both = "service can not have both metallb.io/loadBalancerIPs and svc.Spec.LoadBalancerIP";
+    let many = "more than two addresses [\"192.0.2.1\" \"192.0.2.2\" \"2001:db8::1\"]";
+    let same = "\"192.0.2.1\" \"192.0.2.2\" has the same family";
+    let not_dual = "Service requires dual stack but not enough clusterips [10.96.0.1]";
+    for (refusal, new, held) in [
+        (Refusal::TwoRequests, failed(both), invalid(both)),
+        (Refusal::TooMany(ips(&["192.0.2.1", "192.0.2.2", "2001:db8::1"])), failed(many), invalid(many)),
+        (Refusal::SameFamily(ips(&["192.0.2.1", "192.0.2.2"])), failed(same), invalid(same)),
+        (
+            Refusal::NotAnAddress { source: "spec.loadBalancerIP", text: "x".to_owned() },
+            failed("invalid spec.loadBalancerIP: \"x\""),
+            invalid("invalid spec.loadBalancerIP: \"x\""),
+        ),
+        (
+            Refusal::WrongFamily(six.clone()),
+            failed(
+                "requested loadBalancer IP(s) [\"2001:db8::1\"] does not match the ipFamily of the service",
+            ),
+            failed(
+                "requested loadBalancer IP(s) [\"2001:db8::1\"] does not match the ipFamily of the service",
+            ),
+        ),
+        (
+            Refusal::OtherPool { addresses: one.clone(), pool: "six".to_owned() },
+            failed(
+                "requested loadBalancer IP(s) [\"192.0.2.1\"] is not compatible with requested address pool \"six\"",
+            ),
+            failed(
+                "requested loadBalancer IP(s) [\"192.0.2.1\"] is not compatible with requested address pool \"six\"",
+            ),
+        ),
+        (
+            Refusal::PoolNotForService("web".to_owned()),
+            failed("pool web not compatible for ip assignment"),
+            failed("pool web not compatible for ip assignment"),
+        ),
+        (
+            Refusal::NotInPools(one),
+            failed("[\"192.0.2.1\"] is not allowed in config"),
+            failed("[\"192.0.2.1\"] is not allowed in config"),
+        ),
+        (
+            Refusal::InUse(Conflict::Port { port, address: ip("192.0.2.1") }),
+            failed("port TCP/80 is already in use on 192.0.2.1"),
+            failed("port TCP/80 is already in use on 192.0.2.1"),
+        ),
+        (
+            Refusal::InUse(Conflict::Resting {
+                address: ip("192.0.2.1"),
+                holder: ServiceKey::new("ns", "old"),
+            }),
+            failed("192.0.2.1 rests after its release by \"ns/old\""),
+            failed("192.0.2.1 rests after its release by \"ns/old\""),
+        ),
+        (
+            Refusal::NotDualStack { cluster_ips: vec!["10.96.0.1".to_owned()] },
+            ("not enough clusterips", not_dual.to_owned()),
+            ("not enough clusterips", not_dual.to_owned()),
+        ),
+    ] {
+        let held_facts = facts(&marked(), &json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } }));
+        for (facts, decision, (reason, message)) in [
+            (facts(&json!({}), &json!({})), Decision::Refuse(refusal.clone()), new),
+            (held_facts, keep(Some(Concern::Unmet(refusal.clone()))), held),
+        ] {
+            let report = Report::of(&facts, &decision, is_ours).unwrap();
+            assert_eq!(report.events, [notice(true, reason, &message)], "{refusal:?}");
+        }
+    }
+    let second = Decision::Assign {
+        addresses: [ip("192.0.2.1"), six[0]].into(),
+        pool: Some("four".to_owned()),
+        change: Change::Added(six[0]),
+        lack: None,
+    };
+    let facts = facts(&marked(), &json!({ "loadBalancer": { "ingress": [{ "ip": "192.0.2.1" }] } }));
+    assert_eq!(
+        Report::of(&facts, &second, is_ours).unwrap().events,
+        [notice(false, "IPAllocated", "Assigned additional IP \"2001:db8::1\"")]
+    );
 }
 
 #[test]

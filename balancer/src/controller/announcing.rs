@@ -78,6 +78,11 @@ pub(super) struct Announcing {
 }
 
 impl Announcing {
+    /// Knows nothing yet. `ignore_exclude_label` is the option of the speakers.
+    pub(super) fn new(ignore_exclude_label: bool) -> Self {
+        Self { world: World { ignore_exclude_label, ..World::default() }, ..Self::default() }
+    }
+
     /// Whether all nodes are known.
     pub(super) fn knows_nodes(&self) -> bool {
         self.listed.contains("Node")

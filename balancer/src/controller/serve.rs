@@ -93,6 +93,7 @@ impl Controller {
     pub(super) fn new(
         writer: Writer,
         policy: PoolEditPolicy,
+        announcing: Announcing,
         readiness: Readiness,
         metrics: Metrics,
     ) -> Self {
@@ -100,7 +101,7 @@ impl Controller {
             assigner: Assigner::new(policy),
             pools: Pools::new(metrics.clone()),
             configured: Configured::default(),
-            announcing: Announcing::default(),
+            announcing,
             have_pools: false,
             pools_changed: false,
             configured_changed: false,

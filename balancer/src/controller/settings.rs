@@ -38,6 +38,15 @@ pub struct Settings {
     /// What happens to an address whose pool is deleted or edited: Reference (it is replaced) or KeepInUse.
     #[arg(long, env = "METALLB_POOL_EDIT_POLICY", default_value = "Reference", value_parser = pool_edit_policy)]
     pub pool_edit_policy: PoolEditPolicy,
+    /// Expects announcements from nodes with label node.kubernetes.io/exclude-from-external-load-balancers too.
+    #[arg(
+        long,
+        env = "METALLB_IGNORE_EXCLUDE_LB",
+        num_args = 0..=1,
+        default_value_t = false,
+        default_missing_value = "true"
+    )]
+    pub ignore_exclude_lb: bool,
     /// HTTP port of /healthz and /readyz.
     #[arg(long, default_value_t = PROBES_PORT)]
     pub health_probe_port: u16,

@@ -1,7 +1,9 @@
 //! Objects of the configuration, wherever they come from.
 
 use metallb_api::{
-    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, names::GROUP,
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, IPAddressPoolSpec, L2Advertisement,
+    address_pool::v1beta1::{AddressPool, AddressPoolSpec},
+    names::GROUP,
 };
 use metallb_core::config::Objects;
 use serde::de::DeserializeOwned;
@@ -36,6 +38,12 @@ impl Configuration {
         }
         Some(match object["kind"].as_str().unwrap_or_default() {
             "IPAddressPool" => push(&mut self.pools, object),
+            // The operator makes an IPAddressPool of the same name of it.
+            "AddressPool" => serde_json::from_value::<AddressPool>(object).map(|pool| {
+                let AddressPoolSpec { addresses, auto_assign, .. } = pool.spec;
+                let spec = IPAddressPoolSpec { addresses, auto_assign, ..IPAddressPoolSpec::default() };
+                self.pools.push(IPAddressPool { metadata: pool.metadata, spec, status: None });
+            }),
             "L2Advertisement" => push(&mut self.l2_advertisements, object),
             "BGPAdvertisement" => push(&mut self.bgp_advertisements, object),
             "BGPPeer" => push(&mut self.bgp_peers, object),

@@ -14,6 +14,7 @@ use metallb_core::{
     decision::{Concern, Decision},
     plan::{Verdict, World, plan},
     refusal::Refusal,
+    routes,
     service::ServiceKey,
 };
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -41,6 +42,8 @@ struct Announced {
     should: Result<String, String>,
     /// The nodes that say they do.
     layer2: BTreeSet<String>,
+    /// The nodes that should by BGP, and to which peers, or why none; `None` where nothing is announced by BGP.
+    bgp_should: Option<Result<BTreeMap<String, BTreeSet<String>>, String>>,
     /// The nodes that say they do by BGP, and to which peers.
     bgp: BTreeMap<String, Vec<String>>,
     /// Those of them, by node and peer, whose session does not stand.
@@ -97,6 +100,7 @@ fn announced(key: &ServiceKey, allocation: &Allocation, announcing: &Announcing)
         judgement: world.services.get(key).map(judged),
         should: should(&world, key),
         layer2: announcing.layer2_nodes(key),
+        bgp_should: (!world.config.bgp_advertisements.is_empty()).then(|| bgp_should(&world, key)),
         down: down.map(|(node, peer)| (node.clone(), peer.clone())).collect(),
         bgp,
     }
@@ -110,6 +114,33 @@ pub(crate) fn should(world: &World, key: &ServiceKey) -> Result<String, String> 
         Some(Verdict::Nobody(reason)) => Err(reason.to_string()),
         Some(Verdict::Mine(_)) | None => Err("it has no address".to_owned()),
     }
+}
+
+/// What each node with a speaker should announce by BGP.
+pub(crate) fn bgp_plans(world: &World) -> impl Iterator<Item = (&str, routes::Plan)> {
+    let speaks = |node: &&String| world.speakers.as_ref().is_none_or(|all| all.contains(*node));
+    world.nodes.keys().filter(speaks).map(|node| (node.as_str(), routes::plan(world, node)))
+}
+
+/// The nodes that should announce a Service by BGP, each with its peers, or why none.
+fn bgp_should(world: &World, key: &ServiceKey) -> Result<BTreeMap<String, BTreeSet<String>>, String> {
+    let (mut nodes, mut reasons) = (BTreeMap::new(), BTreeMap::<String, Vec<&str>>::new());
+    for (node, mut plan) in bgp_plans(world) {
+        match plan.services.remove(key) {
+            Some(Ok(told)) => drop(nodes.insert(node.to_owned(), BTreeSet::clone(&told.peers))),
+            Some(Err(reason)) => reasons.entry(reason.to_string()).or_default().push(node),
+            None => reasons.entry("it has no address".to_owned()).or_default().push(node),
+        }
+    }
+    if !nodes.is_empty() {
+        return Ok(nodes);
+    }
+    let told = |(reason, nodes): (&String, &Vec<&str>)| match reasons.len() {
+        1 => reason.clone(),
+        _ => format!("{}: {reason}", nodes.join(", ")),
+    };
+    let told: Vec<_> = reasons.iter().map(told).collect();
+    Err(if told.is_empty() { "no node has a speaker".to_owned() } else { told.join("; ") })
 }
 
 /// What is to happen, in one word.
@@ -170,13 +201,25 @@ impl fmt::Display for Explained {
             "             says so: {}",
             if nodes.is_empty() { "nobody".into() } else { nodes.join(", ") }
         )?;
+        match &announced.bgp_should {
+            Some(Ok(nodes)) => {
+                let told = |(node, peers): (&String, &BTreeSet<String>)| {
+                    let peers: Vec<&str> = peers.iter().map(String::as_str).collect();
+                    format!("{node} to {}", peers.join(", "))
+                };
+                let nodes: Vec<_> = nodes.iter().map(told).collect();
+                write!(f, "\nBGP          should be announced by {}", nodes.join("; "))?;
+            }
+            Some(Err(reason)) => write!(f, "\nBGP          by nobody: {reason}")?,
+            None => {}
+        }
         for (node, peers) in &announced.bgp {
             let told = |peer: &String| match announced.down.contains(&(node.clone(), peer.clone())) {
                 true => format!("{peer} (session down)"),
                 false => peer.clone(),
             };
             let peers: Vec<_> = peers.iter().map(told).collect();
-            write!(f, "\nBGP          node {node} to {}", peers.join(", "))?;
+            write!(f, "\n             says so: {node} to {}", peers.join(", "))?;
         }
         Ok(())
     }
@@ -214,6 +257,9 @@ impl Serialize for Explained {
             let (node, why) = (announced.should.as_ref().ok(), announced.should.as_ref().err());
             let layer2 = serde_json::json!({ "should": node, "why": why, "says": announced.layer2 });
             map.serialize_entry("layer2", &layer2)?;
+            let bgp_should = announced.bgp_should.as_ref();
+            map.serialize_entry("bgpShould", &bgp_should.and_then(|should| should.as_ref().ok()))?;
+            map.serialize_entry("bgpWhyNot", &bgp_should.and_then(|should| should.as_ref().err()))?;
             map.serialize_entry("bgp", &announced.bgp)?;
             map.serialize_entry("sessionsDown", &announced.down)?;
         }

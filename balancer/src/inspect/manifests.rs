@@ -6,9 +6,13 @@ use std::{
 };
 
 use anyhow::Context;
+use metallb_api::names::GROUP;
 use serde_json::Value;
 
 use super::Configuration;
+
+/// Kinds of the group that say nothing of what is announced.
+const OTHER_KINDS: [&str; 4] = ["ConfigurationState", "MetalLB", "ServiceBGPStatus", "ServiceL2Status"];
 
 /// The objects in some files, and what could not be read of them.
 #[derive(Debug, Default)]
@@ -53,7 +57,13 @@ impl Manifests {
             return;
         }
         let name = text(&document["metadata"]["name"]);
-        let Some(read) = self.configuration.take(document) else { return };
+        let group = document["apiVersion"].as_str().unwrap_or_default().split('/').next() == Some(GROUP);
+        let Some(read) = self.configuration.take(document) else {
+            if group && !OTHER_KINDS.contains(&kind.as_str()) {
+                self.unreadable.push(format!("{file}: {kind} {name:?}: there is no such kind in {GROUP}"));
+            }
+            return;
+        };
         self.count += 1;
         if let Err(error) = read {
             self.unreadable.push(format!("{file}: {kind} {name:?}: {error}"));
@@ -97,6 +107,20 @@ apiVersion: apps/v1
 kind: Deployment
 metadata: {name: other}
 ";
+    const OTHERS: &str = "
+apiVersion: metallb.io/v1beta1
+kind: AddressPool
+metadata: {name: old}
+spec: {protocol: layer2, addresses: [192.0.2.8-192.0.2.1]}
+---
+apiVersion: metallb.io/v1beta1
+kind: IPAdressPool
+metadata: {name: slip}
+---
+apiVersion: metallb.io/v1beta1
+kind: MetalLB
+metadata: {name: metallb}
+";
     const LIST: &str = "
 apiVersion: v1
 kind: List
@@ -113,9 +137,13 @@ items:
     #[test]
     fn files_are_judged_as_they_would_be_in_the_cluster() {
         let folder = tempfile::tempdir().unwrap();
-        for (name, text) in
-            [("a.yaml", TWO_POOLS), ("b.yml", LIST), ("c.yaml", "a: [b"), ("d.txt", "not looked at: [")]
-        {
+        for (name, text) in [
+            ("a.yaml", TWO_POOLS),
+            ("b.yml", LIST),
+            ("c.yaml", "a: [b"),
+            ("e.yaml", OTHERS),
+            ("d.txt", "not looked at: ["),
+        ] {
             fs::write(folder.path().join(name), text).unwrap();
         }
         let manifests = Manifests::read(folder.path()).unwrap();
@@ -123,14 +151,19 @@ items:
         let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
-            ["IPAddressPool \"bad\": spec.addresses[0]: 192.0.2.1 is a single address: write 192.0.2.1/32"]
+            [
+                "IPAddressPool \"bad\": spec.addresses[0]: 192.0.2.1 is a single address: write 192.0.2.1/32",
+                "IPAddressPool \"old\": spec.addresses[0]: 192.0.2.8-192.0.2.1 ends before it starts",
+            ]
         );
         assert_eq!(config.pools.keys().collect::<Vec<_>>(), ["good"]);
         assert_eq!(config.l2_advertisements.keys().collect::<Vec<_>>(), ["all"]);
-        assert_eq!(manifests.count, 4);
+        assert_eq!(manifests.count, 5);
         let at = |name: &str| folder.path().join(name).display().to_string();
-        assert_eq!(manifests.unreadable.len(), 2, "{:?}", manifests.unreadable);
+        assert_eq!(manifests.unreadable.len(), 3, "{:?}", manifests.unreadable);
         assert!(manifests.unreadable[0].starts_with(&format!("{}: IPAddressPool \"odd\": ", at("b.yml"))));
         assert!(manifests.unreadable[1].starts_with(&format!("{}: ", at("c.yaml"))));
+        let slip = format!("{}: IPAdressPool \"slip\": there is no such kind in metallb.io", at("e.yaml"));
+        assert_eq!(manifests.unreadable[2], slip);
     }
 }

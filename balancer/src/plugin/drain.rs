@@ -6,11 +6,11 @@ use std::{
 };
 
 use anyhow::ensure;
-use metallb_core::{plan::World, routes, service::ServiceKey};
+use metallb_core::{plan::World, service::ServiceKey};
 use serde::Serialize;
 
 use super::output::{Style, Table, judged, plain};
-use crate::inspect::{Allocation, Announcing, should};
+use crate::inspect::{Allocation, Announcing, bgp_plans, should};
 
 /// What would become of the Services that the node announces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -127,12 +127,10 @@ fn without(world: &World, node: &str) -> World {
 /// By Service, the nodes that announce it to some peer.
 fn by_bgp(world: &World) -> BTreeMap<ServiceKey, BTreeSet<String>> {
     let mut nodes: BTreeMap<ServiceKey, BTreeSet<String>> = BTreeMap::new();
-    for node in
-        world.nodes.keys().filter(|node| world.speakers.as_ref().is_none_or(|all| all.contains(*node)))
-    {
-        for (service, verdict) in routes::plan(world, node).services {
+    for (node, plan) in bgp_plans(world) {
+        for (service, verdict) in plan.services {
             if verdict.is_ok() {
-                nodes.entry(service).or_default().insert(node.clone());
+                nodes.entry(service).or_default().insert(node.to_owned());
             }
         }
     }

@@ -45,9 +45,12 @@ struct Cli {
     /// The pool of all other measurements; an IPv6 one is for Services of that family.
     #[arg(long, default_value = POOL, conflicts_with = "full_pool")]
     pool: IpNet,
-    /// Also create Services while so many others watch what speakers watch.
-    #[arg(long, default_value_t = 0)]
-    watchers: usize,
+    /// Also create Services while so many others watch what speakers watch; of several numbers, with one after another.
+    #[arg(long, value_delimiter = ',')]
+    watchers: Vec<usize>,
+    /// With an L2Advertisement: what is said of announcing is a write of its own then.
+    #[arg(long)]
+    advertised: bool,
 }
 
 #[tokio::main]
@@ -138,6 +141,9 @@ impl Bench {
     }
 
     async fn run(&mut self, cli: &Cli) -> Result<()> {
+        if cli.advertised {
+            self.load.configure("L2Advertisement", "all", &json!({})).await?;
+        }
         self.load.create("held", 0..self.count).await?;
         let (_, read) = self.plane.requests(0);
         self.read = read;
@@ -175,11 +181,11 @@ impl Bench {
         let facts = self.burst("burst").await?;
         self.note("1000 created at full speed", facts, &subject, before).await?;
 
-        if cli.watchers > 0 {
-            let mut watchers = Watchers::start(self.plane.client().await?, cli.watchers).await?;
+        for number in &cli.watchers {
+            let mut watchers = Watchers::start(self.plane.client().await?, *number).await?;
             self.rest().await?;
             let (before, read) = (subject.usage()?, watchers.bytes_each());
-            let mut facts = self.burst("watched").await?;
+            let mut facts = self.burst(&format!("watched{number}")).await?;
             self.rest().await?;
             facts["watch_bytes_per_allocation"] = json!(((watchers.bytes_each() - read) / 1000.0).round());
             facts["watchers"] = json!(watchers.open());

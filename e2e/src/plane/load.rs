@@ -140,10 +140,18 @@ impl Load {
     /// # Errors
     /// When the API server refuses.
     pub async fn pool(&self, name: &str, spec: &Value) -> Result<()> {
-        let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("metallb.io", "v1beta1", "IPAddressPool"));
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), NAMESPACE, &kind);
+        self.configure("IPAddressPool", name, spec).await
+    }
+
+    /// Makes or changes an object of the configuration, of a `kind` of metallb.io/v1beta1.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn configure(&self, kind: &str, name: &str, spec: &Value) -> Result<()> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("metallb.io", "v1beta1", kind));
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), NAMESPACE, &resource);
         let object = json!({
-            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": { "name": name }, "spec": spec,
+            "apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": { "name": name }, "spec": spec,
         });
         api.patch(name, &PatchParams::apply("bench").force(), &Patch::Apply(object)).await?;
         Ok(())

@@ -81,6 +81,9 @@ async fn metrics_are_for_those_who_may_read_them() -> Result<()> {
         "metallb_allocator_addresses_in_use_total{pool=\"main\"} 3",
         "metallb_allocator_addresses_total{pool=\"main\"} 65536",
         "metallb_allocator_ipv4_addresses_in_use_total{pool=\"main\"} 3",
+        "metallb_allocator_ipv4_addresses_total{pool=\"main\"} 65536",
+        "metallb_allocator_ipv6_addresses_in_use_total{pool=\"main\"} 0",
+        "metallb_allocator_ipv6_addresses_total{pool=\"main\"} 0",
         "metallb_allocator_services_allocated_total{pool=\"main\"} 3",
         "metallb_allocator_allocation_duration_seconds_count 3",
         "metallb_k8s_client_config_loaded_bool 1",
@@ -235,7 +238,17 @@ async fn every_object_of_the_configuration_says_whether_it_is_used() -> Result<(
     world.load.create("web", 0..1).await?;
     world.load.wait_for(&names("web", 0..1), LIMIT).await?;
     let log = std::fs::read_to_string(world.log())?;
-    assert!(log.contains("configProblem") && log.contains("configLoaded"), "{log}");
+    assert!(log.contains("configProblem"), "{log}");
+    // Beside those about pools, each configuration of the other kinds that was taken.
+    let loaded =
+        log.lines().filter(|line| line.contains("configLoaded") && line.contains("\"l2_advertisements\""));
+    let loaded: Vec<serde_json::Value> = loaded.map(serde_json::from_str).collect::<Result<_, _>>()?;
+    let counts: Vec<_> = loaded
+        .iter()
+        .map(|line| ["l2_advertisements", "peers", "problems"].map(|what| line[what].as_u64().unwrap_or(99)))
+        .collect();
+    assert!(counts.iter().any(|counts| counts[2] == 4), "{counts:?}");
+    assert_eq!(counts.last(), Some(&[1, 1, 0]), "{counts:?}");
     let said = |what: &str| world.plane.requests(from).0.keys().any(|request| request.contains(what));
     for kind in ["l2advertisements", "bgpadvertisements", "bgppeers/status", "communities", "bfdprofiles"] {
         assert!(!said(&format!("patch {kind}")), "{kind}");

@@ -76,6 +76,7 @@ fn environment(install: &Install) -> Vec<EnvVar> {
     environment.extend(install.load_balancer_class.iter().map(|class| variable("METALLB_LB_CLASS", class)));
     let policy = install.pool_edit_policy.iter();
     environment.extend(policy.map(|policy| variable("METALLB_POOL_EDIT_POLICY", policy.as_str())));
+    environment.extend(install.ignore_exclude_lb.then(|| variable("METALLB_IGNORE_EXCLUDE_LB", "true")));
     environment
 }
 

@@ -17,6 +17,18 @@ fn a_pool_is_served_and_a_change_of_protocol_removes_before_it_creates() {
 }
 
 #[test]
+fn that_there_is_no_pool_is_said_until_there_is_one() {
+    let mut bench = Bench::installed();
+    bench.run();
+    bench.settle();
+    let says = |bench: &Bench| bench.of_metallb("Available").2.contains("there is no address pool");
+    assert!(says(&bench));
+    bench.put(Kind::AddressPool, address_pool("p", "{protocol: layer2, addresses: [192.0.2.0/28]}"));
+    bench.settle();
+    assert!(!says(&bench));
+}
+
+#[test]
 fn a_pool_that_is_not_valid_keeps_what_it_was_and_one_of_somebody_else_is_kept_too() {
     let mut bench = Bench::new();
     bench.put(Kind::AddressPool, address_pool("p", "{protocol: layer2, addresses: [192.0.2.0/28]}"));
