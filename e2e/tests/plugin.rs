@@ -133,6 +133,29 @@ async fn each_question_is_answered_in_text_and_json_and_by_the_exit_status() {
     let (status, said) = scene.json("drain-preview node2");
     assert_eq!((status, &said["services"][0]["layer2To"]), (0, &json!("node1")), "{said:#}");
     assert_eq!(scene.ask("drain-preview node1"), (0, "node1 announces nothing\n".to_owned()));
+
+    // Who should announce is told of BGP too, and that another host has the address is known from the Service alone.
+    scene
+        .apply(
+            "apiVersion: metallb.io/v1beta1\nkind: BGPAdvertisement\n\
+             metadata: {name: lan, namespace: metallb-system}\nspec: {ipAddressPools: [lan]}\n",
+            &[],
+        )
+        .unwrap();
+    let (_, said) = scene.json("explain demo/web");
+    assert_eq!(said["bgpShould"], json!({ "node1": ["router"], "node2": ["router"] }), "{said:#}");
+    let (_, text) = scene.ask("explain demo/web");
+    assert!(text.contains("BGP          should be announced by node1 to router; node2 to router"), "{text}");
+    scene
+        .apply(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: demo}\nstatus: {conditions: [{\
+             type: metallb.io/Announced, status: 'False', reason: Conflict, message: 02:00:00:00:00:09 has it, \
+             lastTransitionTime: '2026-01-01T00:00:00Z'}]}\n",
+            &["--subresource=status", "--force-conflicts", "--field-manager=speaker"],
+        )
+        .unwrap();
+    let (_, said) = scene.json("explain demo/web");
+    assert_eq!(said["whyNotAnnounced"], "Conflict: 02:00:00:00:00:09 has it", "{said:#}");
 }
 
 #[tokio::test]

@@ -349,6 +349,19 @@ fn an_address_is_kept_until_what_is_newly_asked_for_is_there() {
 }
 
 #[test]
+fn another_order_of_the_same_two_addresses_changes_nothing() {
+    let mut allocator = allocator(json!({ "both": { "addresses": ["192.0.2.0/29", "2001:db8::/125"] } }));
+    let asks = |order: &str| {
+        let mut changes = dual("RequireDualStack");
+        changes["metadata"] = json!({ "annotations": { "metallb.io/loadBalancerIPs": order } });
+        service("a", changes)
+    };
+    let both = ["192.0.2.3", "2001:db8::3"];
+    assert_eq!(serve_one(&mut allocator, &asks("192.0.2.3,2001:db8::3")), given(&both, "both", Change::New));
+    assert_eq!(serve_one(&mut allocator, &asks("2001:db8::3,192.0.2.3")), kept(&both, "both", None));
+}
+
+#[test]
 fn every_change_between_one_family_and_two_keeps_the_address_that_can_stay() {
     let both = || json!({ "both": { "addresses": ["198.51.100.0/30", "2001:db8:b::/126"] } });
     let single = || json!({});

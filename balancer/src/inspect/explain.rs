@@ -9,7 +9,7 @@ use anyhow::bail;
 use k8s_openapi::api::core::v1::Service;
 use metallb_core::{
     allocator::Explanation,
-    announced::{Judgement, judge},
+    announced::{Judgement, Reason, judge},
     claim::Claim,
     decision::{Concern, Decision},
     plan::{Verdict, World, plan},
@@ -92,7 +92,13 @@ fn announced(key: &ServiceKey, allocation: &Allocation, announcing: &Announcing)
     let of = |service: &&Service| facts::service(service, allocation.terms.class.as_deref()).key == *key;
     let service: Vec<Service> = allocation.services.iter().find(of).cloned().into_iter().collect();
     let world = announcing.world(&service, &allocation.terms);
-    let judged = |service| judge(&world, service, &announcing.announcers(key, service));
+    // Only the owner's speaker knows of another host, and says so in the Service's condition.
+    let told = service.first().and_then(|service| facts::service(service, None).condition);
+    let owners = told.filter(|told| !told.announced && Reason::is_owners(&told.reason));
+    let judged = |service| match &owners {
+        Some(told) => Err((Reason::Conflict, told.message.clone())),
+        None => judge(&world, service, &announcing.announcers(key, service)),
+    };
     let bgp = announcing.bgp_nodes(key);
     let meant = bgp.iter().flat_map(|(node, peers)| peers.iter().map(move |peer| (node, peer)));
     let down = meant.filter(|(node, peer)| !announcing.sessions.stands(node, peer));
