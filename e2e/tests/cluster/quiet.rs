@@ -4,7 +4,7 @@ use anyhow::{Context, ensure};
 use metallb_e2e::{
     audit, cluster,
     deploy::NAMESPACE,
-    observe::{address, get, kube},
+    observe::{address, condition, get, kube},
 };
 
 use crate::fixture::{Scene, eventually};
@@ -54,6 +54,29 @@ fn operator_and_controller_restarted_with_no_change_write_nothing_but_leases() {
         settled(lease);
         let mut writes = audit::writes_since(mark, account).unwrap();
         assert!(writes.remove("update leases").is_some(), "the audit log tells of the Lease: {writes:?}");
+        assert!(writes.is_empty(), "{account} wrote {writes:?}");
+    }
+}
+
+#[test]
+fn without_a_pool_the_programs_are_well_and_idle() {
+    if cluster::is_external() {
+        println!("skipped: the audit log of an existing cluster is not ours to read");
+        return;
+    }
+    let scene = Scene::new("idle", "[172.22.0.188/32]");
+    kube(&format!("-n {NAMESPACE} delete addresspool {}", scene.name)).unwrap();
+    eventually("the MetalLB resource to say that there is no pool", 20, || {
+        let metallb = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
+        let (status, _, message) = condition(&metallb, "Available").context("no condition yet")?;
+        ensure!(status == "True" && message.contains("there is no address pool"), "{status}: {message}");
+        Ok(())
+    });
+    let mark = audit::mark().unwrap();
+    settled("metallb-controller");
+    for account in ["manager-account", "controller", "speaker"] {
+        let mut writes = audit::writes_since(mark, account).unwrap();
+        writes.remove("update leases");
         assert!(writes.is_empty(), "{account} wrote {writes:?}");
     }
 }
