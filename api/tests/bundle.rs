@@ -233,6 +233,10 @@ fn a_subscription_follows_its_channel_or_waits_for_approval() {
             (&spec["name"], &spec["channel"], &spec["installPlanApproval"], &spec["startingCSV"]),
             (&json!(package), &json!(channel), &json!(approval), &starting)
         );
+        // A tag that each release moves: by a fixed one OLM would poll for nothing.
+        let image = format!("{}/catalog:{channel}", setting("IMAGE_PREFIX"));
+        let interval = &source["spec"]["updateStrategy"]["registryPoll"]["interval"];
+        assert_eq!((&source["spec"]["image"], interval), (&json!(image), &json!("60m")));
         assert_eq!((&spec["source"], &spec["sourceNamespace"]), (&json!(name(source)), &json!(name(made))));
         for object in [source, group, subscription] {
             assert_eq!(object["metadata"]["namespace"], *name(made), "{}", kind(object));
