@@ -172,6 +172,8 @@ async fn files_are_judged_with_and_without_the_cluster() {
 #[tokio::test]
 async fn the_configuration_of_an_older_metallb_becomes_objects_that_apply() {
     let scene = Scene::new().await.unwrap();
+    let definitions = checkout().join("config/crd").display().to_string();
+    scene.plane.kubectl(&["apply", "-k", &definitions]).unwrap();
     let said = scene.plugin(&["import"]);
     let error = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.status.code() == Some(2) && error.contains("there is no ConfigMap config"), "{error}");
