@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use anyhow::Result;
@@ -54,6 +54,16 @@ impl Scene {
         (done.status.code().unwrap_or(-1), String::from_utf8(done.stdout).unwrap())
     }
 
+    /// What the plugin writes to a terminal, with `NO_COLOR` set or not.
+    fn on_a_terminal(&self, line: &str, no_colour: Option<&str>) -> String {
+        let plugin = checkout().join("target/images/bin/kubectl-metallb");
+        let mut script = Command::new("script");
+        script.env("KUBECONFIG", self.plane.path("load")).env_remove("NO_COLOR").stdin(Stdio::null());
+        script.envs(no_colour.map(|value| ("NO_COLOR", value)));
+        script.args(["-qc", &format!("{} {line}", plugin.display()), "/dev/null"]);
+        String::from_utf8(script.output().unwrap().stdout).unwrap()
+    }
+
     fn json(&self, line: &str) -> (i32, Value) {
         let (status, text) = self.ask(&format!("{line} -o json"));
         (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}")))
@@ -102,6 +112,11 @@ async fn each_question_is_answered_in_text_and_json_and_by_the_exit_status() {
     assert!(text.contains("demo/waits: unknown pool \"nowhere\""), "{text}");
     assert!(!text.contains('\u{1b}'), "colour is for terminals: {text:?}");
     assert_eq!(scene.json("services -n elsewhere"), (0, json!([])));
+    for (no_colour, is_coloured) in [(None, true), (Some(""), true), (Some("1"), false)] {
+        let text = scene.on_a_terminal("services", no_colour);
+        assert!(text.contains("Waiting"), "{text:?}");
+        assert_eq!(text.contains('\u{1b}'), is_coloured, "NO_COLOR={no_colour:?}: {text:?}");
+    }
 
     let (status, said) = scene.json("explain demo/web");
     assert_eq!(
