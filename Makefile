@@ -280,7 +280,7 @@ packaged: dist bundle chart ## Fail when dist/, bundle/, olm/ or the chart is no
 
 .PHONY: chart
 chart: ## Write the generated parts of the Helm chart in config/chart
-	@$(KUBECTL) kustomize config/default | cargo run -q -p metallb-api --bin chartgen -- config/chart
+	@$(KUBECTL) kustomize config/default | cargo run -q -p metallb-api --bin chartgen -- config/chart "$(PACKAGE)"
 
 .PHONY: e2e-packages
 e2e-packages: images ## Show that install.yaml, the bundle, the chart and the plugin are accepted, on the cluster that is up
