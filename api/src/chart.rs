@@ -72,10 +72,15 @@ pub fn files(rendered: &str) -> Result<BTreeMap<String, String>, Box<dyn Error>>
 /// # Errors
 /// When no line of it says the name.
 pub fn named(chart: &str, package: &str) -> Result<String, Box<dyn Error>> {
-    let old = chart.lines().find(|line| line.starts_with("name: ")).ok_or("Chart.yaml: no line begins with name:")?;
+    let old = chart
+        .lines()
+        .find(|line| line.starts_with("name: "))
+        .ok_or("Chart.yaml: no line begins with name:")?;
     let new = format!("name: {package}");
     let lines = chart.split_inclusive('\n');
-    Ok(lines.map(|line| if line.trim_end() == old { line.replace(old, &new) } else { line.to_owned() }).collect())
+    Ok(lines
+        .map(|line| if line.trim_end() == old { line.replace(old, &new) } else { line.to_owned() })
+        .collect())
 }
 
 /// Puts the object, and the accounts and Services that it names, into the namespace of the release.
@@ -264,8 +269,10 @@ webhooks:
 
     #[test]
     fn the_chart_has_the_name_of_the_package_and_is_else_left_alone() {
-        let before = "apiVersion: v2\n# The name: of the package.\nname: before\nversion: 0.1.0 # name: before\n";
-        let after = "apiVersion: v2\n# The name: of the package.\nname: after\nversion: 0.1.0 # name: before\n";
+        let before =
+            "apiVersion: v2\n# The name: of the package.\nname: before\nversion: 0.1.0 # name: before\n";
+        let after =
+            "apiVersion: v2\n# The name: of the package.\nname: after\nversion: 0.1.0 # name: before\n";
         assert_eq!(named(before, "after").unwrap(), after);
         assert_eq!(named(after, "after").unwrap(), after);
         let problem = named("version: 0.1.0\n", "after").map_err(|error| error.to_string());

@@ -138,7 +138,9 @@ fn the_committed_bundle_is_made_from_config() {
     assert_eq!(install["deployments"][0]["spec"], deployment["spec"], "Deployment: run make bundle");
 
     let policies = |objects: &[Value]| -> Vec<(String, Value)> {
-        of_kind(objects, "NetworkPolicy").map(|policy| (name(policy).to_owned(), policy["spec"].clone())).collect()
+        of_kind(objects, "NetworkPolicy")
+            .map(|policy| (name(policy).to_owned(), policy["spec"].clone()))
+            .collect()
     };
     assert_eq!(policies(&manifests), policies(&manager), "NetworkPolicies: run make bundle");
 
@@ -147,7 +149,13 @@ fn the_committed_bundle_is_made_from_config() {
         .flat_map(|configuration| items(&configuration["webhooks"]))
         .map(|webhook| {
             let path = &webhook["clientConfig"]["service"]["path"];
-            json!([webhook["name"], path, webhook["failurePolicy"], webhook["timeoutSeconds"], webhook["rules"]])
+            json!([
+                webhook["name"],
+                path,
+                webhook["failurePolicy"],
+                webhook["timeoutSeconds"],
+                webhook["rules"]
+            ])
         })
         .collect();
     let described: Vec<Value> = items(&csv["spec"]["webhookdefinitions"])

@@ -79,7 +79,12 @@ fn every_object_of_earlier_versions_is_still_valid() {
     for object in corpus() {
         let schema = schema(&definitions, &object);
         for part in PARTS.into_iter().filter(|part| !object[part].is_null()) {
-            assert_eq!(misfits(&schema["properties"][part], &object[part]), Vec::<String>::new(), "{}", id(&object));
+            assert_eq!(
+                misfits(&schema["properties"][part], &object[part]),
+                Vec::<String>::new(),
+                "{}",
+                id(&object)
+            );
         }
         let is_new = names.insert((kind(&object).to_owned(), name(&object).to_owned()));
         assert!(is_new, "{}: is there twice", id(&object));
@@ -103,7 +108,9 @@ fn each_field_of_each_kind_is_in_an_object() {
     for definition in &definitions {
         for version in items(&definition["spec"]["versions"]).filter(|version| version["served"] == true) {
             let names = (&definition["spec"]["names"]["kind"], &version["name"]);
-            let (Some(kind), Some(version_name)) = (names.0.as_str(), names.1.as_str()) else { panic!("{names:?}") };
+            let (Some(kind), Some(version_name)) = (names.0.as_str(), names.1.as_str()) else {
+                panic!("{names:?}")
+            };
             let parts = &version["schema"]["openAPIV3Schema"]["properties"];
             for part in PARTS.into_iter().filter(|part| parts[part].is_object()) {
                 let path = format!("{kind} {version_name}.{part}");

@@ -254,7 +254,9 @@ async fn the_archive_holds_configuration_and_no_secret() {
     let bytes = std::fs::read(&file).unwrap();
     let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     // How YAML quotes them is no matter.
-    for text in ["peerAddress: ", "192.0.2.254", "password: ", "(concealed)", "neighbor 192.0.2.252 password "] {
+    for text in
+        ["peerAddress: ", "192.0.2.254", "password: ", "(concealed)", "neighbor 192.0.2.252 password "]
+    {
         assert!(holds(text), "{text}");
     }
     let passwords = ["correct horse battery staple", "tiger", "burning", "sesame"];

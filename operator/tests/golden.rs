@@ -245,8 +245,14 @@ fn openshift_lets_the_speaker_run_as_it_is_rendered_and_no_more() {
     for field in ["allowPrivilegeEscalation", "readOnlyRootFilesystem"] {
         assert_eq!(constraints[field], context[field], "{field}");
     }
-    assert_eq!((&context["privileged"], &constraints["allowPrivilegedContainer"]), (&Value::Null, &false.into()));
-    assert_eq!((&context["runAsUser"], &constraints["runAsUser"]["type"]), (&Value::from(0), &"RunAsAny".into()));
+    assert_eq!(
+        (&context["privileged"], &constraints["allowPrivilegedContainer"]),
+        (&Value::Null, &false.into())
+    );
+    assert_eq!(
+        (&context["runAsUser"], &constraints["runAsUser"]["type"]),
+        (&Value::from(0), &"RunAsAny".into())
+    );
     assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
     assert_eq!(texts(&constraints["seccompProfiles"]), BTreeSet::from(["runtime/default"]));
 }
@@ -257,7 +263,10 @@ fn openshift_grants_its_constraints_to_the_accounts_of_the_pods() {
     let manager = objects("../config/manager/manager.yaml");
     let config = objects("../config/openshift/scc.yaml");
     let account = |objects: &[Value], kind: &str, name: &str| {
-        named(objects, kind, name)["spec"]["template"]["spec"]["serviceAccountName"].as_str().unwrap().to_owned()
+        named(objects, kind, name)["spec"]["template"]["spec"]["serviceAccountName"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     let speaker = account(&golden, "DaemonSet", "speaker");
     let controller = account(&golden, "Deployment", "controller");
@@ -269,7 +278,10 @@ fn openshift_grants_its_constraints_to_the_accounts_of_the_pods() {
         let binding = named(&config, "RoleBinding", name);
         assert_eq!(binding["roleRef"]["name"], name);
         let subjects = elements(&binding["subjects"]).map(|subject| {
-            assert_eq!((&subject["kind"], &subject["namespace"]), (&"ServiceAccount".into(), &"metallb-system".into()));
+            assert_eq!(
+                (&subject["kind"], &subject["namespace"]),
+                (&"ServiceAccount".into(), &"metallb-system".into())
+            );
             subject["name"].as_str().unwrap().to_owned()
         });
         assert_eq!(subjects.collect::<BTreeSet<_>>(), accounts, "{name}");

@@ -68,7 +68,10 @@ pub(super) fn files(package: &str, csv: &Value) -> Result<BTreeMap<String, Strin
     let mut manual = subscription(starting, "Manual");
     manual["spec"]["startingCSV"] = csv["metadata"]["name"].clone();
     Ok([
-        ("olm/install-automatic.yaml", document(&[&namespace, &catalog(DEFAULT_CHANNEL)?, &group, &automatic])?),
+        (
+            "olm/install-automatic.yaml",
+            document(&[&namespace, &catalog(DEFAULT_CHANNEL)?, &group, &automatic])?,
+        ),
         ("olm/install-manual.yaml", document(&[&namespace, &catalog(starting)?, &group, &manual])?),
     ]
     .into_iter()

@@ -230,7 +230,9 @@ fn conceal_files(map: &mut Map<String, Value>) {
             *text = without_secrets(text);
         }
     }
-    for bytes in map.get_mut("binaryData").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+    for bytes in
+        map.get_mut("binaryData").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+    {
         *bytes = json!(CONCEALED);
     }
 }
@@ -417,7 +419,8 @@ mod tests {
         let flow = "peers: [{my-asn: 64512, password: hunter2, peer-address: 192.0.2.1}]";
         let block = "peers:\n- password: \"hunt,er2\"\n  my-asn: 64512\n- my-asn: 64513\n  password: |\n    hun\n\n    \
                      ter2\n  peer-address: 192.0.2.1\n";
-        let router = "router bgp 64512\n  neighbor 192.0.2.1 password hun ter2\n  neighbor 192.0.2.1 passive\n";
+        let router =
+            "router bgp 64512\n  neighbor 192.0.2.1 password hun ter2\n  neighbor 192.0.2.1 passive\n";
         let other = "passwordSecret: {name: bgp}\nno service password-encryption\n";
         let mut object = json!({
             "kind": "ConfigMap",
@@ -441,7 +444,8 @@ mod tests {
             })
         );
         // What is said in one line elsewhere may speak of passwords; a file in an annotation is a file.
-        let mut object = json!({ "message": "spec.password is set twice", "annotation": "password: hunter2\nkept: yes" });
+        let mut object =
+            json!({ "message": "spec.password is set twice", "annotation": "password: hunter2\nkept: yes" });
         conceal(&mut object);
         assert_eq!(
             object,

@@ -53,7 +53,10 @@ fn helm_installs_upgrades_and_removes_the_chart() {
     as_the_page_tells();
     serves(|| {});
     let said = helm(&[upgrade.as_slice(), &images, &["--set", "speaker.logLevel=debug"]].concat()).unwrap();
-    assert!(said.lines().any(|line| line == "- speaker.frr"), "a value without meaning is not listed: {said}");
+    assert!(
+        said.lines().any(|line| line == "- speaker.frr"),
+        "a value without meaning is not listed: {said}"
+    );
     let spec = &get(&["-n", NAMESPACE, "metallb/metallb"]).unwrap()["spec"];
     assert_eq!(*spec, json!({ "logLevel": "debug" }));
     kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=60s")).unwrap();
