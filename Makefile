@@ -280,7 +280,7 @@ packaged: dist bundle chart ## Fail when dist/, bundle/, olm/ or the chart is no
 
 .PHONY: chart
 chart: ## Write the generated parts of the Helm chart in config/chart
-	@$(KUBECTL) kustomize config/default | cargo run -q -p metallb-api --bin chartgen -- config/chart
+	@$(KUBECTL) kustomize config/default | cargo run -q -p metallb-api --bin chartgen -- config/chart "$(PACKAGE)"
 
 .PHONY: e2e-packages
 e2e-packages: images ## Show that install.yaml, the bundle, the chart and the plugin are accepted, on the cluster that is up
@@ -361,6 +361,8 @@ verify: ## Check target/artifacts: each file has its checksum, bundle and catalo
 	@tar -xf target/artifacts/bundle.tar -C target/verified/image
 	@for layer in target/verified/image/blobs/sha256/*; do \
 	  if gzip -tq "$$layer" 2>/dev/null; then tar -xzf "$$layer" -C target/verified/bundle; fi; done
+	@for file in metadata/annotations.yaml tests/scorecard/config.yaml; do \
+	  test -f target/verified/bundle/$$file || { echo "the image of the bundle has no $$file" >&2; exit 1; }; done
 	@tar -xzf target/artifacts/$(PACKAGE)-catalog-$(VERSION).tgz -C target/verified/olm
 	@names() { image="$(IMAGE_PREFIX)/$$1@$$($(call DIGEST,target/artifacts/$$1.tar))"; \
 	    grep -qrF "$$image" "target/verified/$$2" || { echo "$$2 does not name $$image" >&2; exit 1; }; }; \

@@ -1,5 +1,5 @@
-//! The parts of the Helm chart that follow from config/: definitions, rights, and the operator's Deployment with the
-//! chart's values in it. The rest of config/chart is written by hand.
+//! The parts of the Helm chart that follow from config/: definitions, rights, the operator's Deployment with the chart's
+//! values in it, and the chart's name. The rest of config/chart is written by hand.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -65,6 +65,22 @@ pub fn files(rendered: &str) -> Result<BTreeMap<String, String>, Box<dyn Error>>
         }
     }
     Ok(files)
+}
+
+/// `chart`, the text of Chart.yaml, under the name `package`.
+///
+/// # Errors
+/// When no line of it says the name.
+pub fn named(chart: &str, package: &str) -> Result<String, Box<dyn Error>> {
+    let old = chart
+        .lines()
+        .find(|line| line.starts_with("name: "))
+        .ok_or("Chart.yaml: no line begins with name:")?;
+    let new = format!("name: {package}");
+    let lines = chart.split_inclusive('\n');
+    Ok(lines
+        .map(|line| if line.trim_end() == old { line.replace(old, &new) } else { line.to_owned() })
+        .collect())
 }
 
 /// Puts the object, and the accounts and Services that it names, into the namespace of the release.
@@ -249,6 +265,18 @@ webhooks:
     - addresspools
 "
         );
+    }
+
+    #[test]
+    fn the_chart_has_the_name_of_the_package_and_is_else_left_alone() {
+        let before =
+            "apiVersion: v2\n# The name: of the package.\nname: before\nversion: 0.1.0 # name: before\n";
+        let after =
+            "apiVersion: v2\n# The name: of the package.\nname: after\nversion: 0.1.0 # name: before\n";
+        assert_eq!(named(before, "after").unwrap(), after);
+        assert_eq!(named(after, "after").unwrap(), after);
+        let problem = named("version: 0.1.0\n", "after").map_err(|error| error.to_string());
+        assert_eq!(problem, Err("Chart.yaml: no line begins with name:".to_owned()));
     }
 
     #[test]

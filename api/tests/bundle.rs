@@ -137,6 +137,36 @@ fn the_committed_bundle_is_made_from_config() {
     let deployment = of_kind(&manager, "Deployment").next().unwrap();
     assert_eq!(install["deployments"][0]["spec"], deployment["spec"], "Deployment: run make bundle");
 
+    let policies = |objects: &[Value]| -> Vec<(String, Value)> {
+        of_kind(objects, "NetworkPolicy")
+            .map(|policy| (name(policy).to_owned(), policy["spec"].clone()))
+            .collect()
+    };
+    assert_eq!(policies(&manifests), policies(&manager), "NetworkPolicies: run make bundle");
+
+    let admission = config("webhook");
+    let asked: Vec<Value> = of_kind(&admission, "ValidatingWebhookConfiguration")
+        .flat_map(|configuration| items(&configuration["webhooks"]))
+        .map(|webhook| {
+            let path = &webhook["clientConfig"]["service"]["path"];
+            json!([
+                webhook["name"],
+                path,
+                webhook["failurePolicy"],
+                webhook["timeoutSeconds"],
+                webhook["rules"]
+            ])
+        })
+        .collect();
+    let described: Vec<Value> = items(&csv["spec"]["webhookdefinitions"])
+        .map(|webhook| {
+            let (name, path) = (&webhook["generateName"], &webhook["webhookPath"]);
+            json!([name, path, webhook["failurePolicy"], webhook["timeoutSeconds"], webhook["rules"]])
+        })
+        .collect();
+    assert!(!asked.is_empty());
+    assert_eq!(described, asked, "webhooks: run make bundle");
+
     let mut examples: Vec<Value> =
         serde_json::from_str(csv["metadata"]["annotations"]["alm-examples"].as_str().unwrap()).unwrap();
     let mut samples = config("samples");
@@ -183,6 +213,11 @@ fn the_bundle_claims_only_what_is_shown() {
         .map(|(key, value)| (key.as_str(), value.as_str().unwrap()))
         .collect();
     assert_eq!(found, BTreeMap::from(claims));
+    let modes: Vec<&str> = items(&csv["spec"]["installModes"])
+        .filter(|mode| mode["supported"] == true)
+        .filter_map(|mode| mode["type"].as_str())
+        .collect();
+    assert_eq!(modes, ["AllNamespaces"], "its pools serve the Services of all namespaces");
     assert_eq!(csv["spec"]["maturity"], "alpha", "until a release is used by others");
     let architectures: Vec<&String> = csv["metadata"]["labels"].as_object().unwrap().keys().collect();
     assert_eq!(
@@ -216,6 +251,16 @@ fn a_subscription_follows_its_channel_or_waits_for_approval() {
     let template =
         csv["metadata"]["annotations"]["operatorframework.io/suggested-namespace-template"].as_str();
     let namespace: Value = serde_json::from_str(template.unwrap()).unwrap();
+    // The speaker uses the network of its node, which Pod Security calls privileged.
+    let level = "privileged";
+    let labels = json!({
+        "pod-security.kubernetes.io/enforce": level,
+        "pod-security.kubernetes.io/audit": level,
+        "pod-security.kubernetes.io/warn": level,
+    });
+    assert_eq!(namespace["metadata"], json!({ "name": "metallb-system", "labels": labels }));
+    let suggested = &csv["metadata"]["annotations"]["operatorframework.io/suggested-namespace"];
+    assert_eq!(*suggested, "metallb-system");
     for (file, approval, starting) in
         [("automatic", "Automatic", Value::Null), ("manual", "Manual", json!(current()))]
     {
@@ -233,6 +278,10 @@ fn a_subscription_follows_its_channel_or_waits_for_approval() {
             (&spec["name"], &spec["channel"], &spec["installPlanApproval"], &spec["startingCSV"]),
             (&json!(package), &json!(channel), &json!(approval), &starting)
         );
+        // A tag that each release moves: by a fixed one OLM would poll for nothing.
+        let image = format!("{}/catalog:{channel}", setting("IMAGE_PREFIX"));
+        let interval = &source["spec"]["updateStrategy"]["registryPoll"]["interval"];
+        assert_eq!((&source["spec"]["image"], interval), (&json!(image), &json!("60m")));
         assert_eq!((&spec["source"], &spec["sourceNamespace"]), (&json!(name(source)), &json!(name(made))));
         for object in [source, group, subscription] {
             assert_eq!(object["metadata"]["namespace"], *name(made), "{}", kind(object));

@@ -4,44 +4,121 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use metallb_api::{
     bundle::{
-        objects::{id, kind, read, version},
+        objects::{id, items, kind, name, read, version},
         schema::misfits,
     },
     crd,
 };
+use serde_json::Value;
+
+/// The parts of an object that a definition describes.
+const PARTS: [&str; 2] = ["spec", "status"];
+
+fn definitions() -> Vec<Value> {
+    crd::all().unwrap().iter().map(|definition| serde_json::to_value(definition).unwrap()).collect()
+}
+
+/// The objects of each file.
+fn corpus() -> Vec<Value> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let files = fs::read_dir(folder).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+    files.flat_map(|text| read(&text).unwrap()).collect()
+}
+
+/// The schema of the version that `object` is of.
+fn schema<'a>(definitions: &'a [Value], object: &Value) -> &'a Value {
+    let of = |definition: &&Value| definition["spec"]["names"]["kind"] == kind(object);
+    let definition = definitions.iter().find(of).unwrap_or_else(|| panic!("{}: no such kind", id(object)));
+    let mut versions = items(&definition["spec"]["versions"]);
+    let served = versions.find(|served| served["name"] == version(object));
+    let served = served.unwrap_or_else(|| panic!("{}: no such version", id(object)));
+    assert_eq!(served["served"], true, "{}", id(object));
+    &served["schema"]["openAPIV3Schema"]
+}
+
+/// The fields below `path` of which `schema` tells. Lists and maps have no step of their own in a path.
+fn fields(schema: &Value, path: &str, found: &mut BTreeSet<String>) {
+    for (field, schema) in schema["properties"].as_object().into_iter().flatten() {
+        let path = format!("{path}.{field}");
+        fields(schema, &path, found);
+        found.insert(path);
+    }
+    for elements in ["items", "additionalProperties"] {
+        if schema[elements].is_object() {
+            fields(&schema[elements], path, found);
+        }
+    }
+}
+
+/// Those of them that `value` has.
+fn fields_in(schema: &Value, value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(value) => {
+            for (field, value) in value {
+                match schema["properties"].get(field) {
+                    Some(schema) => {
+                        let path = format!("{path}.{field}");
+                        fields_in(schema, value, &path, found);
+                        found.insert(path);
+                    }
+                    None => fields_in(&schema["additionalProperties"], value, path, found),
+                }
+            }
+        }
+        Value::Array(elements) => {
+            elements.iter().for_each(|element| fields_in(&schema["items"], element, path, found));
+        }
+        _ => {}
+    }
+}
 
 #[test]
 fn every_object_of_earlier_versions_is_still_valid() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    let definitions: Vec<_> =
-        crd::all().unwrap().iter().map(|definition| serde_json::to_value(definition).unwrap()).collect();
-    let mut seen = BTreeSet::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        for object in read(&fs::read_to_string(&path).unwrap()).unwrap() {
-            let of = |definition: &&serde_json::Value| definition["spec"]["names"]["kind"] == kind(&object);
-            let definition =
-                definitions.iter().find(of).unwrap_or_else(|| panic!("{}: no such kind", id(&object)));
-            let versions = definition["spec"]["versions"].as_array().unwrap();
-            let served = versions.iter().find(|served| served["name"] == version(&object));
-            let served = served.unwrap_or_else(|| panic!("{}: no such version", id(&object)));
-            assert_eq!(served["served"], true, "{}", id(&object));
-            for part in ["spec", "status"].into_iter().filter(|part| !object[part].is_null()) {
-                let found = misfits(&served["schema"]["openAPIV3Schema"]["properties"][part], &object[part]);
-                assert_eq!(found, Vec::<String>::new(), "{}: {}", path.display(), id(&object));
-            }
-            seen.insert(kind(&object).to_owned());
+    let definitions = definitions();
+    let mut names = BTreeSet::new();
+    for object in corpus() {
+        let schema = schema(&definitions, &object);
+        for part in PARTS.into_iter().filter(|part| !object[part].is_null()) {
+            assert_eq!(
+                misfits(&schema["properties"][part], &object[part]),
+                Vec::<String>::new(),
+                "{}",
+                id(&object)
+            );
+        }
+        let is_new = names.insert((kind(&object).to_owned(), name(&object).to_owned()));
+        assert!(is_new, "{}: is there twice", id(&object));
+    }
+}
+
+#[test]
+fn each_field_of_each_kind_is_in_an_object() {
+    let definitions = definitions();
+    let mut there = BTreeSet::new();
+    for object in corpus() {
+        let schema = schema(&definitions, &object);
+        let path = format!("{} {}", kind(&object), version(&object));
+        for part in PARTS.into_iter().filter(|part| !object[part].is_null()) {
+            let path = format!("{path}.{part}");
+            fields_in(&schema["properties"][part], &object[part], &path, &mut there);
+            there.insert(path);
         }
     }
-    let written_by_people = [
-        "AddressPool",
-        "BFDProfile",
-        "BGPAdvertisement",
-        "BGPPeer",
-        "Community",
-        "IPAddressPool",
-        "L2Advertisement",
-        "MetalLB",
-    ];
-    assert_eq!(seen, written_by_people.map(str::to_owned).into());
+    let mut wanted = BTreeSet::new();
+    for definition in &definitions {
+        for version in items(&definition["spec"]["versions"]).filter(|version| version["served"] == true) {
+            let names = (&definition["spec"]["names"]["kind"], &version["name"]);
+            let (Some(kind), Some(version_name)) = (names.0.as_str(), names.1.as_str()) else {
+                panic!("{names:?}")
+            };
+            let parts = &version["schema"]["openAPIV3Schema"]["properties"];
+            for part in PARTS.into_iter().filter(|part| parts[part].is_object()) {
+                let path = format!("{kind} {version_name}.{part}");
+                fields(&parts[part], &path, &mut wanted);
+                wanted.insert(path);
+            }
+        }
+    }
+    let missing: Vec<&String> = wanted.difference(&there).collect();
+    assert_eq!(missing, Vec::<&String>::new(), "put them into an object of a new file in tests/corpus");
 }

@@ -84,7 +84,7 @@ fn every_field_of_every_sample_is_known() {
             "AddressPool/doc-example-ipv6",
             "AddressPool/doc-example-reserved",
             "BFDProfile/fast",
-            "BGPAdvertisement/firewall-bgp",
+            "BGPAdvertisement/metallb-advertisment",
             "BGPPeer/firewall",
             "Community/well-known",
             "IPAddressPool/firewall-bgp",

@@ -124,7 +124,8 @@ enum About {
 /// Answers the question in `args`, the first of which is the program's name.
 pub async fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<_> = args.into_iter().collect();
-    let style = Style::of(stdout().is_terminal(), std::env::var_os("NO_COLOR").is_some());
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let style = Style::of(stdout().is_terminal(), no_colour);
     // kubectl asks for completions with words that are no whole command yet.
     let answer = match args.split_first_chunk::<2>() {
         Some(([_, first], words)) if first == complete::COMMAND => Ok((complete::answer(words).await, true)),

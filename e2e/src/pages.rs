@@ -1,8 +1,8 @@
 //! Pages of the documentation: the blocks of commands in them, and running those as a reader does.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     cluster::checkout,
@@ -10,6 +10,12 @@ use crate::{
     layout::{bin, kubeconfig},
     tools,
 };
+
+/// The languages of blocks. One of any other might hold commands that nobody would run.
+pub const LANGUAGES: [&str; 5] = ["console", "ini", "json", "sh", "yaml"];
+
+/// Words of commands that a test writes in a form of its own: kubectl, the namespace, and the pool of the examples.
+const ANYWHERE: [&str; 5] = ["kubectl", "-n", "metallb-system", "doc-example", "\\"];
 
 /// A block of code in a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +77,40 @@ impl Block {
             _ => None,
         }
     }
+
+    /// Whether the comment names what stands in for running it here: a reason, or tests that do the same.
+    ///
+    /// # Errors
+    /// When there is no reason, or the tests neither run the blocks of `page` nor have the words of the commands.
+    pub fn is_excused(&self, page: &str) -> Result<bool> {
+        let comment = self.comment.as_deref().unwrap_or_default();
+        if let Some(reason) = comment.strip_prefix("not run:") {
+            ensure!(!reason.trim().is_empty(), "no reason");
+            return Ok(true);
+        }
+        let Some(tests) = comment.strip_prefix("run by: ") else { return Ok(false) };
+        let mut sources = String::new();
+        for test in tests.split(", ") {
+            sources += &fs::read_to_string(checkout().join(test)).with_context(|| test.to_owned())?;
+        }
+        let runs_the_page = sources.contains("pages::run(") && sources.contains(page);
+        let missing = self.missing_from(&sources);
+        ensure!(runs_the_page || missing.is_empty(), "{tests}: no word of {}", missing.join(" "));
+        Ok(true)
+    }
+
+    /// Words of its commands that are nowhere in `sources`.
+    fn missing_from(&self, sources: &str) -> Vec<String> {
+        let script = self.script().unwrap_or_default();
+        script
+            .lines()
+            .map(|line| line.split_once(" #").map_or(line, |(command, _)| command))
+            .flat_map(str::split_whitespace)
+            .map(|word| word.trim_matches(['\'', '"']))
+            .filter(|word| !ANYWHERE.contains(word) && !sources.contains(word))
+            .map(str::to_owned)
+            .collect()
+    }
 }
 
 /// The part of a page under the heading of the second level `heading`.
@@ -125,6 +165,49 @@ mod tests {
                 (12, None, None),
             ]
         );
+    }
+
+    #[test]
+    fn an_excuse_holds_where_the_test_has_the_words_of_the_commands() {
+        let excused = |comment: &str, commands: &str| {
+            let page = format!("<!-- {comment} -->\n```sh\n{commands}\n```\n");
+            blocks(&page)[0].is_excused("none.md").map_err(|error| error.to_string())
+        };
+        let deploys = "run by: e2e/src/deploy.rs";
+        let applies = "kubectl -n metallb-system apply -k 'config/default' # with its namespace";
+        assert_eq!(excused("not run: it is long", "sleep 1000"), Ok(true));
+        assert_eq!(excused("not run: ", "true"), Err("no reason".to_owned()));
+        assert_eq!(excused("a remark", "true"), Ok(false));
+        assert_eq!(excused(deploys, applies), Ok(true));
+        assert_eq!(
+            excused(deploys, &format!("{applies}\nhelm uninstall")),
+            Err("e2e/src/deploy.rs: no word of helm uninstall".to_owned())
+        );
+        assert_eq!(excused("run by: e2e/src/none.rs", applies), Err("e2e/src/none.rs".to_owned()));
+        // It runs the section "Back" of that page.
+        let adoption = "<!-- run by: e2e/tests/cluster/adoption.rs -->\n```sh\nhelm rollback\n```\n";
+        assert!(blocks(adoption)[0].is_excused("moving.md").unwrap());
+        assert!(blocks(adoption)[0].is_excused("operator.md").is_err());
+    }
+
+    #[test]
+    fn each_excuse_of_the_pages_holds_and_each_language_is_known() {
+        let mut paths: Vec<_> =
+            fs::read_dir(checkout().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.extend(["README.md", "CONTRIBUTING.md"].map(|page| checkout().join(page)));
+        let mut wrong = Vec::new();
+        for path in paths {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            for block in blocks(&fs::read_to_string(&path).unwrap()) {
+                if !LANGUAGES.contains(&block.language.as_str()) {
+                    wrong.push(format!("{name}:{}: language {:?}", block.line, block.language));
+                }
+                wrong.extend(
+                    block.is_excused(&name).err().map(|error| format!("{name}:{}: {error:#}", block.line)),
+                );
+            }
+        }
+        assert_eq!(wrong, Vec::<String>::new());
     }
 
     #[test]

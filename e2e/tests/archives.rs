@@ -11,6 +11,10 @@ use std::{
 use metallb_e2e::{cluster::checkout, exec::output};
 use serde_json::Value;
 
+/// The programs, as the images call them, and the users that they run as.
+const PROGRAMS: [(&str, &str); 3] =
+    [("operator", "65534:65534"), ("controller", "65534:65534"), ("speaker", "0:0")];
+
 /// Architectures as images call them: this machine's, and the other.
 fn architectures() -> [&'static str; 2] {
     if cfg!(target_arch = "aarch64") { ["arm64", "amd64"] } else { ["amd64", "arm64"] }
@@ -27,17 +31,20 @@ fn prepare(folder: &Path) {
     for (bin, text) in [("bin".to_owned(), own), (format!("bin-{other}"), other)] {
         let bin = folder.join("target/images").join(bin);
         fs::create_dir_all(&bin).unwrap();
-        let program = bin.join("operator");
-        fs::write(&program, format!("a program for {text}")).unwrap();
-        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+        for (name, _) in PROGRAMS {
+            let program = bin.join(name);
+            fs::write(&program, format!("{name} for {text}")).unwrap();
+            fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+        }
     }
 }
 
-/// Makes the archive of the operator for `architectures`, as somebody with this umask.
-fn archive(folder: &Path, architectures: &str, umask: &str) -> PathBuf {
-    let command = format!("umask {umask}; exec make -s target/images/operator.tar ARCHS='{architectures}'");
+/// Makes the archive of `program` for `architectures`, as somebody with this umask.
+fn archive(folder: &Path, program: &str, architectures: &str, umask: &str) -> PathBuf {
+    let target = format!("target/images/{program}.tar");
+    let command = format!("umask {umask}; exec make -s {target} ARCHS='{architectures}'");
     output(Command::new("sh").current_dir(folder).args(["-c", &command])).unwrap();
-    folder.join("target/images/operator.tar")
+    folder.join(target)
 }
 
 /// A file of an archive.
@@ -58,28 +65,34 @@ fn an_archive_of_several_architectures_is_an_index_and_always_the_same() {
     let other = two.path().join("a/longer/path");
     prepare(one.path());
     prepare(&other);
-    let first = archive(one.path(), "amd64 arm64", "022");
-    let second = archive(&other, "amd64 arm64", "077");
-    assert!(fs::read(&first).unwrap() == fs::read(second).unwrap(), "the archives differ");
+    for (program, user) in PROGRAMS {
+        let first = archive(one.path(), program, "amd64 arm64", "022");
+        let second = archive(&other, program, "amd64 arm64", "077");
+        assert!(fs::read(&first).unwrap() == fs::read(second).unwrap(), "{program}: the archives differ");
+        is_an_index(&first, program, user);
+    }
+}
 
+/// The archive holds an image for each architecture, which runs `program` as `user`.
+fn is_an_index(first: &Path, program: &str, user: &str) {
     let manifests = |index: &Value| index["manifests"].as_array().unwrap().clone();
-    let [top] = manifests(&file(&first, "index.json")).try_into().unwrap();
+    let [top] = manifests(&file(first, "index.json")).try_into().unwrap();
     assert_eq!(top["mediaType"], "application/vnd.oci.image.index.v1+json");
-    let images = manifests(&blob(&first, &top));
+    let images = manifests(&blob(first, &top));
     let platforms: Vec<_> =
         images.iter().map(|image| image["platform"]["architecture"].as_str().unwrap()).collect();
     assert_eq!(platforms, ["amd64", "arm64"]);
     let mut layers = Vec::new();
     for (image, architecture) in images.iter().zip(platforms) {
-        let manifest = blob(&first, image);
-        let config = blob(&first, &manifest["config"]);
+        let manifest = blob(first, image);
+        let config = blob(first, &manifest["config"]);
         assert_eq!(config["architecture"], architecture);
-        assert_eq!(config["config"]["Entrypoint"][0], "/operator");
-        assert_eq!(config["config"]["User"], "65534:65534");
+        assert_eq!(config["config"]["Entrypoint"][0], format!("/{program}"));
+        assert_eq!(config["config"]["User"], user);
         assert_eq!(config["created"], "1970-01-01T00:00:00Z");
         layers.push(manifest["layers"].clone());
     }
-    assert_ne!(layers[0], layers[1], "each has the program of its own");
+    assert_ne!(layers[0], layers[1], "{program}: each has the one of its own");
 }
 
 #[test]
@@ -88,13 +101,16 @@ fn an_archive_of_one_architecture_is_its_image() {
     prepare(folder.path());
     let [own, other] = architectures();
     for architecture in [own, other] {
-        let archive = archive(folder.path(), architecture, "022");
-        let [top] =
-            <[Value; 1]>::try_from(file(&archive, "index.json")["manifests"].as_array().unwrap().clone())
-                .unwrap();
-        assert_eq!(top["mediaType"], "application/vnd.oci.image.manifest.v1+json");
-        let config = blob(&archive, &blob(&archive, &top)["config"]);
-        assert_eq!(config["architecture"], architecture);
-        fs::remove_file(archive).unwrap();
+        for (program, _) in PROGRAMS {
+            let archive = archive(folder.path(), program, architecture, "022");
+            let [top] =
+                <[Value; 1]>::try_from(file(&archive, "index.json")["manifests"].as_array().unwrap().clone())
+                    .unwrap();
+            assert_eq!(top["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+            let config = blob(&archive, &blob(&archive, &top)["config"]);
+            assert_eq!(config["architecture"], architecture);
+            assert_eq!(config["config"]["Entrypoint"][0], format!("/{program}"));
+            fs::remove_file(archive).unwrap();
+        }
     }
 }

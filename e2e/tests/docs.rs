@@ -2,7 +2,7 @@
 //!
 //! A block of `sh` is run on host cp as a script, in the folder of the repository; of `console`, the lines behind `$ `
 //! are. A block of `yaml` with objects in it is put before the API server as a dry run. A comment on the line before a
-//! block names what stands in for that: `<!-- not run: REASON -->`, or `<!-- run by: PATH -->` for a test that does.
+//! block names what stands in for that: `<!-- not run: REASON -->`, or `<!-- run by: PATH, PATH -->` for tests that do.
 
 #[path = "cluster/fixture.rs"]
 #[allow(dead_code, reason = "scenes are not needed here")]
@@ -13,20 +13,8 @@ use std::{fs, path::PathBuf};
 use metallb_e2e::{
     cluster::checkout,
     observe::{address, apply, kube},
-    pages::{blocks, run},
+    pages::{LANGUAGES, blocks, run},
 };
-
-/// Whether a comment says why the block is not run here; `Err` when what it says does not hold.
-fn excused(comment: &str) -> Result<bool, String> {
-    if let Some(reason) = comment.strip_prefix("not run: ") {
-        return if reason.trim().is_empty() { Err("no reason".to_owned()) } else { Ok(true) };
-    }
-    match comment.strip_prefix("run by: ") {
-        Some(test) if checkout().join(test).exists() => Ok(true),
-        Some(test) => Err(format!("there is no {test}")),
-        None => Ok(false),
-    }
-}
 
 /// What the commands of a page expect to be there, and what undoes them.
 fn scene(page: &str) -> &'static str {
@@ -76,11 +64,14 @@ endpoints: [{addresses: [172.22.0.100], conditions: {ready: true}}]
     for page in pages() {
         let name = page.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for block in blocks(&fs::read_to_string(&page).unwrap()) {
+            if !LANGUAGES.contains(&block.language.as_str()) {
+                wrong.push(format!("{name}:{}: language {:?}", block.line, block.language));
+            }
             let Some(script) = block.script() else { continue };
-            match block.comment.as_deref().map_or(Ok(false), excused) {
+            match block.is_excused(&name) {
                 Ok(true) => continue,
                 Ok(false) => {}
-                Err(error) => wrong.push(format!("{name}:{}: {error}", block.line)),
+                Err(error) => wrong.push(format!("{name}:{}: {error:#}", block.line)),
             }
             ran += 1;
             if let Err(error) = run(&format!("{}{script}", scene(&name)), home.path()) {

@@ -139,13 +139,14 @@ impl Prometheus {
         Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
     }
 
-    /// Waits for data, and does `meanwhile` before each look.
+    /// Waits for data, and does `meanwhile` before each look. That a value is not a number says nothing about anything.
     fn wait_with(&self, expression: &str, mut meanwhile: impl FnMut() -> Result<()>) {
         wait_until(&format!("{expression} to have data"), Duration::from_secs(60), || {
             meanwhile()?;
             self.look()?;
-            let none = self.query(expression)?.is_empty();
-            Ok(if none { Some(format!("{:?}", self.query("up")?)) } else { None })
+            let found = self.query(expression)?;
+            let is_there = found.iter().any(|series| series["value"][1] != "NaN");
+            Ok(if is_there { None } else { Some(format!("{found:?}, of {:?}", self.query("up")?)) })
         })
         .unwrap();
     }

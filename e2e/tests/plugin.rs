@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use anyhow::Result;
@@ -54,6 +54,16 @@ impl Scene {
         (done.status.code().unwrap_or(-1), String::from_utf8(done.stdout).unwrap())
     }
 
+    /// What the plugin writes to a terminal, with `NO_COLOR` set or not.
+    fn on_a_terminal(&self, line: &str, no_colour: Option<&str>) -> String {
+        let plugin = checkout().join("target/images/bin/kubectl-metallb");
+        let mut script = Command::new("script");
+        script.env("KUBECONFIG", self.plane.path("load")).env_remove("NO_COLOR").stdin(Stdio::null());
+        script.envs(no_colour.map(|value| ("NO_COLOR", value)));
+        script.args(["-qc", &format!("{} {line}", plugin.display()), "/dev/null"]);
+        String::from_utf8(script.output().unwrap().stdout).unwrap()
+    }
+
     fn json(&self, line: &str) -> (i32, Value) {
         let (status, text) = self.ask(&format!("{line} -o json"));
         (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{line}: {error}: {text}")))
@@ -102,6 +112,11 @@ async fn each_question_is_answered_in_text_and_json_and_by_the_exit_status() {
     assert!(text.contains("demo/waits: unknown pool \"nowhere\""), "{text}");
     assert!(!text.contains('\u{1b}'), "colour is for terminals: {text:?}");
     assert_eq!(scene.json("services -n elsewhere"), (0, json!([])));
+    for (no_colour, is_coloured) in [(None, true), (Some(""), true), (Some("1"), false)] {
+        let text = scene.on_a_terminal("services", no_colour);
+        assert!(text.contains("Waiting"), "{text:?}");
+        assert_eq!(text.contains('\u{1b}'), is_coloured, "NO_COLOR={no_colour:?}: {text:?}");
+    }
 
     let (status, said) = scene.json("explain demo/web");
     assert_eq!(
@@ -195,6 +210,8 @@ async fn files_are_judged_with_and_without_the_cluster() {
 #[tokio::test]
 async fn the_configuration_of_an_older_metallb_becomes_objects_that_apply() {
     let scene = Scene::new().await.unwrap();
+    let definitions = checkout().join("config/crd").display().to_string();
+    scene.plane.kubectl(&["apply", "-k", &definitions]).unwrap();
     let said = scene.plugin(&["import"]);
     let error = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.status.code() == Some(2) && error.contains("there is no ConfigMap config"), "{error}");
@@ -260,10 +277,13 @@ async fn the_archive_holds_configuration_and_no_secret() {
     let bytes = std::fs::read(&file).unwrap();
     let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     // How YAML quotes them is no matter.
-    for text in ["peerAddress: ", "192.0.2.254", "password: ", "(concealed)"] {
+    for text in
+        ["peerAddress: ", "192.0.2.254", "password: ", "(concealed)", "neighbor 192.0.2.252 password "]
+    {
         assert!(holds(text), "{text}");
     }
-    for secret in ["correct horse battery staple", "Z29zc2lwIGtleQ==", "gossip key"] {
+    let passwords = ["correct horse battery staple", "tiger", "burning", "sesame"];
+    for secret in passwords.into_iter().chain(["Z29zc2lwIGtleQ==", "gossip key"]) {
         assert!(!holds(secret), "{secret}");
     }
 }

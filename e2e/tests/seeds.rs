@@ -82,7 +82,8 @@ spec:
           periodSeconds: 1
 ";
 
-/// Pools with the names of the chapter, in each form that it names: a range, a CIDR, one address as a range, a mixture.
+/// Pools with the names of the chapter, in each form that it names: a range, a CIDR, one address as a range, a mixture,
+/// both families in one pool.
 const POOLS: &str = "
 apiVersion: metallb.io/v1beta1
 kind: AddressPool
@@ -92,6 +93,7 @@ spec:
   addresses:
   - 172.22.0.201-172.22.0.203
   - 172.22.0.204/30
+  - fd00:22::208-fd00:22::20b
 ---
 apiVersion: metallb.io/v1alpha1
 kind: AddressPool
@@ -191,12 +193,14 @@ fn the_chapter_on_the_operator_holds_from_installation_to_deletion() {
     service("requested", "", ", loadBalancerIP: 172.22.0.206");
     // 23.1.5.2: the family is that of the cluster address.
     service("six", "", ", ipFamilies: [IPv6]");
+    service("six-alone", "metallb.io/address-pool: doc-example-ipv6", ", ipFamilies: [IPv6]");
     for (name, want) in [
         ("plain", "172.22.0.201"),
         ("reserved", "172.22.0.212"),
         ("local", "172.22.0.202"),
         ("requested", "172.22.0.206"),
-        ("six", "fd00:22::201"),
+        ("six", "fd00:22::208"),
+        ("six-alone", "fd00:22::201"),
     ] {
         assert_eq!(address("walk", name).unwrap(), want.parse::<IpAddr>().unwrap(), "{name}");
     }
@@ -352,6 +356,13 @@ fn every_address_of_a_prefix_counts_and_the_first_is_the_networks() {
     };
     (0..17).for_each(|index| add(&format!("lan-{index:02}"), "firewall-lan-p28"));
     (0..2).for_each(|index| add(&format!("bgp-{index}"), "firewall-bgp"));
+    // The last address of the prefix may be asked for, as the first is given.
+    services += "---
+apiVersion: v1
+kind: Service
+metadata: {name: last, namespace: firewall, annotations: {metallb.io/loadBalancerIPs: 10.42.255.255}}
+spec: {type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{port: 80}]}
+";
     // What stands behind it makes a Service be announced.
     services += "
 ---
@@ -375,6 +386,7 @@ endpoints: [{addresses: [172.22.0.100], conditions: {ready: true}}]
     assert_eq!(held, want);
     assert_eq!(address("firewall", "bgp-0").unwrap(), IpAddr::from([10, 42, 0, 0]));
     assert_eq!(address("firewall", "bgp-1").unwrap(), IpAddr::from([10, 42, 0, 1]));
+    assert_eq!(address("firewall", "last").unwrap(), IpAddr::from([10, 42, 255, 255]));
     router
         .0
         .until("a route by each node", 60, |_| {

@@ -216,3 +216,15 @@ impl fmt::Display for Key {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_other_namespaces_only_what_has_no_effect_there_or_none_is_read() {
+        let everywhere: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.everywhere()).collect();
+        // An AddressPool that somebody else has elsewhere is left alone, and so is what is made of it.
+        assert_eq!(everywhere, [Kind::MetalLb, Kind::FrrConfiguration, Kind::WebhookConfiguration]);
+    }
+}

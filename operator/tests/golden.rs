@@ -1,6 +1,10 @@
 //! What is rendered, whole, for each variant. `UPDATE_GOLDEN=1` writes what is rendered now over what is expected.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use metallb_api::MetalLB;
@@ -188,5 +192,102 @@ fn what_monitors_select_is_there() {
             selects(labels(monitor, "/spec/selector/matchLabels"), pods().collect());
         }
         assert!(selected >= 2, "{spec}");
+    }
+}
+
+/// The objects of a file, by its path from this crate.
+fn objects(path: &str) -> Vec<Value> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    serde_saphyr::from_multiple(&text).unwrap()
+}
+
+fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let found = objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+fn elements(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn texts(list: &Value) -> BTreeSet<&str> {
+    elements(list).filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn openshift_lets_the_speaker_run_as_it_is_rendered_and_no_more() {
+    let golden = objects("tests/golden/every-field.yaml");
+    let config = objects("../config/openshift/scc.yaml");
+    let pod = &named(&golden, "DaemonSet", "speaker")["spec"]["template"]["spec"];
+    let constraints = named(&config, "SecurityContextConstraints", "metallb-speaker");
+    for (asked, allowed) in [
+        ("hostNetwork", "allowHostNetwork"),
+        // On the host's network each port of a container is one of the host's.
+        ("hostNetwork", "allowHostPorts"),
+        ("hostPID", "allowHostPID"),
+        ("hostIPC", "allowHostIPC"),
+    ] {
+        assert_eq!(pod[asked] == true, constraints[allowed] == true, "{asked}, {allowed}");
+    }
+    let volumes: BTreeSet<&str> = elements(&pod["volumes"])
+        .filter_map(Value::as_object)
+        .flat_map(|volume| volume.keys())
+        .map(String::as_str)
+        .filter(|field| *field != "name")
+        .collect();
+    assert!(!volumes.is_empty() && volumes.is_subset(&texts(&constraints["volumes"])), "{volumes:?}");
+    let containers: Vec<&Value> = elements(&pod["containers"]).collect();
+    let [container] = containers.as_slice() else { panic!("{containers:?}") };
+    let context = &container["securityContext"];
+    let capabilities = &context["capabilities"];
+    assert_eq!(texts(&constraints["allowedCapabilities"]), texts(&capabilities["add"]));
+    assert_eq!(texts(&constraints["requiredDropCapabilities"]), texts(&capabilities["drop"]));
+    for field in ["allowPrivilegeEscalation", "readOnlyRootFilesystem"] {
+        assert_eq!(constraints[field], context[field], "{field}");
+    }
+    assert_eq!(
+        (&context["privileged"], &constraints["allowPrivilegedContainer"]),
+        (&Value::Null, &false.into())
+    );
+    assert_eq!(
+        (&context["runAsUser"], &constraints["runAsUser"]["type"]),
+        (&Value::from(0), &"RunAsAny".into())
+    );
+    assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(texts(&constraints["seccompProfiles"]), BTreeSet::from(["runtime/default"]));
+}
+
+#[test]
+fn openshift_grants_its_constraints_to_the_accounts_of_the_pods() {
+    let golden = objects("tests/golden/every-field.yaml");
+    let manager = objects("../config/manager/manager.yaml");
+    let config = objects("../config/openshift/scc.yaml");
+    let account = |objects: &[Value], kind: &str, name: &str| {
+        named(objects, kind, name)["spec"]["template"]["spec"]["serviceAccountName"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let speaker = account(&golden, "DaemonSet", "speaker");
+    let controller = account(&golden, "Deployment", "controller");
+    let operator = account(&manager, "Deployment", "metallb-operator-controller-manager");
+    for (name, constraints, accounts) in [
+        ("speaker-scc", "metallb-speaker", BTreeSet::from([speaker])),
+        ("nonroot-scc", "nonroot-v2", BTreeSet::from([controller, operator])),
+    ] {
+        let binding = named(&config, "RoleBinding", name);
+        assert_eq!(binding["roleRef"]["name"], name);
+        let subjects = elements(&binding["subjects"]).map(|subject| {
+            assert_eq!(
+                (&subject["kind"], &subject["namespace"]),
+                (&"ServiceAccount".into(), &"metallb-system".into())
+            );
+            subject["name"].as_str().unwrap().to_owned()
+        });
+        assert_eq!(subjects.collect::<BTreeSet<_>>(), accounts, "{name}");
+        let rule = &named(&config, "Role", name)["rules"][0];
+        assert_eq!(texts(&rule["resources"]), BTreeSet::from(["securitycontextconstraints"]));
+        assert_eq!(texts(&rule["resourceNames"]), BTreeSet::from([constraints]));
+        assert_eq!(texts(&rule["verbs"]), BTreeSet::from(["use"]));
     }
 }

@@ -1,5 +1,5 @@
-//! Writes the generated parts of the Helm chart into the folder given as the only argument, from what
-//! `kubectl kustomize config/default` renders on standard input.
+//! Writes the generated parts of the Helm chart into the folder given as the first argument, from what
+//! `kubectl kustomize config/default` renders on standard input. The second argument is the name of the package.
 
 use std::error::Error;
 use std::fs;
@@ -9,11 +9,16 @@ use std::path::Path;
 use metallb_api::chart;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let folder = std::env::args_os().nth(1).ok_or("usage: chartgen FOLDER < RENDERED")?;
+    let mut arguments = std::env::args().skip(1);
+    let (Some(folder), Some(package)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: chartgen FOLDER PACKAGE < RENDERED".into());
+    };
     let folder = Path::new(&folder);
     let mut rendered = String::new();
     stdin().read_to_string(&mut rendered)?;
-    let files = chart::files(&rendered)?;
+    let mut files = chart::files(&rendered)?;
+    let chart = fs::read_to_string(folder.join("Chart.yaml"))?;
+    files.insert("Chart.yaml".to_owned(), chart::named(&chart, &package)?);
     let definitions = folder.join("crds");
     if definitions.exists() {
         fs::remove_dir_all(&definitions)?;

@@ -104,7 +104,7 @@ fn entries(package: &str, releases: &[&Release]) -> Vec<Value> {
 }
 
 fn bundle(package: &str, csv: &Value, version: &Version) -> Result<Value, Problem> {
-    let image = image(csv, "bundle")?;
+    let image = image(csv, "bundle", &version.to_string())?;
     let mut shown =
         json!({ "annotations": csv["metadata"]["annotations"], "labels": csv["metadata"]["labels"] });
     for (field, name) in SHOWN {
@@ -127,11 +127,11 @@ fn bundle(package: &str, csv: &Value, version: &Version) -> Result<Value, Proble
     }))
 }
 
-/// The image `name` of this version, beside the operator's own.
+/// The image `name` under `tag`, beside the operator's own.
 ///
 /// # Errors
 /// When the operator's image is not called `operator`.
-pub(super) fn image(csv: &Value, name: &str) -> Result<String, Problem> {
+pub(super) fn image(csv: &Value, name: &str, tag: &str) -> Result<String, Problem> {
     let operator = csv["metadata"]["annotations"]["containerImage"].as_str().unwrap_or_default();
     let prefix = operator.rsplit_once('/').filter(|(_, image)| image.starts_with("operator"));
     let (prefix, _) = prefix.ok_or_else(|| {
@@ -140,8 +140,7 @@ pub(super) fn image(csv: &Value, name: &str) -> Result<String, Problem> {
             format!("the operator's image {operator:?} is not PREFIX/operator:VERSION"),
         )
     })?;
-    let version = csv["spec"]["version"].as_str().unwrap_or_default();
-    Ok(format!("{prefix}/{name}:{version}"))
+    Ok(format!("{prefix}/{name}:{tag}"))
 }
 
 #[cfg(test)]

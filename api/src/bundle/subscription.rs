@@ -22,19 +22,24 @@ pub(super) fn files(package: &str, csv: &Value) -> Result<BTreeMap<String, Strin
         Problem::new(super::objects::id(csv), message)
     })?;
     let metadata = |of: &str| json!({ "name": of, "namespace": name(&namespace) });
-    let catalog = json!({
-        "apiVersion": "operators.coreos.com/v1alpha1",
-        "kind": "CatalogSource",
-        "metadata": metadata(package),
-        "spec": {
-            "sourceType": "grpc",
-            "image": image(csv, "catalog")?,
-            "displayName": csv["spec"]["displayName"],
-            "publisher": csv["spec"]["provider"]["name"],
-            "grpcPodConfig": { "securityContextConfig": "restricted" },
-            "updateStrategy": { "registryPoll": { "interval": "60m" } },
-        },
-    });
+    // The tag is that of the channel: each release moves it, which is what polling finds. By the tag of one version no
+    // later one would ever come.
+    let catalog = |channel: &str| -> Result<Value, Problem> {
+        let image = image(csv, "catalog", channel)?;
+        Ok(json!({
+            "apiVersion": "operators.coreos.com/v1alpha1",
+            "kind": "CatalogSource",
+            "metadata": metadata(package),
+            "spec": {
+                "sourceType": "grpc",
+                "image": image,
+                "displayName": csv["spec"]["displayName"],
+                "publisher": csv["spec"]["provider"]["name"],
+                "grpcPodConfig": { "securityContextConfig": "restricted" },
+                "updateStrategy": { "registryPoll": { "interval": "60m" } },
+            },
+        }))
+    };
     // Without targetNamespaces the group selects every namespace, which AllNamespaces asks for.
     let group = json!({
         "apiVersion": "operators.coreos.com/v1",
@@ -42,38 +47,39 @@ pub(super) fn files(package: &str, csv: &Value) -> Result<BTreeMap<String, Strin
         "metadata": metadata(package),
         "spec": { "upgradeStrategy": "Default" },
     });
-    let subscription = |approval: &str| {
+    let subscription = |channel: &str, approval: &str| {
         json!({
             "apiVersion": "operators.coreos.com/v1alpha1",
             "kind": "Subscription",
             "metadata": metadata(package),
             "spec": {
                 "name": package,
-                "channel": DEFAULT_CHANNEL,
+                "channel": channel,
                 "source": package,
                 "sourceNamespace": name(&namespace),
                 "installPlanApproval": approval,
             },
         })
     };
-    let mut manual = subscription("Manual");
+    let automatic = subscription(DEFAULT_CHANNEL, "Automatic");
     // A release that is to be tried is in no other channel.
-    if csv["spec"]["version"].as_str().is_some_and(|version| version.contains('-')) {
-        manual["spec"]["channel"] = json!(CANDIDATE_CHANNEL);
-    }
+    let is_tried = csv["spec"]["version"].as_str().is_some_and(|version| version.contains('-'));
+    let starting = if is_tried { CANDIDATE_CHANNEL } else { DEFAULT_CHANNEL };
+    let mut manual = subscription(starting, "Manual");
     manual["spec"]["startingCSV"] = csv["metadata"]["name"].clone();
-    let install = [namespace.clone(), catalog, group];
-    let automatic = subscription("Automatic");
     Ok([
-        ("olm/install-automatic.yaml", document(install.iter().chain([&automatic]))?),
-        ("olm/install-manual.yaml", document(install.iter().chain([&manual]))?),
+        (
+            "olm/install-automatic.yaml",
+            document(&[&namespace, &catalog(DEFAULT_CHANNEL)?, &group, &automatic])?,
+        ),
+        ("olm/install-manual.yaml", document(&[&namespace, &catalog(starting)?, &group, &manual])?),
     ]
     .into_iter()
     .map(|(path, text)| (path.to_owned(), text))
     .collect())
 }
 
-fn document<'a>(objects: impl Iterator<Item = &'a Value>) -> Result<String, Problem> {
-    let texts = objects.map(write).collect::<Result<Vec<_>, _>>()?;
+fn document(objects: &[&Value]) -> Result<String, Problem> {
+    let texts = objects.iter().map(|object| write(object)).collect::<Result<Vec<_>, _>>()?;
     Ok(format!("# Written by `make bundle`.\n{}", texts.join("---\n")))
 }

@@ -1,7 +1,7 @@
 //! The support archive: what somebody far away needs to see, without secrets.
 //!
-//! Secrets are never asked for. Passwords in what is asked for are concealed, and so are the copies of objects that
-//! kubectl keeps in an annotation.
+//! Secrets are never asked for. Passwords in what is asked for are concealed, also within the files that ConfigMaps
+//! hold, and so are the copies of objects that kubectl keeps in an annotation.
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use kube::{
 };
 use metallb_api::names::{APP, GROUP};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{place::Place, pools::Pools, services::Services, status::Status};
 
@@ -28,6 +28,9 @@ const LOG_LINES: i64 = 10_000;
 const PAGE: u32 = 500;
 /// Stands where something is not shown.
 const CONCEALED: &str = "(concealed)";
+/// Names of what may be a secret itself end so.
+const SECRETS: [&str; 7] =
+    ["password", "passwd", "token", "secretkey", "secret_key", "private_key", "privatekey"];
 /// The annotation in which kubectl keeps a copy of what was applied.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -201,6 +204,9 @@ fn conceal(value: &mut Value) {
         Value::Object(fields) => {
             fields.remove("managedFields");
             fields.remove(LAST_APPLIED);
+            if fields.get("kind").and_then(Value::as_str) == Some("ConfigMap") {
+                conceal_files(fields);
+            }
             // A variable of a container is an object of name and value.
             let is_secret = fields.get("name").and_then(Value::as_str).is_some_and(names_a_secret);
             for (name, field) in fields.iter_mut() {
@@ -212,16 +218,70 @@ fn conceal(value: &mut Value) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(conceal),
+        Value::String(text) if text.contains('\n') => *text = without_secrets(text),
         _ => {}
     }
+}
+
+/// Takes out what must not be shown of the files in a ConfigMap: those of one line too, and all that is no text.
+fn conceal_files(map: &mut Map<String, Value>) {
+    for text in map.get_mut("data").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+        if let Value::String(text) = text {
+            *text = without_secrets(text);
+        }
+    }
+    for bytes in
+        map.get_mut("binaryData").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+    {
+        *bytes = json!(CONCEALED);
+    }
+}
+
+/// A file without what follows the name of a secret: the rest of the line, and the deeper lines below, over which YAML
+/// lets a value go on. Where a value ends within its line depends on the file's language, and a setting that is not
+/// shown does less harm than the rest of a password.
+fn without_secrets(text: &str) -> String {
+    let mut lines = Vec::new();
+    // The depth of the line whose value is left out.
+    let mut above: Option<usize> = None;
+    for line in text.split('\n') {
+        let depth = line.find(|first: char| !" \t-".contains(first)).unwrap_or(line.len());
+        let is_blank = line.trim().is_empty();
+        if !is_blank && above.is_some_and(|above| depth > above) {
+            continue;
+        }
+        match behind_a_secret(line).and_then(|end| line.get(..end)) {
+            Some(shown) => {
+                above = Some(depth);
+                lines.push(format!("{shown} {CONCEALED}"));
+            }
+            None => {
+                // A value may have blank lines in it.
+                above = above.filter(|_| is_blank);
+                lines.push(line.to_owned());
+            }
+        }
+    }
+    lines.join("\n")
+}
+
+/// Where the first name of a secret in a line ends.
+fn behind_a_secret(line: &str) -> Option<usize> {
+    let lower = line.to_ascii_lowercase();
+    let ends = SECRETS
+        .into_iter()
+        .flat_map(|word| lower.match_indices(word).map(|(start, word)| start + word.len()))
+        .filter(|end| {
+            let next = lower.get(*end..).and_then(|rest| rest.chars().next());
+            next.is_none_or(|next| !next.is_alphanumeric() && !"_-".contains(next))
+        });
+    ends.min()
 }
 
 /// Whether what is called so may be a secret itself; `secretName` and the like only name one.
 fn names_a_secret(name: &str) -> bool {
     let name = name.to_lowercase();
-    ["password", "passwd", "token", "secretkey", "secret_key", "private_key", "privatekey"]
-        .iter()
-        .any(|word| name.ends_with(word))
+    SECRETS.into_iter().any(|word| name.ends_with(word))
 }
 
 /// The logs of every container of the load balancer, and of its last life where it had one.
@@ -351,6 +411,45 @@ mod tests {
                     ] }],
                 },
             })
+        );
+    }
+
+    #[test]
+    fn files_in_config_maps_are_shown_without_what_follows_the_name_of_a_secret() {
+        let flow = "peers: [{my-asn: 64512, password: hunter2, peer-address: 192.0.2.1}]";
+        let block = "peers:\n- password: \"hunt,er2\"\n  my-asn: 64512\n- my-asn: 64513\n  password: |\n    hun\n\n    \
+                     ter2\n  peer-address: 192.0.2.1\n";
+        let router =
+            "router bgp 64512\n  neighbor 192.0.2.1 password hun ter2\n  neighbor 192.0.2.1 passive\n";
+        let other = "passwordSecret: {name: bgp}\nno service password-encryption\n";
+        let mut object = json!({
+            "kind": "ConfigMap",
+            "data": { "flow": flow, "block": block, "router": router, "other": other, "json": "{\"Password\":\"hunter2\"}" },
+            "binaryData": { "file": "aHVudGVyMg==" },
+        });
+        conceal(&mut object);
+        assert_eq!(
+            object,
+            json!({
+                "kind": "ConfigMap",
+                "data": {
+                    "flow": "peers: [{my-asn: 64512, password (concealed)",
+                    "block": "peers:\n- password (concealed)\n  my-asn: 64512\n- my-asn: 64513\n  password (concealed)\n\n  \
+                              peer-address: 192.0.2.1\n",
+                    "router": "router bgp 64512\n  neighbor 192.0.2.1 password (concealed)\n  neighbor 192.0.2.1 passive\n",
+                    "other": other,
+                    "json": "{\"Password (concealed)",
+                },
+                "binaryData": { "file": CONCEALED },
+            })
+        );
+        // What is said in one line elsewhere may speak of passwords; a file in an annotation is a file.
+        let mut object =
+            json!({ "message": "spec.password is set twice", "annotation": "password: hunter2\nkept: yes" });
+        conceal(&mut object);
+        assert_eq!(
+            object,
+            json!({ "message": "spec.password is set twice", "annotation": "password (concealed)\nkept: yes" })
         );
     }
 

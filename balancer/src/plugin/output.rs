@@ -26,7 +26,7 @@ pub(super) enum Style {
 }
 
 impl Style {
-    /// Colour is for terminals, unless `NO_COLOR` is set (<https://no-color.org>).
+    /// Colour is for terminals, unless `NO_COLOR` is set and not empty (<https://no-color.org>).
     pub(super) fn of(is_terminal: bool, no_colour: bool) -> Self {
         if is_terminal && !no_colour { Self::Coloured } else { Self::Plain }
     }

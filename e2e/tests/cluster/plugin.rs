@@ -1,6 +1,11 @@
 //! `kubectl metallb`, run by kubectl itself, on the cluster.
 
-use std::process::{Command, Output};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output},
+};
 
 use anyhow::ensure;
 use metallb_e2e::{
@@ -11,15 +16,22 @@ use metallb_e2e::{
 };
 use serde_json::Value;
 
-use crate::fixture::{Scene, eventually};
+use crate::fixture::{Scene, available, eventually};
 
-/// `kubectl metallb` and the words of `line`, on host cp.
-fn metallb(line: &str) -> Output {
+/// kubectl on host cp, with the plugin and what is in `folder` on its path.
+fn kubectl(folder: &Path) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let programs = checkout().join("target/images/bin");
     let mut kubectl = on("cp", bin("kubectl"));
-    kubectl.env("PATH", format!("{}:{path}", programs.display())).env("KUBECONFIG", kubeconfig());
-    kubectl.arg("metallb").args(line.split_whitespace()).output().unwrap()
+    kubectl.env("PATH", format!("{}:{}:{path}", folder.display(), programs.display()));
+    kubectl.env("KUBECONFIG", kubeconfig());
+    kubectl
+}
+
+/// `kubectl metallb` and the words of `line`.
+fn metallb(line: &str) -> Output {
+    let nothing = tempfile::tempdir().unwrap();
+    kubectl(nothing.path()).arg("metallb").args(line.split_whitespace()).output().unwrap()
 }
 
 fn json(line: &str) -> anyhow::Result<(i32, Value)> {
@@ -27,6 +39,19 @@ fn json(line: &str) -> anyhow::Result<(i32, Value)> {
     let value = serde_json::from_slice(&done.stdout)
         .map_err(|error| anyhow::anyhow!("{error}: {}", String::from_utf8_lossy(&done.stderr)))?;
     Ok((done.status.code().unwrap_or(-1), value))
+}
+
+#[test]
+fn kubectl_completes_words_of_the_plugin_by_its_script() {
+    available();
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("kubectl_complete-metallb");
+    fs::write(&script, metallb("completion").stdout).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let nodes = get(&["nodes"]).unwrap();
+    let node = nodes["items"][0]["metadata"]["name"].as_str().unwrap();
+    let said = output(kubectl(folder.path()).args(["__complete", "metallb", "facts", &node[..1]])).unwrap();
+    assert!(said.lines().any(|line| line == node), "{said}");
 }
 
 #[test]
@@ -63,7 +88,7 @@ fn the_plugin_tells_what_is_seen_on_the_wire_and_leaves_secrets_where_they_are()
         assert!(list.contains(part), "{list}");
     }
     let secret = get(&["-n", "metallb-system", "secret", "metallb-memberlist"]).unwrap();
-    let bytes = std::fs::read(&archive).unwrap();
+    let bytes = fs::read(&archive).unwrap();
     let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
     let encoded = secret["data"]["secretkey"].as_str().unwrap();
     assert!(!holds(encoded.as_bytes()), "the archive holds the key of the speakers' gossip");

@@ -10,6 +10,7 @@ use metallb_e2e::{
     exec::{on, output},
     layout::kubeconfig,
     observe::{get, kube},
+    pages,
     registry::{Access, REGISTRY, Registry, USER},
     tools,
 };
@@ -23,6 +24,18 @@ fn helm(arguments: &[&str]) -> Result<String> {
     output(command.args(arguments))
 }
 
+/// Runs what docs/install.md tells of Helm: the installation, the label of the namespace, the definitions.
+fn as_the_page_tells() {
+    let page = fs::read_to_string(checkout().join("docs/install.md")).unwrap();
+    let blocks = pages::blocks(pages::section(&page, "Helm").expect("a section about Helm"));
+    let scripts: Vec<String> = blocks.iter().filter_map(pages::Block::script).collect();
+    assert_eq!(scripts.len(), 3, "{scripts:?}");
+    let home = tempfile::tempdir().unwrap();
+    for script in scripts {
+        pages::run(&script, home.path()).unwrap();
+    }
+}
+
 #[test]
 fn helm_installs_upgrades_and_removes_the_chart() {
     remove_everything();
@@ -34,14 +47,16 @@ fn helm_installs_upgrades_and_removes_the_chart() {
         let image = image(program, "").unwrap();
         format!("{program}.image.repository={}", image.trim_end_matches(':'))
     });
-    let images = ["--set", &repositories[0], "--set", &repositories[1]];
+    let frr = "speaker.frr.image.repository=registry.example/frr";
+    let images = ["--set", &repositories[0], "--set", &repositories[1], "--set", frr];
     let upgrade = ["upgrade", "--install", "--create-namespace", "metallb", chart];
-    helm(&[upgrade.as_slice(), &images].concat()).unwrap();
-    kube(&format!("label namespace {NAMESPACE} pod-security.kubernetes.io/enforce=privileged")).unwrap();
+    as_the_page_tells();
     serves(|| {});
-    let definitions = checkout().join("config/chart/crds");
-    output(kubectl().args(["apply", "--server-side", "--force-conflicts", "-f"]).arg(definitions)).unwrap();
-    helm(&[upgrade.as_slice(), &images, &["--set", "speaker.logLevel=debug"]].concat()).unwrap();
+    let said = helm(&[upgrade.as_slice(), &images, &["--set", "speaker.logLevel=debug"]].concat()).unwrap();
+    assert!(
+        said.lines().any(|line| line == "- speaker.frr"),
+        "a value without meaning is not listed: {said}"
+    );
     let spec = &get(&["-n", NAMESPACE, "metallb/metallb"]).unwrap()["spec"];
     assert_eq!(*spec, json!({ "logLevel": "debug" }));
     kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=60s")).unwrap();

@@ -65,6 +65,17 @@ fn metallb() {
     apply(include_str!("../../../config/samples/metallb.yaml")).unwrap();
 }
 
+/// The operator judges what is written: a range that ends before it begins.
+fn reversed_is_refused() {
+    let refused = apply(
+        "apiVersion: metallb.io/v1beta1\nkind: AddressPool\n\
+         metadata: {name: reversed, namespace: metallb-system}\n\
+         spec: {protocol: layer2, addresses: [172.22.0.199-172.22.0.190]}\n",
+    );
+    let refused = format!("{:#}", refused.unwrap_err());
+    assert!(refused.contains("spec.addresses[0]"), "the operator was not asked: {refused}");
+}
+
 /// The rights are enough for all that was done since `mark`. After a removal they are not: a program that ends gives its
 /// Lease back when its rights may be gone already.
 fn none_is_refused(mark: Mark) {

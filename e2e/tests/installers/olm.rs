@@ -15,14 +15,14 @@ use metallb_e2e::{
     exec::output,
     held::{self, Held},
     observe::{address, addresses, apply, condition, get, kube, owner},
-    olm,
+    olm, pages,
     registry::{Access, Registry},
 };
 use serde_json::{Value, json};
 
 use crate::{
     OPERATOR, SERVICE, available, eventually, metallb, none_is_refused, operands_go, operator_runs,
-    remove_everything, serves, was_pulled,
+    remove_everything, reversed_is_refused, serves, was_pulled,
 };
 
 const NOW: &str = env!("CARGO_PKG_VERSION");
@@ -79,6 +79,25 @@ fn until_upgradeable(version: &str, want: &str) {
     });
 }
 
+/// Whether OLM would go on from `version`: by the override of the administrator, and else by what the operator said.
+fn lets_upgrade(version: &str) -> Result<()> {
+    let spec = get(&["-n", NAMESPACE, "operatorconditions", &csv(version)])?["spec"].clone();
+    let said = |list: &str| items(&spec[list]).find(|said| said["type"] == "Upgradeable").cloned();
+    let said = said("overrides").or_else(|| said("conditions")).context("nothing is said")?;
+    ensure!(said["status"] == "True", "{said}");
+    Ok(())
+}
+
+/// Overrides what the operator of `version` says, as docs/install.md tells.
+fn override_upgradeable(version: &str) {
+    let page = fs::read_to_string(checkout().join("docs/install.md")).unwrap();
+    let section = pages::section(&page, "OLM").expect("a section about OLM");
+    let block = pages::blocks(section).into_iter().find(|block| block.text.contains("overrides"));
+    let script = block.and_then(|block| block.script()).expect("the commands of the override");
+    let home = tempfile::tempdir().unwrap();
+    pages::run(&script.replace("VERSION", version), home.path()).unwrap();
+}
+
 #[test]
 fn olm_installs_the_bundle() {
     prepare();
@@ -90,6 +109,7 @@ fn olm_installs_the_bundle() {
     assert_eq!(annotations["olm.targetNamespaces"], "");
     until_upgradeable(NOW, "True");
     none_is_refused(mark);
+    reversed_is_refused();
 
     operands_go();
     // OLM keeps definitions when the operator is removed: with them the resources of the users would go.
@@ -146,8 +166,10 @@ fn at_version(rendered: &str, version: &str) -> String {
     rendered.replace(first, &format!("{own}\n{first}"))
 }
 
-/// What OLM does for an upgrade from `before` to `version`, of which the nodes have the images of `programs` only.
+/// What OLM does for an upgrade from `before` to `version`, of which the nodes have the images of `programs` only. It waits
+/// until it may.
 fn upgrade(before: &str, version: &str, programs: &[&str]) {
+    eventually(&format!("an upgrade from {before} to be allowed"), 30, || lets_upgrade(before));
     for program in programs {
         cluster::tag(&image(program, NOW), &image(program, version)).unwrap();
     }
@@ -277,6 +299,7 @@ fn a_version_that_does_not_work_pauses_and_the_next_one_goes_on() {
     let speakers = get(&["-n", NAMESPACE, "daemonset/speaker"]).unwrap();
     let runs_now = &speakers["spec"]["template"]["spec"]["containers"][0]["image"];
     assert_eq!(*runs_now, image("speaker", NOW), "the speakers are not touched");
+    override_upgradeable(BAD);
     upgrade(BAD, NEXT, &PROGRAMS);
     runs(NEXT);
     kept.still_holds();
