@@ -191,6 +191,7 @@ deploy: images ## Build, load and install the operator in the cluster
 e2e: preflight images ## End-to-end tests on a new cluster (one that is up is replaced)
 	@$(E2E) deps
 	cargo test -q -p metallb-e2e --test l2_sockets
+	cargo test -q -p metallb-balancer --lib -- --ignored
 ifneq ($(CLUSTER),external)
 	cargo test -q -p metallb-e2e --test lifecycle -- --test-threads=1
 endif

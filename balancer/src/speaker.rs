@@ -48,7 +48,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::controller::state::installation;
 use crate::inspect::Cluster;
-pub(crate) use bgp::spec::NOT_LISTENING;
+pub(crate) use bgp::spec::{CANNOT_LISTEN, NOT_LISTENING};
 use departure::Departure;
 use gossip::{Own, Peers};
 use metrics::Metrics;

@@ -4,13 +4,15 @@
 //! where the request brings it in, by creating the object or by changing a value; one that was there before is only
 //! warned of, so that an old object can still be edited.
 
+mod echo;
+
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::Service;
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use metallb_api::{
-    BFDProfile, BGPAdvertisement, BGPPeer, BGPPeerSpec, Community, DynamicAsn, IPAddressPool,
-    L2Advertisement, MetalLB, address_pool::v1beta1::AddressPool, names,
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement, MetalLB,
+    address_pool::v1beta1::AddressPool, names,
 };
 use metallb_core::{
     config::{self, Cause, Problem},
@@ -139,20 +141,13 @@ fn judge_write(
         }
         "L2Advertisement" => replace(|all| &mut all.l2_advertisements, question, object, existing, answer),
         "BGPAdvertisement" => replace(|all| &mut all.bgp_advertisements, question, object, existing, answer),
-        "BGPPeer" => replace(|all| &mut all.bgp_peers, question, object, existing, answer),
+        "BGPPeer" => {
+            replace(|all| &mut all.bgp_peers, question, object, existing, answer);
+            echo::judge_peer(object, existing, answer);
+        }
         "BFDProfile" => {
             replace(|all| &mut all.bfd_profiles, question, object, existing, answer);
-            let far: Vec<_> = users(question, existing)
-                .filter(|peer| object.data["spec"]["echoMode"] == true && is_beyond_echo(&peer.spec))
-                .map(ResourceExt::name_any)
-                .collect();
-            if !far.is_empty() {
-                answer.warn(format!(
-                    "spec.echoMode: has no effect on these BGPPeers, whose routers may be more than one hop away or have \
-                     link-local addresses: {}",
-                    far.join(", ")
-                ));
-            }
+            echo::judge_profile(object, users(question, existing), answer);
         }
         "Community" => replace(|all| &mut all.communities, question, object, existing, answer),
         _ => {}
@@ -162,13 +157,6 @@ fn judge_write(
 /// BGPPeers that name the profile in question.
 fn users<'a>(question: &'a Question<'_>, existing: &'a Existing) -> impl Iterator<Item = &'a BGPPeer> {
     existing.bgp_peers.iter().filter(|peer| peer.spec.bfd_profile.as_deref() == Some(question.name))
-}
-
-/// Whether no echo packets can go to a router and come back: it may be several hops away, or is addressed within its link.
-fn is_beyond_echo(peer: &BGPPeerSpec) -> bool {
-    let own = peer.local_asn.unwrap_or(peer.my_asn);
-    let is_internal = peer.peer_asn == Some(own) || peer.dynamic_asn == Some(DynamicAsn::Internal);
-    is_internal || peer.ebgp_multi_hop == Some(true) || peer.interface.is_some()
 }
 
 fn judge_metallb(question: &Question<'_>, object: &DynamicObject, defaults: Defaults, answer: &mut Answer) {

@@ -156,7 +156,7 @@ fn obstacle(world: &World, service: &Service) -> (Reason, String) {
     if nodes.is_empty() {
         return told(Reason::NoSpeaker, "no speaker is ready on a node that may announce");
     }
-    nodes.retain(|(name, _)| !service.local || service.endpoints.nodes.contains(*name));
+    nodes.retain(|(name, _)| !service.local || service.endpoints.nodes.contains(name));
     if nodes.is_empty() {
         let message = "externalTrafficPolicy is Local, and no endpoint is ready on a node that may announce";
         return told(Reason::NoReadyEndpoint, message);

@@ -44,7 +44,7 @@ fn world(layer2: &Value, bgp: &Value) -> World {
 fn service() -> Service {
     Service {
         addresses: vec!["192.0.2.1".parse().unwrap()],
-        endpoints: Endpoints { any: true, nodes: ["one".to_owned()].into() },
+        endpoints: Endpoints { any: true, nodes: ["one"].into_iter().collect() },
         ..Service::default()
     }
 }

@@ -32,7 +32,7 @@ fn world(services: usize) -> World {
         L2Advertisement { name: "all".into(), election: ElectionPolicy::Even, ..L2Advertisement::default() };
     let service = |number: usize| Service {
         addresses: vec![ip(number)],
-        endpoints: Endpoints { any: true, nodes: BTreeSet::new() },
+        endpoints: Endpoints { any: true, ..Endpoints::default() },
         ..Service::default()
     };
     World {

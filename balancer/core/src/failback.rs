@@ -116,7 +116,7 @@ mod tests {
         let nodes = ["node1", "node2", "node3"].map(|name| (name.to_owned(), Node::default()));
         let service = Service {
             addresses: vec![ADDRESS.parse().unwrap()],
-            endpoints: Endpoints { any: true, nodes: BTreeSet::new() },
+            endpoints: Endpoints { any: true, ..Endpoints::default() },
             ..Service::default()
         };
         World {

@@ -3,6 +3,7 @@
 //! Candidates and owner are MetalLB's (`election`), with what it leaves open settled: Services that share an address
 //! form one group with one owner, and a node whose interfaces cannot carry the announcement is no candidate.
 
+mod endpoints;
 mod owners;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use crate::config::{Config, L2Advertisement, Pool};
 use crate::selector::Labels;
 use crate::service::ServiceKey;
 use crate::spread::Claims;
+pub use endpoints::{Endpoints, NodeNames};
 use owners::{Group, groups, owners};
 
 /// The facts from which a plan is made.
@@ -59,15 +61,6 @@ pub struct Service {
     pub shared: bool,
     /// Its endpoints that serve.
     pub endpoints: Endpoints,
-}
-
-/// Endpoints of a Service that serve: ready, or terminating and still serving.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Endpoints {
-    /// Whether there is any.
-    pub any: bool,
-    /// Nodes that have one.
-    pub nodes: BTreeSet<String>,
 }
 
 /// What announcing from a node depends on.
@@ -316,7 +309,7 @@ impl<'a> Eligible<'a> {
         if nodes.is_empty() {
             return Err(Reason::NoAvailableNodes);
         }
-        let has_endpoint = |node: &&str| !service.local || service.endpoints.nodes.contains(*node);
+        let has_endpoint = |node: &&str| !service.local || service.endpoints.nodes.contains(node);
         let nodes: BTreeSet<&str> = nodes.into_iter().filter(has_endpoint).collect();
         if nodes.is_empty() {
             return Err(Reason::NoLocalEndpoints);

@@ -26,6 +26,10 @@ fn any_of(key: &str, value: &str) -> AnyOf {
     AnyOf([selector(key, value)].into())
 }
 
+fn served_on(nodes: &[&str]) -> NodeNames {
+    nodes.iter().copied().collect()
+}
+
 fn names(nodes: &[&str]) -> BTreeSet<String> {
     nodes.iter().map(|node| (*node).to_owned()).collect()
 }
@@ -45,7 +49,7 @@ fn pool(name: &str, ranges: &[&str]) -> Pool {
 fn service(addresses: &[&str]) -> Service {
     Service {
         addresses: addresses.iter().map(|address| ip(address)).collect(),
-        endpoints: Endpoints { any: true, nodes: names(&["node1"]) },
+        endpoints: Endpoints { any: true, nodes: served_on(&["node1"]) },
         ..Service::default()
     }
 }
@@ -324,7 +328,7 @@ fn the_owner_follows_from_the_facts() {
             "Local: no endpoint where a speaker is",
             |world| {
                 web(world).local = true;
-                web(world).endpoints.nodes = names(&["node9"]);
+                web(world).endpoints.nodes = served_on(&["node9"]);
             },
             Err(Reason::NoLocalEndpoints),
         ),
@@ -430,7 +434,7 @@ fn services_that_share_are_on_a_node_that_serves_them_all() {
     let mut world = world();
     let local = |nodes: &[&str]| Service {
         local: true,
-        endpoints: Endpoints { any: true, nodes: names(nodes) },
+        endpoints: Endpoints { any: true, nodes: served_on(nodes) },
         ..service(&[FIRST])
     };
     world.services = [(key("a"), local(&["node1", "node3"])), (key("b"), local(&["node1", "node2"]))].into();

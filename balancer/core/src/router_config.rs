@@ -7,6 +7,7 @@ mod render;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -74,6 +75,20 @@ impl Neighbors {
     #[must_use]
     pub fn is_internal(&self) -> bool {
         self.router_asn == Some(self.node_asn)
+    }
+
+    /// Shortest time between BFD echo packets, where the nodes send and take any: not across routers, and not to link-local
+    /// addresses.
+    #[must_use]
+    pub fn echo(&self) -> Option<Duration> {
+        let is_addressed = match self.router {
+            Endpoint::Address(IpAddr::V6(v6)) => !v6.is_unicast_link_local(),
+            Endpoint::Address(IpAddr::V4(_)) => true,
+            Endpoint::Interface(_) => false,
+        };
+        let is_near = !self.is_internal() && self.hops != Hops::Many;
+        let bfd = self.bfd.as_ref().filter(|bfd| bfd.echo_mode && is_near && is_addressed)?;
+        Some(bfd.echo_interval)
     }
 
     /// Addresses from which the nodes connect.

@@ -27,12 +27,16 @@ fn nodes() -> [Node; 3] {
     ]
 }
 
-/// The neighbors of one peer `tor`; there are the BFDProfile `fast` and the nodes of [`nodes`].
+/// The neighbors of one peer `tor`; there are the BFDProfiles `fast` and `echo` and the nodes of [`nodes`].
 fn tor(spec: &Value) -> Vec<Neighbors> {
     let peer: api::BGPPeer = object("tor", spec);
-    let profile: api::BFDProfile =
-        object("fast", &json!({ "receiveInterval": 100, "transmitInterval": 200, "detectMultiplier": 5 }));
-    let objects = Objects { bgp_peers: vec![&peer], bfd_profiles: vec![&profile], ..Objects::default() };
+    let timers = json!({ "receiveInterval": 100, "transmitInterval": 200, "detectMultiplier": 5 });
+    let mut echo = timers.clone();
+    echo["echoMode"] = true.into();
+    echo["echoInterval"] = 70.into();
+    let profiles: [api::BFDProfile; 2] = [object("fast", &timers), object("echo", &echo)];
+    let objects =
+        Objects { bgp_peers: vec![&peer], bfd_profiles: profiles.iter().collect(), ..Objects::default() };
     let (config, problems) = parse(&objects);
     assert_eq!(problems, []);
     neighbors(&config, &nodes())
@@ -191,6 +195,66 @@ router bgp 64513
 afi=ip,ipv6 output.filter-chain=tor-out connect=no listen=yes tcp-md5-key=\"\" multihop=yes use-bfd=yes
 "
     );
+}
+
+#[test]
+fn a_router_is_told_of_echo_packets_where_it_has_them() {
+    let echo = |more: &[(&str, &str)]| {
+        let mut spec = json!({
+            "myASN": 64512, "peerASN": 64513, "peerAddress": "172.22.0.1", "bfdProfile": "echo",
+            "enableGracefulRestart": true,
+        });
+        for (field, value) in more {
+            spec[*field] = serde_json::from_str(value).unwrap();
+        }
+        tor(&spec)
+    };
+    let near = echo(&[]);
+    assert_eq!(near[0].echo(), Some(Duration::from_millis(70)));
+    let frr = render(Dialect::Frr, &near);
+    let lines = "\
+bfd
+ profile tor
+  detect-multiplier 5
+  receive-interval 200
+  transmit-interval 100
+  echo receive-interval 70
+  echo transmit-interval 70
+  echo-mode
+ exit
+exit
+router bgp 64513
+";
+    assert!(frr.contains(lines), "{frr}");
+    let neighbor =
+        " neighbor tor bfd\n neighbor tor bfd profile tor\n neighbor tor bfd check-control-plane-failure\n";
+    assert!(frr.contains(neighbor), "{frr}");
+    let others = [
+        (Dialect::Bird, "# BIRD has no BFD echo packets: control packets watch the path."),
+        (
+            Dialect::Junos,
+            "# No setting for BFD echo packets of BGP neighbors is known of Junos: control packets watch the path.",
+        ),
+        (Dialect::Eos, "! BFD echo packets are a setting of the interface that leads to the nodes: bfd echo"),
+        (Dialect::RouterOs, "# RouterOS has no BFD echo packets: control packets watch the path."),
+    ];
+    for (dialect, note) in others {
+        let text = render(dialect, &near);
+        assert_eq!(text.lines().filter(|line| *line == note).count(), 1, "{note:?} in {text}");
+    }
+    // Those whose packets take no way that echo packets could take, too.
+    for more in [
+        &[("ebgpMultiHop", "true")][..],
+        &[("peerASN", "64512")],
+        &[("peerAddress", "\"fe80::1\"")],
+        &[("bfdProfile", "\"fast\"")],
+    ] {
+        let far = echo(more);
+        assert_eq!(far[0].echo(), None, "{more:?}");
+        for dialect in [Dialect::Frr, Dialect::Bird, Dialect::Junos, Dialect::Eos, Dialect::RouterOs] {
+            assert!(!render(dialect, &far).contains("echo"), "{dialect:?} {more:?}");
+        }
+    }
 }
 
 #[test]

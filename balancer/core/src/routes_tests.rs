@@ -3,7 +3,7 @@ use metallb_api::{IPAddressPool, IPAddressPoolSpec};
 
 use super::*;
 use crate::config::{Objects, Password, Pool, RemoteAsn, parse};
-use crate::plan::Endpoints;
+use crate::plan::{Endpoints, NodeNames};
 use crate::selector::{AnyOf, Labels, Selector};
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
@@ -14,6 +14,10 @@ fn any_of(key: &str, value: &str) -> AnyOf {
     let match_labels = Some([(key.to_owned(), value.to_owned())].into());
     let selector = LabelSelector { match_labels, match_expressions: None };
     AnyOf([Selector::parse(&selector).unwrap()].into())
+}
+
+fn served_on(nodes: &[&str]) -> NodeNames {
+    nodes.iter().copied().collect()
 }
 
 fn names(texts: &[&str]) -> BTreeSet<String> {
@@ -73,7 +77,7 @@ fn advertisement(name: &str) -> BgpAdvertisement {
 fn service(addresses: &[&str]) -> Service {
     Service {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        endpoints: Endpoints { any: true, nodes: names(&["node1"]) },
+        endpoints: Endpoints { any: true, nodes: served_on(&["node1"]) },
         ..Service::default()
     }
 }
@@ -206,7 +210,7 @@ fn addresses_of_one_aggregate_make_one_route() {
 #[test]
 fn a_node_announces_what_it_can_serve() {
     let none = Endpoints::default();
-    let elsewhere = Endpoints { any: true, nodes: names(&["node2"]) };
+    let elsewhere = Endpoints { any: true, nodes: served_on(&["node2"]) };
     let web = service(&["198.51.100.9"]);
     for (service, want) in [
         (Service { endpoints: none.clone(), ..web.clone() }, Err(Reason::NoEndpoints)),

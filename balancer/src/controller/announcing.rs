@@ -180,8 +180,7 @@ impl Announcing {
     fn service(&self, facts: &ServiceFacts) -> plan::Service {
         let mut endpoints = Endpoints::default();
         for slice in self.endpoints.get(&facts.key).into_iter().flat_map(BTreeMap::values) {
-            endpoints.any |= slice.any;
-            endpoints.nodes.extend(slice.nodes.iter().cloned());
+            endpoints.join(slice);
         }
         let shared = matches!(&facts.claim, Claim::Wants { tenant, .. } if tenant.sharing.is_some());
         plan::Service {

@@ -27,6 +27,7 @@ const ANOTHER_SPEAKER: &str = "AnotherSpeaker";
 const NO_CONFLICT: &str = "NoConflict";
 /// Reasons of condition [`NOT_LISTENING`] of a BGPPeer: it is passive, and routers cannot connect to a node.
 const BGP_LISTEN_OFF: &str = "BGPListenOff";
+const CANNOT_LISTEN: &str = "CannotListen";
 const LISTENING: &str = "Listening";
 /// Reasons of condition [`UNUSED_ADDRESSES_LOOP`] of a BGPAdvertisement.
 const AGGREGATED: &str = "Aggregated";
@@ -247,14 +248,23 @@ impl Configured {
                  ends"
             )
         });
-        let silent = nodes(Obstacle::NotListening).map(|nodes| {
+        let off = nodes(Obstacle::NotListening).map(|nodes| {
             format!(
                 "passive waits for the router, which cannot connect to {nodes}: set speakerConfig.bgpListen of the \
                  MetalLB resource, or passive to false"
             )
         });
+        let unable = nodes(Obstacle::CannotListen).map(|nodes| {
+            format!(
+                "passive waits for the router, which cannot connect to {nodes} yet: lastError of the BGPSessionState says \
+                 why"
+            )
+        });
+        let reason = if off.is_some() { BGP_LISTEN_OFF } else { CANNOT_LISTEN };
+        let silent: Vec<String> = off.into_iter().chain(unable).collect();
+        let silent = Some(silent.join("; ")).filter(|silent| !silent.is_empty());
         let conflict = report(status, CONFLICT, [ANOTHER_SPEAKER, NO_CONFLICT], conflict);
-        let silent = report(status, NOT_LISTENING, [BGP_LISTEN_OFF, LISTENING], silent);
+        let silent = report(status, NOT_LISTENING, [reason, LISTENING], silent);
         conflict.into_iter().chain(silent).collect()
     }
 

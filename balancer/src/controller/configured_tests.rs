@@ -139,8 +139,13 @@ fn a_passive_peer_says_which_nodes_no_router_can_connect_to() {
     let message = "passive waits for the router, which cannot connect to node1: set speakerConfig.bgpListen of the \
                    MetalLB resource, or passive to false";
     assert_eq!(said(&mut configured, 1), words("NotListening", "True", "BGPListenOff", message));
+    let error = format!("{} on \"red\": there is no such interface", crate::speaker::CANNOT_LISTEN);
+    configured.take_sessions(&Change::Set(session(&error)));
+    let message = "passive waits for the router, which cannot connect to node1 yet: lastError of the BGPSessionState says \
+                   why";
+    assert_eq!(said(&mut configured, 2), words("NotListening", "True", "CannotListen", message));
     configured.take_sessions(&Change::Set(session("")));
-    assert_eq!(said(&mut configured, 2), words("NotListening", "False", "Listening", ""));
+    assert_eq!(said(&mut configured, 3), words("NotListening", "False", "Listening", ""));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use metallb_proto::membership::Seed;
 use super::configured::Edit;
 use crate::{
     speaker::{
-        NOT_LISTENING,
+        CANNOT_LISTEN, NOT_LISTENING,
         facts::{CONFLICT, SliceFacts},
     },
     watch::{Change, Unreadable},
@@ -115,8 +115,10 @@ pub(super) struct Trouble {
 pub(super) enum Obstacle {
     /// Another BGP speaker of the node has the session.
     AnotherSpeaker,
-    /// The peer is passive, and nobody can connect to the node.
+    /// The peer is passive, and nobody may connect to the node.
     NotListening,
+    /// The peer is passive, and the speaker cannot listen where the router is to connect.
+    CannotListen,
 }
 
 impl Obstacle {
@@ -125,6 +127,7 @@ impl Obstacle {
         match error {
             error if error.starts_with(CONFLICT) => Some(Self::AnotherSpeaker),
             error if error.starts_with(NOT_LISTENING) => Some(Self::NotListening),
+            error if error.starts_with(CANNOT_LISTEN) => Some(Self::CannotListen),
             _ => None,
         }
     }

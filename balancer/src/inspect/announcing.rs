@@ -72,8 +72,7 @@ impl Announcing {
             reduced.filter_map(|found| Some((found.key, found.service?))).collect();
         for slice in self.slices.iter().map(facts::slice) {
             if let Some(service) = services.get_mut(&slice.service) {
-                service.endpoints.any |= slice.endpoints.any;
-                service.endpoints.nodes.extend(slice.endpoints.nodes);
+                service.endpoints.join(&slice.endpoints);
             }
         }
         let ready = self.speakers.iter().filter_map(|pod| facts::speaker(pod, MEMBERLIST_PORT).1);

@@ -33,10 +33,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::departure::Departure;
-use listener::{Keys, Listener};
+use super::links::Snapshot;
+use super::sleep_until;
+use listener::{Keys, Listener, Problems};
 use metrics::BgpMetrics;
 use peer::Order;
-use spec::{Key, Wanted, WantedPeer};
+use spec::{CANNOT_LISTEN, Key, Spec, Wanted, WantedPeer};
 use status::{Status, Statuses};
 
 /// Connections of a router that wait to be looked at.
@@ -54,6 +56,8 @@ pub(super) struct Ports {
     pub(super) metrics: BgpMetrics,
     /// Whether routers may connect to this node.
     pub(super) listens: bool,
+    /// The links of the node.
+    pub(super) links: watch::Receiver<Snapshot>,
 }
 
 /// Runs until `cancel`, and then until every peer has ended as the departure wants it.
@@ -67,12 +71,14 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
         statuses: ports.statuses,
         metrics: ports.metrics,
         bfd,
+        unheard: Problems::new(),
         running: BTreeMap::new(),
         tasks: JoinSet::new(),
         is_first: true,
     };
-    let mut listener = if ports.listens { listen() } else { None };
+    let mut listener = ports.listens.then(|| Listener::new(listener::PORT));
     loop {
+        let retry = listener.as_ref().and_then(Listener::deadline);
         tokio::select! {
             () = cancel.cancelled() => break,
             changed = ports.wanted.changed() => {
@@ -81,10 +87,17 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
                 if let Some(wanted) = wanted {
                     if let Some(listener) = &mut listener {
                         listener.follow(passwords(&addressed(&wanted.peers)));
+                        peers.unheard.clone_from(listener.problems());
                     }
                     peers.follow(&wanted.peers);
                 }
             }
+            changed = ports.links.changed() => {
+                changed.context("the links ended")?;
+                // An interface may be there that routers are to connect on.
+                peers.listen_again(&mut listener, ports.wanted.borrow().as_deref());
+            }
+            () = sleep_until(retry) => peers.listen_again(&mut listener, ports.wanted.borrow().as_deref()),
             Some(stream) = accepted(&mut listener) => peers.accept(stream),
             Some(ended) = peers.tasks.join_next() => {
                 peers.ended(&ended.context("a peer's task broke off")?);
@@ -110,15 +123,6 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
     }
     drop(peers);
     watching.await.context("the BFD thread broke off")?
-}
-
-fn listen() -> Option<Listener> {
-    Listener::open()
-        .inspect_err(|error| {
-            // Sessions that this node opens do not depend on it.
-            tracing::error!(error = format!("{error:#}"), "routers cannot connect to this node");
-        })
-        .ok()
 }
 
 async fn accepted(listener: &mut Option<Listener>) -> Option<TcpStream> {
@@ -181,6 +185,8 @@ struct Peers {
     statuses: watch::Sender<Statuses>,
     metrics: BgpMetrics,
     bfd: bfd::Sender,
+    /// Why routers cannot connect, by interface.
+    unheard: Problems,
     running: BTreeMap<String, Running>,
     /// Each returns the name of its peer.
     tasks: JoinSet<String>,
@@ -206,6 +212,7 @@ impl Peers {
                         bfd: peer.bfd.clone(),
                         is_multihop: peer.is_multihop,
                         routes: Arc::clone(&peer.routes),
+                        unheard: self.unheard(spec),
                         stop: None,
                     },
                     restarting,
@@ -219,6 +226,24 @@ impl Peers {
             statuses.retain(|name, _| wanted.contains_key(name) || running.contains_key(name));
             statuses.len() != before
         });
+    }
+
+    /// Tries again to listen where that was not possible.
+    fn listen_again(&mut self, listener: &mut Option<Listener>, wanted: Option<&Wanted>) {
+        let (Some(listener), Some(wanted)) = (listener, wanted) else { return };
+        if listener.settle() {
+            self.unheard.clone_from(listener.problems());
+            self.follow(&wanted.peers);
+        }
+    }
+
+    /// Why the router of a passive peer cannot connect.
+    fn unheard(&self, spec: &Spec) -> Option<String> {
+        let why = self.unheard.get(&spec.device).filter(|_| spec.settings.passive)?;
+        Some(match &spec.device {
+            Some(device) => format!("{CANNOT_LISTEN} on {device:?}: {why}"),
+            None => format!("{CANNOT_LISTEN}: {why}"),
+        })
     }
 
     fn order(&mut self, name: &str, order: Order, restarting: bool) {

@@ -1,6 +1,6 @@
 //! What is kept of each object of the cluster: no more than a plan needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::coordination::v1::Lease;
@@ -150,7 +150,7 @@ pub(crate) fn slice(object: &EndpointSlice) -> SliceFacts {
     let namespace = metadata.namespace.as_deref();
     let service = metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
     let serving: Vec<&Endpoint> = object.endpoints.iter().filter(|endpoint| serves(endpoint)).collect();
-    let nodes: BTreeSet<String> = serving.iter().filter_map(|endpoint| endpoint.node_name.clone()).collect();
+    let nodes = serving.iter().filter_map(|endpoint| endpoint.node_name.as_deref()).collect();
     SliceFacts {
         key: key(namespace, metadata.name.as_deref()),
         service: key(namespace, service.map(String::as_str)),

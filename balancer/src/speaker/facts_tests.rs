@@ -115,7 +115,7 @@ fn endpoints_serve_when_ready_or_still_serving() {
             {"addresses": ["10.0.0.2"], "conditions": {"ready": true}},
         ],
     });
-    let nodes = ["unknown-is-ready", "ready", "terminating"].map(str::to_owned).into();
+    let nodes = ["unknown-is-ready", "ready", "terminating"].into_iter().collect();
     let want = SliceFacts {
         key: ServiceKey::new("shop", "web-1"),
         service: ServiceKey::new("shop", "web"),

@@ -77,6 +77,7 @@ impl Wires {
             departure: self.departure.subscribe(),
             metrics: metrics.bgp.clone(),
             listens,
+            links: self.links.subscribe(),
         }
     }
 

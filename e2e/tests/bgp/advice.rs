@@ -8,7 +8,7 @@ use metallb_e2e::{
 };
 
 use crate::fixture::available;
-use crate::peers::{Objects, peer, scene, until_sessions};
+use crate::peers::{Objects, edit, peer, scene, until_sessions};
 
 fn advice(router: &str) -> String {
     kube(&format!("-n {NAMESPACE} exec daemonset/speaker -- /speaker --router-config {router}")).unwrap()
@@ -42,6 +42,32 @@ fn frr_and_bird_take_the_configuration_that_is_printed_for_them() {
         .until("three ways in BIRD", 60, |_| {
             let said = bird.ask(&format!("show route all for {address}/32"))?;
             ensure!(said.matches("BGP.next_hop").count() == 3, "{said}");
+            Ok(())
+        })
+        .unwrap();
+    drop(bird);
+    // With echo packets FRR has a profile of BFD to itself: typed in, as an administrator does it.
+    edit(
+        "BFDProfile",
+        "slow",
+        "{receiveInterval: 300, transmitInterval: 300, echoMode: true, echoInterval: 100}",
+    );
+    let frr = Frr::start("router", "").unwrap();
+    let lines = advice("frr");
+    let lines: Vec<&str> = ["configure terminal"].into_iter().chain(lines.lines()).collect();
+    frr.commands(&lines).unwrap();
+    until_sessions("172.22.0.1", "Established");
+    frr.0
+        .until("BFD with echo packets", 30, |_| {
+            let peers = frr.json("show bfd peers")?;
+            let all: Vec<_> = peers.as_array().into_iter().flatten().collect();
+            let echoes = |peer: &&&serde_json::Value| {
+                peer["status"] == "up"
+                    && ["echo-transmit-interval", "remote-echo-receive-interval"]
+                        .iter()
+                        .all(|field| peer[*field] == 100)
+            };
+            ensure!(all.len() == 3 && all.iter().filter(echoes).count() == 3, "{peers}");
             Ok(())
         })
         .unwrap();

@@ -2,8 +2,9 @@
 
 use anyhow::ensure;
 use metallb_e2e::{
+    deploy::NAMESPACE,
     exec::{on, output, run_on},
-    observe::address,
+    observe::{address, kube},
     router::{Bird, Frr},
 };
 
@@ -137,12 +138,19 @@ fn a_router_that_falls_silent_is_given_up_after_the_hold_time() {
         Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ", holdTime: 3s, keepaliveTime: 1s"))]);
     until_sessions("172.22.0.1", "Established");
     let silence = Silence::of("172.22.0.11");
+    let downs = || -> anyhow::Result<usize> {
+        let events = kube(&format!("-n {NAMESPACE} get events --field-selector reason=SessionDown"))?;
+        let why = "node \"node1\" lost its session: sent Hold Timer Expired";
+        Ok(events.lines().filter(|line| line.contains("bgppeer/router") && line.contains(why)).count())
+    };
+    let before = downs().unwrap();
     eventually("both ends to give up", 30, || {
         let status = session("node1", "172.22.0.1")?;
         let said = status["lastError"].as_str().unwrap_or_default();
         ensure!(status["bgpStatus"] != "Established" && said.contains("Hold Timer Expired"), "{status}");
         let found = frr.established()?;
         ensure!(found == ["172.22.0.12", "172.22.0.13"], "{found:?}");
+        ensure!(downs()? > before, "no Event");
         Ok(())
     });
     drop(silence);

@@ -9,7 +9,7 @@ use metallb_e2e::{
 use serde_json::{Value, json};
 
 use crate::fixture::{available, eventually};
-use crate::peers::{ASN, Objects, password, scene, session, until_sessions};
+use crate::peers::{ASN, Objects, nobody_tells, password, scene, session, until_sessions};
 use crate::restart::roll_out;
 
 /// A peer of the nodes' own AS; `more` is more YAML of its spec.
@@ -112,6 +112,7 @@ fn bird_of_the_same_as_reads_local_pref_and_an_aggregate_and_has_its_password() 
     ways(3);
     until_sessions("172.22.0.1", "Established");
     assert_eq!(since("fd00:22::1").unwrap(), before.1, "the sessions without a password were not touched");
+    nobody_tells(&[old, new, wrong]);
     kube(&format!("-n {NAMESPACE} delete secret bgp-inside")).unwrap();
 }
 
@@ -220,4 +221,5 @@ fn gobgp_of_the_same_as_reads_both_families_and_keeps_them_in_a_rollout() {
         .unwrap();
     assert_eq!(least, 2, "paths at the worst moment");
     assert!(was_stale, "GoBGP never saw a restart");
+    nobody_tells(&[right, wrong]);
 }

@@ -8,6 +8,7 @@ use std::{
 use anyhow::{Context, ensure};
 use metallb_e2e::{
     deploy::NAMESPACE,
+    exec::{on, output, run_on},
     observe::{address, fetch_from, kube},
     power::{self, Mode},
     router::{Bird, Frr},
@@ -133,6 +134,7 @@ fn echo_packets_go_both_ways_and_tell_of_a_broken_path() {
     let _objects = Objects::apply(&[
         ("BFDProfile", "echo", ECHO),
         ("BGPPeer", "router", &peer("172.22.0.1", ", bfdProfile: echo")),
+        ("BGPPeer", "six", &peer("fd00:22::1", ", bfdProfile: echo")),
     ]);
     let scene = scene("bgp-echo", "[198.51.100.128/30]", "");
     scene.service("web", ", externalTrafficPolicy: Local");
@@ -155,6 +157,27 @@ fn echo_packets_go_both_ways_and_tell_of_a_broken_path() {
         ensure!(its["session-down"] == 0, "{its}");
         Ok(())
     });
+    // In IPv6 it is told to send none: it would send them to a program of the node.
+    eventually("BFD over IPv6, without echo packets of the router", 30, || {
+        let peers = frr.json("show bfd peers")?;
+        let six = |peer: &&serde_json::Value| peer["peer"].as_str().is_some_and(|peer| peer.contains(':'));
+        let told =
+            |peer: &serde_json::Value| peer["status"] == "up" && peer["remote-echo-receive-interval"] == 0;
+        let its: Vec<_> = peers.as_array().into_iter().flatten().filter(six).collect();
+        ensure!(its.len() == 3 && its.iter().all(|peer| told(peer)), "{peers}");
+        Ok(())
+    });
+    // The router gets another link-layer address, as when its part is taken by a spare: no session takes note of it.
+    let since =
+        || ["node1", "node2", "node3"].map(|node| session(node, "172.22.0.1").unwrap()["since"].clone());
+    let before = since();
+    let elsewhere = Elsewhere::router();
+    until_more_echoes(60);
+    drop(elsewhere);
+    until_more_echoes(60);
+    let text = metrics("172.22.0.12").unwrap();
+    assert_eq!(sample(&text, "bfd_session_down_events").unwrap_or(0), 0);
+    assert_eq!(since(), before, "the sessions stood");
     power::off("node2", Mode::Dark).unwrap();
     let started = Instant::now();
     let gone = frr.0.until("two paths", 20, |_| {
@@ -170,6 +193,76 @@ fn echo_packets_go_both_ways_and_tell_of_a_broken_path() {
     until_sessions("172.22.0.1", "Established");
     let log = kube(&format!("-n {NAMESPACE} logs -l component=speaker --tail=-1")).unwrap();
     assert!(log.contains("echo function failed"), "the speaker of node2 saw it by its own echo packets");
+}
+
+/// Waits until so many more of the echo packets of node2 have come back.
+fn until_more_echoes(count: u64) {
+    let echoes = || sample(&metrics("172.22.0.12")?, "bfd_echo_packet_input");
+    let before = echoes().unwrap();
+    eventually("more echo packets to come back", 30, || {
+        let now = echoes()?;
+        ensure!(now >= before + count, "{before}, {now}");
+        Ok(())
+    });
+}
+
+/// Another link-layer address of the router, until this value ends.
+struct Elsewhere(String);
+
+impl Elsewhere {
+    fn router() -> Self {
+        let former = output(on("router", "cat").arg("/sys/class/net/eth0/address")).unwrap();
+        let elsewhere = Self(former.trim().to_owned());
+        run_on("router", "ip link set eth0 address 02:00:5e:00:53:99").unwrap();
+        elsewhere
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        let done = run_on("router", &format!("ip link set eth0 address {}", self.0));
+        if !std::thread::panicking() {
+            done.unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_bfd_port_that_another_program_has_is_told_and_taken_once_it_is_free() {
+    available();
+    let frr = Frr::start("router", &frr(" neighbor nodes bfd\n neighbor nodes bfd 3 300 300")).unwrap();
+    // A speaker that watched a path before has the port.
+    let pod =
+        format!("-n {NAMESPACE} get pods -l component=speaker --field-selector spec.nodeName=node1 -o name");
+    let former = kube(&pod).unwrap();
+    kube(&format!("-n {NAMESPACE} delete {}", former.trim())).unwrap();
+    let other =
+        Bird::start("node1", "router id 172.22.0.11;\nprotocol device {}\nprotocol bfd {}\n").unwrap();
+    kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=60s")).unwrap();
+    let _objects = Objects::apply(&[
+        ("BFDProfile", "slow", "{receiveInterval: 300, transmitInterval: 300}"),
+        ("BGPPeer", "router", &peer("172.22.0.1", ", bfdProfile: slow")),
+    ]);
+    let told = |node: &str| -> anyhow::Result<(String, String, String)> {
+        let status = session(node, "172.22.0.1")?;
+        let word = |field: &str| status[field].as_str().unwrap_or_default().to_owned();
+        Ok((word("bgpStatus"), word("bfdStatus"), word("lastError")))
+    };
+    eventually("the port to be told", 40, || {
+        let (bgp, bfd, said) = told("node1")?;
+        let why = "BFD cannot have UDP port 3784, which another program on this node may use";
+        ensure!(bgp == "Established" && bfd == "N/A" && said.contains(why), "{bgp} {bfd} {said}");
+        let (bgp, bfd, said) = told("node2")?;
+        ensure!(bgp == "Established" && bfd == "up" && !said.contains("3784"), "{bgp} {bfd} {said}");
+        Ok(())
+    });
+    drop(other);
+    eventually("BFD to be up", 40, || {
+        let (bgp, bfd, said) = told("node1")?;
+        ensure!(bgp == "Established" && bfd == "up" && !said.contains("3784"), "{bgp} {bfd} {said}");
+        Ok(())
+    });
+    assert_eq!(frr.established().unwrap().len(), 3);
 }
 
 /// The value of a metric of the session with the router.

@@ -17,6 +17,7 @@ mod fixture;
 mod inside;
 mod liveness;
 mod others;
+mod passive;
 mod peers;
 mod restart;
 mod routes;

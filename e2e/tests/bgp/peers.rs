@@ -59,6 +59,35 @@ pub(crate) fn password(name: &str, password: &str) {
     .unwrap();
 }
 
+/// Checks that passwords stand in no log of the product, in no Event, and in nothing that an object says of itself.
+pub(crate) fn nobody_tells(passwords: &[&str]) {
+    let mut told = Vec::new();
+    let mut check = |what: &str, text: &str| {
+        told.extend(passwords.iter().filter(|password| text.contains(**password)).map(|_| what.to_owned()));
+    };
+    let pods = kube(&format!("-n {NAMESPACE} get pods -o name")).unwrap();
+    for program in ["controller", "speaker", "operator"] {
+        assert!(pods.contains(program), "the {program} is none of {pods}");
+    }
+    for pod in pods.lines() {
+        let log = kube(&format!("-n {NAMESPACE} logs {pod} --all-containers --tail=-1")).unwrap();
+        assert!(!log.is_empty(), "{pod} logs nothing");
+        check(pod, &log);
+    }
+    check("an Event", &kube("get events -A -o json").unwrap());
+    for group in ["metallb.io", "frrk8s.metallb.io"] {
+        let kinds = kube(&format!("api-resources --api-group={group} --verbs=list -o name")).unwrap();
+        for kind in kinds.lines() {
+            let list = get(&["-A", kind]).unwrap();
+            for object in list["items"].as_array().into_iter().flatten() {
+                // What its author wrote is no business of this.
+                check(&format!("{kind} {}", object["metadata"]["name"]), &object["status"].to_string());
+            }
+        }
+    }
+    assert_eq!(told, Vec::<String>::new(), "passwords were told");
+}
+
 /// A peer of every node with the router at `address`; `more` is more YAML of its spec.
 pub(crate) fn peer(address: &str, more: &str) -> String {
     format!("{{myASN: {ASN}, peerASN: {ROUTER_ASN}, peerAddress: '{address}'{more}}}")

@@ -1,12 +1,13 @@
 //! From a BGPPeer to the answer that a client behind the router gets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::ensure;
 use metallb_e2e::{
+    deploy::NAMESPACE,
     exec::run_on,
-    observe::{address, fetch_from},
+    observe::{address, fetch_from, get, kube},
     router::Frr,
 };
 
@@ -57,5 +58,29 @@ fn a_client_behind_the_router_reaches_three_nodes_through_three_next_hops() {
             ensure!(nodes.len() == 3, "{nodes:?} after {answer:?}");
             Ok(())
         });
+        // Peers have the names of the Services that they are told of here.
+        let all = ["node1", "node2", "node3"].map(|node| (node.to_owned(), vec![service.to_owned()]));
+        until_told(scene.name, service, &BTreeMap::from(all));
+        kube(&format!("-n {} delete service {service}", scene.name)).unwrap();
+        until_told(scene.name, service, &BTreeMap::new());
     }
+}
+
+/// Waits until the ServiceBGPStatuses of a Service say which nodes tell which peers.
+fn until_told(namespace: &str, service: &str, want: &BTreeMap<String, Vec<String>>) {
+    eventually(&format!("who is told of {service}"), 20, || {
+        let list = get(&["-n", NAMESPACE, "servicebgpstatuses"])?;
+        let statuses = list["items"].as_array().into_iter().flatten().map(|item| &item["status"]);
+        let its = statuses
+            .filter(|status| status["serviceName"] == service && status["serviceNamespace"] == namespace);
+        let told = its.map(|status| {
+            Ok((
+                status["node"].as_str().unwrap_or_default().to_owned(),
+                serde_json::from_value(status["peers"].clone())?,
+            ))
+        });
+        let told: BTreeMap<String, Vec<String>> = told.collect::<anyhow::Result<_>>()?;
+        ensure!(told == *want, "{told:?}");
+        Ok(())
+    });
 }

@@ -374,6 +374,36 @@ fn a_profile_that_asks_for_echo_packets_names_the_peers_that_it_does_not_reach()
 }
 
 #[test]
+fn a_peer_that_the_echo_packets_of_its_profile_do_not_reach_is_told_so() {
+    let existing = Existing {
+        bfd_profiles: vec![
+            typed("BFDProfile", "echo", "echoMode: true"),
+            typed("BFDProfile", "plain", "echoMode: false"),
+        ],
+        ..Existing::default()
+    };
+    let peer = |more: &str| object("BGPPeer", "p", &format!("myASN: 64512, {more}"));
+    let near = peer("peerASN: 64513, peerAddress: 192.0.2.1, bfdProfile: echo");
+    assert_eq!(create(&near, &existing), Answer::default());
+    let warning = "spec.bfdProfile: echoMode of BFDProfile \"echo\" has no effect on this peer, whose router may be more \
+                   than one hop away or has a link-local address";
+    for far in [
+        "peerASN: 64513, peerAddress: 192.0.2.1, ebgpMultiHop: true",
+        "peerASN: 64512, peerAddress: 192.0.2.1",
+        "dynamicASN: internal, peerAddress: 192.0.2.1",
+        "peerASN: 64513, interface: eth1",
+        "peerASN: 64513, peerAddress: 'fe80::1'",
+    ] {
+        let far = |profile: &str| peer(&format!("{far}, bfdProfile: {profile}"));
+        assert_eq!(create(&far("plain"), &existing), Answer::default());
+        assert_eq!(create(&far("echo"), &existing), warned(&[warning]));
+        // Also where the edit is what makes it so, of the peer or of its profile's name.
+        assert_eq!(ask(Some(&near), Some(&far("echo")), &existing), warned(&[warning]));
+        assert_eq!(ask(Some(&far("plain")), Some(&far("echo")), &existing), warned(&[warning]));
+    }
+}
+
+#[test]
 fn a_profile_that_peers_name_is_deleted_with_a_warning() {
     let peer =
         typed("BGPPeer", "p", "myASN: 64512, peerASN: 64513, peerAddress: 192.0.2.1, bfdProfile: fast");

@@ -79,6 +79,13 @@ fn least_ttl(hops: u8) -> String {
     format!("A filter should drop BGP packets with a TTL of less than {}.", u8::MAX - hops + 1)
 }
 
+/// Says of a router without the echo function what its neighbors make of that.
+fn without_echo(why: &str, of: &Neighbors, lines: &mut Lines) {
+    if of.echo().is_some() {
+        lines.note(format!("{why}: control packets watch the path."));
+    }
+}
+
 /// The AFI names of a dialect.
 fn afis<'a>(of: &Neighbors, four: &'a str, six: &'a str) -> Vec<&'a str> {
     of.families.iter().map(|family| if *family == Family::V4 { four } else { six }).collect()
@@ -87,6 +94,15 @@ fn afis<'a>(of: &Neighbors, four: &'a str, six: &'a str) -> Vec<&'a str> {
 fn frr(of: &Neighbors, lines: &mut Lines) {
     let name = &of.name;
     lines.add(format!("route-map {name}-in permit 10\nroute-map {name}-out deny 10"));
+    if let (Some(bfd), Some(echo)) = (&of.bfd, of.echo()) {
+        let (receive, transmit) = (bfd.receive_interval.as_millis(), bfd.transmit_interval.as_millis());
+        let echo = echo.as_millis();
+        lines.add(format!("bfd\n profile {name}\n  detect-multiplier {}", bfd.detect_multiplier));
+        lines.add(format!("  receive-interval {transmit}\n  transmit-interval {receive}"));
+        lines.add(format!(
+            "  echo receive-interval {echo}\n  echo transmit-interval {echo}\n  echo-mode\n exit\nexit"
+        ));
+    }
     lines.add(format!("router bgp {}", asn(of)));
     if of.graceful_restart {
         lines.add(" bgp graceful-restart");
@@ -103,8 +119,12 @@ fn frr(of: &Neighbors, lines: &mut Lines) {
     if let Some(bfd) = &of.bfd {
         let (receive, transmit) = (bfd.receive_interval.as_millis(), bfd.transmit_interval.as_millis());
         lines.add(format!(" neighbor {name} bfd"));
-        // What one end sends at is what the other receives at.
-        lines.add(format!(" neighbor {name} bfd {} {transmit} {receive}", bfd.detect_multiplier));
+        if of.echo().is_some() {
+            lines.add(format!(" neighbor {name} bfd profile {name}"));
+        } else {
+            // What one end sends at is what the other receives at.
+            lines.add(format!(" neighbor {name} bfd {} {transmit} {receive}", bfd.detect_multiplier));
+        }
         if of.graceful_restart {
             lines.add(format!(" neighbor {name} bfd check-control-plane-failure"));
         }
@@ -163,6 +183,7 @@ fn bird(of: &Neighbors, lines: &mut Lines) {
                 "min rx interval {transmit} ms; min tx interval {receive} ms; multiplier {};",
                 bfd.detect_multiplier
             );
+            without_echo("BIRD has no BFD echo packets", of, lines);
             if of.graceful_restart {
                 lines.note(format!("protocol bfd must be there, with: interface \"*\" {{ {timers} }};"));
                 lines.add("  bfd graceful;");
@@ -231,6 +252,7 @@ fn junos(of: &Neighbors, lines: &mut Lines) {
             bfd.receive_interval.as_millis()
         ));
         lines.add(format!("{bfd_group} multiplier {}", bfd.detect_multiplier));
+        without_echo("No setting for BFD echo packets of BGP neighbors is known of Junos", of, lines);
     }
     lines.add(format!(
         "set policy-options policy-statement {}-none then reject\n{group} export {}-none",
@@ -278,6 +300,9 @@ fn eos(of: &Neighbors, lines: &mut Lines) {
             "   neighbor {name} bfd interval {receive} min-rx {transmit} multiplier {}",
             bfd.detect_multiplier
         ));
+        if of.echo().is_some() {
+            lines.note("BFD echo packets are a setting of the interface that leads to the nodes: bfd echo");
+        }
     }
     match &of.router {
         Endpoint::Interface(_) => {
@@ -346,6 +371,7 @@ fn routeros(of: &Neighbors, lines: &mut Lines) {
             bfd.receive_interval.as_millis(),
             bfd.detect_multiplier
         ));
+        without_echo("RouterOS has no BFD echo packets", of, lines);
     }
     if of.router_connects {
         for (node, address) in &of.nodes {

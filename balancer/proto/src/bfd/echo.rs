@@ -13,16 +13,9 @@ use smoltcp::wire::{
 };
 
 use super::packet::Packet;
-use crate::layer2::MacAddress;
+use super::wire::{ECHO_PORT, SINGLE_HOP_PORT, TRAFFIC_CLASS, TTL};
+use crate::layer2::{MacAddress, frame};
 
-/// Port of echo packets (RFC 5881 §4).
-pub const PORT: u16 = 3785;
-/// Port of control packets on one link (RFC 5881 §4).
-const CONTROL_PORT: u16 = 3784;
-/// TTL of control packets that took no hop, and of echo packets as they are sent.
-const TTL: u8 = 255;
-/// DSCP CS6, as control packets have it.
-const DSCP: u8 = 48;
 /// The least pace while none has come back.
 const PROBE: Duration = Duration::from_secs(1);
 /// Octets of headers.
@@ -49,6 +42,8 @@ pub(super) struct Echo {
     /// When the path counts as broken: the last of so many in a row has had its time. What was not sent, as by a program
     /// that was not scheduled, says nothing of the path.
     expire: Option<Instant>,
+    /// Whether those that stayed away were excused, since the other end turned out to be elsewhere on the link.
+    is_excused: bool,
 }
 
 impl Echo {
@@ -62,6 +57,7 @@ impl Echo {
             is_active: false,
             unanswered: 0,
             expire: None,
+            is_excused: false,
         }
     }
 
@@ -79,6 +75,7 @@ impl Echo {
         self.is_active = false;
         self.unanswered = 0;
         self.expire = None;
+        self.is_excused = false;
     }
 
     /// Whether too many in a row did not come back.
@@ -88,6 +85,23 @@ impl Echo {
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.transmit.is_none_or(|due| due <= now)
+    }
+
+    /// Whether all of the last `most` but one stayed away, or the only one: they may have gone where the other end no longer
+    /// is.
+    pub(super) fn is_in_doubt(&self, most: u8) -> bool {
+        self.is_active && self.unanswered == u32::from(most).saturating_sub(1).max(1)
+    }
+
+    /// The other end is elsewhere on the link: what went to its former place says nothing of the path. So once, until a
+    /// packet comes back: two hosts that both claim to be the other end must not keep a broken path up.
+    pub(super) fn moved(&mut self, now: Instant) {
+        if self.is_active && self.unanswered > 0 && !self.is_excused {
+            self.is_excused = true;
+            self.unanswered = 0;
+            self.expire = None;
+            self.transmit = Some(now);
+        }
     }
 
     /// The next packet, where one is sent each `interval`; `part` of that is waited for the one after it. So many as `most`
@@ -116,6 +130,7 @@ impl Echo {
             self.is_active = true;
             self.unanswered = 0;
             self.expire = None;
+            self.is_excused = false;
         }
     }
 }
@@ -168,6 +183,35 @@ pub enum Frame {
         /// What it holds.
         payload: Vec<u8>,
     },
+    /// The word of a host in ARP or Neighbor Discovery.
+    Neighbor {
+        /// The host.
+        address: IpAddr,
+        /// Where it is.
+        mac: MacAddress,
+    },
+}
+
+/// The question who has the address of the other end, from `own`; `None` of two families.
+#[must_use]
+pub fn question(ends: Ends, own: IpAddr, router: IpAddr) -> Option<Vec<u8>> {
+    match (own, router) {
+        (IpAddr::V4(own), IpAddr::V4(router)) => Some(frame::arp_request(ends.own, own, router)),
+        (IpAddr::V6(own), IpAddr::V6(router)) => Some(frame::neighbor_solicit(ends.own, own, router)),
+        _ => None,
+    }
+}
+
+/// Reads what the interface with address `local` heard of its neighbors; `None` for what says nothing of where one is.
+#[must_use]
+pub fn decode_neighbor(local: MacAddress, bytes: &[u8]) -> Option<Frame> {
+    match frame::decode(local, bytes).ok()? {
+        frame::Frame::ArpRequest(arp) | frame::Frame::ArpReply(arp) => {
+            Some(Frame::Neighbor { address: arp.sender.into(), mac: arp.sender_mac })
+        }
+        frame::Frame::NeighborAdvert { mac, target } => Some(Frame::Neighbor { address: target.into(), mac }),
+        frame::Frame::NeighborSolicit { .. } => None,
+    }
 }
 
 /// Reads a frame that was received; `None` for one that is neither.
@@ -194,13 +238,13 @@ pub fn decode(bytes: &[u8]) -> Option<Frame> {
     };
     let udp = UdpPacket::new_checked(datagram).ok()?;
     match udp.dst_port() {
-        CONTROL_PORT if ttl == TTL && from != to => {
+        SINGLE_HOP_PORT if ttl == TTL && from != to => {
             let discriminator = Packet::decode(udp.payload()).ok()?.your_discriminator;
             let is_one_host = ethernet.src_addr().is_unicast() && ethernet.dst_addr().is_unicast();
             let ends = Ends { own: ethernet.dst_addr(), router: ethernet.src_addr() };
             is_one_host.then_some(Frame::Control { router: from, own: to, discriminator, ends })
         }
-        PORT if from == to => Some(Frame::Echo { own: to, payload: udp.payload().to_vec() }),
+        ECHO_PORT if from == to => Some(Frame::Echo { own: to, payload: udp.payload().to_vec() }),
         _ => None,
     }
 }
@@ -222,7 +266,7 @@ pub fn encode(ends: Ends, own: IpAddr, payload: &[u8]) -> Vec<u8> {
     ethernet.set_ethertype(ethertype);
     let checksums = ChecksumCapabilities::default();
     let emit = |datagram: &mut [u8]| {
-        let ports = UdpRepr { src_port: PORT, dst_port: PORT };
+        let ports = UdpRepr { src_port: ECHO_PORT, dst_port: ECHO_PORT };
         ports.emit(
             &mut UdpPacket::new_unchecked(datagram),
             &own.into(),
@@ -237,7 +281,7 @@ pub fn encode(ends: Ends, own: IpAddr, payload: &[u8]) -> Vec<u8> {
             let mut packet = Ipv4Packet::new_unchecked(ethernet.payload_mut());
             packet.set_version(4);
             packet.set_header_len(20);
-            packet.set_dscp(DSCP);
+            packet.set_dscp(TRAFFIC_CLASS >> 2);
             packet.set_total_len(length(header + udp));
             packet.set_hop_limit(TTL);
             packet.set_next_header(IpProtocol::Udp);
@@ -249,7 +293,7 @@ pub fn encode(ends: Ends, own: IpAddr, payload: &[u8]) -> Vec<u8> {
         IpAddr::V6(own) => {
             let mut packet = Ipv6Packet::new_unchecked(ethernet.payload_mut());
             packet.set_version(6);
-            packet.set_traffic_class(DSCP << 2);
+            packet.set_traffic_class(TRAFFIC_CLASS);
             packet.set_payload_len(length(udp));
             packet.set_next_header(IpProtocol::Udp);
             packet.set_hop_limit(TTL);

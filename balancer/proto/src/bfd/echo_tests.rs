@@ -66,6 +66,33 @@ fn an_echo_packet_is_addressed_to_its_sender_by_way_of_the_router() {
 }
 
 #[test]
+fn a_router_is_asked_for_and_its_word_is_heard_in_both_families() {
+    for (own, router) in [("172.22.0.11", "172.22.0.1"), ("fd00:22::11", "fd00:22::1")] {
+        let (own, address): (IpAddr, IpAddr) = (own.parse().unwrap(), router.parse().unwrap());
+        let asked = question(ENDS, own, address).unwrap();
+        let answer = match (frame::decode(ENDS.router, &asked).unwrap(), address) {
+            (frame::Frame::ArpRequest(arp), IpAddr::V4(router)) if arp.target == router => {
+                frame::arp_reply(ENDS.router, router, arp.sender_mac, arp.sender)
+            }
+            (frame::Frame::NeighborSolicit { source, target, source_mac, .. }, IpAddr::V6(router))
+                if target == router =>
+            {
+                frame::neighbor_reply(ENDS.router, router, source_mac, source)
+            }
+            (other, _) => panic!("{other:?}"),
+        };
+        let heard = Frame::Neighbor { address, mac: ENDS.router };
+        assert_eq!(decode_neighbor(ENDS.own, &answer), Some(heard));
+        assert_eq!(decode_neighbor(ENDS.own, &answer[..20]), None);
+    }
+    // A router that asks where this node is says where it is itself.
+    let asks = frame::arp_request(ENDS.router, [172, 22, 0, 1].into(), [172, 22, 0, 11].into());
+    let heard = Frame::Neighbor { address: [172, 22, 0, 1].into(), mac: ENDS.router };
+    assert_eq!(decode_neighbor(ENDS.own, &asks), Some(heard));
+    assert_eq!(question(ENDS, [172, 22, 0, 11].into(), "fd00:22::1".parse().unwrap()), None);
+}
+
+#[test]
 fn a_control_packet_shows_where_the_router_is_and_anything_else_shows_nothing() {
     let own: IpAddr = "172.22.0.11".parse().unwrap();
     let router: IpAddr = "172.22.0.1".parse().unwrap();
@@ -91,7 +118,7 @@ fn a_control_packet_shows_where_the_router_is_and_anything_else_shows_nothing() 
         let mut packet = Ipv4Packet::new_unchecked(&mut packet_bytes[..]);
         packet.set_src_addr("172.22.0.1".parse().unwrap());
         packet.fill_checksum();
-        UdpPacket::new_unchecked(packet.payload_mut()).set_dst_port(CONTROL_PORT);
+        UdpPacket::new_unchecked(packet.payload_mut()).set_dst_port(SINGLE_HOP_PORT);
     }
     let shown = Frame::Control { router, own, discriminator: 7, ends: ENDS };
     assert_eq!(decode(&frame(&packet_bytes)), Some(shown));
@@ -110,7 +137,7 @@ fn a_control_packet_shows_where_the_router_is_and_anything_else_shows_nothing() 
         changed(&|packet| packet.set_next_header(IpProtocol::Tcp)),
         changed(&|packet| packet.set_frag_offset(8)),
         changed(&|packet| packet.set_more_frags(true)),
-        changed(&|packet| UdpPacket::new_unchecked(packet.payload_mut()).set_dst_port(PORT)),
+        changed(&|packet| UdpPacket::new_unchecked(packet.payload_mut()).set_dst_port(ECHO_PORT)),
         changed(&|packet| packet.set_src_addr("172.22.0.11".parse().unwrap())),
         frame(&packet_bytes[..30]),
         vec![],

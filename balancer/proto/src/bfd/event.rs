@@ -15,7 +15,7 @@ pub enum Event<'a> {
         /// TTL or hop limit with which it arrived.
         ttl: u8,
     },
-    /// Whether echo packets can be sent: the other end's link-layer address is known.
+    /// Whether echo packets can be sent: the other end's link-layer address is known. Told again when it is another one.
     EchoPath(bool),
     /// The payload of an echo packet that came back.
     Echo(&'a [u8]),
@@ -34,6 +34,8 @@ pub enum Action {
     Send(Vec<u8>),
     /// Send an echo packet with this payload.
     SendEcho(Vec<u8>),
+    /// Ask where the other end is on its link: echo packets stay away.
+    LookUp,
     /// Tell about a change of state.
     Changed(Change),
     /// After [`Event::Shut`]: the other end had the time to learn of it, nothing is left to do.

@@ -9,6 +9,7 @@ mod event;
 mod packet;
 mod session;
 mod settings;
+pub mod wire;
 
 pub use event::{Action, Change, Event};
 pub use packet::{Diagnostic, Discarded, Packet, State};

@@ -1,5 +1,7 @@
 //! One BFD session in asynchronous mode (RFC 5880 §6).
 
+mod echoing;
+
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -9,11 +11,10 @@ use super::echo::Echo;
 use super::event::{Action, Change, Event};
 use super::packet::{Diagnostic, Discarded, Packet, State};
 use super::settings::{Reach, Settings, Timers};
+use super::wire::TTL;
 
 /// The fastest pace while a session is not up (RFC 5880 §6.8.3).
 const SLOW: Duration = Duration::from_secs(1);
-/// TTL of packets that took no hop (RFC 5881 §5).
-const NO_HOP: u8 = 255;
 
 /// A session with one other end. Variables are those of RFC 5880 §6.8.1.
 #[derive(Debug)]
@@ -85,7 +86,11 @@ impl Session {
             Event::Start => self.start(now, &mut out),
             Event::Datagram { bytes, ttl } if self.running => self.datagram(now, bytes, ttl, &mut out)?,
             Event::Datagram { .. } => {}
-            Event::EchoPath(is_there) => self.echo.has_path = is_there,
+            Event::EchoPath(is_there) => {
+                if std::mem::replace(&mut self.echo.has_path, is_there) && is_there {
+                    self.echo.moved(now);
+                }
+            }
             Event::Echo(bytes) => self.echo_returned(now, bytes, &mut out),
             Event::Configure(timers) => self.configure(now, timers, &mut out),
             Event::Shut => self.shut(now, &mut out),
@@ -137,7 +142,7 @@ impl Session {
         out: &mut Vec<Action>,
     ) -> Result<(), Discarded> {
         let least = match self.settings.reach {
-            Reach::SingleHop => NO_HOP,
+            Reach::SingleHop => TTL,
             Reach::Multihop { minimum_ttl } => minimum_ttl,
         };
         if ttl < least {
@@ -233,50 +238,6 @@ impl Session {
         if self.echo.is_active() && is_quick { configured.max(SLOW) } else { configured }
     }
 
-    /// Time between two echo packets of this end, jitter aside; `None` where none may be sent (RFC 5880 §6.8.9).
-    fn echo_interval(&self) -> Option<Duration> {
-        let wanted = self.settings.timers.echo_transmit_interval.filter(|_| self.echo.has_path)?;
-        let remote = self.remote?;
-        let both_up = self.state == State::Up && remote.state == State::Up;
-        let may =
-            both_up && self.settings.reach == Reach::SingleHop && !remote.required_min_echo_rx.is_zero();
-        may.then(|| wanted.max(remote.required_min_echo_rx))
-    }
-
-    /// Sends the echo packet that is due, or stops where none may be sent; the other end's control packets then come as
-    /// fast as before.
-    fn follow_echo(&mut self, now: Instant, out: &mut Vec<Action>) {
-        match self.echo_interval() {
-            Some(interval) if self.echo.is_due(now) => {
-                let (part, most) =
-                    (self.rng.random_range(0.75..=1.0), self.settings.timers.detect_multiplier);
-                out.push(Action::SendEcho(self.echo.next(now, interval, part, most)));
-            }
-            Some(_) => {}
-            None => {
-                let was_active = self.echo.is_active();
-                self.echo.stop();
-                if was_active && self.state == State::Up {
-                    self.adopt_timers();
-                    self.send(now, false, out);
-                }
-            }
-        }
-    }
-
-    fn echo_returned(&mut self, now: Instant, bytes: &[u8], out: &mut Vec<Action>) {
-        if self.echo_interval().is_none() {
-            return;
-        }
-        let was_active = self.echo.is_active();
-        self.echo.returned(now, bytes, self.settings.timers.detect_multiplier);
-        if !was_active && self.echo.is_active() {
-            // What is slower holds at once, and the other end is told (RFC 5880 §6.8.3).
-            self.adopt_timers();
-            self.send(now, false, out);
-        }
-    }
-
     fn shut(&mut self, now: Instant, out: &mut Vec<Action>) {
         if self.stop.is_some() || !self.running {
             return;
@@ -351,8 +312,7 @@ impl Session {
 
     /// Sets the time of the next packet.
     fn plan(&mut self, now: Instant) {
-        let most = if self.settings.timers.detect_multiplier == 1 { 0.9 } else { 1.0 };
-        let part = self.rng.random_range(0.75..=most);
+        let part = self.rng.random_range(0.75..=longest_part(self.settings.timers.detect_multiplier));
         let wait = self.transmit_interval().mul_f64(part);
         self.transmit = (self.running && !self.is_silent()).then(|| now + wait);
     }
@@ -385,6 +345,11 @@ impl Session {
         };
         out.push(Action::Send(packet.encode().to_vec()));
     }
+}
+
+/// The most of an interval that may pass between two packets (RFC 5880 §6.8.7).
+fn longest_part(detect_multiplier: u8) -> f64 {
+    if detect_multiplier == 1 { 0.9 } else { 1.0 }
 }
 
 #[cfg(test)]

@@ -37,6 +37,10 @@ struct Link {
     echoed: [Vec<Instant>; 2],
     /// Whether each end's forwarding sends back the other one's echo packets.
     loops: [bool; 2],
+    /// Whether each end has another link-layer address than the other one knows.
+    moved: [bool; 2],
+    /// How often each end asked where the other one is. It is told, over a path that is whole.
+    asked: [usize; 2],
     stopped: [bool; 2],
     /// Whether datagrams of each end get lost.
     lost: [bool; 2],
@@ -52,6 +56,8 @@ impl Link {
             sent: [vec![], vec![]],
             echoed: [vec![], vec![]],
             loops: [true; 2],
+            moved: [false; 2],
+            asked: [0; 2],
             stopped: [false; 2],
             lost: [false; 2],
         };
@@ -61,6 +67,7 @@ impl Link {
     }
 
     fn tell(&mut self, end: usize, event: Event<'_>) {
+        let asked = self.asked[end];
         for action in self.ends[end].handle(self.now, event).unwrap() {
             match action {
                 Action::Send(bytes) => {
@@ -71,15 +78,20 @@ impl Link {
                 }
                 Action::SendEcho(bytes) => {
                     self.echoed[end].push(self.now);
-                    if self.lost == [false; 2] && self.loops[1 - end] {
+                    if self.lost == [false; 2] && self.loops[1 - end] && !self.moved[1 - end] {
                         self.flying.push_back((self.now + MS, end, true, bytes));
                     }
                 }
                 Action::Changed(change) => {
                     self.changes[end].push((change.from, change.to, change.diagnostic));
                 }
+                Action::LookUp => self.asked[end] += 1,
                 Action::Stopped => self.stopped[end] = true,
             }
+        }
+        if self.asked[end] > asked && self.lost == [false; 2] {
+            self.moved[1 - end] = false;
+            self.tell(end, Event::EchoPath(true));
         }
     }
 
@@ -344,6 +356,37 @@ fn an_end_that_sends_no_echo_packets_back_any_more_is_watched_by_control_packets
     assert_eq!(link.echoed[0], []);
     let (_, most) = link.pace(1);
     assert!(most <= MS * 50, "{most:?}");
+}
+
+#[test]
+fn an_end_that_gets_another_link_layer_address_is_looked_up_before_it_is_given_up() {
+    for multiplier in [1, 2, 3] {
+        let mut link = echoing();
+        link.tell(
+            0,
+            Event::Configure(Timers { detect_multiplier: multiplier, ..link.ends[0].settings.timers }),
+        );
+        link.run(Duration::from_secs(5));
+        link.changes = [vec![], vec![]];
+        for times in 1..4 {
+            link.asked = [0, 0];
+            link.moved[1] = true;
+            link.run(Duration::from_secs(5));
+            assert_eq!((link.states(), &link.changes), ([State::Up; 2], &[vec![], vec![]]));
+            assert_eq!((link.asked, link.moved), ([1, 0], [false, false]), "time {times} of {multiplier}");
+        }
+    }
+}
+
+#[test]
+fn echo_packets_that_stay_away_wherever_the_other_end_is_end_the_session() {
+    let mut link = echoing();
+    link.run(Duration::from_secs(5));
+    link.changes = [vec![], vec![]];
+    // Its control packets go on: only its forwarding is broken (RFC 5880 §6.8.5).
+    link.loops = [false, false];
+    link.run(MS * 351);
+    assert_eq!(link.changes[0].first(), Some(&(State::Up, State::Down, Diagnostic::ECHO_FAILED)));
 }
 
 #[test]

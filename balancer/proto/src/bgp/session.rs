@@ -2,6 +2,7 @@
 //!
 //! Each connection has its own states, as the RFC wants it; the session is established when one of them is.
 
+mod attempts;
 mod ending;
 
 use std::sync::Arc;
@@ -10,17 +11,14 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::connection::{Connection, Context, Step, jitter};
+use super::connection::{Connection, Context, Step};
 use super::event::{Action, Counters, Down, Event, Report, Side, State};
 use super::notification::{self, Notification};
 use super::open::Agreed;
 use super::route::{NextHops, Routes};
 use super::settings::Settings;
+use attempts::Dial;
 
-/// How long an attempt to connect may take.
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// The longest wait between attempts, unless a time is configured.
-const LONGEST_RETRY: u64 = 30;
 /// A session that stood for so long ended for a new reason: attempts begin with the shortest wait again.
 const STABLE: Duration = Duration::from_secs(10);
 /// The same for a session that BFD ends: a path that breaks sooner than after this, again and again, is held off longer
@@ -51,16 +49,6 @@ pub struct Session {
     restarting: bool,
     phase: Phase,
     counters: Counters,
-}
-
-/// Attempts to connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dial {
-    Off,
-    /// The next one begins then.
-    At(Instant),
-    /// One is under way, until then.
-    Until(Instant),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,11 +213,6 @@ impl Session {
         }
     }
 
-    fn connect(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.dial = Dial::Until(now + CONNECT_WAIT);
-        out.push(Action::Connect);
-    }
-
     fn connected(&mut self, now: Instant, side: Side, next_hops: NextHops, out: &mut Vec<Action>) {
         if side == Side::Outgoing && !matches!(self.dial, Dial::Until(_)) {
             return out.push(Action::Close(side));
@@ -353,38 +336,8 @@ impl Session {
         self.retry(now);
     }
 
-    /// Gives up an attempt to connect, and plans no other.
-    fn hang_up(&mut self, out: &mut Vec<Action>) {
-        if let Dial::Until(_) = self.dial {
-            out.push(Action::Close(Side::Outgoing));
-        }
-        self.dial = Dial::Off;
-    }
-
-    /// Plans the next attempt, unless another connection stands or is on its way.
-    fn retry(&mut self, now: Instant) {
-        let is_wanted = self.phase == Phase::Running && !self.settings.passive;
-        if is_wanted && self.outgoing.is_none() && self.standing().is_none() && self.dial == Dial::Off {
-            let failures = self.failures.max(self.flaps);
-            let doubled = 1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(LONGEST_RETRY);
-            let growing = Duration::from_secs(doubled.clamp(1, LONGEST_RETRY));
-            let time = self.settings.connect_retry.unwrap_or(growing);
-            self.dial = Dial::At(now + jitter(&mut self.rng, time));
-        }
-    }
-
     fn timeout(&mut self, now: Instant, out: &mut Vec<Action>) {
-        match self.dial {
-            Dial::At(at) if at <= now => self.connect(now, out),
-            Dial::Until(until) if until <= now => {
-                self.dial = Dial::Off;
-                self.failures = self.failures.saturating_add(1);
-                out.push(Action::Close(Side::Outgoing));
-                out.push(Action::Report(Report::Down(Down::ConnectTimeout)));
-                self.retry(now);
-            }
-            _ => {}
-        }
+        self.dial_timeout(now, out);
         for side in Side::ALL {
             if let Some(Err(down)) = self.with(now, side, out, Connection::timeout) {
                 self.end(now, side, down, out);

@@ -632,6 +632,26 @@ fn a_router_that_comes_back_without_a_word_replaces_its_connection() {
     assert_eq!(session.state(), State::Established);
 }
 
+/// RFC 4724 §5 lets a connection replace another where the router restarts with routes of its own. FRR and BIRD, which only
+/// help others to restart, list no family: of their two connections the standing one stays (RFC 4271 §6.8).
+#[test]
+fn a_router_that_lists_no_family_does_not_replace_its_connection() {
+    let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    session.handle(now, Event::Connected { side: Side::Incoming, next_hops: next_hops(1) });
+    let [as_high, as_low] = 64513_u16.to_be_bytes();
+    let multiprotocol = [1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1];
+    let restarted_in_two_minutes = [64, 2, 0x80, 120];
+    let capabilities = [&multiprotocol[..], &restarted_in_two_minutes].concat();
+    let head = [4, as_high, as_low, 0, 90, 192, 0, 2, 9, 18, 2, 16];
+    let bytes = encode(Kind::Open, &[&head[..], &capabilities].concat());
+    let actions = session.handle(now, Event::Received { side: Side::Incoming, bytes: &bytes });
+    let refusal = Notification::cease(notification::COLLISION).encode();
+    let refusal = Action::Send { side: Side::Incoming, bytes: encode(Kind::Notification, &refusal) };
+    assert!(actions.contains(&refusal) && actions.contains(&Action::Close(Side::Incoming)), "{actions:?}");
+    assert!(!actions.contains(&Action::Close(Side::Outgoing)), "{actions:?}");
+    assert_eq!(session.state(), State::Established);
+}
+
 #[test]
 fn without_graceful_restart_a_second_connection_is_refused() {
     let (mut session, now) = standing(settings(64512, 64513, 1));

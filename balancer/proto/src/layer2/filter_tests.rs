@@ -125,9 +125,10 @@ fn only_our_neighbour_messages_pass() {
 
 #[test]
 fn of_bfd_only_whole_packets_of_its_ports_pass() {
-    use crate::bfd::echo::{Ends, PORT, encode};
+    use crate::bfd::echo::{Ends, encode};
+    use crate::bfd::wire::ECHO_PORT;
     let ends = Ends { own: ASKER, router: MacAddress([2; 6]) };
-    let (v4, v6) = (udp(true, &[3784, PORT]), udp(false, &[3784, PORT]));
+    let (v4, v6) = (udp(true, &[3784, ECHO_PORT]), udp(false, &[3784, ECHO_PORT]));
     let echo = |own: &str| encode(ends, own.parse().unwrap(), &[0; 16]);
     let changed = |own: &str, at: usize, octet: u8| {
         let mut frame = echo(own);

@@ -4,7 +4,7 @@ mod echo;
 mod monitor;
 mod sockets;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -25,6 +25,8 @@ use sockets::{Arrival, ListenAt, listen, port, receive};
 const BACKLOG: usize = 1024;
 /// How long routers are told at most, when the program ends, that the silence to come is meant.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Pause before a session that could not be opened is tried again: another program may have the port.
+const RETRY: Duration = Duration::from_secs(5);
 /// Least TTL of packets on a multihop session unless the profile says otherwise: FRR's.
 const MINIMUM_TTL: u8 = 254;
 
@@ -40,12 +42,21 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, metrics: BfdMetrics
     let (arrive, mut arrivals) = mpsc::channel(BACKLOG);
     let (hear, mut heard) = mpsc::channel(BACKLOG);
     let links = Links::new(hear);
-    let mut sessions = Sessions { entries: Vec::new(), listeners: HashMap::new(), arrive, links, metrics };
+    let mut sessions = Sessions {
+        entries: Vec::new(),
+        refused: BTreeMap::new(),
+        retry: None,
+        listeners: HashMap::new(),
+        arrive,
+        links,
+        metrics,
+    };
     let mut ending = None;
     while ending.is_none() || !sessions.entries.is_empty() {
         let deadline = sessions.entries.iter().filter_map(|entry| entry.session.deadline()).min();
         tokio::select! {
             () = sleep_until(ending), if ending.is_some() => break,
+            () = sleep_until(sessions.retry), if ending.is_none() => sessions.try_again(),
             () = sleep_until(deadline) => {
                 // What is there already counts before what did not come.
                 for arrival in std::iter::from_fn(|| arrivals.try_recv().ok()).take(BACKLOG) {
@@ -70,6 +81,9 @@ async fn run(mut commands: mpsc::UnboundedReceiver<Command>, metrics: BfdMetrics
 /// All sessions, and the sockets on which packets for them arrive.
 struct Sessions {
     entries: Vec<Entry>,
+    /// By peer, those that could not be opened.
+    refused: BTreeMap<String, Watch>,
+    retry: Option<Instant>,
     listeners: HashMap<ListenAt, AbortOnDropHandle<()>>,
     arrive: mpsc::Sender<Arrival>,
     links: Links,
@@ -95,6 +109,7 @@ impl Sessions {
         match command {
             Command::Watch(wanted) => self.watch(*wanted),
             Command::Shut { peer, done } => {
+                self.refused.remove(&peer);
                 for entry in self.entries.iter_mut().filter(|entry| entry.peer == peer) {
                     entry.shut(&self.metrics);
                 }
@@ -106,7 +121,15 @@ impl Sessions {
         }
     }
 
+    fn try_again(&mut self) {
+        self.retry = None;
+        for wanted in std::mem::take(&mut self.refused).into_values() {
+            self.watch(wanted);
+        }
+    }
+
     fn watch(&mut self, wanted: Watch) {
+        self.refused.remove(&wanted.peer);
         let echo = self.links.of(&wanted.reach, &wanted.profile).unwrap_or_else(|error| {
             let (peer, error) = (&wanted.peer, format!("{error:#}"));
             tracing::warn!(peer, error, "no BFD echo packets; control packets watch the path");
@@ -118,17 +141,25 @@ impl Sessions {
             let settings = settings(&wanted, echo.accepts, former.discriminator, former.seed);
             if entry.reach == wanted.reach && (Settings { timers: settings.timers, ..former }) == settings {
                 entry.settings = settings;
-                entry.take(echo.path, &self.metrics);
+                entry.use_path(echo.path, &self.metrics);
                 entry.handle(Event::Configure(settings.timers), &self.metrics);
                 return;
             }
             entry.shut(&self.metrics);
         }
-        let (peer, tell) = (wanted.peer.clone(), wanted.tell.clone());
-        if let Err(error) = self.open(wanted, echo) {
-            let problem = format!("{error:#}");
-            tracing::warn!(peer, error = problem, "the path to the router is not watched by BFD");
-            tell.send_modify(|told| *told = Told { problem: Some(problem), ..told.clone() });
+        if let Err(error) = self.open(wanted.clone(), echo) {
+            let problem = Some(format!("{error:#}"));
+            let (peer, error) = (wanted.peer.clone(), problem.as_deref());
+            wanted.tell.send_if_modified(|told| {
+                let is_news = told.problem != problem;
+                if is_news {
+                    tracing::warn!(peer, error, "the path to the router is not watched by BFD");
+                    told.problem.clone_from(&problem);
+                }
+                is_news
+            });
+            self.refused.insert(peer, wanted);
+            self.retry.get_or_insert(Instant::now() + RETRY);
         }
     }
 
@@ -197,7 +228,7 @@ impl Sessions {
         entry.handle(Event::Datagram { bytes: &arrival.bytes, ttl: arrival.ttl }, &self.metrics);
     }
 
-    /// What a packet socket heard: where a router is on the link, or an echo packet that came back.
+    /// What a packet socket heard: where a router is on its link, or an echo packet that came back.
     fn heard(&mut self, heard: &Heard) {
         let running = self.entries.iter_mut().filter(|entry| !entry.is_shut);
         let mut there = running.filter(|entry| entry.path.as_ref().is_some_and(|path| path.at == heard.at));
@@ -209,6 +240,15 @@ impl Sessions {
                 for entry in its {
                     if let Some(path) = entry.path.as_mut().filter(|path| path.ends != Some(*ends)) {
                         path.ends = Some(*ends);
+                        entry.handle(Event::EchoPath(true), &self.metrics);
+                    }
+                }
+            }
+            Frame::Neighbor { address, mac } => {
+                for entry in there.filter(|entry| entry.reach.router.ip() == *address) {
+                    let ends = entry.path.as_mut().and_then(|path| path.ends.as_mut());
+                    if let Some(ends) = ends.filter(|ends| ends.router != *mac) {
+                        ends.router = *mac;
                         entry.handle(Event::EchoPath(true), &self.metrics);
                     }
                 }
@@ -274,6 +314,13 @@ impl Entry {
                         None => {}
                     }
                 }
+                Action::LookUp => {
+                    let (own, router) = (self.reach.local.ip(), self.reach.router.ip());
+                    let asked = self.path.as_mut().map(|path| path.look_up(own, router));
+                    if let Some(Err(error)) = asked {
+                        tracing::debug!(peer = self.peer, %error, "the router was not looked up");
+                    }
+                }
                 Action::Changed(change) => {
                     let (peer, from, to) = (&self.peer, change.from, change.to);
                     tracing::info!(event = "bfd", peer, ?from, ?to, diagnostic = %change.diagnostic, "BFD session");
@@ -302,8 +349,8 @@ impl Entry {
         });
     }
 
-    /// Takes another way of echo packets; on the same one the ends stay known.
-    fn take(&mut self, path: Option<Path>, metrics: &BfdMetrics) {
+    /// Sends echo packets another way; on the same one the ends stay known.
+    fn use_path(&mut self, path: Option<Path>, metrics: &BfdMetrics) {
         let at = |path: &Option<Path>| path.as_ref().map(|path| path.at);
         if at(&self.path) != at(&path) {
             self.path = path;

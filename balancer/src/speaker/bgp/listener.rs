@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use nix::net::if_::if_nametoindex;
@@ -15,34 +15,47 @@ use super::spec::Key;
 use crate::speaker::sys;
 
 /// Port of BGP (RFC 4271 §8.2.1).
-const PORT: u16 = 179;
+pub(super) const PORT: u16 = 179;
 /// Connections that wait for the kernel to hand them over.
 const QUEUE: i32 = 128;
 /// Pause after a connection that could not be taken.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Pause before what is not listened on is tried again, unless the links of the node change before.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// Passwords by router.
 pub(super) type Keys = BTreeMap<IpAddr, Key>;
 /// Interface (a VRF) that sockets are bound to.
 type Device = Option<String>;
+/// Why routers cannot connect, by interface.
+pub(super) type Problems = BTreeMap<Device, String>;
 
 /// The sockets on which routers connect: two that take connections of all interfaces, and two for each that peers are bound
 /// to. Routers in several VRFs may have one address; each has its own password, since each has its own socket.
 pub(super) struct Listener {
+    port: u16,
+    /// Who must sign, on each interface.
+    wanted: BTreeMap<Device, Keys>,
     bound: BTreeMap<Device, Bound>,
+    problems: Problems,
+    retry: Option<Instant>,
     accept: mpsc::Sender<TcpStream>,
     accepted: mpsc::Receiver<TcpStream>,
 }
 
 impl Listener {
-    /// Takes the port on all addresses of both families; connections are taken once it is known who must sign.
-    ///
-    /// # Errors
-    /// When the port cannot be had, for example since another BGP speaker runs on the node.
-    pub(super) fn open() -> anyhow::Result<Self> {
+    /// One that listens nowhere yet: connections are taken once it is known who must sign.
+    pub(super) fn new(port: u16) -> Self {
         let (accept, accepted) = mpsc::channel(16);
-        let everywhere = Bound::bind(&None)?;
-        Ok(Self { bound: BTreeMap::from([(None, everywhere)]), accept, accepted })
+        Self {
+            port,
+            wanted: BTreeMap::new(),
+            bound: BTreeMap::new(),
+            problems: Problems::new(),
+            retry: None,
+            accept,
+            accepted,
+        }
     }
 
     /// The next connection.
@@ -50,38 +63,67 @@ impl Listener {
         self.accepted.recv().await
     }
 
+    /// Why routers cannot connect where they should.
+    pub(super) fn problems(&self) -> &Problems {
+        &self.problems
+    }
+
+    /// When [`Self::settle`] is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.retry
+    }
+
     /// Listens on these interfaces, and sets which routers must sign there, and with which passwords.
     pub(super) fn follow(&mut self, mut wanted: BTreeMap<Device, Keys>) {
         wanted.entry(None).or_default();
+        self.wanted = wanted;
+        self.settle();
+    }
+
+    /// Listens where it is wanted and was not possible before: an interface may come at any time, and another program may let
+    /// the port go. Returns whether [`Self::problems`] are others than before.
+    pub(super) fn settle(&mut self) -> bool {
+        let wanted = &self.wanted;
         self.bound.retain(|device, bound| wanted.contains_key(device) && bound.is_alive(device));
-        if wanted.len() > 1
-            && let Some(everywhere) = self.bound.get(&None)
+        let mut problems = Problems::new();
+        for device in self.wanted.keys().cloned().collect::<Vec<_>>() {
+            if let Err(error) = self.serve(&device) {
+                problems.insert(device, format!("{error:#}"));
+            }
+        }
+        for (device, error) in
+            problems.iter().filter(|(device, error)| self.problems.get(*device) != Some(error))
         {
+            // Sessions that this node opens do not depend on it.
+            tracing::warn!(device = device.as_deref(), error, "routers cannot connect to this node");
+        }
+        for device in self.problems.keys().filter(|device| self.bound.contains_key(*device)) {
+            if !problems.contains_key(device) {
+                tracing::info!(device = device.as_deref(), "routers can connect to this node now");
+            }
+        }
+        self.retry = (!problems.is_empty()).then(|| Instant::now() + RETRY);
+        let is_news = self.problems != problems;
+        self.problems = problems;
+        is_news
+    }
+
+    fn serve(&mut self, device: &Device) -> anyhow::Result<()> {
+        if device.is_some() {
+            // Until then it must have the port alone, so that another program there is noticed.
+            let everywhere = self.bound.get(&None).context("they cannot on any interface")?;
             for socket in &everywhere.sockets {
-                // Should it fail, so does the next step, which says so.
-                let _ = socket.set_reuse_port(true);
+                socket.set_reuse_port(true)?;
             }
         }
-        for (device, keys) in wanted {
-            if !self.bound.contains_key(&device) {
-                match Bound::bind(&device) {
-                    Ok(bound) => drop(self.bound.insert(device.clone(), bound)),
-                    // Sessions that this node opens say so, too.
-                    Err(error) => {
-                        let (device, error) = (device.unwrap_or_default(), format!("{error:#}"));
-                        tracing::warn!(device, error, "routers cannot connect on an interface");
-                        continue;
-                    }
-                }
-            }
-            if let Some(bound) = self.bound.get_mut(&device) {
-                bound.sign(keys);
-                if let Err(error) = bound.listen(&self.accept) {
-                    let (device, error) = (device.unwrap_or_default(), format!("{error:#}"));
-                    tracing::warn!(device, error, "routers cannot connect on an interface");
-                }
-            }
+        if !self.bound.contains_key(device) {
+            self.bound.insert(device.clone(), Bound::bind(device, self.port)?);
         }
+        if let Some(bound) = self.bound.get_mut(device) {
+            bound.sign(self.wanted.get(device).cloned().unwrap_or_default());
+            bound.listen(&self.accept)?;
+        }
+        Ok(())
     }
 }
 
@@ -97,15 +139,18 @@ struct Bound {
 }
 
 impl Bound {
-    fn bind(device: &Device) -> anyhow::Result<Self> {
+    fn bind(device: &Device, port: u16) -> anyhow::Result<Self> {
         let index =
             device.as_deref().map(if_nametoindex).transpose().context("there is no such interface")?;
         let mut sockets = vec![];
         for any in [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)] {
-            let address = SocketAddr::new(any, PORT);
-            let socket =
-                bind(address, device.as_deref()).with_context(|| format!("cannot listen on {address}"))?;
-            sockets.push(socket);
+            let address = SocketAddr::new(any, port);
+            match bind(address, device.as_deref()) {
+                Ok(socket) => sockets.push(socket),
+                // A node without IPv6 has no such routers.
+                Err(error) if address.is_ipv6() && is_unknown(&error) => {}
+                Err(error) => return Err(error.context(format!("cannot listen on {address}"))),
+            }
         }
         Ok(Self { index, sockets, keys: Keys::new(), tasks: JoinSet::new() })
     }
@@ -115,11 +160,13 @@ impl Bound {
         if !self.tasks.is_empty() {
             return Ok(());
         }
+        let mut tasks = JoinSet::new();
         for socket in &self.sockets {
             socket.listen(QUEUE)?;
             let listener = TcpListener::from_std(socket.try_clone()?.into())?;
-            self.tasks.spawn(take(listener, accept.clone()));
+            tasks.spawn(accept_all(listener, accept.clone()));
         }
+        self.tasks = tasks;
         Ok(())
     }
 
@@ -163,7 +210,13 @@ fn bind(address: SocketAddr, device: Option<&str>) -> anyhow::Result<Socket> {
     Ok(socket)
 }
 
-async fn take(listener: TcpListener, accept: mpsc::Sender<TcpStream>) {
+/// Whether the kernel does not know the family of the address.
+fn is_unknown(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|io| io.raw_os_error() == Some(libc::EAFNOSUPPORT))
+}
+
+async fn accept_all(listener: TcpListener, accept: mpsc::Sender<TcpStream>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -182,9 +235,42 @@ async fn take(listener: TcpListener, accept: mpsc::Sender<TcpStream>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use tokio::net::TcpSocket;
 
     use super::*;
+
+    #[tokio::test]
+    async fn what_could_not_be_listened_on_is_tried_again_and_told_meanwhile() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let router = other.local_addr().unwrap();
+        let mut listener = Listener::new(router.port());
+        let lo = Some("lo".to_owned());
+        listener.follow([(lo.clone(), Keys::new()), (Some("none".to_owned()), Keys::new())].into());
+        let words = |listener: &Listener| -> Vec<String> {
+            let said = listener.problems().iter();
+            said.map(|(device, error)| format!("{}: {error}", device.as_deref().unwrap_or("all"))).collect()
+        };
+        let all =
+            format!("all: cannot listen on 0.0.0.0:{}: Address already in use (os error 98)", router.port());
+        let nowhere = |device: &str| format!("{device}: they cannot on any interface");
+        assert_eq!(words(&listener), [all, nowhere("lo"), nowhere("none")]);
+        assert!(!listener.settle(), "nothing is different");
+        assert!(listener.deadline().is_some_and(|deadline| deadline > Instant::now()));
+        drop(other);
+        assert!(listener.settle());
+        let missing = "none: there is no such interface: ENODEV: No such device";
+        assert_eq!(words(&listener), [missing]);
+        assert!(listener.deadline().is_some(), "it may come");
+        let mut stream = std::net::TcpStream::connect(router).unwrap();
+        let accepted = listener.next().await.unwrap();
+        assert_eq!(accepted.peer_addr().unwrap(), stream.local_addr().unwrap());
+        drop(accepted);
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        listener.follow([(lo, Keys::new())].into());
+        assert_eq!((words(&listener), listener.deadline()), (vec![], None));
+    }
 
     /// Shown on loopback: VRFs need rights that tests do not have.
     #[tokio::test]

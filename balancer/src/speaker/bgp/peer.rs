@@ -29,6 +29,8 @@ pub(super) struct Order {
     pub(super) bfd: Option<BfdProfile>,
     pub(super) is_multihop: bool,
     pub(super) routes: Arc<Routes>,
+    /// Why the router cannot connect though this end waits for it.
+    pub(super) unheard: Option<String>,
     /// How the peer is to end.
     pub(super) stop: Option<Stop>,
 }
@@ -119,7 +121,7 @@ impl Driver {
         self.handle(ports, Event::Routes(Arc::clone(&self.order.routes)));
         while !self.has_ended {
             let input = self.next(ports).await;
-            self.take(ports, input).await;
+            self.drive(ports, input).await;
         }
         while self.closing.join_next().await.is_some() {}
     }
@@ -141,7 +143,7 @@ impl Driver {
         }
     }
 
-    async fn take(&mut self, ports: &mut Ports, input: Input) {
+    async fn drive(&mut self, ports: &mut Ports, input: Input) {
         match input {
             Input::Order(order) => self.obey(ports, order).await,
             Input::Abandoned => self.stop(ports, Stop::Reset).await,
@@ -174,6 +176,7 @@ impl Driver {
             if !Arc::ptr_eq(&former.routes, &self.order.routes) {
                 self.handle(ports, Event::Routes(Arc::clone(&self.order.routes)));
             }
+            self.tell(ports);
         }
     }
 
@@ -333,6 +336,7 @@ impl Driver {
     /// Publishes what changed.
     fn tell(&mut self, ports: &mut Ports) {
         self.status.prefixes = self.session.advertised();
+        self.status.unheard.clone_from(&self.order.unheard);
         self.status.bfd = ports.monitor.state();
         self.status.bfd_error = ports.monitor.problem();
         ports.metrics.session(&self.session);

@@ -194,7 +194,7 @@ fn session(node: &str, name: &str, router: String, vrf: String, status: &Status)
         Some(bfd::State::Init) => "init",
         Some(bfd::State::AdminDown) => "admin down",
     };
-    let errors = status.last_error.iter().chain(&status.bfd_error);
+    let errors = status.unheard.iter().chain(&status.last_error).chain(&status.bfd_error);
     let errors: Vec<&str> = errors.map(String::as_str).collect();
     BGPSessionStateStatus {
         bgp_status: Some(status.state.to_string()),

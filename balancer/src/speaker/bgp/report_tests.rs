@@ -45,6 +45,7 @@ fn status() -> Status {
         state: State::Established,
         since: "2026-01-01T00:00:00Z".parse().unwrap(),
         last_error: Some("the router closed the connection".to_owned()),
+        unheard: None,
         agreed: Some(agreed()),
         prefixes: 7,
         bfd: Some(bfd::State::Up),
@@ -88,7 +89,8 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
     };
     assert_eq!(super::services("node1", &wanted).into_values().collect::<Vec<_>>(), [status_of_service]);
 
-    let idle = Status { state: State::Idle, agreed: None, bfd: None, prefixes: 0, ..status() };
+    let unheard = Some("NotListening: routers cannot connect to this node".to_owned());
+    let idle = Status { state: State::Idle, agreed: None, bfd: None, prefixes: 0, unheard, ..status() };
     let statuses = [("a".to_owned(), status()), ("b".to_owned(), idle)].into();
     let told = sessions("node1", &wanted, &statuses);
     let labels: Vec<_> = told.keys().map(|labels| labels[1].as_str()).collect();
@@ -119,6 +121,9 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
         bfd_status: Some("N/A".to_owned()),
         peer: Some("eth1".to_owned()),
         peer_name: Some("b".to_owned()),
+        last_error: Some(
+            "NotListening: routers cannot connect to this node; the router closed the connection".to_owned(),
+        ),
         capabilities: vec![],
         prefixes_sent: Some(0),
         ..first.clone()

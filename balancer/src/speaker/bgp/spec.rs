@@ -24,6 +24,9 @@ const DRAIN: Duration = Duration::from_secs(3);
 /// Why a passive peer has no session while routers cannot connect to this node.
 pub(crate) const NOT_LISTENING: &str = "passive needs speakerConfig.bgpListen of the MetalLB resource";
 
+/// What the last error of a passive peer begins with whose router cannot connect although it should.
+pub(crate) const CANNOT_LISTEN: &str = "NotListening: routers cannot connect to this node";
+
 /// Whose habits an installation has: what `bgpBackend` of the MetalLB resource says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {

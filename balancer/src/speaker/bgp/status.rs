@@ -14,6 +14,8 @@ pub(crate) struct Status {
     pub(crate) since: Timestamp,
     /// Why the last session or attempt ended.
     pub(crate) last_error: Option<String>,
+    /// Why the router cannot connect though this end waits for it.
+    pub(crate) unheard: Option<String>,
     /// What the two ends agreed on, while the session stands.
     pub(crate) agreed: Option<Agreed>,
     /// Prefixes that the router holds.
@@ -31,6 +33,7 @@ impl Status {
             state: State::Idle,
             since: Timestamp::now(),
             last_error,
+            unheard: None,
             agreed: None,
             prefixes: 0,
             bfd: None,

@@ -124,8 +124,7 @@ impl Services {
     fn endpoints_of(&self, service: &ServiceKey) -> Endpoints {
         let mut joined = Endpoints::default();
         for (_, endpoints) in self.endpoints.get(service).into_iter().flatten() {
-            joined.any |= endpoints.any;
-            joined.nodes.extend(endpoints.nodes.iter().cloned());
+            joined.join(endpoints);
         }
         joined
     }

@@ -1,3 +1,4 @@
+use metallb_core::plan::NodeNames;
 use metallb_core::selector::Labels;
 
 use super::*;
@@ -24,7 +25,7 @@ fn facts(name: &str, address: Option<&str>, record: Option<&str>) -> ServiceFact
 }
 
 fn slice(service: &str, nodes: &[&str]) -> SliceFacts {
-    let nodes: BTreeSet<String> = nodes.iter().map(|node| (*node).to_owned()).collect();
+    let nodes: NodeNames = nodes.iter().copied().collect();
     SliceFacts {
         key: key(&format!("{service}-x")),
         service: key(service),
@@ -65,7 +66,7 @@ fn only_what_is_announced_leads_to_another_plan() {
     // What came while it did not matter is there when it does.
     assert!(services.take(Change::Set(facts("b", other, None))));
     let nodes = |name: &str| services.planned()[&key(name)].endpoints.nodes.clone();
-    assert_eq!((nodes("a"), nodes("b")), (BTreeSet::new(), BTreeSet::from(["node1".to_owned()])));
+    assert_eq!((nodes("a"), nodes("b")), (NodeNames::default(), ["node1"].into_iter().collect()));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Echo packets (RFC 5881 §4). They go out and are taken in by packet sockets: to the kernel they are this node's own, so
 //! that it would neither send them to the router nor believe that they came from there.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,12 +9,14 @@ use std::time::Duration;
 use anyhow::Context;
 use metallb_core::config::BfdProfile;
 use metallb_proto::bfd::echo::{self, Ends, Frame};
+use metallb_proto::bfd::wire::{ECHO_PORT, SINGLE_HOP_PORT};
+use metallb_proto::layer2::MacAddress;
+use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nametoindex;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Reach;
-use super::sockets::port;
 use crate::speaker::bgp::link::interface_of;
 use crate::speaker::packet::PacketSocket;
 
@@ -49,6 +51,18 @@ pub(super) struct Path {
     pub(super) at: At,
     /// The ends of the link, once a control packet of the router showed them.
     pub(super) ends: Option<Ends>,
+    /// Hears where the router is, once that was in doubt.
+    search: Option<Search>,
+    /// Where that is told.
+    heard: mpsc::Sender<Heard>,
+}
+
+/// Hears what a router says of where it is on the link.
+struct Search {
+    /// The link-layer address of this end.
+    own: MacAddress,
+    socket: Arc<PacketSocket>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Path {
@@ -58,6 +72,46 @@ impl Path {
             Some(ends) => self.link.socket.send(&echo::encode(ends, own, payload)),
             None => Ok(()),
         }
+    }
+
+    /// Asks where the router is on the link, by a socket of its own: what the router answers, and what it asks of its own
+    /// accord, is heard from then on.
+    ///
+    /// # Errors
+    /// When there can be no such socket, or it does not send.
+    pub(super) fn look_up(&mut self, own: IpAddr, router: IpAddr) -> std::io::Result<()> {
+        let Some(former) = self.ends else { return Ok(()) };
+        // A wrong word of where this end is would be believed, too.
+        let ends = Ends { own: mac_of(self.at.interface)?.unwrap_or(former.own), ..former };
+        self.ends = Some(ends);
+        let Some(question) = echo::question(ends, own, router) else { return Ok(()) };
+        let known = self.search.take().filter(|search| search.own == ends.own && !search.task.is_finished());
+        let search = match known {
+            Some(search) => search,
+            None => Search::open(self.at, ends.own, router, self.heard.clone())?,
+        };
+        self.search.insert(search).socket.send(&question)
+    }
+}
+
+impl Search {
+    fn open(at: At, own: MacAddress, router: IpAddr, heard: mpsc::Sender<Heard>) -> std::io::Result<Self> {
+        let socket = match router {
+            IpAddr::V4(router) => {
+                let mut socket = PacketSocket::arp(at.interface)?;
+                socket.filter_arp(&BTreeSet::from([router]))?;
+                socket
+            }
+            IpAddr::V6(router) => {
+                let mut socket = PacketSocket::ndp(at.interface)?;
+                socket.filter_ndp(&BTreeSet::from([router]))?;
+                socket
+            }
+        };
+        let socket = Arc::new(socket);
+        let decode = move |bytes: &[u8]| echo::decode_neighbor(own, bytes);
+        let task = tokio::spawn(receive(Arc::clone(&socket), at, decode, heard));
+        Ok(Self { own, socket, task: AbortOnDropHandle::new(task) })
     }
 }
 
@@ -97,7 +151,10 @@ impl Links {
         let at = At { interface, is_v4: own.is_ipv4() };
         let link = self.link(at).with_context(|| format!("no packet socket on {name:?}"))?;
         let accepts = if forwards(&name, own) { profile.echo_interval } else { Duration::ZERO };
-        Ok(Use { path: Some(Path { link, at, ends: None }), accepts })
+        Ok(Use {
+            path: Some(Path { link, at, ends: None, search: None, heard: self.heard.clone() }),
+            accepts,
+        })
     }
 
     fn link(&mut self, at: At) -> std::io::Result<Arc<Link>> {
@@ -107,12 +164,19 @@ impl Links {
         if let Some(link) = known.filter(|link| !link.task.is_finished()) {
             return Ok(link);
         }
-        let socket = Arc::new(PacketSocket::udp(at.interface, at.is_v4, &[port(false), echo::PORT])?);
-        let task = tokio::spawn(receive(Arc::clone(&socket), at, self.heard.clone()));
+        let socket = Arc::new(PacketSocket::udp(at.interface, at.is_v4, &[SINGLE_HOP_PORT, ECHO_PORT])?);
+        let task = tokio::spawn(receive(Arc::clone(&socket), at, echo::decode, self.heard.clone()));
         let link = Arc::new(Link { socket, task: AbortOnDropHandle::new(task) });
         self.links.insert(at, Arc::downgrade(&link));
         Ok(link)
     }
+}
+
+/// The link-layer address of an interface of this node.
+fn mac_of(interface: u32) -> std::io::Result<Option<MacAddress>> {
+    let mut links = getifaddrs()?.filter_map(|found| found.address?.as_link_addr().copied());
+    let link = links.find(|link| u32::try_from(link.ifindex()) == Ok(interface));
+    Ok(link.and_then(|link| link.addr()).map(MacAddress))
 }
 
 /// Whether the kernel sends a router's echo packets back: it forwards what arrives on the interface. In IPv6 routers that
@@ -122,9 +186,14 @@ fn forwards(interface: &str, own: IpAddr) -> bool {
     own.is_ipv4() && std::fs::read_to_string(setting).is_ok_and(|value| value.trim() == "1")
 }
 
-async fn receive(socket: Arc<PacketSocket>, at: At, heard: mpsc::Sender<Heard>) {
+async fn receive(
+    socket: Arc<PacketSocket>,
+    at: At,
+    decode: impl Fn(&[u8]) -> Option<Frame>,
+    heard: mpsc::Sender<Heard>,
+) {
     loop {
-        match socket.receive(echo::decode).await {
+        match socket.receive(&decode).await {
             // A full backlog drops what comes, as the kernel would.
             Ok(frames) => frames.into_iter().for_each(|frame| drop(heard.try_send(Heard { at, frame }))),
             Err(error) => return tracing::debug!(%error, "BFD echo socket"),

@@ -42,7 +42,7 @@ pub(super) enum Command {
 }
 
 /// A path to watch, and how.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Watch {
     pub(super) peer: String,
     pub(super) label: Label,

@@ -1,5 +1,8 @@
 //! What a peer's task asks of BFD, and when, with a router on loopback that is a session of the same protocol.
 
+#[path = "ends_tests.rs"]
+mod ends;
+
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,7 +67,14 @@ fn order(port: u16) -> Order {
         passive_mode: false,
         minimum_ttl: None,
     };
-    Order { spec: Arc::new(spec), bfd: Some(profile), is_multihop: false, routes: Arc::default(), stop: None }
+    Order {
+        spec: Arc::new(spec),
+        bfd: Some(profile),
+        is_multihop: false,
+        routes: Arc::default(),
+        unheard: None,
+        stop: None,
+    }
 }
 
 /// Speaks as the router until its end of the session stands.

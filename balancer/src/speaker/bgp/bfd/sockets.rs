@@ -4,6 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsRawFd;
 
+use metallb_proto::bfd::wire::{MULTIHOP_PORT, SINGLE_HOP_PORT, TRAFFIC_CLASS, TTL};
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrIn6, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
@@ -13,17 +14,10 @@ use tokio::sync::mpsc;
 
 use super::Reach;
 
-/// Ports of the other end (RFC 5881 §4, RFC 5883 §5).
-const SINGLE_HOP: u16 = 3784;
-const MULTIHOP: u16 = 4784;
 /// Ports of this end (RFC 5881 §4).
 const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 /// Source ports that are tried before giving up.
 const ATTEMPTS: usize = 64;
-/// TTL of what is sent (RFC 5881 §5).
-const TTL: u32 = 255;
-/// DSCP CS6: a lost packet must not be taken for a broken path because the path is busy.
-const PRECEDENCE: u32 = 0xc0;
 /// Longest packet that is read: a control packet with authentication has less.
 const LONGEST: usize = 256;
 
@@ -68,7 +62,7 @@ impl Arrival {
 
 /// Port to which packets of a session go.
 pub(super) fn port(is_multihop: bool) -> u16 {
-    if is_multihop { MULTIHOP } else { SINGLE_HOP }
+    if is_multihop { MULTIHOP_PORT } else { SINGLE_HOP_PORT }
 }
 
 fn udp(is_v4: bool, device: Option<&str>) -> io::Result<Socket> {
@@ -107,11 +101,11 @@ pub(super) fn sending(reach: &Reach) -> anyhow::Result<Socket> {
     let is_v4 = reach.router.is_ipv4();
     let socket = udp(is_v4, reach.device.as_deref())?;
     if is_v4 {
-        socket.set_ttl_v4(TTL)?;
-        socket.set_tos_v4(PRECEDENCE)?;
+        socket.set_ttl_v4(TTL.into())?;
+        socket.set_tos_v4(TRAFFIC_CLASS.into())?;
     } else {
-        socket.set_unicast_hops_v6(TTL)?;
-        socket.set_tclass_v6(PRECEDENCE)?;
+        socket.set_unicast_hops_v6(TTL.into())?;
+        socket.set_tclass_v6(TRAFFIC_CLASS.into())?;
     }
     let mut bound = reach.local;
     let mut last = None;
