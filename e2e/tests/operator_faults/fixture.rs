@@ -68,13 +68,13 @@ impl Scene {
         self.admissions().await?;
         let config: PathBuf = self.plane.operator_config();
         self.operate(&config)?;
-        self.install(json!({})).await
+        self.install(&json!({})).await
     }
 
     /// With a MetalLB resource that was carried out.
     pub(crate) async fn installed() -> Result<Self> {
         let scene = Self::new().await?;
-        scene.install(json!({})).await?;
+        scene.install(&json!({})).await?;
         Ok(scene)
     }
 
@@ -87,7 +87,7 @@ impl Scene {
     }
 
     /// Makes a MetalLB resource of this spec, and waits until it was carried out.
-    pub(crate) async fn install(&self, spec: Value) -> Result<()> {
+    pub(crate) async fn install(&self, spec: &Value) -> Result<()> {
         let resource = json!({"metadata": {"name": "metallb"}, "spec": spec});
         create(&self.client, METALLB, "MetalLB", NAMESPACE, resource).await?;
         self.find("apps/v1", "DaemonSet", "speaker", |_| true).await?;

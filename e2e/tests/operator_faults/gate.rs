@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::fixture::{METALLB, Scene, until};
 
 /// A pod on the host's network that runs under `account` with `labels`.
-async fn pod(scene: &Scene, namespace: &str, name: &str, account: &str, labels: Value) -> Result<()> {
+async fn pod(scene: &Scene, namespace: &str, name: &str, account: &str, labels: &Value) -> Result<()> {
     let spec = json!({"serviceAccountName": account, "automountServiceAccountToken": false, "hostNetwork": true,
                       "containers": [{"name": "keepalived", "image": "registry.example/keepalived:1"}]});
     create(
@@ -40,11 +40,11 @@ async fn pods_without_an_owner_are_found_and_the_last_to_go_lets_the_installatio
     scene.admissions().await?;
     namespace(&scene, "ha", &["ipfailover", "other"]).await?;
     namespace(&scene, "openshift-kni-infra", &["ipfailover"]).await?;
-    pod(&scene, "ha", "by-label", "other", json!({"ipfailover": "x"})).await?;
-    pod(&scene, "ha", "by-account", "ipfailover", json!({})).await?;
-    pod(&scene, "ha", "another", "other", json!({"app": "x"})).await?;
+    pod(&scene, "ha", "by-label", "other", &json!({"ipfailover": "x"})).await?;
+    pod(&scene, "ha", "by-account", "ipfailover", &json!({})).await?;
+    pod(&scene, "ha", "another", "other", &json!({"app": "x"})).await?;
     // The cluster's own, which holds the addresses of the API.
-    pod(&scene, "openshift-kni-infra", "keepalived-node1", "ipfailover", json!({"ipfailover": "x"})).await?;
+    pod(&scene, "openshift-kni-infra", "keepalived-node1", "ipfailover", &json!({"ipfailover": "x"})).await?;
     let config = scene.plane.operator_config();
     scene.operate(&config)?;
     create(&scene.client, METALLB, "MetalLB", NAMESPACE, json!({"metadata": {"name": "metallb"}})).await?;

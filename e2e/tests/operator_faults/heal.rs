@@ -61,7 +61,7 @@ async fn monitors_services_and_alerts_are_put_back_within_a_second() -> Result<(
     scene.admissions().await?;
     let config = scene.plane.operator_config();
     scene.operate(&config)?;
-    scene.install(json!({"monitoring": {"monitors": "ServiceMonitor"}})).await?;
+    scene.install(&json!({"monitoring": {"monitors": "ServiceMonitor"}})).await?;
     let relabel = json!({"metadata": {"labels": {"app": "other"}}});
     let endpoints = json!({"spec": {"endpoints": []}});
     for name in ["controller-monitor", "speaker-monitor"] {
@@ -238,7 +238,7 @@ async fn whatever_the_operator_made_of_the_resource_says_that_it_is_the_resource
     scene.admissions().await?;
     let config = scene.plane.subject_config();
     scene.operate(&config)?;
-    scene.install(json!({"monitoring": {"monitors": "ServiceMonitor"}})).await?;
+    scene.install(&json!({"monitoring": {"monitors": "ServiceMonitor"}})).await?;
     scene.find(MONITORING, "ServiceMonitor", "speaker-monitor", |_| true).await?;
     scene.recovers().await?;
     let resource =

@@ -151,7 +151,7 @@ async fn constraints_that_openshift_lacks_are_named_when_pods_are_refused() -> R
     scene.admissions().await?;
     let config = scene.plane.subject_config();
     scene.operate(&config)?;
-    scene.install(json!({})).await?;
+    scene.install(&json!({})).await?;
     scene.recovers().await?;
 
     let status = json!({"status": {"desiredNumberScheduled": 1, "currentNumberScheduled": 0, "numberMisscheduled": 0,

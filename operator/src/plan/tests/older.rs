@@ -18,7 +18,7 @@ fn written(manager: &str, operation: &str, mut object: Value) -> Value {
     object
 }
 
-fn workload(kind: &str, name: &str, component: &str, labels: Value, container: Value) -> Value {
+fn workload(kind: &str, name: &str, component: &str, labels: &Value, container: &Value) -> Value {
     json!({"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name, "labels": labels},
            "spec": {"selector": {"matchLabels": {"app": "metallb", "component": component}},
                     "template": {"spec": {"containers": [container]}}}})
@@ -27,7 +27,7 @@ fn workload(kind: &str, name: &str, component: &str, labels: Value, container: V
 /// What the operator of 4.9 made: no label of an installer, everything by updates of a program that is called `manager`.
 /// The key is the controller's.
 fn of_4_9(bench: &mut Bench) {
-    let labels = || json!({"app": "metallb"});
+    let labels = json!({"app": "metallb"});
     let speaker = json!({"name": "speaker", "image": "quay.io/openshift/origin-metallb:4.9",
                          "args": ["--port=7472", "--config=config"],
                          "env": [{"name": "METALLB_ML_SECRET_KEY", "valueFrom": {"secretKeyRef": {"name": "memberlist", "key": "secretkey"}}}]});
@@ -35,14 +35,14 @@ fn of_4_9(bench: &mut Bench) {
                             "env": [{"name": "METALLB_ML_SECRET_NAME", "value": "memberlist"}]});
     bench.put(
         Kind::DaemonSet,
-        written("manager", "Update", workload("DaemonSet", "speaker", "speaker", labels(), speaker)),
+        written("manager", "Update", workload("DaemonSet", "speaker", "speaker", &labels, &speaker)),
     );
     bench.put(
         Kind::Deployment,
         written(
             "manager",
             "Update",
-            workload("Deployment", "controller", "controller", labels(), controller),
+            workload("Deployment", "controller", "controller", &labels, &controller),
         ),
     );
     bench.put(
@@ -147,7 +147,7 @@ fn with_webhooks(bench: &mut Bench) {
     let labels = json!({"app": "metallb", MANAGED_BY.0: "Helm"});
     for (kind, name) in [("Deployment", "controller"), ("DaemonSet", "speaker")] {
         let container = json!({"name": name, "image": "quay.io/metallb:main"});
-        let object = workload(kind, name, name, labels.clone(), container);
+        let object = workload(kind, name, name, &labels, &container);
         let kind = if kind == "Deployment" { Kind::Deployment } else { Kind::DaemonSet };
         bench.put(kind, written(FIELD_MANAGER, "Apply", object));
     }
@@ -155,8 +155,8 @@ fn with_webhooks(bench: &mut Bench) {
         "Deployment",
         "metallb-operator-webhook-server",
         "webhook-server",
-        json!({}),
-        json!({"name": "webhook-server", "image": "quay.io/metallb:main"}),
+        &json!({}),
+        &json!({"name": "webhook-server", "image": "quay.io/metallb:main"}),
     );
     let mut server = written("kubectl-client-side-apply", "Update", server);
     server["metadata"]["ownerReferences"] = json!([]);
