@@ -49,7 +49,7 @@ fn a_new_key_is_written_once_and_a_replaced_one_is_kept_beside_it() {
     bench.settle();
 
     bench.edit(Kind::Secret, "metallb-memberlist", |secret| secret["data"]["secretkey"] = json!("bmV3"));
-    assert!(bench.gossip.see("new".to_owned(), at_rest.clone()));
+    assert!(bench.gossip.see("new".to_owned(), at_rest));
     bench.settle();
     let mixed = json!({"secretkey": "bmV3", "secretkey-previous": "cmVtZW1iZXJlZA=="});
     assert_eq!(bench.live(Kind::Secret, "metallb-memberlist")["data"], mixed);
