@@ -76,6 +76,10 @@ pub struct MetalLBSpec {
     /// Settings for frr-k8s.
     #[serde(default, rename = "frrk8sConfig", skip_serializing_if = "Option::is_none")]
     pub frrk8s_config: Option<FrrK8sConfig>,
+    /// Time after which an address is announced once more by ARP or NDP, for as long as it is announced, such as `60s`;
+    /// not at all when not set or 0. `layer2.gratuitous.repeat` is the same and goes before it.
+    #[serde(default, rename = "speakerGratuitousARPInterval", skip_serializing_if = "Option::is_none")]
+    pub speaker_gratuitous_arp_interval: Option<String>,
     /// Whether the operator looks after MetalLB; `Managed` when not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub management_state: Option<ManagementState>,

@@ -42,6 +42,10 @@ pub const LOAD: &str = "load";
 const CONTROLLER: &str = "controller";
 /// Its account.
 const ACCOUNT: &str = "system:serviceaccount:metallb-system:controller";
+/// The operator, with the rights of its account in `config/rbac` and no others.
+const OPERATOR: &str = "operator";
+/// Its account.
+const OPERATOR_ACCOUNT: &str = "system:serviceaccount:metallb-system:manager-account";
 
 /// The control plane. Ends with this value.
 pub struct Plane {
@@ -176,15 +180,16 @@ impl Plane {
         let masters = || self.subjects.iter().map(String::as_str).chain([LOAD]);
         let mut tokens: String =
             masters().map(|user| format!("{user},{user},{user},system:masters\n")).collect();
-        tokens.push_str(&format!("{CONTROLLER},{ACCOUNT},3\n"));
+        tokens.push_str(&format!("{CONTROLLER},{ACCOUNT},3\n{OPERATOR},{OPERATOR_ACCOUNT},4\n"));
         fs::write(self.path("tokens.csv"), tokens)?;
-        let noted: Vec<&str> = self.subjects.iter().map(String::as_str).chain([ACCOUNT]).collect();
+        let accounts = [ACCOUNT, OPERATOR_ACCOUNT];
+        let noted: Vec<&str> = self.subjects.iter().map(String::as_str).chain(accounts).collect();
         let policy = json!({
             "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
             "rules": [{ "level": "Metadata", "users": noted }, { "level": "None" }],
         });
         fs::write(self.path("audit.yaml"), policy.to_string())?;
-        for user in masters().chain([CONTROLLER]) {
+        for user in masters().chain([CONTROLLER, OPERATOR]) {
             let server = format!("https://127.0.0.1:{}", self.port);
             fs::write(self.path(user), kubeconfig(&server, user).to_string())?;
         }
@@ -258,6 +263,12 @@ impl Plane {
     #[must_use]
     pub fn controller_config(&self) -> PathBuf {
         self.path(CONTROLLER)
+    }
+
+    /// A kubeconfig with the rights of the installed operator.
+    #[must_use]
+    pub fn operator_config(&self) -> PathBuf {
+        self.path(OPERATOR)
     }
 
     /// A client that may do everything.

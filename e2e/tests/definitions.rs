@@ -127,6 +127,134 @@ async fn what_earlier_definitions_stored_can_be_read_and_written() {
     }
 }
 
+/// The fields of the definitions that users have where they come from or go to.
+#[path = "../../api/tests/reference/mod.rs"]
+mod reference;
+
+/// The definition as users have it elsewhere: without the fields that only this project has.
+fn elsewhere(definition: &Value) -> Value {
+    let mut definition = definition.clone();
+    let known = reference::known();
+    let fields = &known[definition["spec"]["names"]["kind"].as_str().unwrap()];
+    let has_parts = |name: &str| fields.iter().any(|field| field.starts_with(&format!("{name}.")));
+    for version in definition["spec"]["versions"].as_array_mut().unwrap() {
+        let parts = &mut version["schema"]["openAPIV3Schema"]["properties"];
+        for (part, prefix) in [("spec", ""), ("status", "status.")] {
+            let properties = parts.get_mut(part).and_then(|part| part.get_mut("properties"));
+            let Some(properties) = properties.and_then(Value::as_object_mut) else { continue };
+            properties.retain(|name, _| fields.contains(format!("{prefix}{name}").as_str()));
+            for (name, schema) in properties.iter_mut().filter(|(name, _)| has_parts(name)) {
+                let below = schema["properties"].as_object_mut().unwrap();
+                below.retain(|field, _| fields.contains(format!("{name}.{field}").as_str()));
+            }
+        }
+    }
+    definition
+}
+
+/// Objects with each field and annotation that only this project has.
+const OURS: &str = "
+apiVersion: metallb.io/v1beta1
+kind: MetalLB
+metadata: {name: metallb, namespace: metallb-system, annotations: {metallb.io/adopt: 'true', metallb.io/import: 'true'}}
+spec:
+  logLevel: debug
+  managementState: Unmanaged
+  ipFailoverPolicy: Warn
+  poolEditPolicy: Reference
+  upgradePolicy: {onFailure: Rollback, progressDeadline: 1m, approval: Manual, approvedVersion: '1'}
+  imagePullSecrets: [{name: s}]
+  ignoreExcludeLB: true
+  excludedInterfaces: [^eth0$]
+  monitoring: {monitors: ServiceMonitor, alerts: true}
+  networkPolicies: {enabled: true, apiPort: 6443, dns: true}
+  controllerConfig: {priorityClassName: high, replicas: 2}
+  speakerConfig: {maxUnavailable: 50%, bgpListen: true, priorityClassName: high}
+  layer2: {detection: Fast, conflictProbe: 'Off', fencing: Strict, gratuitous: {count: 5, interval: 1s, repeat: 60s}}
+status:
+  version: '1'
+  components: [{name: speaker, image: i, wanted: 1, ready: 1}]
+  conditions:
+  - {type: IPFailoverAbsent, status: 'True', reason: IPFailoverAbsent, message: '', observedGeneration: 1, lastTransitionTime: '2026-01-01T00:00:00Z'}
+---
+apiVersion: metallb.io/v1beta1
+kind: IPAddressPool
+metadata: {name: ours, namespace: metallb-system, labels: {app.kubernetes.io/managed-by: metallb-operator}}
+spec: {addresses: [192.0.2.0/28], cooldown: 5m}
+status: {assignedIPv4: 0, assignedIPv6: 0, availableIPv4: 16, availableIPv6: 0, services: 0}
+---
+apiVersion: metallb.io/v1beta1
+kind: L2Advertisement
+metadata: {name: ours, namespace: metallb-system}
+spec: {ipAddressPools: [ours], electionPolicy: Even}
+---
+apiVersion: metallb.io/v1beta2
+kind: BGPPeer
+metadata: {name: ours, namespace: metallb-system}
+spec: {myASN: 64512, peerASN: 64513, peerAddress: 192.0.2.99, passive: true}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_that_only_this_project_has_do_no_harm_where_users_go_back_to() {
+    let plane = Plane::start().await.unwrap();
+    let objects = read(OURS).unwrap();
+    for object in &objects {
+        with(&plane, &["create"], object).unwrap();
+        if !object["status"].is_null() {
+            let path = tempfile::NamedTempFile::new().unwrap();
+            fs::write(path.path(), json!({ "status": object["status"] }).to_string()).unwrap();
+            let of = format!("{}.{}.metallb.io", kind(object).to_lowercase(), version(object));
+            let patch =
+                ["-n", "metallb-system", "patch", &of, name(object), "--subresource=status", "--type=merge"];
+            let file = path.path().display().to_string();
+            plane.kubectl(&[&patch[..], &["--patch-file", &file]].concat()).unwrap();
+        }
+    }
+    let mut ours = 0;
+    for definition in definitions() {
+        let theirs = elsewhere(&definition);
+        ours += usize::from(theirs != definition);
+        with(&plane, &["apply", "--server-side", "--force-conflicts"], &theirs).unwrap();
+    }
+    assert!(ours >= 4, "{ours} definitions have fields of their own");
+    let of_probe = object(METALLB, "managementState: Managed");
+    let started = Instant::now();
+    while with(&plane, &["create", "--validate=false", "--dry-run=server", "-o", "json"], &of_probe)
+        .is_ok_and(|stored| stored.contains("managementState"))
+    {
+        assert!(started.elapsed() < Duration::from_secs(30), "the definition takes no effect");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for object in &objects {
+        let of = format!("{}.{}.metallb.io", kind(object).to_lowercase(), version(object));
+        let get = || {
+            let read =
+                plane.kubectl(&["-n", "metallb-system", "get", &of, name(object), "-o", "json"]).unwrap();
+            serde_json::from_str::<Value>(&read).unwrap()
+        };
+        // Read, edited as people do, and edited by the programs: nobody is refused.
+        get();
+        plane.kubectl(&["-n", "metallb-system", "label", &of, name(object), "edited=yes"]).unwrap();
+        with(&plane, &["replace"], &get()).unwrap();
+        let after = get();
+        for field in ["managementState", "layer2", "cooldown", "electionPolicy", "passive"] {
+            assert!(after["spec"][field].is_null(), "{}: {field} means nothing there", id(object));
+        }
+        let kept: &[&str] = match kind(object) {
+            "MetalLB" => &["logLevel"],
+            "BGPPeer" => &["myASN", "peerASN", "peerAddress"],
+            "L2Advertisement" => &["ipAddressPools"],
+            _ => &["addresses"],
+        };
+        for field in kept {
+            assert_eq!(after["spec"][*field], object["spec"][*field], "{}: {field}", id(object));
+        }
+        let annotations = &object["metadata"]["annotations"];
+        assert!(annotations.is_null() || after["metadata"]["annotations"] == *annotations, "{}", id(object));
+        plane.kubectl(&["-n", "metallb-system", "delete", &of, name(object)]).unwrap();
+    }
+}
+
 /// An object with a spec of this YAML.
 fn object(of: &str, spec: &str) -> Value {
     let (kind, version) = of.split_once(' ').unwrap();

@@ -8,6 +8,8 @@ mod needs;
 mod stored;
 mod watches;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
@@ -19,6 +21,7 @@ use kube::{
 use metallb_api::conditions::{self, Report};
 use metallb_runtime::lease::Leadership;
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::{
     plan::{self, FIELD_MANAGER, StatusReport},
@@ -26,7 +29,7 @@ use crate::{
 };
 
 pub use existing::{Scope, existing};
-pub use needs::missing;
+pub use needs::{has, missing};
 pub use watches::watch;
 
 /// What became of a write.
@@ -57,6 +60,7 @@ pub struct Cluster {
     client: Client,
     leadership: Leadership,
     recorder: Recorder,
+    refused: Arc<Notify>,
 }
 
 impl Cluster {
@@ -64,7 +68,14 @@ impl Cluster {
     #[must_use]
     pub fn new(client: Client, leadership: Leadership, pod_name: &str) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(pod_name.to_owned()) };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, leadership }
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self { recorder, client, leadership, refused: Arc::default() }
+    }
+
+    /// Notifies `refused` when the API server says that the operator may not do what it asks.
+    #[must_use]
+    pub fn notifying(self, refused: Arc<Notify>) -> Self {
+        Self { refused, ..self }
     }
 
     /// Carries a planned change out.
@@ -195,7 +206,12 @@ impl Cluster {
             return Outcome::NotLeading;
         }
         match tokio::time::timeout(limit, write).await {
-            Ok(result) => outcome(result),
+            Ok(result) => {
+                if matches!(&result, Err(kube::Error::Api(status)) if status.is_forbidden()) {
+                    self.refused.notify_one();
+                }
+                outcome(result)
+            }
             Err(_) => Outcome::Failed(format!("the API server did not answer within {} s", limit.as_secs())),
         }
     }

@@ -177,7 +177,7 @@ pub fn parse(resource: &MetalLB, defaults: Defaults) -> Result<Install, Vec<Prob
         bgp_listen: spec.speaker_config.as_ref().and_then(|config| config.bgp_listen).unwrap_or(false),
         ignore_exclude_lb: spec.ignore_exclude_lb.unwrap_or(false),
         excluded_interfaces: options::excluded_interfaces(spec, &mut problems),
-        layer2: options::layer2(spec.layer2.as_ref(), &mut problems),
+        layer2: options::layer2(spec, &mut problems),
         image_pull_secrets: options::image_pull_secrets(spec, &mut problems),
         network: options::network(spec.network_policies.as_ref(), defaults.network_policies, &mut problems),
         monitoring: options::monitoring(spec.monitoring.as_ref(), defaults.monitors),

@@ -21,9 +21,11 @@ pub const OLDER_SECRET: &str = "memberlist";
 /// Service of the webhooks.
 pub const WEBHOOK_SERVICE: &str = "metallb-operator-webhook-service";
 
-/// Which requests the API server asks the webhooks about, as the installation names it.
-pub const WEBHOOK_CONFIGURATIONS: [&str; 2] =
-    ["metallb-operator-webhook-configuration", "metallb-webhook-configuration"];
+/// Service by which MetalLB's manifests, its chart and the Go operator have pools and peers judged.
+pub const OLDER_WEBHOOK_SERVICE: &str = "metallb-webhook-service";
+
+/// What the API server asks the webhooks about.
+pub const ADMISSIONS: [Kind; 2] = [Kind::OperatorAdmission, Kind::Admission];
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,13 +70,17 @@ pub enum Kind {
     FrrConfiguration,
     /// Certificate of the webhooks.
     Certificate,
-    /// Which requests the API server asks the webhooks about.
-    WebhookConfiguration,
+    /// Which requests about MetalLB resources the API server asks the webhooks about.
+    OperatorAdmission,
+    /// Which requests about pools, advertisements and peers it asks them about.
+    Admission,
+    /// Which requests about FRRConfigurations it asks frr-k8s about.
+    FrrAdmission,
 }
 
 impl Kind {
     /// All kinds, in the order in which objects of one installation are needed.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::MetalLb,
         Self::AddressPool,
         Self::IpAddressPool,
@@ -95,7 +101,9 @@ impl Kind {
         Self::Community,
         Self::FrrConfiguration,
         Self::Certificate,
-        Self::WebhookConfiguration,
+        Self::OperatorAdmission,
+        Self::Admission,
+        Self::FrrAdmission,
     ];
 
     /// Group, version and plural.
@@ -124,15 +132,29 @@ impl Kind {
                 "v1beta1",
                 "FRRConfiguration",
             )),
-            Self::WebhookConfiguration => ApiResource::erase::<ValidatingWebhookConfiguration>(&()),
+            Self::OperatorAdmission | Self::Admission | Self::FrrAdmission => {
+                ApiResource::erase::<ValidatingWebhookConfiguration>(&())
+            }
         }
+    }
+
+    /// Whether it is about requests that the API server asks webhooks about.
+    #[must_use]
+    pub fn is_admission(self) -> bool {
+        matches!(self, Self::OperatorAdmission | Self::Admission | Self::FrrAdmission)
     }
 
     /// Whether objects outside the operator's namespace are read too: a MetalLB resource there is told that it has
     /// no effect, and webhook configurations have no namespace.
     #[must_use]
     pub fn everywhere(self) -> bool {
-        matches!(self, Self::MetalLb | Self::FrrConfiguration | Self::WebhookConfiguration)
+        matches!(self, Self::MetalLb | Self::FrrConfiguration) || self.is_admission()
+    }
+
+    /// Whether it is enough to know that an object is there: its body is not read.
+    #[must_use]
+    pub fn by_name_only(self) -> bool {
+        self == Self::FrrConfiguration
     }
 
     /// Whether a cluster need not know the kind.
@@ -144,23 +166,16 @@ impl Kind {
         )
     }
 
-    /// Label selector of the objects that are read, of kinds of which few objects matter.
-    #[must_use]
-    pub fn labels(self) -> Option<&'static str> {
-        match self {
-            Self::Service => Some("app=metallb"),
-            Self::WebhookConfiguration => Some("app.kubernetes.io/part-of=metallb"),
-            _ => None,
-        }
-    }
-
-    /// The one object that is read, where the operator may not see the others.
+    /// The one object that is read, where the others are not the operator's business.
     #[must_use]
     pub fn only(self) -> Option<&'static str> {
         match self {
             Self::Secret => Some(names::MEMBERLIST_SECRET),
             Self::OlderSecret => Some(OLDER_SECRET),
             Self::Certificate => Some(CERTIFICATE_SECRET),
+            Self::OperatorAdmission => Some("metallb-operator-webhook-configuration"),
+            Self::Admission => Some("metallb-webhook-configuration"),
+            Self::FrrAdmission => Some("frr-k8s-validating-webhook-configuration"),
             _ => None,
         }
     }
@@ -192,7 +207,9 @@ impl fmt::Display for Kind {
             Self::BfdProfile => "BFDProfile",
             Self::Community => "Community",
             Self::FrrConfiguration => "FRRConfiguration",
-            Self::WebhookConfiguration => "ValidatingWebhookConfiguration",
+            Self::OperatorAdmission | Self::Admission | Self::FrrAdmission => {
+                "ValidatingWebhookConfiguration"
+            }
         })
     }
 }

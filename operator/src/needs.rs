@@ -14,6 +14,10 @@ const RULES: [(&str, &str); 3] = [
     ("speaker", include_str!("../../config/rbac/speaker.yaml")),
     ("manager-account", include_str!("../../config/rbac/manager.yaml")),
 ];
+/// Security context constraints of `config/openshift` and of OpenShift itself, by which the pods are admitted.
+pub const CONSTRAINTS: [&str; 2] = ["metallb-speaker", "nonroot-v2"];
+/// The definition that has objects converted by a webhook where MetalLB brought it.
+pub const PEERS: &str = "bgppeers.metallb.io";
 /// Account of the operator itself, which may have another name.
 const SELF: &str = "manager-account";
 
@@ -124,6 +128,18 @@ pub fn custom_resources(needs: &BTreeSet<Need>) -> BTreeSet<&str> {
     ours.filter_map(|need| need.resource.split('/').next()).collect()
 }
 
+/// One need of each account and scope, another one each `round`. That a binding is missing shows at once this way, and that
+/// a rule is missing after as many rounds as there are rules, for a handful of questions.
+#[must_use]
+pub fn sample(needs: &BTreeSet<Need>, round: usize) -> BTreeSet<Need> {
+    let mut bindings: BTreeMap<(&Account, bool), Vec<&Need>> = BTreeMap::new();
+    for need in needs {
+        bindings.entry((&need.account, need.everywhere)).or_default().push(need);
+    }
+    let drawn = bindings.into_values().filter_map(|of| of.get(round.checked_rem(of.len())?).copied());
+    drawn.cloned().collect()
+}
+
 /// What the cluster lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lacks<'a> {
@@ -133,6 +149,44 @@ pub struct Lacks<'a> {
     pub accounts: BTreeSet<&'a str>,
     /// Rights.
     pub rights: Vec<Need>,
+}
+
+/// What came of asking.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What is missing, for people.
+    pub missing: Vec<String>,
+    /// What is missing, for people, should pods be refused: an administrator may have admitted them in another way.
+    pub for_pods: Vec<String>,
+    /// The Service that converts BGPPeers, as the definition says that an older installation brought.
+    pub converter: Option<Converter>,
+}
+
+/// A Service by which the API server has objects converted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converter {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Tells that a definition asks `converter`, which nobody who is left of this installation answers for.
+#[must_use]
+pub fn told_of(converter: &Converter) -> String {
+    format!(
+        "CustomResourceDefinition {PEERS} has Service {}/{} convert BGPPeers, as an older installation brought it: apply the \
+         definitions of this one",
+        converter.namespace, converter.name
+    )
+}
+
+/// Tells that there is no security context constraint `name`.
+#[must_use]
+pub fn told_of_constraint(name: &str) -> String {
+    format!(
+        "SecurityContextConstraints {name} is missing, by which OpenShift admits the pods: apply config/openshift/scc.yaml"
+    )
 }
 
 /// Tells what is missing, one line for each account and resource.
@@ -201,6 +255,21 @@ mod tests {
         assert_eq!(accounts(&needs), ["controller", "speaker"].into());
         let resources = custom_resources(&needs);
         assert!(resources.contains("bgppeers") && resources.contains("metallbs"), "{resources:?}");
+    }
+
+    #[test]
+    fn each_binding_is_asked_about_each_round_and_each_rule_in_turn() {
+        let needs = all().unwrap();
+        let bindings: BTreeSet<_> = needs.iter().map(|need| (&need.account, need.everywhere)).collect();
+        let mut drawn = BTreeSet::new();
+        for round in 0..needs.len() {
+            let sample = sample(&needs, round);
+            let of: BTreeSet<_> = sample.iter().map(|need| (&need.account, need.everywhere)).collect();
+            assert_eq!((sample.len(), &of), (bindings.len(), &bindings), "round {round}");
+            drawn.extend(sample.clone());
+        }
+        assert_eq!((drawn, bindings.len()), (needs, 6));
+        assert_eq!(sample(&BTreeSet::new(), 3), BTreeSet::new());
     }
 
     #[test]

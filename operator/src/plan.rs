@@ -29,6 +29,7 @@ use crate::{
     certificate::Material,
     drift::{self, Difference},
     kinds::{Key, Kind},
+    needs::Found,
     render::MANAGED_BY,
     rollout::Step,
     settings::Settings,
@@ -57,7 +58,7 @@ pub struct Situation<'a> {
     /// For how long a rollout has been seen to run, by a clock that never jumps.
     pub rolling_for: Duration,
     /// What the programs need and the cluster lacks; `None` while that is being asked.
-    pub missing: Option<&'a [String]>,
+    pub missing: Option<&'a Found>,
     /// A new certificate of the webhooks, when one is due.
     pub new_certificate: Option<&'a Material>,
 }
@@ -67,8 +68,10 @@ pub struct Situation<'a> {
 pub struct Gossip {
     /// The one that was seen last, or a random one: used when there is none.
     pub key: String,
-    /// The one before it, if somebody replaced it.
+    /// The one before it, while it is still accepted.
     pub previous: Option<String>,
+    /// Whether every speaker has read the newer one by now.
+    pub is_settled: bool,
     is_seen: bool,
 }
 
@@ -82,16 +85,25 @@ impl Gossip {
     /// Starts with a key that is used if the cluster has none.
     #[must_use]
     pub fn new(random: String) -> Self {
-        Self { key: random, previous: None, is_seen: false }
+        Self { key: random, previous: None, is_settled: false, is_seen: false }
     }
 
-    /// Takes in which key the cluster has.
-    pub fn see(&mut self, key: String) {
-        if self.is_seen && self.key != key {
+    /// Takes in which key the cluster has, and which one stands beside it. Whether another one is the previous key now.
+    pub fn see(&mut self, key: String, beside: Option<String>) -> bool {
+        let before = self.previous.clone();
+        if !self.is_seen {
+            // It may have been replaced while no operator ran.
+            self.previous = beside.filter(|beside| *beside != key);
+        } else if self.key != key {
             self.previous = Some(std::mem::take(&mut self.key));
+        } else if self.is_settled && beside.as_ref() == Some(&key) {
+            self.previous = None;
         }
         self.is_seen = true;
         self.key = key;
+        let changed = self.previous != before;
+        self.is_settled &= !changed;
+        changed
     }
 }
 
@@ -281,8 +293,10 @@ impl Situation<'_> {
 /// The first field in which `live` is not as wanted, to be shown to people.
 pub(crate) fn difference(kind: Kind, wanted: &Value, live: &Value) -> Option<Difference> {
     let difference = drift::difference(wanted, live, FIELD_MANAGER)?;
-    let secret = matches!(kind, Kind::Secret | Kind::Certificate);
-    Some(if secret { difference.concealed() } else { difference })
+    let is_public =
+        ["metadata.labels", "metadata.ownerReferences"].iter().any(|path| difference.field.starts_with(path));
+    let is_secret = matches!(kind, Kind::Secret | Kind::Certificate) && !is_public;
+    Some(if is_secret { difference.concealed() } else { difference })
 }
 
 /// Whether the operator made the object, or somebody told it that it did.

@@ -1,9 +1,11 @@
 //! The operator's one loop: see, plan, change, see what became of it, report.
 
+mod asking;
 mod certificates;
 
 use std::{
     pin::pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +17,7 @@ use kube::{Client, core::DynamicObject};
 use metallb_api::{conditions::Report, names};
 use metallb_runtime::lease::Lease;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -26,7 +28,7 @@ use crate::{
     drift::Difference,
     kinds::Kind,
     metrics::Metrics,
-    needs,
+    needs::Found,
     plan::{self, Change, Gossip, Plan, Situation, Summary},
     settings::{REQUEST_TIMEOUT, Settings},
     world::{self, World},
@@ -36,9 +38,8 @@ pub use certificates::Certificates;
 
 /// Name of the Lease that one operator holds.
 pub const LEASE: &str = "metallb.io.metallboperator";
-/// How often it is asked whether the cluster has what the programs need, while it has and while it has not.
-const NEEDS_MET: Duration = Duration::from_secs(600);
-const NEEDS_OPEN: Duration = Duration::from_secs(10);
+/// When every speaker has read a key of the gossip that somebody replaced: kubelets take up to two minutes.
+const SETTLED: Duration = Duration::from_secs(600);
 /// When OLM is told again what could not be written.
 const RETELL: Duration = Duration::from_secs(10);
 /// Plans carried out in a row before what the watches saw meanwhile is looked at.
@@ -62,8 +63,8 @@ pub async fn run(
     let mut operator = Operator::new(settings, certificates, metrics);
     // Known by the time the Lease is had.
     let (sender, missing) = watch::channel(None);
-    let _asking =
-        AbortOnDropHandle::new(tokio::spawn(ask(client.clone(), settings.namespace.clone(), sender)));
+    let asking = asking::ask(client.clone(), settings.namespace.clone(), operator.refused.clone(), sender);
+    let _asking = AbortOnDropHandle::new(tokio::spawn(asking));
     let leadership = loop {
         tokio::select! {
             acquired = &mut acquiring => match acquired? {
@@ -76,6 +77,7 @@ pub async fn run(
         }
     };
     let cluster = Cluster::new(client, leadership.clone(), &settings.pod_name);
+    let cluster = cluster.notifying(operator.refused.clone());
     let ended = CancellationToken::new();
     let leading = async {
         let result = tokio::select! {
@@ -91,29 +93,6 @@ pub async fn run(
     result
 }
 
-/// Asks from time to time whether the cluster has what the programs need.
-async fn ask(client: Client, namespace: String, missing: watch::Sender<Option<Vec<String>>>) {
-    let needs = match needs::all() {
-        Ok(needs) => needs,
-        Err(error) => return tracing::error!(error, "the rules of the programs cannot be read"),
-    };
-    loop {
-        let answer = cluster::missing(&client, &namespace, &needs).await;
-        let pause = match &answer {
-            Ok(found) if found.is_empty() => NEEDS_MET,
-            _ => NEEDS_OPEN,
-        };
-        match answer {
-            Ok(found) => missing.send_replace(Some(found)),
-            Err(error) => {
-                tracing::warn!(%error, "what the programs need could not be asked");
-                None
-            }
-        };
-        sleep(pause).await;
-    }
-}
-
 struct Operator<'a> {
     settings: &'a Settings,
     certificates: Certificates,
@@ -121,8 +100,14 @@ struct Operator<'a> {
     attempts: Attempts,
     /// The key that was seen last, so that a Secret that somebody deletes comes back as it was.
     gossip: Gossip,
+    /// Since when two keys are accepted.
+    mixed_since: Option<Instant>,
     /// What the programs need and the cluster lacks; `None` while that is being asked.
-    missing: Option<Vec<String>>,
+    missing: Option<Found>,
+    /// Notified when a right seems to be missing.
+    refused: Arc<Notify>,
+    /// Whether pods were lacking when it was looked last.
+    lacks_pods: bool,
     /// What OLM was told last.
     upgradeable: Option<Report>,
     metrics: Metrics,
@@ -138,7 +123,10 @@ impl<'a> Operator<'a> {
             world: World::default(),
             attempts: Attempts::default(),
             gossip: Gossip::new(BASE64_STANDARD.encode(rand::random::<[u8; 32]>())),
+            mixed_since: None,
             missing: None,
+            refused: Arc::default(),
+            lacks_pods: false,
             upgradeable: None,
             metrics,
             rolling_since: None,
@@ -146,14 +134,19 @@ impl<'a> Operator<'a> {
     }
 
     fn see(&mut self, change: world::Change) -> bool {
-        let identifies =
-            matches!(change, world::Change::Object(Kind::Certificate | Kind::WebhookConfiguration, _));
+        let identifies = matches!(&change, world::Change::Object(kind, _) if *kind == Kind::Certificate || kind.is_admission());
+        let is_refused = matches!(change, world::Change::Fault(..));
         let changed = self.world.take(change);
+        if is_refused && changed {
+            self.refused.notify_one();
+        }
         if identifies && changed {
             self.certificates.identify(&self.world, self.settings);
         }
-        if let Some(key) = self.world.objects(Kind::Secret).find_map(gossip_key) {
-            self.gossip.see(key);
+        if let Some((key, beside)) = self.world.objects(Kind::Secret).find_map(gossip_keys)
+            && self.gossip.see(key, beside)
+        {
+            self.mixed_since = self.gossip.previous.as_ref().map(|_| Instant::now());
         }
         changed
     }
@@ -161,7 +154,7 @@ impl<'a> Operator<'a> {
     async fn lead(
         &mut self,
         mut watches: impl Stream<Item = world::Change> + Unpin,
-        mut missing: watch::Receiver<Option<Vec<String>>>,
+        mut missing: watch::Receiver<Option<Found>>,
         cluster: &Cluster,
         cancel: &CancellationToken,
     ) -> anyhow::Result<()> {
@@ -190,7 +183,7 @@ impl<'a> Operator<'a> {
                     due = true;
                 }
                 () = sleep_until(patience.into()), if self.missing.is_none() => {
-                    self.missing = Some(Vec::new());
+                    self.missing = Some(Found::default());
                     due = true;
                 }
             }
@@ -208,6 +201,11 @@ impl<'a> Operator<'a> {
         if summary.step.is_none() {
             self.rolling_since = None;
         }
+        // A program that may not do what it needs is not ready, or cannot even be made.
+        let lacks_pods = [summary.controller, summary.speaker].iter().any(|pods| pods.ready < pods.wanted);
+        if !std::mem::replace(&mut self.lacks_pods, lacks_pods) && lacks_pods {
+            self.refused.notify_one();
+        }
     }
 
     /// Carries plans out until there is nothing to change, then reports. When to look again.
@@ -215,6 +213,9 @@ impl<'a> Operator<'a> {
         for _ in 0..ROUNDS {
             let now = Timestamp::now();
             let (new_certificate, due) = self.certificates.certify(&self.world, self.settings, now);
+            let mixed_for = self.mixed_since.map(|since| since.elapsed());
+            self.gossip.is_settled = mixed_for.is_some_and(|time| time >= SETTLED);
+            let settles = mixed_for.and_then(|time| now.checked_add(SETTLED.checked_sub(time)?).ok());
             let Plan { stages, reports, wake, summary } = plan::plan(Situation {
                 settings: self.settings,
                 world: &self.world,
@@ -222,10 +223,10 @@ impl<'a> Operator<'a> {
                 now,
                 rolling_for: self.rolling_since.map(|since| since.elapsed()).unwrap_or_default(),
                 gossip: &self.gossip,
-                missing: self.missing.as_deref(),
+                missing: self.missing.as_ref(),
                 new_certificate: new_certificate.as_ref(),
             });
-            let wake = wake.into_iter().chain(due).min();
+            let wake = wake.into_iter().chain(due).chain(settles).min();
             if let Some(summary) = &summary {
                 self.show(summary);
             }
@@ -364,11 +365,14 @@ fn again(now: Timestamp) -> Option<Timestamp> {
     now.checked_add(Duration::from_secs(1)).ok()
 }
 
-/// The key within the memberlist Secret.
-fn gossip_key(secret: &DynamicObject) -> Option<String> {
-    let value = secret.data["data"][names::MEMBERLIST_SECRET_KEY].as_str()?;
-    let text = String::from_utf8(BASE64_STANDARD.decode(value).ok()?).ok()?;
-    (!text.is_empty()).then_some(text)
+/// The key within the memberlist Secret, and the one before it.
+fn gossip_keys(secret: &DynamicObject) -> Option<(String, Option<String>)> {
+    let key = |name: &str| {
+        let value = secret.data["data"][name].as_str()?;
+        let text = String::from_utf8(BASE64_STANDARD.decode(value).ok()?).ok()?;
+        (!text.is_empty()).then_some(text)
+    };
+    Some((key(names::MEMBERLIST_SECRET_KEY)?, key(names::MEMBERLIST_SECRET_PREVIOUS_KEY)))
 }
 
 enum Learnt {

@@ -19,7 +19,7 @@ pub use reason::Reason;
 
 use crate::{
     gate::{Finding, Severity},
-    health::{Health, Trouble},
+    health::{Cause, Health, Trouble},
     install::{BgpBackend, Problem},
     rollout::{Kept, Rollout, Step},
 };
@@ -84,6 +84,16 @@ pub struct Observation {
     pub missing: Vec<String>,
     /// Objects that differ from what they would be, when the resource is not to be looked after.
     pub unmanaged: Option<Vec<String>>,
+}
+
+impl Observation {
+    /// Whether pods are refused or could not be made.
+    #[must_use]
+    pub fn has_refused_pods(&self) -> bool {
+        let troubles =
+            [&self.controller, &self.speaker].into_iter().flatten().flat_map(|health| &health.troubles);
+        troubles.into_iter().any(|trouble| trouble.cause == Cause::PodRefused)
+    }
 }
 
 /// What was found of IP failover.

@@ -40,7 +40,8 @@ pub(crate) fn known() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
              loadBalancerClass controllerConfig controllerConfig.priorityClassName controllerConfig.runtimeClassName \
              controllerConfig.annotations controllerConfig.affinity controllerConfig.resources speakerConfig \
              speakerConfig.priorityClassName speakerConfig.runtimeClassName speakerConfig.annotations \
-             speakerConfig.affinity speakerConfig.resources bgpBackend frrk8sConfig status.conditions",
+             speakerConfig.affinity speakerConfig.resources bgpBackend frrk8sConfig \
+             speakerGratuitousARPInterval status.conditions",
         ),
         ("ServiceBGPStatus", "status.node status.serviceName status.serviceNamespace status.peers"),
         ("ServiceL2Status", "status.node status.serviceName status.serviceNamespace status.interfaces"),

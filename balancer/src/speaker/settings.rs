@@ -264,7 +264,9 @@ pub(super) fn read_secrets(folder: &Path) -> anyhow::Result<Secrets> {
     let current = read(MEMBERLIST_SECRET_KEY)?;
     let previous =
         folder.join(MEMBERLIST_SECRET_PREVIOUS_KEY).exists().then(|| read(MEMBERLIST_SECRET_PREVIOUS_KEY));
-    Ok(Secrets { current, previous: previous.transpose()? })
+    // At rest both are the same.
+    let previous = previous.transpose()?.filter(|previous| *previous != current);
+    Ok(Secrets { current, previous })
 }
 
 /// One of the values of a field of the MetalLB resource, as it is spelled there.
@@ -392,7 +394,9 @@ mod tests {
         let current = Secret::new("new");
         assert_eq!(read_secrets(folder.path()).unwrap(), current.clone().into());
         std::fs::write(folder.path().join("secretkey-previous"), "old").unwrap();
-        let want = Secrets { current, previous: Some(Secret::new("old")) };
+        let want = Secrets { current: current.clone(), previous: Some(Secret::new("old")) };
         assert_eq!(read_secrets(folder.path()).unwrap(), want);
+        std::fs::write(folder.path().join("secretkey-previous"), "new").unwrap();
+        assert_eq!(read_secrets(folder.path()).unwrap(), current.into(), "nothing is being replaced");
     }
 }

@@ -26,7 +26,7 @@ struct Installer {
     apply: &'static str,
 }
 
-const INSTALLERS: [Installer; 4] = [
+const INSTALLERS: [Installer; 5] = [
     Installer {
         name: "MetalLB's manifests, frr mode",
         workloads: ["controller", "speaker"],
@@ -54,6 +54,13 @@ const INSTALLERS: [Installer; 4] = [
         labels: "app: metallb",
         component: "tier",
         apply: "apply",
+    },
+    Installer {
+        name: "the Go operator of 4.9",
+        workloads: ["controller", "speaker"],
+        labels: "app: metallb",
+        component: "component",
+        apply: "create --field-manager=manager",
     },
 ];
 
@@ -152,6 +159,75 @@ fn an_older_installation_is_taken_over_and_no_service_loses_its_address() {
         kube(&format!("-n {NAMESPACE} annotate metallb metallb metallb.io/adopt-")).unwrap();
         kube(&format!("-n {NAMESPACE} delete secret memberlist --ignore-not-found")).unwrap();
     }
+}
+
+const ADMISSION: &str = "metallb-webhook-configuration";
+
+/// Has the API server ask about pools whom the Go operator has it ask, whom nobody in this cluster can answer for.
+fn ask_elsewhere() {
+    let mut object = get(&["validatingwebhookconfiguration", ADMISSION]).unwrap();
+    for webhook in object["webhooks"].as_array_mut().unwrap() {
+        webhook["clientConfig"]["service"]["name"] = "metallb-webhook-service".into();
+    }
+    object["metadata"].as_object_mut().unwrap().remove("managedFields");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), object.to_string()).unwrap();
+    kube(&format!("replace -f {}", file.path().display())).unwrap();
+    let labels = "{app: metallb, component: webhook-server}";
+    apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: metallb-webhook-service, namespace: {NAMESPACE}}}\nspec: \
+         {{selector: {labels}, ports: [{{port: 443, targetPort: 9443}}]}}\n---\n\
+         apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: metallb-operator-webhook-server, namespace: \
+         {NAMESPACE}}}\nspec:\n  selector: {{matchLabels: {labels}}}\n  template:\n    metadata: {{labels: {labels}}}\n    \
+         spec:\n      terminationGracePeriodSeconds: 0\n      containers:\n      - {{name: server, image: \
+         'lab.local/busybox:1', imagePullPolicy: Never, command: [busybox, sleep, '100000']}}\n"
+    ))
+    .unwrap();
+}
+
+#[test]
+#[ignore = "long"]
+fn what_is_written_is_judged_again_once_the_go_operators_webhooks_are_taken_over() {
+    let scene = Scene::new("judged", "[172.22.0.203/32]");
+    kube(&format!("-n {NAMESPACE} delete metallb metallb")).unwrap();
+    gone();
+    let installer = &INSTALLERS[2];
+    installer.install();
+    ask_elsewhere();
+    let pool = |range: &str| {
+        format!(
+            "{{apiVersion: metallb.io/v1beta1, kind: IPAddressPool, metadata: {{name: judged-too, namespace: {NAMESPACE}}}, \
+             spec: {{addresses: ['{range}']}}}}"
+        )
+    };
+    let refused = format!("{:#}", apply(&pool("198.51.100.9-198.51.100.1")).unwrap_err());
+    assert!(refused.contains("metallb-webhook-service"), "nobody answers: {refused}");
+    apply(METALLB).unwrap();
+    kube(&format!("-n {NAMESPACE} annotate metallb metallb metallb.io/adopt=true")).unwrap();
+    available();
+    let object = get(&["validatingwebhookconfiguration", ADMISSION]).unwrap();
+    for webhook in object["webhooks"].as_array().unwrap() {
+        assert_eq!(
+            webhook["clientConfig"]["service"]["name"], "metallb-operator-webhook-service",
+            "{webhook}"
+        );
+    }
+    let refused = format!("{:#}", apply(&pool("198.51.100.9-198.51.100.1")).unwrap_err());
+    assert!(refused.contains("spec.addresses[0]"), "judged by this operator: {refused}");
+    apply(&pool("198.51.100.0/28")).unwrap();
+    kube(&format!("-n {NAMESPACE} delete ipaddresspool judged-too")).unwrap();
+    eventually("the older webhooks to go", 20, || {
+        let left = kube(&format!(
+            "-n {NAMESPACE} get deployment/metallb-operator-webhook-server service/metallb-webhook-service \
+             --ignore-not-found -o name"
+        ))?;
+        ensure!(left.is_empty(), "{left}");
+        Ok(())
+    });
+    kube(&format!("-n {NAMESPACE} annotate metallb metallb metallb.io/adopt-")).unwrap();
+    kube(&format!("-n {NAMESPACE} delete secret memberlist --ignore-not-found")).unwrap();
+    deploy::deploy().unwrap();
+    drop(scene);
 }
 
 /// Runs the commands of the section "Back" of docs/moving.md; those about the MetalLB resource are for an installer that

@@ -13,4 +13,5 @@ mod quiet;
 mod refusals;
 mod repair;
 mod robustness;
+mod starts;
 mod upgrade;

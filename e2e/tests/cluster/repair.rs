@@ -191,8 +191,7 @@ fn a_right_that_is_missing_is_named_and_not_written() {
     available();
     let account = "metallb-system:speaker";
     kube(&format!("delete clusterrolebinding {account}")).unwrap();
-    kube(&format!("-n {NAMESPACE} delete pod -l control-plane=controller-manager")).unwrap();
-    eventually("the missing right to be named", 30, || {
+    eventually("the missing right to be named", 15, || {
         let object = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
         let (_, reason, message) = condition(&object, "Degraded").context("no condition yet")?;
         ensure!(

@@ -30,7 +30,7 @@ fn image(kind: &str, name: &str) -> anyhow::Result<String> {
 }
 
 /// Value of a variable of the operator.
-fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     let object = get(&["-n", NAMESPACE, OPERATOR]).unwrap();
     let env = object["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
     let found = env.iter().find(|variable| variable["name"] == name);
@@ -62,7 +62,7 @@ impl Operator {
     }
 }
 
-fn set_variables(assignments: &[String]) {
+pub(crate) fn set_variables(assignments: &[String]) {
     kube(&format!("-n {NAMESPACE} set env {OPERATOR} {}", assignments.join(" "))).unwrap();
 }
 

@@ -23,6 +23,7 @@ const OPERATOR: Unused = &[
     ("create metallbs", "the environment asks for the resource: CREATE_METALLB"),
     ("create tokenreviews", "who reads the metrics shows a token"),
     ("patch secrets", "a key that somebody replaced is kept beside the new one"),
+    ("delete validatingwebhookconfigurations", "the Go operator left one for its frr-k8s"),
     ("watch frrconfigurations", "another program's kind, which this cluster does not have"),
     ("delete configmaps", "it is no longer part of an installation"),
     ("delete services", "the same"),

@@ -3,29 +3,40 @@
 use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::{
-    authorization::v1::{
-        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
-        SubjectAccessReviewSpec,
+use k8s_openapi::{
+    api::{
+        authorization::v1::{
+            ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
+            SubjectAccessReviewSpec,
+        },
+        core::v1::ServiceAccount,
     },
-    core::v1::ServiceAccount,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client, Resource,
+    api::PostParams,
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
 use metallb_api::names;
+use serde::de::DeserializeOwned;
 
-use crate::needs::{self, Account, Lacks, Need};
+use crate::needs::{self, Account, Converter, Found, Lacks, Need};
 
+/// API group of OpenShift's security context constraints.
+const OPENSHIFT: &str = "security.openshift.io";
 /// Questions that are under way at one time.
 const AT_A_TIME: usize = 8;
 
-/// What of `needs` the cluster lacks, for people.
+/// What of `needs` the cluster lacks, and what else stands in the way that an installation brings.
 ///
 /// # Errors
 /// When the API server does not answer or refuses the question.
-pub async fn missing(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -> kube::Result<Vec<String>> {
+pub async fn missing(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -> kube::Result<Found> {
     let mut lacks = Lacks { resources: needs::custom_resources(needs), ..Lacks::default() };
-    let groups = client.list_api_groups().await?.groups.into_iter();
-    let ours = groups.filter(|group| group.name == names::GROUP).flat_map(|group| group.versions);
+    let groups = client.list_api_groups().await?.groups;
+    let is_openshift = groups.iter().any(|group| group.name == OPENSHIFT);
+    let ours = groups.into_iter().filter(|group| group.name == names::GROUP).flat_map(|group| group.versions);
     for version in ours {
         let served = client.list_api_group_resources(&version.group_version).await?.resources;
         served.iter().for_each(|resource| {
@@ -33,31 +44,81 @@ pub async fn missing(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -
         });
     }
     for account in needs::accounts(needs) {
-        if !exists(client, namespace, account).await? {
+        if !exists(&accounts(client, namespace), account).await? {
             lacks.accounts.insert(account);
         }
     }
+    lacks.rights = refused(client, namespace, needs).await?;
+    let mut found = Found { missing: needs::told(&lacks), ..Found::default() };
+    if is_openshift {
+        let kind = GroupVersionKind::gvk(OPENSHIFT, "v1", "SecurityContextConstraints");
+        let kind = ApiResource::from_gvk_with_plural(&kind, "securitycontextconstraints");
+        let constraints: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+        for name in needs::CONSTRAINTS {
+            if !exists(&constraints, name).await? {
+                found.for_pods.push(needs::told_of_constraint(name));
+            }
+        }
+    }
+    found.converter = converter(client).await?;
+    Ok(found)
+}
+
+/// Whether the cluster has what these few `needs` ask for, and the accounts that have them.
+///
+/// # Errors
+/// As [`missing`].
+pub async fn has(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -> kube::Result<bool> {
+    for account in needs::accounts(needs) {
+        if !exists(&accounts(client, namespace), account).await? {
+            return Ok(false);
+        }
+    }
+    Ok(refused(client, namespace, needs).await?.is_empty())
+}
+
+/// What of `needs` is not granted.
+async fn refused(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -> kube::Result<Vec<Need>> {
     let mut answers = stream::iter(needs.iter().cloned().map(|need| {
         let (client, namespace) = (client.clone(), namespace.to_owned());
         async move { is_granted(&client, &namespace, &need).await.map(|granted| (need, granted)) }
     }))
     .buffered(AT_A_TIME);
+    let mut refused = Vec::new();
     while let Some(answer) = answers.next().await {
         let (need, granted) = answer?;
         if !granted {
-            lacks.rights.push(need);
+            refused.push(need);
         }
     }
-    Ok(needs::told(&lacks))
+    Ok(refused)
 }
 
-/// Whether a ServiceAccount is there. One that may not be read counts as there: the missing right is told.
-async fn exists(client: &Client, namespace: &str, account: &str) -> kube::Result<bool> {
-    let api: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    match api.get_metadata_opt(account).await {
+fn accounts(client: &Client, namespace: &str) -> Api<ServiceAccount> {
+    Api::namespaced(client.clone(), namespace)
+}
+
+/// Whether an object is there. One that may not be read counts as there: the missing right is told.
+async fn exists<K>(api: &Api<K>, name: &str) -> kube::Result<bool>
+where
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
+{
+    match api.get_metadata_opt(name).await {
         Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(true),
         found => Ok(found?.is_some()),
     }
+}
+
+/// Who converts BGPPeers: nobody in this installation.
+async fn converter(client: &Client) -> kube::Result<Option<Converter>> {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let definition = match definitions.get_opt(needs::PEERS).await {
+        Err(kube::Error::Api(status)) if status.is_forbidden() => None,
+        found => found?,
+    };
+    let webhook = definition.and_then(|definition| definition.spec.conversion?.webhook);
+    let service = webhook.and_then(|webhook| webhook.client_config?.service);
+    Ok(service.map(|service| Converter { namespace: service.namespace, name: service.name }))
 }
 
 async fn is_granted(client: &Client, namespace: &str, need: &Need) -> kube::Result<bool> {

@@ -9,7 +9,7 @@ use futures::{
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Pod};
 use kube::{
     Api, Client, Resource,
-    core::DynamicObject,
+    core::{ApiResource, DynamicObject, PartialObjectMeta},
     runtime::{
         WatchStreamExt,
         utils::Backoff,
@@ -35,16 +35,22 @@ pub fn watch(client: &Client, settings: &Settings) -> impl Stream<Item = world::
     let mut streams: Vec<BoxStream<'static, world::Change>> = Vec::new();
     for kind in Kind::ALL {
         let resource = kind.api_resource();
+        let mut config = watcher::Config::default();
+        if let Some(name) = kind.only() {
+            config = config.fields(&format!("metadata.name={name}"));
+        }
+        if kind.by_name_only() {
+            let api = Api::all_with(client.clone(), &resource);
+            streams.push(source(Source::Objects(kind), api, config, drop_managed_fields, move |event| {
+                world::Change::Object(kind, Box::new(map(event, |object| bare(&resource, object))))
+            }));
+            continue;
+        }
         let api = if kind.everywhere() {
             Api::all_with(client.clone(), &resource)
         } else {
             Api::namespaced_with(client.clone(), &settings.namespace, &resource)
         };
-        let mut config = watcher::Config::default();
-        if let Some(name) = kind.only() {
-            config = config.fields(&format!("metadata.name={name}"));
-        }
-        config.label_selector = kind.labels().map(str::to_owned);
         let typed = move |object: &mut DynamicObject| set_type(object, &resource);
         streams.push(source(Source::Objects(kind), api, config, typed, move |event| {
             world::Change::Object(kind, Box::new(event))
@@ -97,6 +103,24 @@ fn versions(client: Client) -> BoxStream<'static, world::Change> {
         Some((version.ok(), (client, true)))
     });
     asked.filter_map(std::future::ready).boxed()
+}
+
+/// An object of which only the metadata were read.
+fn bare(resource: &ApiResource, found: PartialObjectMeta<DynamicObject>) -> DynamicObject {
+    let mut object = DynamicObject { types: None, metadata: found.metadata, data: serde_json::Value::Null };
+    set_type(&mut object, resource);
+    object
+}
+
+/// The same event of what `read` makes of the objects.
+fn map<K, L>(event: watcher::Event<K>, read: impl Fn(K) -> L) -> watcher::Event<L> {
+    match event {
+        watcher::Event::Init => watcher::Event::Init,
+        watcher::Event::InitDone => watcher::Event::InitDone,
+        watcher::Event::InitApply(object) => watcher::Event::InitApply(read(object)),
+        watcher::Event::Apply(object) => watcher::Event::Apply(read(object)),
+        watcher::Event::Delete(object) => watcher::Event::Delete(read(object)),
+    }
 }
 
 fn source<K>(

@@ -140,8 +140,28 @@ pub(super) fn monitoring(monitoring: Option<&Monitoring>, by_default: Monitors) 
 }
 
 /// Flags of the speaker.
-pub(super) fn layer2(layer2: Option<&Layer2>, problems: &mut Problems) -> Vec<String> {
-    let Some(layer2) = layer2 else { return Vec::new() };
+pub(super) fn layer2(spec: &MetalLBSpec, problems: &mut Problems) -> Vec<String> {
+    let gratuitous = spec.layer2.as_ref().and_then(|layer2| layer2.gratuitous.as_ref());
+    let mut flags = spec.layer2.as_ref().map(|layer2| choices(layer2, problems)).unwrap_or_default();
+    flags.extend(gratuitous.map(|gratuitous| gratuitous_flags(gratuitous, problems)).unwrap_or_default());
+    let is_repeated = gratuitous.is_some_and(|gratuitous| gratuitous.repeat.is_some());
+    // Goes by another name where the Go operator is configured. There, 0 means never.
+    if let Some(text) = spec.speaker_gratuitous_arp_interval.as_deref().filter(|_| !is_repeated) {
+        match duration::parse(text) {
+            Ok(Duration::ZERO) => {}
+            Ok(interval) => flags.push(repeated(interval)),
+            Err(error) => problems.add("spec.speakerGratuitousARPInterval", error.to_string()),
+        }
+    }
+    flags
+}
+
+/// Whole seconds, as upstream's flag of this name has them.
+fn repeated(interval: Duration) -> String {
+    format!("--gratuitous-arp-interval={}", interval.as_secs().max(1))
+}
+
+fn choices(layer2: &Layer2, problems: &mut Problems) -> Vec<String> {
     let mut flags = Vec::new();
     let mut choice = |flag: &str, value: Option<&str>| {
         flags.extend(value.map(|value| format!("--{flag}={value}")));
@@ -163,9 +183,6 @@ pub(super) fn layer2(layer2: Option<&Layer2>, problems: &mut Problems) -> Vec<St
     if !layer2.conflict_ignore_macs.is_empty() {
         flags.push(format!("--conflict-ignore-macs={}", layer2.conflict_ignore_macs.join(",")));
     }
-    if let Some(gratuitous) = &layer2.gratuitous {
-        flags.extend(gratuitous_flags(gratuitous, problems));
-    }
     flags
 }
 
@@ -178,8 +195,7 @@ fn gratuitous_flags(gratuitous: &Gratuitous, problems: &mut Problems) -> Vec<Str
     }
     if let Some(text) = &gratuitous.repeat {
         let repeat = duration("spec.layer2.gratuitous.repeat", text, problems);
-        // Whole seconds, as upstream's flag of this name has them.
-        flags.extend(repeat.map(|repeat| format!("--gratuitous-arp-interval={}", repeat.as_secs().max(1))));
+        flags.extend(repeat.map(repeated));
     }
     flags
 }

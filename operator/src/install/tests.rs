@@ -228,3 +228,20 @@ fn the_further_fields_become_flags_and_policies() {
     };
     assert_eq!(install.upgrade, upgrade);
 }
+
+#[test]
+fn the_go_operators_interval_of_gratuitous_arp_is_ours_under_another_name() {
+    let flags = |spec: &str| with_spec(spec).map(|install| install.layer2);
+    let flag = |seconds: usize| Ok(vec![format!("--gratuitous-arp-interval={seconds}")]);
+    for (spec, want) in [
+        ("speakerGratuitousARPInterval: 1m30s", flag(90)),
+        ("speakerGratuitousARPInterval: 20ms", flag(1)),
+        ("speakerGratuitousARPInterval: 0s", Ok(Vec::new())),
+        ("speakerGratuitousARPInterval: 30s, layer2: {gratuitous: {repeat: 5s}}", flag(5)),
+        ("speakerGratuitousARPInterval: 30s, layer2: {}", flag(30)),
+    ] {
+        assert_eq!(flags(spec), want, "{spec}");
+    }
+    let problems = flags("speakerGratuitousARPInterval: soon").unwrap_err();
+    assert!(problems[0].starts_with("spec.speakerGratuitousARPInterval: "), "{problems:?}");
+}

@@ -6,21 +6,21 @@
 //! other, so that a node-by-node exchange would have two owners of an address all the while.
 
 use k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::apis::meta::v1::OwnerReference};
-use kube::{ResourceExt, core::DynamicObject};
-use metallb_api::names;
+use kube::{Resource, ResourceExt, core::DynamicObject};
+use metallb_api::{MetalLB, names};
 use serde_json::{Map, Value, json};
 
 use super::{
     Change, FIELD_MANAGER, Plan, Situation,
     installation::{admit, change, operand},
     observe::is_component,
-    seen,
+    seen, webhooks,
 };
 use crate::{
     drift,
     health::{self, Health},
-    kinds::{Key, Kind, OLDER_SECRET},
-    last_good::Set,
+    kinds::{Key, Kind, OLDER_SECRET, OLDER_WEBHOOK_SERVICE},
+    last_good::{KINDS, Set},
     render::MANAGED_BY,
     status::Observation,
     world::Source,
@@ -54,6 +54,11 @@ const OTHERS: [(Kind, &str); 4] = [
     (Kind::Deployment, "metallb-operator-webhook-server"),
     (Kind::DaemonSet, "frr-k8s"),
 ];
+/// Names of DaemonSets that hold addresses.
+const SPEAKERS: [&str; 2] = [names::SPEAKER, "metallb-speaker"];
+/// What answered the API server's questions for the Go operator. It stays while anything still asks it.
+const WEBHOOKS: [(Kind, &str); 2] =
+    [(Kind::Deployment, "metallb-operator-webhook-server"), (Kind::Service, OLDER_WEBHOOK_SERVICE)];
 
 /// Objects that another installer made, and that are to be replaced.
 pub(super) fn foreign(situation: Situation<'_>, rendered: &Set) -> Vec<Key> {
@@ -66,10 +71,59 @@ pub(super) fn foreign(situation: Situation<'_>, rendered: &Set) -> Vec<Key> {
 /// is on what the Go operator renders, too.
 pub(super) fn is_anothers(object: &DynamicObject) -> bool {
     let manager = object.labels().get(MANAGED_BY.0).map(String::as_str);
-    let applied = object.managed_fields().iter().any(|entry| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+    manager == Some("Helm") || (manager != Some(MANAGED_BY.1) && !is_applied(object))
+}
+
+/// What the Go operator made of the MetalLB resource and this one does not: the parts of frr-k8s, monitors that are not
+/// wanted. It says itself that it applied them, and that they are the resource's.
+pub(super) fn leftovers(situation: Situation<'_>, owner: &MetalLB, rendered: &Set) -> Vec<Key> {
+    let is_wanted = |key: &Key| rendered.iter().any(|(wanted, _)| wanted == key);
+    let all = KINDS.iter().flat_map(|&kind| situation.world.objects(kind).map(move |object| (kind, object)));
+    let left = all.filter(|(_, object)| {
+        is_applied_by_another(object)
+            && crate::pool::is_owned_by(&object.metadata, owner.meta())
+            && object.metadata.deletion_timestamp.is_none()
     });
-    manager == Some("Helm") || (manager != Some(MANAGED_BY.1) && !applied)
+    let left = left.map(|(kind, object)| operand(situation, kind, &object.name_any()));
+    let admission = situation.world.objects(Kind::FrrAdmission).filter(|object| {
+        let webhooks = object.data["webhooks"].as_array().into_iter().flatten();
+        let mut namespaces = webhooks.map(|webhook| &webhook["clientConfig"]["service"]["namespace"]);
+        is_applied_by_another(object)
+            && namespaces.any(|namespace| namespace == situation.settings.namespace.as_str())
+    });
+    let admission = admission.map(|object| Key {
+        kind: Kind::FrrAdmission,
+        namespace: String::new(),
+        name: object.name_any(),
+    });
+    left.filter(|key| !is_wanted(key)).chain(admission).collect()
+}
+
+/// The Service by which an older installation was asked.
+pub(super) fn webhook_service(situation: Situation<'_>) -> Option<Key> {
+    let key = operand(situation, Kind::Service, OLDER_WEBHOOK_SERVICE);
+    situation.world.object(&key).filter(|object| is_anothers(object)).map(|_| key)
+}
+
+/// Whether it was applied under the operator's name, but not by this operator, which labels what it makes.
+fn is_applied_by_another(object: &DynamicObject) -> bool {
+    let is_labelled = object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1);
+    !is_labelled && is_applied(object)
+}
+
+fn is_applied(object: &DynamicObject) -> bool {
+    object.managed_fields().iter().any(|entry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+    })
+}
+
+/// Whether the API server still has the Go operator's webhooks answer.
+fn is_asked(situation: Situation<'_>) -> bool {
+    let converter = situation.missing.and_then(|found| found.converter.as_ref());
+    let converts = converter.is_some_and(|service| {
+        service.name == OLDER_WEBHOOK_SERVICE && service.namespace == situation.settings.namespace
+    });
+    converts || webhooks::asks_older(situation)
 }
 
 /// The key that an older installation has.
@@ -118,18 +172,27 @@ pub(super) fn prepare(
         stage(secrets);
         return false;
     }
+    // Whatever is written meanwhile is judged, by the older installation or by this operator.
+    let admissions = webhooks::redirect(situation);
+    if !admissions.is_empty() {
+        stage(admissions);
+        return false;
+    }
     if !situation.unseen(&[Source::Pods, Source::Nodes]).is_empty() {
         return false;
     }
     let lacking = lacking(situation, rendered);
-    if !lacking.is_empty() && foreign.iter().any(|key| key.kind == Kind::DaemonSet) {
+    let is_speaker = |key: &&Key| key.kind == Kind::DaemonSet && SPEAKERS.contains(&key.name.as_str());
+    if !lacking.is_empty() && foreign.iter().any(|key| is_speaker(&key)) {
         let (key, object) = puller(situation, reference, rendered);
         stage(change(situation, &key, object).into_iter().collect());
         seen.pulling = health::not_begun(situation.world.pods().filter(|pod| is_component(pod, PULLER)));
         seen.pending.push(format!("the speaker's image is being pulled on {}", lacking.join(", ")));
         return false;
     }
-    let taken: Vec<_> = foreign.iter().filter_map(|key| take(situation, key, reference, rendered)).collect();
+    let may_go = |key: &&Key| !WEBHOOKS.contains(&(key.kind, key.name.as_str())) || !is_asked(situation);
+    let taken = foreign.iter().filter(may_go).filter_map(|key| take(situation, key, reference, rendered));
+    let taken = taken.collect();
     stage(taken);
     true
 }
@@ -179,6 +242,12 @@ fn puller(situation: Situation<'_>, reference: &OwnerReference, rendered: &Set) 
 /// knows its pods by other labels can only be replaced, since its selector cannot be changed.
 fn take(situation: Situation<'_>, key: &Key, reference: &OwnerReference, rendered: &Set) -> Option<Change> {
     let live = situation.world.object(key)?;
+    if key.kind == Kind::FrrAdmission
+        || is_applied_by_another(live) && !rendered.iter().any(|(wanted, _)| wanted == key)
+    {
+        // To mark it, the operator would have to apply all that the Go operator did under the same name.
+        return Some(Change::Delete(key.clone(), seen(live)));
+    }
     if let Some((_, wanted)) = rendered.iter().find(|(wanted, _)| wanted == key) {
         let is_workload = matches!(key.kind, Kind::Deployment | Kind::DaemonSet);
         if is_workload && live.data["spec"]["selector"] != wanted["spec"]["selector"] {

@@ -18,6 +18,7 @@ use crate::{
     install::{self, ACCEPT_BGP_LOSS, Install, Problem},
     kinds::{Key, Kind},
     last_good::{self, KINDS, Set},
+    needs,
     render::{self, MANAGED_BY, owner_reference},
     status::{Observation, Refusal},
     workload::WorkloadKind,
@@ -45,7 +46,7 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
     let mut seen = Observation {
         faults: situation.faults(&[sources.as_slice(), &watched].concat()),
         version: situation.settings.version.clone(),
-        missing: [missing, &webhooks::missing(situation)].concat(),
+        missing: [missing.missing.as_slice(), &webhooks::missing(situation)].concat(),
         has_pool: situation.world.objects(Kind::IpAddressPool).next().is_some(),
         ip_failover: observe::ip_failover(situation, resource),
         contested: situation.attempts.quarrels(situation.now).collect(),
@@ -60,6 +61,10 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
         return;
     }
     observe::workloads(situation, resource, &mut seen, plan);
+    if seen.has_refused_pods() {
+        seen.missing.extend(missing.for_pods.iter().cloned());
+    }
+    seen.missing.extend(missing.converter.as_ref().map(needs::told_of));
     if let Some(found) =
         seen.ip_failover.as_mut().filter(|_| seen.controller.is_none() && seen.speaker.is_none())
     {
@@ -132,12 +137,18 @@ fn converge(
         return;
     }
     // Beside what is installed, the objects of others are left alone, and the rest is looked after.
-    let (taken, left_alone) = if adopts { (foreign, Vec::new()) } else { (Vec::new(), foreign) };
-    if !adopts {
+    let (mut taken, left_alone) =
+        if adopts { (foreign.clone(), Vec::new()) } else { (Vec::new(), foreign.clone()) };
+    if adopts {
+        let left = adopt::leftovers(situation, owner, &rendered);
+        taken.extend(left.into_iter().filter(|key| !foreign.contains(key)));
+        taken.extend(adopt::webhook_service(situation));
+    } else {
         seen.foreign = named;
     }
     let accepts_loss = owner.annotations().get(ACCEPT_BGP_LOSS).is_some_and(|value| value == "true");
-    if !taken.is_empty() && !accepts_loss && !may_end_bgp(situation, seen) {
+    let ends_programs = taken.iter().any(|key| matches!(key.kind, Kind::Deployment | Kind::DaemonSet));
+    if ends_programs && !accepts_loss && !may_end_bgp(situation, seen) {
         return;
     }
     if owner.spec.management_state == Some(ManagementState::Unmanaged) {
@@ -149,7 +160,8 @@ fn converge(
         return;
     }
 
-    if !taken.is_empty() && !adopt::prepare(situation, &reference, &secret, &rendered, &taken, seen, plan) {
+    let is_taken = !taken.is_empty() || (adopts && webhooks::asks_older(situation));
+    if is_taken && !adopt::prepare(situation, &reference, &secret, &rendered, &taken, seen, plan) {
         return;
     }
     let rendered = adopt::exchanged(situation, rendered, &taken, seen.speaker.as_ref());
@@ -295,8 +307,8 @@ pub(super) fn operand(situation: Situation<'_>, kind: Kind, name: &str) -> Key {
     Key { kind, namespace: situation.settings.namespace.clone(), name: name.to_owned() }
 }
 
-/// Data of the memberlist Secret: what is there stays, and a key that somebody replaced is kept beside the new one,
-/// so that speakers which have not read the new one yet are understood.
+/// Data of the memberlist Secret: what is there stays. Beside the key stands the one before it, until every speaker has
+/// read the new one; otherwise the key itself, so that whoever replaces it while no operator runs leaves both.
 fn memberlist(situation: Situation<'_>) -> BTreeMap<String, Vec<u8>> {
     let secret = situation.world.object(&operand(situation, Kind::Secret, names::MEMBERLIST_SECRET));
     let secret: Option<Secret> = secret.and_then(|secret| secret.clone().try_parse().ok());
@@ -307,8 +319,18 @@ fn memberlist(situation: Situation<'_>) -> BTreeMap<String, Vec<u8>> {
         let key = adopt::older_key(situation).unwrap_or_else(|| situation.gossip.key.as_bytes().to_vec());
         data.insert(names::MEMBERLIST_SECRET_KEY.to_owned(), key);
     }
-    if let Some(previous) = &situation.gossip.previous {
-        data.insert(names::MEMBERLIST_SECRET_PREVIOUS_KEY.to_owned(), previous.as_bytes().to_vec());
+    let previous = names::MEMBERLIST_SECRET_PREVIOUS_KEY;
+    match &situation.gossip.previous {
+        Some(key) if !situation.gossip.is_settled => {
+            data.insert(previous.to_owned(), key.as_bytes().to_vec());
+        }
+        Some(_) => drop(data.remove(previous)),
+        None => {}
+    }
+    if !data.contains_key(previous)
+        && let Some(key) = data.get(names::MEMBERLIST_SECRET_KEY).cloned()
+    {
+        data.insert(previous.to_owned(), key);
     }
     data
 }

@@ -39,7 +39,7 @@ pub(super) fn choose(
         version: &situation.settings.version,
         digest: &digest,
         generation: owner.metadata.generation.unwrap_or_default(),
-        missing: situation.missing.unwrap_or_default(),
+        missing: situation.missing.map(|found| found.missing.as_slice()).unwrap_or_default(),
         installed: installed.as_deref(),
     };
     let is_installed = seen.controller.is_some() || seen.speaker.is_some();

@@ -6,10 +6,10 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
 
-use super::{Change, Plan, Situation};
+use super::{Change, FIELD_MANAGER, Plan, Situation};
 use crate::{
     certificate::Material,
-    kinds::{CERTIFICATE_SECRET, Key, Kind, WEBHOOK_CONFIGURATIONS, WEBHOOK_SERVICE},
+    kinds::{ADMISSIONS, CERTIFICATE_SECRET, Key, Kind, OLDER_WEBHOOK_SERVICE, WEBHOOK_SERVICE},
     render::MANAGED_BY,
     settings::Settings,
     world::{Source, World},
@@ -20,31 +20,53 @@ pub(super) fn plan(situation: Situation<'_>, plan: &mut Plan) {
     changes.extend(situation.new_certificate.map(|material| certificate(situation, material)));
     if let Some(material) = material(situation.world, situation.settings) {
         let bundle = BASE64_STANDARD.encode(&material.bundle);
-        for configuration in situation.world.objects(Kind::WebhookConfiguration) {
-            changes.extend(trust(situation, configuration, &bundle));
-        }
+        let changed = configurations(situation.world)
+            .filter_map(|kind_and_object| trust(situation, kind_and_object, &bundle, &[WEBHOOK_SERVICE]));
+        changes.extend(changed);
     }
     plan.stage(situation, changes);
 }
 
-/// Configurations that the installation brings and that are not there. Those of OLM have other names, and OLM looks after
-/// them.
+/// Configurations that the installation brings and that are not there, or are another's. Those of OLM have other names, and
+/// OLM looks after them.
 pub(super) fn missing(situation: Situation<'_>) -> Vec<String> {
-    let source = Source::Objects(Kind::WebhookConfiguration);
-    if situation.settings.operator_condition.is_some() || !situation.world.complete(source) {
+    let is_whole = ADMISSIONS.iter().all(|kind| situation.world.complete(Source::Objects(*kind)));
+    if situation.settings.operator_condition.is_some() || !is_whole {
         return Vec::new();
     }
-    let keys = WEBHOOK_CONFIGURATIONS.map(configuration_key).into_iter();
-    let absent = keys.filter(|key| situation.world.object(key).is_none());
-    absent
-        .map(|key| {
-            format!("{key} is missing, or its label app.kubernetes.io/part-of: nobody checks what is written")
-        })
-        .collect()
+    let keys = ADMISSIONS.map(configuration_key).into_iter();
+    let lacking = keys.filter_map(|key| match situation.world.object(&key) {
+        None => Some(format!("{key} is missing: nobody checks what is written")),
+        Some(object) => asking(object, situation.settings, OLDER_WEBHOOK_SERVICE).next().map(|_| {
+            format!("{key} is another installation's: it asks Service {OLDER_WEBHOOK_SERVICE}, not {WEBHOOK_SERVICE}")
+        }),
+    });
+    lacking.collect()
 }
 
-fn configuration_key(name: &str) -> Key {
-    Key { kind: Kind::WebhookConfiguration, namespace: String::new(), name: name.to_owned() }
+fn configuration_key(kind: Kind) -> Key {
+    Key { kind, namespace: String::new(), name: kind.only().unwrap_or_default().to_owned() }
+}
+
+fn configurations(world: &World) -> impl Iterator<Item = (Kind, &DynamicObject)> {
+    ADMISSIONS.into_iter().flat_map(|kind| world.objects(kind).map(move |object| (kind, object)))
+}
+
+/// Whether the API server asks the webhooks of an older installation.
+pub(super) fn asks_older(situation: Situation<'_>) -> bool {
+    configurations(situation.world)
+        .any(|(_, object)| asking(object, situation.settings, OLDER_WEBHOOK_SERVICE).next().is_some())
+}
+
+/// Has the API server ask this operator what it asks the webhooks of an older installation. Nothing, where somebody else
+/// brings the certificate and so says whom it trusts.
+pub(super) fn redirect(situation: Situation<'_>) -> Vec<Change> {
+    let Some(material) = material(situation.world, situation.settings) else { return Vec::new() };
+    let bundle = BASE64_STANDARD.encode(&material.bundle);
+    let older = configurations(situation.world)
+        .filter(|(_, object)| asking(object, situation.settings, OLDER_WEBHOOK_SERVICE).next().is_some());
+    let asked = [WEBHOOK_SERVICE, OLDER_WEBHOOK_SERVICE];
+    older.filter_map(|configuration| trust(situation, configuration, &bundle, &asked)).collect()
 }
 
 fn secret_key(settings: &Settings) -> Key {
@@ -71,18 +93,21 @@ pub fn material(world: &World, settings: &Settings) -> Option<Material> {
 #[must_use]
 pub fn is_published(world: &World, settings: &Settings, bundle: &str) -> bool {
     let bundle = BASE64_STANDARD.encode(bundle);
-    let configurations = world.objects(Kind::WebhookConfiguration);
-    configurations
-        .flat_map(|configuration| ours(configuration, settings))
+    configurations(world)
+        .flat_map(|(_, object)| asking(object, settings, WEBHOOK_SERVICE))
         .all(|webhook| webhook["clientConfig"]["caBundle"] == bundle)
 }
 
-/// Webhooks of a configuration that this operator serves.
-fn ours<'a>(configuration: &'a DynamicObject, settings: &Settings) -> impl Iterator<Item = &'a Value> {
+/// Webhooks of a configuration that ask `service` of the operator's namespace.
+fn asking<'a>(
+    configuration: &'a DynamicObject,
+    settings: &Settings,
+    service: &str,
+) -> impl Iterator<Item = &'a Value> {
     let webhooks = configuration.data["webhooks"].as_array().into_iter().flatten();
-    webhooks.filter(|webhook| {
-        let service = &webhook["clientConfig"]["service"];
-        service["name"] == WEBHOOK_SERVICE && service["namespace"] == settings.namespace.as_str()
+    webhooks.filter(move |webhook| {
+        let asked = &webhook["clientConfig"]["service"];
+        asked["name"] == service && asked["namespace"] == settings.namespace.as_str()
     })
 }
 
@@ -106,19 +131,43 @@ fn certificate(situation: Situation<'_>, material: &Material) -> Change {
     }
 }
 
-/// Only the bundles are applied; the rest of the configuration belongs to the installation.
-fn trust(situation: Situation<'_>, configuration: &DynamicObject, bundle: &str) -> Option<Change> {
-    let webhooks: Vec<_> = ours(configuration, situation.settings)
-        .map(|webhook| json!({"name": webhook["name"], "clientConfig": {"caBundle": bundle}}))
+/// Of the webhooks that ask `services`, only the bundles are applied, and whom to ask where that was changed: the rest of the
+/// configuration belongs to the installation.
+fn trust(
+    situation: Situation<'_>,
+    (kind, configuration): (Kind, &DynamicObject),
+    bundle: &str,
+    services: &[&str],
+) -> Option<Change> {
+    let webhooks = services.iter().flat_map(|service| asking(configuration, situation.settings, service));
+    let webhooks: Vec<_> = webhooks
+        .map(|webhook| {
+            let mut client = json!({"caBundle": bundle});
+            let asked = &webhook["clientConfig"]["service"];
+            if asked["name"] != WEBHOOK_SERVICE || was_redirected(configuration, &webhook["name"]) {
+                client["service"] = json!({"name": WEBHOOK_SERVICE, "namespace": asked["namespace"]});
+            }
+            json!({"name": webhook["name"], "clientConfig": client})
+        })
         .collect();
     if webhooks.is_empty() {
         return None;
     }
-    let key = configuration_key(&configuration.name_any());
-    let resource = Kind::WebhookConfiguration.api_resource();
+    let key = configuration_key(kind);
+    let resource = kind.api_resource();
     let object = json!({
         "apiVersion": resource.api_version, "kind": resource.kind, "webhooks": webhooks,
         "metadata": {"name": key.name, "resourceVersion": configuration.resource_version()},
     });
     situation.change(&key, object)
+}
+
+/// Whether the operator said whom `webhook` is to ask: what it applied once and no longer does would go.
+fn was_redirected(configuration: &DynamicObject, webhook: &Value) -> bool {
+    let item = format!("k:{}", json!({"name": webhook}));
+    let applied = configuration.managed_fields().iter().filter(|entry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
+    });
+    let fields = applied.filter_map(|entry| Some(&entry.fields_v1.as_ref()?.0));
+    fields.into_iter().any(|fields| !fields["f:webhooks"][&item]["f:clientConfig"]["f:service"].is_null())
 }

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use crate::{
     certificate::{self, Material, Need},
-    kinds::{Kind, WEBHOOK_SERVICE},
+    kinds::{ADMISSIONS, Kind, WEBHOOK_SERVICE},
     plan,
     settings::Settings,
     webhook::Identity,
@@ -25,7 +25,7 @@ impl Certificates {
     pub(super) fn identify(&self, world: &World, settings: &Settings) {
         let Self::Own(sender) = self else { return };
         let Some(material) = plan::material(world, settings) else { return };
-        let seen = world.complete(Source::Objects(Kind::WebhookConfiguration));
+        let seen = ADMISSIONS.iter().all(|kind| world.complete(Source::Objects(*kind)));
         let identity = Identity {
             is_published: seen && plan::is_published(world, settings, &material.bundle),
             certificate: material.certificate,
@@ -45,9 +45,8 @@ impl Certificates {
         settings: &Settings,
         now: Timestamp,
     ) -> (Option<Material>, Option<Timestamp>) {
-        let seen = [Kind::Certificate, Kind::WebhookConfiguration]
-            .iter()
-            .all(|kind| world.complete(Source::Objects(*kind)));
+        let sources = [Kind::Certificate].into_iter().chain(ADMISSIONS);
+        let seen = sources.map(Source::Objects).all(|source| world.complete(source));
         if !seen || matches!(self, Self::Given) {
             return (None, None);
         }

@@ -95,7 +95,7 @@ fn a_repair_that_waits_for_another_writer_is_told_and_is_no_progress() {
 fn webhook_configurations_that_are_missing_are_named_unless_they_are_olms() {
     let mut bench = Bench::installed();
     let name = "metallb-webhook-configuration";
-    bench.delete(&Key { kind: Kind::WebhookConfiguration, namespace: String::new(), name: name.to_owned() });
+    bench.delete(&Key { kind: Kind::Admission, namespace: String::new(), name: name.to_owned() });
     bench.settle();
     let (_, reason, message) = bench.degraded();
     let start = format!("ValidatingWebhookConfiguration {name} is missing");
@@ -105,4 +105,26 @@ fn webhook_configurations_that_are_missing_are_named_unless_they_are_olms() {
     bench.settings.operator_condition = Some("metallb.v1".to_owned());
     bench.settle();
     assert_eq!(bench.degraded().0, "False");
+}
+
+#[test]
+fn what_openshift_admits_pods_by_is_named_when_it_is_missing_and_pods_are_refused() {
+    let mut bench = Bench::installed();
+    bench.run();
+    let for_pods = vec!["SecurityContextConstraints metallb-speaker is missing".to_owned()];
+    bench.missing = Some(Found { for_pods, ..Found::default() });
+    bench.settle();
+    assert_eq!(bench.degraded().0, "False", "they are admitted in another way");
+    bench.edit(Kind::DaemonSet, "speaker", |object| object["status"]["desiredNumberScheduled"] = json!(2));
+    bench.world.take(neighbour(
+        Neighbour::Refusal,
+        json!({"metadata": {"name": "e", "namespace": NAMESPACE, "resourceVersion": "1"},
+               "lastTimestamp": "2030-01-01T00:00:00Z",
+               "message": "Error creating: unable to validate against any security context constraint"}),
+    ));
+    bench.settle();
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "RequirementsMissing");
+    assert!(message.starts_with("SecurityContextConstraints metallb-speaker is missing; "), "{message}");
+    assert!(message.contains("unable to validate"), "{message}");
 }

@@ -95,6 +95,32 @@ fn a_rollout_that_makes_no_progress_is_taken_back_and_not_tried_again() {
 }
 
 #[test]
+fn a_version_whose_images_are_gone_is_not_put_back_and_it_is_told_why() {
+    let has = |bench: &mut Bench, version: &str, images: Value| {
+        bench.world.take(node(
+            json!({"metadata": {"name": "node1", "labels": {"kubernetes.io/os": "linux"}, "resourceVersion": version},
+                   "status": {"conditions": [{"type": "Ready", "status": "True"}], "images": [{"names": images}]}}),
+        ));
+    };
+    let mut bench = Bench::upgraded("{upgradePolicy: {onFailure: Rollback}}");
+    has(&mut bench, "2", json!(["controller:2"]));
+    bench.settle();
+    bench.now = "2030-01-01T00:10:00Z".parse().unwrap();
+    bench.settle();
+    assert_eq!(bench.images(), ("controller:2".to_owned(), "speaker:1".to_owned()), "it stays where it is");
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "UpgradeStalled");
+    let why = "is not put back, because no node has controller:1";
+    assert!(message.contains(why) && message.contains("node1 lacks speaker:1"), "{message}");
+
+    // They are there again, and so the version is.
+    has(&mut bench, "3", json!(["controller:1", "controller:2", "speaker:1"]));
+    bench.settle();
+    assert_eq!(bench.images(), images(1));
+    assert_eq!(bench.degraded().1, "UpgradeFailed");
+}
+
+#[test]
 fn olm_is_told_that_a_newer_operator_may_come_except_during_a_rollout() {
     let told = |bench: &Bench| {
         let upgradeable = bench.plan().summary.and_then(|summary| summary.upgradeable);
@@ -127,7 +153,8 @@ fn a_version_waits_for_approval_and_for_what_it_needs() {
     bench.edit(Kind::MetalLb, "metallb", |object| {
         object["spec"]["upgradePolicy"]["approvedVersion"] = json!("2");
     });
-    bench.missing = Some(vec!["ServiceAccount speaker may not list nodes".to_owned()]);
+    let missing = vec!["ServiceAccount speaker may not list nodes".to_owned()];
+    bench.missing = Some(Found { missing, ..Found::default() });
     bench.settle();
     assert_eq!(bench.images(), images(1));
     let (_, reason, message) = bench.degraded();
@@ -135,7 +162,7 @@ fn a_version_waits_for_approval_and_for_what_it_needs() {
         (reason.as_str(), message.as_str()),
         ("RequirementsMissing", "ServiceAccount speaker may not list nodes")
     );
-    bench.missing = Some(Vec::new());
+    bench.missing = Some(Found::default());
     bench.settle();
     assert_eq!(bench.image(Kind::Deployment, "controller"), "controller:2");
 }

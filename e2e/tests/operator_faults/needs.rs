@@ -1,0 +1,180 @@
+//! What the installation brings and is not there: it is named within seconds, by the rights that the operator really has.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use kube::{
+    Api,
+    api::{DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams},
+    core::ApiResource,
+};
+use metallb_e2e::plane::{
+    NAMESPACE,
+    objects::{api, create},
+};
+use serde_json::{Value, json};
+
+use crate::fixture::{ADMISSION, ADMISSIONS, METALLB, Scene, until};
+
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+/// A request was refused, and the operator asks what else is.
+const REFUSED: Duration = Duration::from_secs(5);
+/// Nobody was refused anything yet: a few rights are asked about every ten seconds.
+const LOOKED: Duration = Duration::from_secs(20);
+
+async fn role(scene: &Scene) -> Result<DynamicObject> {
+    Ok(api(&scene.client, RBAC, "Role", NAMESPACE).get("metallb-manager-role").await?)
+}
+
+async fn replace(scene: &Scene, rules: &Value) -> Result<()> {
+    let mut role = role(scene).await?;
+    role.data["rules"] = rules.clone();
+    api(&scene.client, RBAC, "Role", NAMESPACE)
+        .replace("metallb-manager-role", &PostParams::default(), &role)
+        .await?;
+    Ok(())
+}
+
+/// `rules` without the right to do `verb` to `resource`.
+fn without(rules: &Value, verb: &str, resource: &str) -> Result<Value> {
+    let mut rules = rules.clone();
+    for rule in rules.as_array_mut().context("rules")? {
+        if rule["resources"].as_array().is_some_and(|all| all.iter().any(|found| found == resource)) {
+            rule["verbs"].as_array_mut().context("verbs")?.retain(|found| found != verb);
+        }
+    }
+    Ok(rules)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_without_which_a_repair_is_refused_is_named_within_seconds() -> Result<()> {
+    let mut scene = Scene::waiting().await?;
+    scene.install_with_own_rights().await?;
+    scene.recovers().await?;
+    let rules = role(&scene).await?.data["rules"].clone();
+    replace(&scene, &without(&rules, "patch", "configmaps")?).await?;
+    let config_maps = api(&scene.client, "v1", "ConfigMap", NAMESPACE);
+    let edit = json!({"data": {"excludel2.yaml": "x"}});
+    config_maps.patch("metallb-excludel2", &PatchParams::default(), &Patch::Merge(&edit)).await?;
+    scene.names("RequirementsMissing", &["the operator may not patch configmaps"], REFUSED).await?;
+    replace(&scene, &rules).await?;
+    scene.recovers().await?;
+    let is_right = |object: &DynamicObject| object.data["data"]["excludel2.yaml"] != "x";
+    scene.find("v1", "ConfigMap", "metallb-excludel2", is_right).await?;
+    scene.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_missing_at_the_start_is_named_by_what_a_watch_is_refused() -> Result<()> {
+    let mut scene = Scene::waiting().await?;
+    let rules = role(&scene).await?.data["rules"].clone();
+    replace(&scene, &without(&rules, "watch", "networkpolicies")?).await?;
+    scene.admissions().await?;
+    let resource = json!({"metadata": {"name": "metallb"}});
+    create(&scene.client, METALLB, "MetalLB", NAMESPACE, resource).await?;
+    let config = scene.plane.operator_config();
+    scene.operate(&config)?;
+    let text = "the operator may not watch networkpolicies.networking.k8s.io";
+    scene.names("RequirementsMissing", &[text], REFUSED).await?;
+    replace(&scene, &rules).await?;
+    scene.find("apps/v1", "DaemonSet", "speaker", |_| true).await?;
+    scene.recovers().await?;
+    scene.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bindings_accounts_and_webhook_configurations_that_go_are_named() -> Result<()> {
+    let mut scene = Scene::waiting().await?;
+    scene.install_with_own_rights().await?;
+    scene.recovers().await?;
+    let admissions = api(&scene.client, ADMISSION.0, ADMISSION.1, "");
+    admissions.delete(ADMISSIONS[1], &DeleteParams::default()).await?;
+    let text = "ValidatingWebhookConfiguration metallb-webhook-configuration is missing";
+    scene.names("RequirementsMissing", &[text], Duration::from_secs(2)).await?;
+    create(&scene.client, ADMISSION.0, ADMISSION.1, "", json!({"metadata": {"name": ADMISSIONS[1]}})).await?;
+    scene.recovers().await?;
+
+    let bindings = api(&scene.client, RBAC, "ClusterRoleBinding", "");
+    let binding = bindings.get("metallb-system:speaker").await?;
+    bindings.delete("metallb-system:speaker", &DeleteParams::default()).await?;
+    let text = "ServiceAccount speaker may not list, watch nodes in the cluster";
+    scene.names("RequirementsMissing", &[text], LOOKED).await?;
+    let mut again = DynamicObject { data: binding.data, ..binding };
+    again.metadata.resource_version = None;
+    again.metadata.uid = None;
+    bindings.create(&PostParams::default(), &again).await?;
+    scene.recovers().await?;
+
+    let accounts = api(&scene.client, "v1", "ServiceAccount", NAMESPACE);
+    accounts.delete("controller", &DeleteParams::default()).await?;
+    scene.names("RequirementsMissing", &["ServiceAccount controller is missing"], LOOKED).await?;
+    create(&scene.client, "v1", "ServiceAccount", NAMESPACE, json!({"metadata": {"name": "controller"}}))
+        .await?;
+    scene.recovers().await?;
+    scene.stop().await
+}
+
+/// A kind whose objects may say anything.
+pub(crate) async fn define(
+    scene: &Scene,
+    group: &str,
+    version: &str,
+    kind: &str,
+    plural: &str,
+    scope: &str,
+) -> Result<()> {
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let definition = json!({"metadata": {"name": format!("{plural}.{group}")}, "spec": {
+        "group": group, "scope": scope,
+        "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
+        "versions": [{"name": version, "served": true, "storage": true, "schema": schema}]}});
+    let (of, what) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+    create(&scene.client, of, what, "", definition).await?;
+    // It is served a moment later.
+    let all = of_plural(scene, group, version, kind, plural);
+    let look = async || all.list(&ListParams::default()).await;
+    until(look, |_| true).await.map(drop)
+}
+
+/// All objects of a kind whose plural is its own.
+fn of_plural(scene: &Scene, group: &str, version: &str, kind: &str, plural: &str) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk(group, version, kind);
+    Api::all_with(scene.client.clone(), &ApiResource::from_gvk_with_plural(&kind, plural))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn constraints_that_openshift_lacks_are_named_when_pods_are_refused() -> Result<()> {
+    let mut scene = Scene::waiting().await?;
+    let (group, kind, plural) =
+        ("security.openshift.io", "SecurityContextConstraints", "securitycontextconstraints");
+    define(&scene, group, "v1", kind, plural, "Cluster").await?;
+    scene.admissions().await?;
+    let config = scene.plane.subject_config();
+    scene.operate(&config)?;
+    scene.install(&json!({})).await?;
+    scene.recovers().await?;
+
+    let status = json!({"status": {"desiredNumberScheduled": 1, "currentNumberScheduled": 0, "numberMisscheduled": 0,
+                                   "numberReady": 0, "observedGeneration": 1}});
+    let daemon_sets = api(&scene.client, "apps/v1", "DaemonSet", NAMESPACE);
+    daemon_sets.patch_status("speaker", &PatchParams::default(), &Patch::Merge(&status)).await?;
+    let says =
+        "Error creating: pods is forbidden: unable to validate against any security context constraint";
+    let now = "2030-01-01T00:00:00Z";
+    let event = json!({"metadata": {"name": "speaker.1"}, "reason": "FailedCreate", "type": "Warning", "message": says,
+                       "involvedObject": {"kind": "DaemonSet", "name": "speaker", "namespace": NAMESPACE},
+                       "firstTimestamp": now, "lastTimestamp": now, "count": 1, "source": {"component": "test"}});
+    create(&scene.client, "v1", "Event", NAMESPACE, event).await?;
+    let texts = ["SecurityContextConstraints metallb-speaker is missing", "unable to validate"];
+    scene.names("RequirementsMissing", &texts, REFUSED).await?;
+    let constraint =
+        json!({"apiVersion": format!("{group}/v1"), "kind": kind, "metadata": {"name": "metallb-speaker"}});
+    let constraint: DynamicObject = serde_json::from_value(constraint)?;
+    of_plural(&scene, group, "v1", kind, plural).create(&PostParams::default(), &constraint).await?;
+    let named = |degraded: &Value| {
+        let message = degraded["message"].as_str().unwrap_or_default();
+        !message.contains("metallb-speaker is missing") && message.contains("unable to validate")
+    };
+    scene.degraded(named).await?;
+    scene.stop().await
+}

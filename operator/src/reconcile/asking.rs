@@ -1,0 +1,67 @@
+//! When it is asked whether the cluster has what the programs need.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kube::Client;
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, sleep_until},
+};
+
+use crate::{
+    cluster,
+    needs::{self, Found},
+};
+
+/// How often it is asked whether the cluster has all that the programs need.
+const NEEDS_MET: Duration = Duration::from_secs(600);
+/// How often that is asked while something is missing, and otherwise about a few of their needs.
+const NEEDS_OPEN: Duration = Duration::from_secs(10);
+/// How soon all is asked again when the API server refuses something: it may be for another reason.
+const NEEDS_AGAIN: Duration = Duration::from_secs(5);
+
+/// Asks from time to time whether the cluster has what the programs need, and whenever something was `refused`.
+pub(super) async fn ask(
+    client: Client,
+    namespace: String,
+    refused: Arc<Notify>,
+    sender: watch::Sender<Option<Found>>,
+) {
+    let needs = match needs::all() {
+        Ok(needs) => needs,
+        Err(error) => return tracing::error!(error, "the rules of the programs cannot be read"),
+    };
+    let mut round = 0;
+    loop {
+        let asked = Instant::now();
+        let mut is_met = false;
+        match cluster::missing(&client, &namespace, &needs).await {
+            Ok(found) => {
+                is_met = found == Found::default();
+                sender.send_replace(Some(found));
+            }
+            Err(error) => tracing::warn!(%error, "what the programs need could not be asked"),
+        }
+        loop {
+            tokio::select! {
+                () = refused.notified() => {
+                    sleep_until((asked + NEEDS_AGAIN).into()).await;
+                    break;
+                }
+                () = sleep(NEEDS_OPEN) => {}
+            }
+            if !is_met || asked.elapsed() >= NEEDS_MET {
+                break;
+            }
+            round += 1;
+            let drawn = needs::sample(&needs, round);
+            // What cannot be asked now is asked the next time.
+            if cluster::has(&client, &namespace, &drawn).await.is_ok_and(|has| !has) {
+                break;
+            }
+        }
+    }
+}
