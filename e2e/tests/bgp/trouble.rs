@@ -155,6 +155,8 @@ impl Drop for Hole {
 fn an_edit_that_asks_for_more_than_a_node_selector_allows_moves_the_sessions_and_the_traffic() {
     available();
     let frr = Frr::start("router", &frr("")).unwrap();
+    // Connections, not addresses, are spread over the next hops.
+    run_on("router", "sysctl -qw net.ipv4.fib_multipath_hash_policy=1").unwrap();
     let on = |nodes: &str| {
         let expression = format!("{{key: kubernetes.io/hostname, operator: In, values: [{nodes}]}}");
         peer("172.22.0.1", &format!(", nodeSelectors: [{{matchExpressions: [{expression}]}}]"))

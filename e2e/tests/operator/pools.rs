@@ -123,7 +123,8 @@ fn the_policy_says_what_becomes_of_an_address_that_its_pool_loses() {
     });
     kube(&format!("-n {NAMESPACE} rollout status deployment/controller --timeout=60s")).unwrap();
     edit(&format!("{first}/32"));
-    eventually("the address to be told of", 10, || {
+    // Ten seconds long the pool may yet get it back.
+    eventually("the address to be told of", 30, || {
         let service = get(&["-n", scene.name, "service", "held"])?;
         let (_, reason, message) =
             condition(&service, "metallb.io/AddressAssigned").context("no condition yet")?;
