@@ -165,6 +165,12 @@ fn what_stands_in_the_way_is_named_in_the_order_in_which_one_would_look() {
     exclude(&mut world, "two");
     let message = format!("label {EXCLUDE_LB_LABEL} excludes every node that its advertisements select");
     assert_eq!(judge(&world, &service(), &Announcers::default()), Err((Reason::ExcludedByLabel, message)));
+    world.ignore_exclude_label = true;
+    assert_eq!(
+        judge(&world, &service(), &Announcers::default()).map_err(|(reason, _)| reason),
+        Err(Reason::NoInterface),
+        "the label means nothing then"
+    );
 }
 
 #[test]
