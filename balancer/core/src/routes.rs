@@ -107,56 +107,62 @@ pub fn plan(world: &World, me: &str) -> Plan {
     let peers = peers(&world.config, node, &mut problems);
     let advertisements: Vec<&BgpAdvertisement> =
         world.config.bgp_advertisements.values().filter(|ad| ad.nodes.matches(&node.labels)).collect();
-    let mut services = BTreeMap::new();
-    let mut eligible = Vec::new();
-    for (key, service) in &world.services {
-        match Eligible::of(world, (me, node), key, service, &advertisements) {
-            Ok(found) => eligible.push(found),
-            Err(reason) => {
-                services.insert(key.clone(), Err(reason));
-            }
-        }
-    }
+    let found: Vec<(&ServiceKey, Result<Eligible, Reason>)> = world
+        .services
+        .iter()
+        .map(|(key, service)| (key, Eligible::of(world, (me, node), service, &advertisements)))
+        .collect();
     let audiences = audiences(&peers, &advertisements);
-    let mut told: BTreeMap<&ServiceKey, Vec<&Audience>> = BTreeMap::new();
     let mut routes = BTreeMap::new();
     let mut conflicts = BTreeMap::new();
-    for (audience, names) in &audiences {
-        let table = Table::of(audience, &advertisements, &eligible);
-        for key in &table.services {
-            told.entry(key).or_default().push(audience);
+    // As many as `found`: places of the audiences that are told of each.
+    let mut told: Vec<Vec<usize>> = vec![Vec::new(); found.len()];
+    for (place, (audience, names)) in audiences.iter().enumerate() {
+        let mut table = Table::default();
+        for ((_, service), told) in found.iter().zip(&mut told) {
+            if service.as_ref().is_ok_and(|service| table.add(audience, &advertisements, service)) {
+                told.push(place);
+            }
         }
-        conflicts.extend(table.conflicts);
-        let shared = Arc::new(table.routes);
+        let shared = Arc::new(table.routes(&advertisements, &mut conflicts));
         routes.extend(names.iter().map(|name| ((*name).to_owned(), Arc::clone(&shared))));
     }
     let mut circles = BTreeMap::new();
-    for found in &eligible {
-        let verdict = match told.remove(found.key) {
-            Some(its) => Ok(Told::of(found.service, its, &audiences, &mut circles)),
-            None => Err(Reason::NoMatchingPeer),
+    let verdicts = found.into_iter().zip(told).map(|((key, service), its)| {
+        let verdict = match service {
+            Ok(_) if its.is_empty() => Err(Reason::NoMatchingPeer),
+            Ok(found) => Ok(Told::of(found.service, &its, &audiences, &mut circles)),
+            Err(reason) => Err(reason),
         };
-        services.insert(found.key.clone(), verdict);
-    }
+        (key.clone(), verdict)
+    });
+    let services = verdicts.collect();
     problems.extend(conflicts.into_values());
     Plan { peers: routes, services, problems }
 }
 
 impl Told {
-    /// A Service that the peers of these audiences are told of. `circles` has the peers of those seen before.
-    fn of<'a>(
+    /// A Service that the peers of the audiences in these places are told of. `circles` has the peers of those seen
+    /// before.
+    fn of(
         service: &Service,
-        its: Vec<&'a Audience>,
-        audiences: &BTreeMap<Audience, Vec<&str>>,
-        circles: &mut BTreeMap<Vec<&'a Audience>, Arc<BTreeSet<String>>>,
+        places: &[usize],
+        audiences: &[(Audience, Vec<&str>)],
+        circles: &mut BTreeMap<Vec<usize>, Arc<BTreeSet<String>>>,
     ) -> Self {
-        let takes = |address: &&IpAddr| its.iter().any(|its| its.families.contains(&Family::of(**address)));
+        let its = || places.iter().filter_map(|place| audiences.get(*place));
+        let takes = |address: &&IpAddr| its().any(|(its, _)| its.families.contains(&Family::of(**address)));
         let addresses = service.addresses.iter().filter(takes).copied().collect();
-        let peers = circles.entry(its).or_insert_with_key(|its| {
-            let names = its.iter().filter_map(|its| audiences.get(its)).flatten();
-            Arc::new(names.map(|name| (*name).to_owned()).collect())
-        });
-        Self { peers: Arc::clone(peers), addresses }
+        let names = || its().flat_map(|(_, names)| names).map(|name| (*name).to_owned());
+        let peers = match circles.get(places) {
+            Some(peers) => Arc::clone(peers),
+            None => {
+                let peers = Arc::new(names().collect());
+                circles.insert(places.to_owned(), Arc::clone(&peers));
+                peers
+            }
+        };
+        Self { peers, addresses }
     }
 }
 
@@ -210,10 +216,7 @@ struct Audience {
 }
 
 /// The peers by audience, so that routes are worked out once for all that are told the same.
-fn audiences<'a>(
-    peers: &[&'a Peer],
-    advertisements: &[&BgpAdvertisement],
-) -> BTreeMap<Audience, Vec<&'a str>> {
+fn audiences<'a>(peers: &[&'a Peer], advertisements: &[&BgpAdvertisement]) -> Vec<(Audience, Vec<&'a str>)> {
     let mut audiences: BTreeMap<Audience, Vec<&str>> = BTreeMap::new();
     for peer in peers {
         let concerns = |ad: &BgpAdvertisement| ad.peers.is_empty() || ad.peers.contains(&peer.name);
@@ -221,12 +224,11 @@ fn audiences<'a>(
         let advertisements = concerned.map(|(index, _)| index).collect();
         audiences.entry(Audience { families: families(peer), advertisements }).or_default().push(&peer.name);
     }
-    audiences
+    audiences.into_iter().collect()
 }
 
 /// A Service that this node may announce.
 struct Eligible<'a> {
-    key: &'a ServiceKey,
     service: &'a Service,
     /// Indices of the advertisements that are about it, in order.
     advertisements: Vec<usize>,
@@ -236,7 +238,6 @@ impl<'a> Eligible<'a> {
     fn of(
         world: &World,
         (me, node): (&str, &Node),
-        key: &'a ServiceKey,
         service: &'a Service,
         advertisements: &[&BgpAdvertisement],
     ) -> Result<Self, Reason> {
@@ -260,56 +261,60 @@ impl<'a> Eligible<'a> {
         if advertisements.is_empty() {
             return Err(Reason::NoMatchingAdvertisement);
         }
-        Ok(Self { key, service, advertisements })
+        Ok(Self { service, advertisements })
     }
 }
 
-/// The routes of one audience.
+/// What one audience is told: each prefix with an advertisement, by its index, that makes a route of it.
 #[derive(Default)]
-struct Table<'a> {
-    routes: Routes,
-    services: BTreeSet<&'a ServiceKey>,
-    /// By field, the advertisement that does not get its way, and the one that does.
-    conflicts: Conflicts,
-}
+struct Table(Vec<(IpNet, usize)>);
 
+/// By field, the advertisement that does not get its way, and the one that does.
 type Conflicts = BTreeMap<(&'static str, String, String), Problem>;
 
-impl<'a> Table<'a> {
-    fn of(audience: &Audience, advertisements: &[&BgpAdvertisement], eligible: &[Eligible<'a>]) -> Self {
-        let mut table = Self::default();
-        // By prefix, the advertisements that make a route of it.
-        let mut sources: BTreeMap<IpNet, Vec<usize>> = BTreeMap::new();
-        for found in eligible {
-            let its =
-                found.service.addresses.iter().filter(|it| audience.families.contains(&Family::of(**it)));
-            for address in its {
-                for index in found
-                    .advertisements
-                    .iter()
-                    .filter(|index| audience.advertisements.binary_search(index).is_ok())
-                {
-                    let prefix = advertisements.get(*index).and_then(|found| aggregate(found, *address));
-                    let Some(prefix) = prefix else { continue };
-                    table.services.insert(found.key);
-                    let sources = sources.entry(prefix).or_default();
-                    if let Err(place) = sources.binary_search(index) {
-                        sources.insert(place, *index);
-                    }
-                }
-            }
+impl Table {
+    /// Adds a Service; tells whether the audience is told of it.
+    fn add(
+        &mut self,
+        audience: &Audience,
+        advertisements: &[&BgpAdvertisement],
+        service: &Eligible<'_>,
+    ) -> bool {
+        let before = self.0.len();
+        let takes = |address: &&IpAddr| audience.families.contains(&Family::of(**address));
+        for address in service.service.addresses.iter().filter(takes) {
+            let its = service.advertisements.iter().filter(|index| audience.advertisements.contains(index));
+            self.0.extend(its.filter_map(|index| {
+                let advertisement = advertisements.get(*index)?;
+                Some((aggregate(advertisement, *address)?, *index))
+            }));
         }
+        self.0.len() > before
+    }
+
+    fn routes(mut self, advertisements: &[&BgpAdvertisement], conflicts: &mut Conflicts) -> Routes {
+        self.0.sort_unstable();
+        self.0.dedup();
         // Few sets of advertisements make many routes.
         let mut merged: BTreeMap<Vec<usize>, Arc<Attributes>> = BTreeMap::new();
-        for (prefix, sources) in sources {
-            let conflicts = &mut table.conflicts;
-            let attributes = merged.entry(sources).or_insert_with_key(|sources| {
-                let its = sources.iter().filter_map(|index| advertisements.get(*index).copied());
-                Arc::new(merge(prefix, its, conflicts))
-            });
-            table.routes.insert(prefix, Arc::clone(attributes));
-        }
-        table
+        let mut sources = Vec::new();
+        let by_prefix = self.0.chunk_by(|(one, _), (other, _)| one == other);
+        let routes = by_prefix.filter_map(|entries| {
+            let (prefix, _) = entries.first()?;
+            sources.clear();
+            sources.extend(entries.iter().map(|(_, index)| *index));
+            let attributes = match merged.get(&sources) {
+                Some(attributes) => Arc::clone(attributes),
+                None => {
+                    let its = sources.iter().filter_map(|index| advertisements.get(*index).copied());
+                    let attributes = Arc::new(merge(*prefix, its, conflicts));
+                    merged.insert(sources.clone(), Arc::clone(&attributes));
+                    attributes
+                }
+            };
+            Some((*prefix, attributes))
+        });
+        routes.collect()
     }
 }
 

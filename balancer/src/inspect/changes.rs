@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, fmt, path::Path};
 
 use kube::ResourceExt;
 use metallb_core::{
-    config::parse,
     preview::{Difference, preview},
     served::serve,
 };
@@ -44,7 +43,7 @@ impl fmt::Display for Judgement {
 /// When they cannot be read.
 pub(crate) fn check(path: &Path) -> anyhow::Result<Judgement> {
     let manifests = Manifests::read(path)?;
-    let (_, problems) = parse(&manifests.configuration.objects());
+    let problems = manifests.configuration.problems();
     let problems = manifests.unreadable.into_iter().chain(problems.iter().map(ToString::to_string));
     Ok(Judgement { objects: manifests.count, problems: problems.collect() })
 }
@@ -84,7 +83,7 @@ pub(crate) fn diff(live: &Allocation, path: &Path) -> anyhow::Result<Changes> {
     let manifests = Manifests::read(path)?;
     let present = live.present();
     let mut applied: BTreeMap<_, _> = live.pools.iter().map(|pool| (pool.name_any(), pool.clone())).collect();
-    for mut pool in manifests.configuration.pools {
+    for mut pool in manifests.configuration.all_pools().cloned() {
         // What is applied over an object keeps its age, by which overlaps are judged.
         pool.metadata.creation_timestamp =
             applied.get(&pool.name_any()).and_then(|live| live.metadata.creation_timestamp.clone());

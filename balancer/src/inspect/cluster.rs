@@ -101,6 +101,7 @@ impl Cluster {
     pub(crate) async fn configuration(&self) -> anyhow::Result<Configuration> {
         Ok(Configuration {
             pools: self.own("").await?,
+            made: Vec::new(),
             l2_advertisements: self.own("").await?,
             bgp_advertisements: self.own("").await?,
             bgp_peers: self.own("").await?,

@@ -1,11 +1,12 @@
 //! Objects of the configuration, wherever they come from.
 
+use kube::ResourceExt;
 use metallb_api::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, IPAddressPoolSpec, L2Advertisement,
     address_pool::v1beta1::{AddressPool, AddressPoolSpec},
     names::GROUP,
 };
-use metallb_core::config::Objects;
+use metallb_core::config::{Objects, Problem, parse};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -14,6 +15,8 @@ use serde_json::Value;
 pub(crate) struct Configuration {
     /// IPAddressPools.
     pub(crate) pools: Vec<IPAddressPool>,
+    /// The IPAddressPools that the operator makes of AddressPools.
+    pub(crate) made: Vec<IPAddressPool>,
     /// L2Advertisements.
     pub(crate) l2_advertisements: Vec<L2Advertisement>,
     /// BGPAdvertisements.
@@ -42,7 +45,7 @@ impl Configuration {
             "AddressPool" => serde_json::from_value::<AddressPool>(object).map(|pool| {
                 let AddressPoolSpec { addresses, auto_assign, .. } = pool.spec;
                 let spec = IPAddressPoolSpec { addresses, auto_assign, ..IPAddressPoolSpec::default() };
-                self.pools.push(IPAddressPool { metadata: pool.metadata, spec, status: None });
+                self.made.push(IPAddressPool { metadata: pool.metadata, spec, status: None });
             }),
             "L2Advertisement" => push(&mut self.l2_advertisements, object),
             "BGPAdvertisement" => push(&mut self.bgp_advertisements, object),
@@ -53,10 +56,34 @@ impl Configuration {
         })
     }
 
+    /// The IPAddressPools, and those that the operator is yet to make.
+    pub(crate) fn all_pools(&self) -> impl Iterator<Item = &IPAddressPool> {
+        self.pools.iter().chain(self.unmade())
+    }
+
+    /// The IPAddressPools that the operator makes of AddressPools, but for those that are there already.
+    fn unmade(&self) -> impl Iterator<Item = &IPAddressPool> {
+        let is_there =
+            |pool: &&IPAddressPool| self.pools.iter().any(|other| other.name_any() == pool.name_any());
+        self.made.iter().filter(move |pool| !is_there(pool))
+    }
+
+    /// What is wrong with the objects, which each is told of by the kind that its file has.
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        let (_, mut problems) = parse(&self.objects());
+        let unmade: Vec<String> = self.unmade().map(ResourceExt::name_any).collect();
+        for problem in
+            problems.iter_mut().filter(|it| it.kind == "IPAddressPool" && unmade.contains(&it.name))
+        {
+            "AddressPool".clone_into(&mut problem.kind);
+        }
+        problems
+    }
+
     /// The objects, to be parsed.
     pub(crate) fn objects(&self) -> Objects<'_> {
         Objects {
-            pools: self.pools.iter().collect(),
+            pools: self.all_pools().collect(),
             l2_advertisements: self.l2_advertisements.iter().collect(),
             bgp_advertisements: self.bgp_advertisements.iter().collect(),
             bgp_peers: self.bgp_peers.iter().collect(),

@@ -89,8 +89,10 @@ fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use metallb_core::config::parse;
+    use serde_json::json;
+
+    use super::*;
 
     const TWO_POOLS: &str = "
 apiVersion: metallb.io/v1beta1
@@ -135,6 +137,25 @@ items:
 ";
 
     #[test]
+    fn an_address_pool_does_not_overlap_the_one_that_was_made_of_it() {
+        let pool = |kind: &str, range: &str| {
+            json!({
+                "apiVersion": "metallb.io/v1beta1", "kind": kind, "metadata": { "name": "p" },
+                "spec": { "protocol": "layer2", "addresses": [range] },
+            })
+        };
+        // A dump of a cluster has both.
+        for kinds in [["AddressPool", "IPAddressPool"], ["IPAddressPool", "AddressPool"]] {
+            let mut configuration = Configuration::default();
+            for kind in kinds {
+                configuration.take(pool(kind, "192.0.2.0/28")).unwrap().unwrap();
+            }
+            assert_eq!(configuration.problems(), [], "{kinds:?}");
+            assert_eq!(configuration.all_pools().count(), 1, "{kinds:?}");
+        }
+    }
+
+    #[test]
     fn files_are_judged_as_they_would_be_in_the_cluster() {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in [
@@ -147,13 +168,14 @@ items:
             fs::write(folder.path().join(name), text).unwrap();
         }
         let manifests = Manifests::read(folder.path()).unwrap();
-        let (config, problems) = parse(&manifests.configuration.objects());
+        let (config, _) = parse(&manifests.configuration.objects());
+        let problems = manifests.configuration.problems();
         let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
         assert_eq!(
             told,
             [
                 "IPAddressPool \"bad\": spec.addresses[0]: 192.0.2.1 is a single address: write 192.0.2.1/32",
-                "IPAddressPool \"old\": spec.addresses[0]: 192.0.2.8-192.0.2.1 ends before it starts",
+                "AddressPool \"old\": spec.addresses[0]: 192.0.2.8-192.0.2.1 ends before it starts",
             ]
         );
         assert_eq!(config.pools.keys().collect::<Vec<_>>(), ["good"]);

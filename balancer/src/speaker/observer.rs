@@ -42,8 +42,11 @@ use known::Known;
 /// How long a node that announced something, by the record, counts as a candidate without having been heard: of speakers
 /// that start together the first must not take over from the last.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Changes taken in before the next plan is made.
+/// Changes taken in at once.
 const BATCH: usize = 256;
+/// After a plan the observer rests for this part of the time that it took, and takes further changes in: else each of a
+/// burst would cost a plan of its own, and those behind wait for all of them.
+const REST: u32 = 4;
 
 /// Where the observer looks, and what for.
 #[derive(Clone, Debug)]
@@ -104,37 +107,43 @@ pub(super) async fn run(
     let inputs = inputs(&client, &settings, services);
     let mut inputs = futures::stream::select(inputs, bgp_inputs.map(Input::Bgp)).ready_chunks(BATCH);
     let mut observer = Observer::new(settings, bgp);
+    let (mut is_due, mut rested) = (false, Instant::now());
     loop {
         let now = Instant::now();
         let patience = observer.settled.map(|at| at + PATIENCE).filter(|end| *end > now);
         let own = [observer.failback.deadline(now), observer.known.deadline(), patience];
-        let due = own.into_iter().flatten().min();
+        let due = own.into_iter().flatten().min().filter(|_| !is_due);
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
             batch = inputs.next() => {
-                let (mut changed, now) = (false, Instant::now());
+                let now = Instant::now();
                 for input in batch.context("the watches ended")? {
-                    changed |= observer.known.take(input, now);
-                }
-                if !changed {
-                    continue;
+                    is_due |= observer.known.take(input, now);
                 }
             }
             changed = ports.roster.changed() => {
                 changed.context("the membership ended")?;
                 observer.roster.clone_from(&ports.roster.borrow_and_update());
+                is_due = true;
             }
             changed = ports.links.changed() => {
                 changed.context("the links ended")?;
                 let own = ports.links.borrow_and_update().facts();
-                if observer.own == own {
-                    continue;
-                }
+                is_due |= observer.own != own;
                 observer.own = own;
             }
-            () = sleep_until(due) => observer.known.pass(Instant::now()),
+            () = sleep_until(due) => {
+                observer.known.pass(Instant::now());
+                is_due = true;
+            }
+            () = sleep_until(Some(rested)), if is_due => {}
         }
-        observer.publish(&ports);
+        let now = Instant::now();
+        if is_due && rested <= now {
+            observer.publish(&ports);
+            is_due = false;
+            rested = Instant::now() + now.elapsed() / REST;
+        }
     }
 }
 

@@ -203,7 +203,7 @@ impl<'a> Bench<'a> {
         rows.push(self.until("one Service less", started, "", count).await?);
         let started = Instant::now();
         self.scene.advertise("64512:2").await?;
-        let filter = "where bgp_community ~ [(64512,2)]";
+        let filter = "&& bgp_community ~ [(64512,2)]";
         rows.push(self.until("another community on all", started, filter, count).await?);
         let started = Instant::now();
         self.scene.advertise_nothing().await?;
@@ -250,10 +250,11 @@ impl<'a> Bench<'a> {
         Ok(row)
     }
 
-    /// Waits until each router holds `count` routes, and says how long that took and what it cost.
+    /// Waits until each router holds `count` of the speaker's routes, and says how long that took and what it cost.
     async fn until(&mut self, what: &'static str, since: Instant, filter: &str, count: usize) -> Result<Row> {
         let table = if self.scene.family == 4 { "master4" } else { "master6" };
-        let question = format!("show route table {table} {filter} count");
+        // Not those that the routers have of their own.
+        let question = format!("show route table {table} where source = RTS_BGP {filter} count");
         let count = (count * usize::from(self.scene.peers)).to_string();
         loop {
             let said = self.bird.ask(&question)?;
