@@ -140,13 +140,32 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let network = thread("network", network.run(cancel.clone()))?;
     tasks.spawn(async move { network.await.context("the network thread broke off")? });
 
+    until_all_ended(tasks, cancel).await
+}
+
+/// Waits until all tasks have ended; one that ends before `cancel` ends the others.
+///
+/// # Errors
+/// That of the task that ended first, when it ended before `cancel`.
+async fn until_all_ended(
+    mut tasks: JoinSet<anyhow::Result<()>>,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut cause = Ok(());
     while let Some(ended) = tasks.join_next().await {
-        let cancelled = cancel.is_cancelled();
+        let is_first = !cancel.is_cancelled();
         cancel.cancel();
-        ended.context("a task broke off")??;
-        anyhow::ensure!(cancelled, "a task ended early");
+        let ended = ended.context("a task broke off").flatten();
+        match ended {
+            Ok(()) if is_first => cause = Err(anyhow::anyhow!("a task ended early")),
+            Err(error) if is_first => cause = Err(error),
+            Ok(()) => {}
+            // Tasks that end take their channels along. Whoever misses them then ends as well, and must not cut short
+            // those that take leave of routers and neighbors.
+            Err(error) => tracing::debug!(error = format!("{error:#}"), "a task ended with an error"),
+        }
     }
-    Ok(())
+    cause
 }
 
 /// Prints what the routers need for the BGPPeers as they are.
@@ -335,13 +354,7 @@ impl Network {
                 });
             }
         }
-        while let Some(ended) = tasks.join_next().await {
-            let cancelled = cancel.is_cancelled();
-            cancel.cancel();
-            ended.context("a task broke off")??;
-            anyhow::ensure!(cancelled, "a task ended early");
-        }
-        Ok(())
+        until_all_ended(tasks, cancel).await
     }
 }
 
@@ -356,5 +369,38 @@ async fn sleep_until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets a task say farewell after `first` ended; tells how all ended, and whether the farewell was said.
+    async fn ended(first: anyhow::Result<()>, is_asked: bool) -> (Result<(), String>, bool) {
+        let cancel = CancellationToken::new();
+        if is_asked {
+            cancel.cancel();
+        }
+        let (said, farewell) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { first });
+        let stop = cancel.clone();
+        tasks.spawn(async move {
+            stop.cancelled().await;
+            tokio::task::yield_now().await;
+            said.send_replace(true);
+            Ok(())
+        });
+        let result = until_all_ended(tasks, cancel).await.map_err(|error| error.to_string());
+        (result, *farewell.borrow())
+    }
+
+    #[tokio::test]
+    async fn a_task_that_misses_another_one_at_the_end_cuts_no_farewell_short() {
+        let missed = || Err(anyhow::anyhow!("the membership ended"));
+        assert_eq!(ended(missed(), true).await, (Ok(()), true));
+        assert_eq!(ended(missed(), false).await, (Err("the membership ended".to_owned()), true));
+        assert_eq!(ended(Ok(()), false).await, (Err("a task ended early".to_owned()), true));
     }
 }

@@ -59,6 +59,37 @@ protocol bgp nodes {
 }
 
 #[test]
+fn frr_behind_another_router_learns_routes_and_watches_the_path() {
+    available();
+    let frr = Frr::start("remote", &frr(" neighbor nodes ebgp-multihop 2\n neighbor nodes bfd")).unwrap();
+    // Host remote reaches the nodes by its default route.
+    frr.commands(&["configure terminal", "ip nht resolve-via-default"]).unwrap();
+    let _objects = Objects::apply(&[
+        ("BFDProfile", "far", "{minimumTtl: 254}"),
+        ("BGPPeer", "far", &peer("172.24.0.2", ", ebgpMultiHop: true, bfdProfile: far")),
+    ]);
+    let scene = scene("bgp-far-frr", "[198.51.100.140/30]", "");
+    scene.service("web", "");
+    let address = address(scene.name, "web").unwrap().to_string();
+    until_sessions("172.24.0.2", "Established");
+    frr.0
+        .until("three valid paths", 30, |_| {
+            let paths = frr.paths(&address)?;
+            let valid = paths.iter().filter(|path| path["valid"] == true).count();
+            ensure!(valid == 3, "{paths:?}");
+            Ok(())
+        })
+        .unwrap();
+    eventually("BFD over two hops", 30, || {
+        for node in ["node1", "node2", "node3"] {
+            let status = session(node, "172.24.0.2")?;
+            ensure!(status["bfdStatus"] == "up", "{status}, {}", frr.ask("show bfd peers")?);
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn packets_that_took_a_hop_too_many_open_no_session() {
     available();
     let config = "router bgp 64513\n bgp router-id 172.22.0.1\n no bgp ebgp-requires-policy\n \
@@ -158,10 +189,10 @@ fn a_router_that_falls_silent_is_given_up_after_the_hold_time() {
 }
 
 /// The router neither hears nor answers a node's BGP, until this value ends.
-struct Silence;
+pub(crate) struct Silence;
 
 impl Silence {
-    fn of(node: &str) -> Self {
+    pub(crate) fn of(node: &str) -> Self {
         let rules = [
             "nft add table ip silence".to_owned(),
             "nft add chain ip silence in { type filter hook input priority 0 ; }".to_owned(),

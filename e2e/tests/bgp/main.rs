@@ -10,6 +10,7 @@
 
 mod advice;
 mod attributes;
+mod bird;
 mod counted;
 mod distance;
 #[path = "../cluster/fixture.rs"]

@@ -33,7 +33,7 @@ fn bird_learns_both_families_over_one_session_asks_again_and_reads_why_it_ends()
     let bird = Bird::start("router", BIRD).unwrap();
     let objects =
         Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ", dualStackAddressFamily: true"))]);
-    let more = ", communities: ['64512:100', 'large:64512:1:2'], med: 20";
+    let more = ", communities: ['64512:100', 'large:64512:1:2'], med: 20, asPathPrepend: 2";
     let scene = scene("bgp-bird", "[198.51.100.80/30, 2001:db8:100::80/126]", more);
     scene.service("four", "");
     scene.service("six", ", ipFamilies: [IPv6]");
@@ -48,6 +48,7 @@ fn bird_learns_both_families_over_one_session_asks_again_and_reads_why_it_ends()
                     "{said}"
                 );
                 ensure!(said.contains("BGP.med: 20"), "{said}");
+                ensure!(said.matches("BGP.as_path: 64512 64512 64512").count() == 3, "{said}");
                 Ok(())
             })
             .unwrap();
