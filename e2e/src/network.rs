@@ -74,7 +74,10 @@ fn bridge(name: &str) -> Result<()> {
 fn attach(host: &Host) -> Result<()> {
     plug(host, "eth0", "br0", &host.switch_port())?;
     if *host != client() {
-        run_on(&host.name, "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1")?;
+        // Ports count in the choice of the way, as most routers have it.
+        let (forwarding, hash) =
+            ("ip_forward=1 net.ipv6.conf.all.forwarding=1", "fib_multipath_hash_policy=1");
+        run_on(&host.name, &format!("sysctl -qw net.ipv4.{forwarding} net.ipv4.{hash} net.ipv6.{hash}"))?;
     }
     address(host, "eth0", &format!("{}/24", host.v4()), &format!("{}/64", host.v6()))
 }

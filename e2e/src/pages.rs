@@ -11,9 +11,6 @@ use crate::{
     tools,
 };
 
-/// The languages of blocks. One of any other might hold commands that nobody would run.
-pub const LANGUAGES: [&str; 5] = ["console", "ini", "json", "sh", "yaml"];
-
 /// Words of commands that a test writes in a form of its own: kubectl, the namespace, and the pool of the examples.
 const ANYWHERE: [&str; 5] = ["kubectl", "-n", "metallb-system", "doc-example", "\\"];
 
@@ -149,6 +146,9 @@ pub fn run(script: &str, home: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The languages of blocks. One of any other might hold commands that nobody would run.
+    const LANGUAGES: [&str; 5] = ["console", "ini", "json", "sh", "yaml"];
 
     #[test]
     fn blocks_are_found_with_their_comments() {

@@ -137,6 +137,17 @@ items:
 ";
 
     #[test]
+    fn each_kind_of_the_group_is_known() {
+        for definition in metallb_api::crd::all().unwrap() {
+            let (group, names) = (&definition.spec.group, &definition.spec.names);
+            let object = json!({ "apiVersion": format!("{group}/v1"), "kind": names.kind });
+            let is_known = OTHER_KINDS.contains(&names.kind.as_str());
+            let is_taken = Configuration::default().take(object).is_some();
+            assert!(group != GROUP || is_known != is_taken, "{}", names.kind);
+        }
+    }
+
+    #[test]
     fn an_address_pool_does_not_overlap_the_one_that_was_made_of_it() {
         let pool = |kind: &str, range: &str| {
             json!({

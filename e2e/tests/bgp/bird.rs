@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use metallb_e2e::{
     deploy::NAMESPACE,
-    exec::run_on,
     observe::{address, fetch_from, kube},
     router::Bird,
 };
@@ -32,7 +31,6 @@ fn next_hops(bird: &Bird, address: IpAddr) -> Result<BTreeSet<String>> {
 fn a_client_reaches_three_nodes_by_birds_ways_and_two_when_they_are_pinned() {
     available();
     let bird = Bird::start("router", BIRD).unwrap();
-    run_on("router", "sysctl -qw net.ipv4.fib_multipath_hash_policy=1").unwrap();
     let _objects = Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ""))]);
     let name = "bgp-bird-ways";
     let scene = scene(name, "[198.51.100.132/30]", "");

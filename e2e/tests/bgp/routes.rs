@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use anyhow::ensure;
 use metallb_e2e::{
     deploy::NAMESPACE,
-    exec::run_on,
     observe::{address, fetch_from, get, kube},
     router::Frr,
 };
@@ -24,10 +23,6 @@ fn next_hops(frr: &Frr, prefix: &str) -> anyhow::Result<BTreeSet<String>> {
 fn a_client_behind_the_router_reaches_three_nodes_through_three_next_hops() {
     available();
     let frr = Frr::start("router", &frr("")).unwrap();
-    // Ports count in the choice of the way, as most routers have it.
-    for family in ["ipv4", "ipv6"] {
-        run_on("router", &format!("sysctl -qw net.{family}.fib_multipath_hash_policy=1")).unwrap();
-    }
     let _peers = Objects::apply(&[
         ("BGPPeer", "four", &peer("172.22.0.1", "")),
         ("BGPPeer", "six", &peer("fd00:22::1", "")),

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use anyhow::ensure;
 use metallb_e2e::{
     deploy::NAMESPACE,
-    exec::run_on,
     held,
     observe::{address, apply, get, kube},
     router::Frr,
@@ -77,7 +76,6 @@ fn the_ttl_is_the_one_of_the_backend() {
 fn the_packets_of_a_connection_stay_on_one_node() {
     available();
     let frr = Frr::start("router", &frr("")).unwrap();
-    run_on("router", "sysctl -qw net.ipv4.fib_multipath_hash_policy=1").unwrap();
     let _objects = Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ""))]);
     let scene = scene("bgp-stay", "[198.51.100.112/30]", "");
     apply(&held::echo(scene.name, scene.name)).unwrap();
