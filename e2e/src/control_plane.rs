@@ -39,7 +39,8 @@ pub(crate) fn start() -> Result<()> {
          --service-account-issuer=https://kubernetes.default.svc --authorization-mode=Node,RBAC \
          --service-cluster-ip-range=10.96.0.0/16,fd00:96::/112 --kubelet-client-certificate={pki}/admin.crt \
          --kubelet-client-key={pki}/admin.key --kubelet-preferred-address-types=InternalIP \
-         --enable-aggregator-routing=true --allow-privileged --enable-admission-plugins=NodeRestriction \
+         --enable-aggregator-routing=true --allow-privileged \
+         --enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement \
          --audit-policy-file={policy} --audit-log-path={log} --audit-log-maxsize=10000",
         address = cp().v4(),
         policy = state("audit-policy.yaml").display(),

@@ -139,6 +139,8 @@ impl Plane {
             "--service-account-issuer=https://bench".to_owned(),
             format!("--token-auth-file={}", file("tokens.csv")),
             "--authorization-mode=RBAC".to_owned(),
+            // As OpenShift does.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
             format!("--audit-log-path={}", file("audit.log")),
             format!("--audit-policy-file={}", file("audit.yaml")),
             "--audit-log-mode=blocking".to_owned(),

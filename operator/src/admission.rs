@@ -4,6 +4,7 @@
 //! where the request brings it in, by creating the object or by changing a value; one that was there before is only
 //! warned of, so that an old object can still be edited.
 
+mod before;
 mod echo;
 
 use std::net::IpAddr;
@@ -20,6 +21,7 @@ use metallb_core::{
 };
 use serde::de::DeserializeOwned;
 
+use self::before::Before;
 use crate::{
     install,
     pool::{self, Verdict},
@@ -73,6 +75,18 @@ pub struct Question<'a> {
     pub old: Option<&'a DynamicObject>,
 }
 
+impl Question<'_> {
+    /// Whether there is something to deny: not that an object goes, nor that one is written whose spec stays as it is, such
+    /// as to take a finalizer off. Where the API server knows that by itself, it does not even ask.
+    #[must_use]
+    pub fn asks_for_more(&self) -> bool {
+        self.object.is_some_and(|object| {
+            object.metadata.deletion_timestamp.is_none()
+                && self.old.is_none_or(|old| old.data["spec"] != object.data["spec"])
+        })
+    }
+}
+
 /// What is answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
@@ -93,8 +107,9 @@ impl Answer {
 
     /// Denies what the request brings in, and warns of what was there `before`.
     fn weigh(&mut self, problems: Vec<String>, before: &[String]) {
+        let mut before = Before::new(before.iter().map(String::as_str));
         for problem in problems {
-            if before.contains(&problem) { self.warn(problem) } else { self.deny(problem) }
+            if before.had(&problem) { self.warn(problem) } else { self.deny(problem) }
         }
     }
 }
@@ -117,6 +132,9 @@ pub fn judge(question: &Question<'_>, existing: &Existing, settings: &Settings) 
             question.kind, settings.namespace, question.namespace
         )),
         Some(object) => judge_write(question, object, existing, settings, &mut answer),
+    }
+    if !question.asks_for_more() {
+        answer.warnings.append(&mut answer.denials);
     }
     answer
 }
@@ -258,11 +276,12 @@ fn replace<K>(
     let objects = list(&mut after);
     objects.retain(|other| other.name_any() != question.name);
     objects.push(candidate);
-    let before = problems(existing);
+    let before: Vec<String> = problems(existing).iter().map(identity).collect();
+    let mut before = Before::new(before.iter().map(String::as_str));
     for problem in problems(&after) {
         let own = problem.kind == question.kind && problem.name == question.name;
         let text = if own { format!("{}: {}", problem.field, problem.message) } else { problem.to_string() };
-        let old = before.contains(&problem);
+        let old = before.had(&identity(&problem));
         match problem.cause {
             Cause::Invalid if !old => answer.deny(text),
             Cause::Invalid | Cause::Unresolved if own => answer.warn(text),
@@ -271,6 +290,10 @@ fn replace<K>(
             Cause::Invalid | Cause::Unresolved => {}
         }
     }
+}
+
+fn identity(problem: &Problem) -> String {
+    format!("{:?} {problem}", problem.cause)
 }
 
 fn problems(existing: &Existing) -> Vec<Problem> {

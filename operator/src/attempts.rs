@@ -24,7 +24,7 @@ const LONGEST_TRUCE: Duration = Duration::from_secs(300);
 pub struct Attempts {
     failures: BTreeMap<Key, Failure>,
     repairs: BTreeMap<Key, Repairs>,
-    /// What was written last.
+    /// What was written last, or found to be there as it was to be.
     written: BTreeMap<Key, Value>,
     settled: BTreeMap<Key, Difference>,
 }
@@ -114,6 +114,17 @@ impl Attempts {
     #[must_use]
     pub fn is_settled(&self, key: &Key, difference: &Difference) -> bool {
         self.settled.get(key) == Some(difference)
+    }
+
+    /// Whether it is known what was written to `key` last.
+    #[must_use]
+    pub fn knows(&self, key: &Key) -> bool {
+        self.written.contains_key(key)
+    }
+
+    /// Notes that `key` was found as `wanted`: somebody wrote it before, so that whoever changes it now undoes that.
+    pub fn found(&mut self, key: Key, wanted: &Value) {
+        self.written.entry(key).or_insert_with(|| essence(wanted));
     }
 
     /// Notes that `wanted` could not be written to `key`.
@@ -274,6 +285,21 @@ mod tests {
             assert_eq!(attempts.held_until(&key(), &wanted, at(jumped)), None);
             assert_eq!(attempts.quarrels(at(jumped)).count(), 0);
         }
+    }
+
+    #[test]
+    fn after_a_start_what_was_found_as_wanted_and_then_changed_is_repaired() {
+        let mut attempts = Attempts::default();
+        let (one, two) = (Value::from("one replica"), Value::from("two replicas"));
+        assert!(!attempts.knows(&key()));
+        attempts.found(key(), &one);
+        assert!(attempts.knows(&key()));
+        assert!(!attempts.succeeded(&key(), &two, Some(difference()), None, at(0)), "another wish");
+        attempts.found(key(), &one);
+        assert!(attempts.succeeded(&key(), &two, Some(difference()), None, at(0)), "the last write counts");
+        let mut attempts = Attempts::default();
+        attempts.found(key(), &one);
+        assert!(attempts.succeeded(&key(), &one, None, None, at(0)), "deleted");
     }
 
     #[test]

@@ -31,7 +31,10 @@ impl Product {
     /// What lets both be there.
     fn separation(self) -> &'static str {
         match self {
-            Self::MetalLb => "remove it, or hand it over with annotation metallb.io/adopt: \"true\"",
+            Self::MetalLb => {
+                "both would serve the same Services: remove it. Annotation metallb.io/adopt: \"true\" takes over what is in \
+                 the operator's own namespace"
+            }
             Self::ServiceLb => {
                 "K3s ServiceLB serves Services without a class: start the servers with --disable=servicelb, or set \
                  spec.loadBalancerClass here and on the Services of this load balancer"

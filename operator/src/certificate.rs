@@ -1,7 +1,7 @@
 //! The certificate of the webhooks: made by an authority of the operator's own, kept in a Secret, renewed in time.
 //!
-//! A new authority is made known to the API server, beside the old one, before anything is signed with it: no request
-//! ever meets a certificate that its bundle does not cover.
+//! A new authority is made known to the API servers, beside the old one, minutes before anything is signed with it: no
+//! request ever meets a certificate that its bundle does not cover.
 
 use std::collections::BTreeMap;
 
@@ -15,8 +15,12 @@ use yasna::{parse_der, tags::TAG_UTCTIME};
 
 /// How long an authority is good for, and how long before its end it is succeeded.
 const AUTHORITY: (SignedDuration, SignedDuration) = (days(3650), days(365));
+/// What is told of it: it ends at the start of the day.
+const AUTHORITY_LASTS: SignedDuration = days(3649);
 /// The same of a certificate.
 const CERTIFICATE: (SignedDuration, SignedDuration) = (days(365), days(120));
+/// How long it may take until every API server of the control plane knows a new authority.
+const SPREAD: SignedDuration = SignedDuration::from_mins(5);
 /// Clocks of the nodes may differ by this much.
 const SKEW: SignedDuration = days(1);
 
@@ -76,14 +80,29 @@ pub fn need(material: Option<&Material>, is_published: bool, now: Timestamp) -> 
         return Some(Need::Authority);
     }
     let outdated = !material.is_current || due(material.ends, CERTIFICATE.1);
-    (outdated && is_published).then_some(Need::Certificate)
+    // A clock that was set back draws nothing out.
+    let is_spreading = !material.is_current && (material.made_known()..material.is_known()).contains(&now);
+    (outdated && is_published && !is_spreading).then_some(Need::Certificate)
+}
+
+impl Material {
+    /// When the newest authority was made, and so came into the bundle.
+    fn made_known(&self) -> Timestamp {
+        self.authority_ends.checked_sub(AUTHORITY_LASTS).unwrap_or(self.authority_ends)
+    }
+
+    /// When every API server knows it.
+    fn is_known(&self) -> Timestamp {
+        self.made_known().checked_add(SPREAD).unwrap_or(self.authority_ends)
+    }
 }
 
 /// When [`need`] may answer differently, though nothing else has changed.
 #[must_use]
 pub fn next_need(material: &Material) -> Timestamp {
     let due = |ends: Timestamp, before: SignedDuration| ends.checked_sub(before).unwrap_or(ends);
-    due(material.ends, CERTIFICATE.1).min(due(material.authority_ends, AUTHORITY.1))
+    let next = due(material.ends, CERTIFICATE.1).min(due(material.authority_ends, AUTHORITY.1));
+    if material.is_current { next } else { next.min(material.is_known()) }
 }
 
 /// Makes what is needed.
@@ -161,8 +180,7 @@ fn authority_params(now: Timestamp) -> Result<CertificateParams, rcgen::Error> {
 fn authority(now: Timestamp) -> Result<(String, String, Timestamp), rcgen::Error> {
     let key = KeyPair::generate()?;
     let certificate = authority_params(now)?.self_signed(&key)?;
-    // Ends at the start of the day.
-    let ends = now.checked_add(AUTHORITY.0 - days(1)).unwrap_or(now);
+    let ends = now.checked_add(AUTHORITY_LASTS).unwrap_or(now);
     Ok((certificate.pem(), key.serialize_pem(), ends))
 }
 
@@ -334,6 +352,22 @@ mod tests {
             }
         }
         assert_eq!(successions, 2);
+    }
+
+    #[test]
+    fn nothing_is_signed_by_an_authority_before_every_api_server_may_know_it() {
+        let first = issue_at(Need::All, None, 0);
+        let second = issue_at(Need::Authority, Some(&first), 3300);
+        let later = |seconds| at(3300).checked_add(SignedDuration::from_secs(seconds)).unwrap();
+        assert_eq!(need(Some(&second), true, later(0)), Some(Need::All), "its certificate has ended");
+        let second = Material { ends: at(3400), ..second };
+        for (seconds, want) in
+            [(0, None), (299, None), (300, Some(Need::Certificate)), (-1, Some(Need::Certificate))]
+        {
+            assert_eq!(need(Some(&second), true, later(seconds)), want, "{seconds} s");
+        }
+        assert_eq!(need(Some(&second), false, later(300)), None, "not published");
+        assert_eq!(next_need(&Material { ends: at(3500), ..second }), later(300));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::{
 };
 
 pub use existing::{Scope, existing};
-pub use needs::{has, missing};
+pub use needs::{has, missing, missing_for_pods};
 pub use watches::watch;
 
 /// What became of a write.
@@ -60,7 +60,7 @@ pub struct Cluster {
     client: Client,
     leadership: Leadership,
     recorder: Recorder,
-    refused: Arc<Notify>,
+    doubt: Arc<Notify>,
 }
 
 impl Cluster {
@@ -69,13 +69,13 @@ impl Cluster {
     pub fn new(client: Client, leadership: Leadership, pod_name: &str) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(pod_name.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter);
-        Self { recorder, client, leadership, refused: Arc::default() }
+        Self { recorder, client, leadership, doubt: Arc::default() }
     }
 
-    /// Notifies `refused` when the API server says that the operator may not do what it asks.
+    /// Notifies `doubt` when the API server says that the operator may not do what it asks.
     #[must_use]
-    pub fn notifying(self, refused: Arc<Notify>) -> Self {
-        Self { refused, ..self }
+    pub fn notifying(self, doubt: Arc<Notify>) -> Self {
+        Self { doubt, ..self }
     }
 
     /// Carries a planned change out.
@@ -208,7 +208,7 @@ impl Cluster {
         match tokio::time::timeout(limit, write).await {
             Ok(result) => {
                 if matches!(&result, Err(kube::Error::Api(status)) if status.is_forbidden()) {
-                    self.refused.notify_one();
+                    self.doubt.notify_one();
                 }
                 outcome(result)
             }

@@ -21,8 +21,10 @@ const VIRTUAL_IPS: &str = "OPENSHIFT_HA_VIRTUAL_IPS";
 /// How much a finding weighs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It cannot hold an address now: it is scaled to zero, has ended, or is not on the host's network.
-    Warn,
+    /// It cannot hold an address now: it is scaled to zero or has ended.
+    Idle,
+    /// It cannot hold an address of the nodes' network: it is not in the network of its host.
+    Contained,
     /// It can hold addresses.
     Block,
 }
@@ -57,7 +59,8 @@ impl fmt::Display for Finding {
 #[must_use]
 pub fn finding(workload: &Marked, kind: WorkloadKind) -> Option<Finding> {
     let namespace = workload.namespace();
-    let is_of_the_cluster = namespace.starts_with("openshift-") && namespace.ends_with("-infra");
+    let is_pod = matches!(kind, WorkloadKind::LabelledPod | WorkloadKind::AccountPod);
+    let is_of_the_cluster = is_pod && namespace.starts_with("openshift-") && namespace.ends_with("-infra");
     if is_of_the_cluster || workload.is_part_of_another(kind) {
         return None;
     }
@@ -84,14 +87,18 @@ pub fn finding(workload: &Marked, kind: WorkloadKind) -> Option<Finding> {
     }
     // Who may only create pods must not be able to stop the cluster's load balancer: IP failover itself needs the
     // host's network, which is not theirs to ask for.
-    let holds_addresses = pod.host_network && workload.is_active();
+    let severity = match (workload.is_active(), pod.host_network) {
+        (false, _) => Severity::Idle,
+        (true, false) => Severity::Contained,
+        (true, true) => Severity::Block,
+    };
     let virtual_ips = variables.get(VIRTUAL_IPS).map_or("", |value| value);
     Some(Finding {
         kind: kind.name(),
         namespace: namespace.to_owned(),
         name: workload.name().to_owned(),
         evidence,
-        severity: if holds_addresses { Severity::Block } else { Severity::Warn },
+        severity,
         virtual_ips: virtual_ips
             .split([',', ' '])
             .filter(|part| !part.is_empty())

@@ -1,7 +1,8 @@
 //! How the workloads fare, from what the cluster says about them.
 //!
 //! Pure: the time comes in. A pod on a node that is not Ready is never a fault of the load balancer: it is excused and
-//! named. Nor does a rollout wait for it, or for a pod on a node that is cordoned or still pulls the image.
+//! named. Nor does a rollout wait for it, or for a pod on a node that is cordoned or still pulls the image. A change that
+//! the cluster has not taken up yet takes no pod away: those that are ready count until they are not.
 
 mod images;
 mod placement;
@@ -13,7 +14,7 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment, DeploymentCondition},
-        core::v1::{Node, Pod, PodTemplateSpec},
+        core::v1::{Node, Pod, PodSpec, PodTemplateSpec},
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
@@ -22,7 +23,7 @@ use kube::ResourceExt;
 use self::trouble::{Complaints, trouble, troubles, waiting_for};
 use crate::plan::FIELD_MANAGER;
 
-pub use images::{lacks, trim};
+pub use images::{has_run, is_listed, lacks, trim};
 pub use placement::takes;
 pub use trouble::{Cause, Trouble};
 
@@ -47,9 +48,10 @@ pub struct Health {
     pub version: Option<String>,
     /// Pods that should be ready now: those on nodes that are not Ready are left out.
     pub wanted: usize,
-    /// Of them, those that are.
+    /// Of them, those that are, of whatever version.
     pub ready: usize,
-    /// Whether pods of an older version are still to be replaced, or the change has not been taken up yet.
+    /// Whether pods of an older version are still to be replaced, or the change has not been taken up yet. A pod that a
+    /// new node is still to get is no change.
     pub rolling_out: bool,
     /// What needs an administrator.
     pub troubles: Vec<Trouble>,
@@ -66,7 +68,7 @@ pub struct Health {
 enum Standing {
     /// It is being removed.
     Leaving,
-    /// Its node is not Ready.
+    /// Its node is not Ready, or is gone.
     Excused,
     /// It is ready.
     Ready,
@@ -103,15 +105,15 @@ pub fn of_deployment<'a>(
     // A pod that leaves a lost node has been replaced already.
     let staying = pods.filter(|pod| pod.metadata.deletion_timestamp.is_none());
     let mut complaints = Complaints::new();
-    let standings: Vec<_> = staying.map(|pod| health.take(pod, &node, now, &mut complaints)).collect();
+    let standings: Vec<_> =
+        staying.map(|pod| health.take(pod, &node, |_| true, now, &mut complaints)).collect();
     let waiting = standings.iter().any(|standing| matches!(standing, Standing::Waiting | Standing::Excused));
     health.progress.lags = !waiting || standings.contains(&Standing::Lagging);
     // A controller on a lost node is replaced on another one, so it is wanted all the same.
     health.excused.clear();
     health.wanted = count(replicas);
-    // Counted by the cluster: a pod of an older version serves too, but the change is not carried out yet.
-    let ready = if observed { count(status.ready_replicas.unwrap_or_default()) } else { 0 };
-    health.ready = ready.min(count(updated));
+    // A pod of an older version serves, too.
+    health.ready = count(status.ready_replicas.unwrap_or_default());
     // The condition outlives its cause by as long as an older ReplicaSet is kept.
     let failed =
         |condition: &&DeploymentCondition| condition.type_ == "ReplicaFailure" && condition.status == "True";
@@ -141,10 +143,15 @@ pub fn of_daemon_set<'a>(
     let replaced = observed && count(status.updated_number_scheduled.unwrap_or_default()) >= desired;
     let outdated = if replaced { BTreeSet::new() } else { outdated(daemon_set, &pods) };
     let mut complaints = Complaints::new();
+    // Which nodes the numbers are about that the cluster tells: those that the spec before took, as long as it has not
+    // looked at this one.
+    let template = daemon_set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let template = template.filter(|_| observed);
+    let is_taken = |node: &Node| template.is_none_or(|pod: &PodSpec| takes(node, pod));
     let standings: Vec<_> = pods
         .iter()
         .map(|pod| {
-            let standing = health.take(pod, &node, now, &mut complaints);
+            let standing = health.take(pod, &node, is_taken, now, &mut complaints);
             (standing, outdated.contains(pod.name_any().as_str()))
         })
         .collect();
@@ -152,18 +159,16 @@ pub fn of_daemon_set<'a>(
     let waiting =
         standings.iter().any(|(standing, _)| matches!(standing, Standing::Waiting | Standing::Excused));
     let lagging = standings.iter().any(|&(standing, outdated)| !outdated && standing == Standing::Lagging);
-    health.wanted = if observed { desired.saturating_sub(health.excused.len()) } else { desired.max(1) };
-    health.ready = if observed { health.ready } else { 0 };
-    let lacks_pods = standings.len() < desired;
-    health.rolling_out = !observed || outdated || lacks_pods;
+    health.wanted = desired.saturating_sub(health.excused.len());
+    if !observed {
+        health.wanted = health.wanted.max(1);
+    }
+    let counts = |pod: &&&Pod| node_of(pod).is_none_or(|name| node(name).is_some_and(is_taken));
+    let lacks_pods = pods.iter().filter(counts).count() < desired;
+    health.rolling_out = !observed || outdated;
     health.progress.lags = lagging || !waiting;
-    let made_later =
-        |pod: &&Pod, time: Timestamp| pod.creation_timestamp().is_some_and(|created| created.0 > time);
-    if let Some((_, says)) =
-        refusal.filter(|(time, _)| lacks_pods && !pods.iter().any(|pod| made_later(pod, *time)))
-    {
-        let of = format!("DaemonSet {}", daemon_set.name_any());
-        complaints.entry((Cause::PodRefused, says.to_owned())).or_default().insert(of);
+    if lacks_pods {
+        complain_of_refusal(&daemon_set.name_any(), &pods, refusal, &mut complaints);
     }
     health.troubles = troubles(complaints);
     health
@@ -221,6 +226,7 @@ impl Health {
         &mut self,
         pod: &Pod,
         node: &impl Fn(&str) -> Option<&'a Node>,
+        is_taken: impl Fn(&Node) -> bool,
         now: Timestamp,
         complaints: &mut Complaints,
     ) -> Standing {
@@ -229,7 +235,10 @@ impl Health {
         if let Some(name) = node_name
             && !placed.is_some_and(is_ready_node)
         {
-            self.excused.insert(name.to_owned());
+            // On a node that is gone, or takes no pod any more, none is wanted that could be excused.
+            if placed.is_some_and(&is_taken) {
+                self.excused.insert(name.to_owned());
+            }
             return Standing::Excused;
         }
         if pod.metadata.deletion_timestamp.is_some() {
@@ -241,16 +250,13 @@ impl Health {
         let moved = [pod.metadata.creation_timestamp.as_ref(), became_ready].into_iter().flatten();
         self.progress.last = moved.map(|time| time.0).chain(self.progress.last).max();
         if is_ready {
-            self.ready += 1;
+            // One that is left on a node that takes none any more stands in for no other.
+            self.ready += usize::from(placed.is_none_or(is_taken));
             return Standing::Ready;
         }
         let standing = match placed {
             Some(node) if is_cordoned(node) => Standing::Waiting,
-            Some(node)
-                if trouble(pod).is_none() && images::of_pod(pod).any(|image| images::lacks(node, image)) =>
-            {
-                Standing::Waiting
-            }
+            Some(node) if trouble(pod).is_none() && images::may_be_pulled(node, pod) => Standing::Waiting,
             _ => Standing::Lagging,
         };
         let of = told(pod);
@@ -274,15 +280,32 @@ impl Health {
     }
 }
 
-/// What keeps `pods` from beginning, of which nothing else is wanted: that they end is no trouble.
-pub fn not_begun<'a>(pods: impl Iterator<Item = &'a Pod>) -> Vec<Trouble> {
+/// What keeps `pods` of DaemonSet `of` from beginning, of which nothing else is wanted: that they end is no trouble.
+/// `refusal`, where pods are lacking, is when one could not be made the last time, and why.
+pub fn not_begun(of: &str, pods: &[&Pod], refusal: Option<(Timestamp, &str)>) -> Vec<Trouble> {
     let mut complaints = Complaints::new();
+    complain_of_refusal(of, pods, refusal, &mut complaints);
     for pod in pods {
         if let Some((cause, says)) = trouble(pod).filter(|(cause, _)| *cause != Cause::CrashLoop) {
             complaints.entry((cause, says)).or_default().insert(told(pod));
         }
     }
     troubles(complaints)
+}
+
+/// Tells that a pod of DaemonSet `of` could not be made, unless one was made later.
+fn complain_of_refusal(
+    of: &str,
+    pods: &[&Pod],
+    refusal: Option<(Timestamp, &str)>,
+    complaints: &mut Complaints,
+) {
+    let made_later =
+        |time: Timestamp| pods.iter().any(|pod| pod.creation_timestamp().is_some_and(|made| made.0 > time));
+    if let Some((_, says)) = refusal.filter(|(time, _)| !made_later(*time)) {
+        let of = format!("DaemonSet {of}");
+        complaints.entry((Cause::PodRefused, says.to_owned())).or_default().insert(of);
+    }
 }
 
 /// A pod and its node, for people.
@@ -302,7 +325,7 @@ fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<(&'a str, Option<&'a Time>)
 }
 
 /// The node that runs the pod, or the one that a DaemonSet made it for.
-fn node_of(pod: &Pod) -> Option<&str> {
+pub fn node_of(pod: &Pod) -> Option<&str> {
     let spec = pod.spec.as_ref()?;
     if let Some(name) = spec.node_name.as_deref().filter(|name| !name.is_empty()) {
         return Some(name);

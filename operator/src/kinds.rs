@@ -151,7 +151,7 @@ impl Kind {
         matches!(self, Self::MetalLb | Self::FrrConfiguration) || self.is_admission()
     }
 
-    /// Whether it is enough to know that an object is there: its body is not read.
+    /// Whether it is enough to know that an object is there: its body is not kept.
     #[must_use]
     pub fn by_name_only(self) -> bool {
         self == Self::FrrConfiguration
@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_other_namespaces_only_what_has_no_effect_there_or_none_is_read() {
+    fn of_other_namespaces_resources_without_effect_and_bgp_of_others_are_read() {
         let everywhere = Kind::ALL.into_iter().filter(|kind| kind.everywhere() && !kind.is_admission());
         let everywhere: Vec<Kind> = everywhere.collect();
         // An AddressPool that somebody else has elsewhere is left alone, and so is what is made of it.

@@ -72,10 +72,17 @@ impl Set {
         revision.and_then(Value::as_str).unwrap_or_default().to_owned()
     }
 
-    /// Tells it from others.
+    /// Tells whether somebody edited it.
     #[must_use]
     pub fn digest(&self) -> String {
         digest(&self.objects())
+    }
+
+    /// Tells it from others. Monitors come and go with the kinds that the cluster knows, and make no other version of it.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let objects = self.0.iter().filter(|(key, _)| !key.kind.optional());
+        digest(&objects.map(|(_, object)| object.clone()).collect())
     }
 
     /// Images of its workloads.
@@ -214,6 +221,22 @@ mod tests {
         edited.data["data"]["objects"] = objects.into();
         assert_eq!(LastGood::read(&edited, "me"), None);
         assert_eq!(LastGood::read(&stored(&last_good()), "another"), None);
+    }
+
+    #[test]
+    fn monitors_make_no_other_version_of_it() {
+        let with = |kind: &str, api: &str| {
+            let object =
+                json!({"apiVersion": api, "kind": kind, "metadata": {"name": "b", "namespace": "ns"}});
+            let mut objects: Vec<_> = last_good().set.iter().cloned().collect();
+            objects.push((key_of(&object).unwrap(), object));
+            Set::new(objects)
+        };
+        let set = last_good().set;
+        let monitored = with("ServiceMonitor", "monitoring.coreos.com/v1");
+        assert_eq!(monitored.identity(), set.identity());
+        assert_ne!(monitored.digest(), set.digest(), "an edit of it is seen all the same");
+        assert_ne!(with("ConfigMap", "v1").identity(), set.identity());
     }
 
     #[test]

@@ -67,7 +67,8 @@ struct Rule {
 }
 
 /// Groups of which a cluster need not know anything.
-const OPTIONAL: [&str; 3] = ["apps.openshift.io", "monitoring.coreos.com", "frrk8s.metallb.io"];
+const OPTIONAL: [&str; 4] =
+    ["apps.openshift.io", "security.openshift.io", "monitoring.coreos.com", "frrk8s.metallb.io"];
 
 /// All needs.
 ///
@@ -162,6 +163,14 @@ pub struct Found {
     pub converter: Option<Converter>,
 }
 
+impl Found {
+    /// Whether there is nothing to wait for. What pods may be admitted without is not waited for.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.missing.is_empty() && self.converter.is_none()
+    }
+}
+
 /// A Service by which the API server has objects converted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Converter {
@@ -173,7 +182,7 @@ pub struct Converter {
 
 /// Tells that a definition asks `converter`, which nobody who is left of this installation answers for.
 #[must_use]
-pub fn told_of(converter: &Converter) -> String {
+pub fn told_of_converter(converter: &Converter) -> String {
     format!(
         "CustomResourceDefinition {PEERS} has Service {}/{} convert BGPPeers, as an older installation brought it: apply the \
          definitions of this one",
@@ -189,9 +198,18 @@ pub fn told_of_constraint(name: &str) -> String {
     )
 }
 
+/// Tells that the operator may not look for the security context constraint `name`.
+#[must_use]
+pub fn told_of_hidden_constraint(name: &str) -> String {
+    format!(
+        "the operator may not get securitycontextconstraints.security.openshift.io {name}, by which OpenShift admits the \
+         pods: a rule of its role, or the binding, is missing"
+    )
+}
+
 /// Tells what is missing, one line for each account and resource.
 #[must_use]
-pub fn told(lacks: &Lacks<'_>) -> Vec<String> {
+pub fn told_of_lacks(lacks: &Lacks<'_>) -> Vec<String> {
     let resources = lacks.resources.iter().map(|resource| {
         format!("CustomResourceDefinition {resource}.{} is missing", metallb_api::names::GROUP)
     });
@@ -273,6 +291,20 @@ mod tests {
     }
 
     #[test]
+    fn what_pods_may_be_admitted_without_is_not_waited_for() {
+        let converter = Converter { namespace: "ns".to_owned(), name: "webhooks".to_owned() };
+        let line = || vec!["no".to_owned()];
+        for (found, is_met) in [
+            (Found::default(), true),
+            (Found { for_pods: line(), ..Found::default() }, true),
+            (Found { missing: line(), ..Found::default() }, false),
+            (Found { converter: Some(converter), ..Found::default() }, false),
+        ] {
+            assert_eq!(found.is_met(), is_met, "{found:?}");
+        }
+    }
+
+    #[test]
     fn what_is_missing_is_told_in_one_line_a_resource() {
         let need = |verb: &str| Need {
             account: Account::Named("speaker"),
@@ -288,7 +320,7 @@ mod tests {
             rights: vec![need("list"), need("watch")],
         };
         assert_eq!(
-            told(&lacks),
+            told_of_lacks(&lacks),
             [
                 "CustomResourceDefinition bgppeers.metallb.io is missing",
                 "ServiceAccount speaker is missing: its pods cannot be made",

@@ -10,7 +10,7 @@ use kube::{
     ResourceExt,
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
-use metallb_api::{ConfigurationStateStatus, names};
+use metallb_api::ConfigurationStateStatus;
 use metallb_core::subnets;
 use serde_json::Value;
 
@@ -28,21 +28,24 @@ pub enum Neighbour {
     CiliumPool,
     /// Routers to which Cilium speaks.
     CiliumBgp,
+    /// The same, as Cilium up to 1.17 has it.
+    CiliumPolicy,
     /// Routers to which Calico speaks.
     CalicoPeer,
     /// What speakers say of their nodes.
     Speaker,
-    /// What Kubernetes says of pods of the speaker that it could not make; nothing else tells.
+    /// What Kubernetes says of pods of DaemonSets that it could not make; nothing else tells.
     Refusal,
 }
 
 impl Neighbour {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Namespace,
         Self::KubeProxy,
         Self::CiliumPool,
         Self::CiliumBgp,
+        Self::CiliumPolicy,
         Self::CalicoPeer,
         Self::Speaker,
         Self::Refusal,
@@ -56,6 +59,7 @@ impl Neighbour {
             Self::KubeProxy => ("", "v1", "ConfigMap"),
             Self::CiliumPool => ("cilium.io", "v2alpha1", "CiliumLoadBalancerIPPool"),
             Self::CiliumBgp => ("cilium.io", "v2alpha1", "CiliumBGPClusterConfig"),
+            Self::CiliumPolicy => ("cilium.io", "v2alpha1", "CiliumBGPPeeringPolicy"),
             Self::CalicoPeer => ("crd.projectcalico.org", "v1", "BGPPeer"),
             Self::Speaker => ("metallb.io", "v1beta1", "ConfigurationState"),
             Self::Refusal => ("", "v1", "Event"),
@@ -75,7 +79,9 @@ impl Neighbour {
         match self {
             Self::KubeProxy => Some("kube-system"),
             Self::Speaker | Self::Refusal => Some(operator),
-            Self::Namespace | Self::CiliumPool | Self::CiliumBgp | Self::CalicoPeer => None,
+            Self::Namespace | Self::CiliumPool | Self::CiliumBgp | Self::CiliumPolicy | Self::CalicoPeer => {
+                None
+            }
         }
     }
 
@@ -85,11 +91,10 @@ impl Neighbour {
         match self {
             Self::Namespace => Some(format!("metadata.name={operator}")),
             Self::KubeProxy => Some("metadata.name=kube-proxy".to_owned()),
-            Self::Refusal => Some(format!(
-                "involvedObject.kind=DaemonSet,involvedObject.name={},reason=FailedCreate",
-                names::SPEAKER
-            )),
-            Self::CiliumPool | Self::CiliumBgp | Self::CalicoPeer | Self::Speaker => None,
+            Self::Refusal => Some("involvedObject.kind=DaemonSet,reason=FailedCreate".to_owned()),
+            Self::CiliumPool | Self::CiliumBgp | Self::CiliumPolicy | Self::CalicoPeer | Self::Speaker => {
+                None
+            }
         }
     }
 
@@ -112,6 +117,12 @@ impl Neighbour {
                 let routers = peers.filter_map(|peer| address(&peer["peerAddress"])).collect();
                 Some(Fact::Routers(format!("CiliumBGPClusterConfig {}", object.name_any()), routers))
             }
+            Self::CiliumPolicy => {
+                let routers = object.data["spec"]["virtualRouters"].as_array().into_iter().flatten();
+                let peers = routers.flat_map(|router| router["neighbors"].as_array().into_iter().flatten());
+                let routers = peers.filter_map(|peer| address(&peer["peerAddress"])).collect();
+                Some(Fact::Routers(format!("CiliumBGPPeeringPolicy {}", object.name_any()), routers))
+            }
             Self::CalicoPeer => {
                 let routers = address(&object.data["spec"]["peerIP"]).into_iter().collect();
                 Some(Fact::Routers(format!("BGPPeer {} of Calico", object.name_any()), routers))
@@ -126,15 +137,17 @@ impl Neighbour {
                 let time = object.data["lastTimestamp"].as_str()?.parse().ok()?;
                 let message = object.data["message"].as_str()?;
                 let message = message.strip_prefix("Error creating: ").unwrap_or(message).to_owned();
-                Some(Fact::Refused(time, message))
+                let of = object.data["involvedObject"]["name"].as_str()?.to_owned();
+                Some(Fact::Refused { of, time, message })
             }
         }
     }
 }
 
-/// An address, with or without a port.
+/// An address, with or without a port or the length of a prefix.
 fn address(value: &Value) -> Option<IpAddr> {
     let text = value.as_str()?;
+    let text = text.split_once('/').map_or(text, |(address, _)| address);
     text.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip()))
 }
 
@@ -151,8 +164,15 @@ pub enum Fact {
     Routers(String, Vec<IpAddr>),
     /// Subnets of a node, by its name.
     Subnets(String, Vec<IpNet>),
-    /// A pod of the speaker could not be made at this time, for this reason.
-    Refused(Timestamp, String),
+    /// A pod could not be made.
+    Refused {
+        /// Of which DaemonSet.
+        of: String,
+        /// When.
+        time: Timestamp,
+        /// Why.
+        message: String,
+    },
 }
 
 #[cfg(test)]
@@ -195,6 +215,12 @@ mod tests {
             {"name": "a", "peers": [{"peerAddress": "192.0.2.1"}, {"name": "auto"}]}, {"name": "b"}]}});
         let want = Fact::Routers("CiliumBGPClusterConfig c".to_owned(), vec!["192.0.2.1".parse().unwrap()]);
         assert_eq!(read(Neighbour::CiliumBgp, cilium), Some(want));
+        let policy = json!({"metadata": {"name": "c"}, "spec": {"virtualRouters": [
+            {"localASN": 64512, "neighbors": [{"peerAddress": "192.0.2.1/32"}, {"peerAddress": "2001:db8::1/128"}]},
+            {"localASN": 64513}]}});
+        let both = ["192.0.2.1", "2001:db8::1"].map(|text| text.parse().unwrap()).to_vec();
+        let want = Fact::Routers("CiliumBGPPeeringPolicy c".to_owned(), both);
+        assert_eq!(read(Neighbour::CiliumPolicy, policy), Some(want));
     }
 
     #[test]
@@ -208,9 +234,11 @@ mod tests {
     #[test]
     fn why_a_pod_was_not_made_is_read_from_the_event() {
         let event = json!({"metadata": {"name": "e"}, "lastTimestamp": "2030-01-01T00:00:00Z",
+                           "involvedObject": {"kind": "DaemonSet", "name": "speaker"},
                            "message": "Error creating: pods \"speaker-\" is forbidden: violates PodSecurity"});
         let told = "pods \"speaker-\" is forbidden: violates PodSecurity".to_owned();
-        let want = Fact::Refused("2030-01-01T00:00:00Z".parse().unwrap(), told);
+        let time = "2030-01-01T00:00:00Z".parse().unwrap();
+        let want = Fact::Refused { of: "speaker".to_owned(), time, message: told };
         assert_eq!(read(Neighbour::Refusal, event), Some(want));
         assert_eq!(read(Neighbour::Refusal, json!({"metadata": {"name": "e"}, "lastTimestamp": null})), None);
     }
@@ -225,6 +253,7 @@ mod tests {
                 "configmaps",
                 "ciliumloadbalancerippools",
                 "ciliumbgpclusterconfigs",
+                "ciliumbgppeeringpolicies",
                 "bgppeers",
                 "configurationstates",
                 "events"

@@ -59,6 +59,8 @@ pub struct Situation<'a> {
     pub rolling_for: Duration,
     /// What the programs need and the cluster lacks; `None` while that is being asked.
     pub missing: Option<&'a Found>,
+    /// What is still stored in an older version, and why.
+    pub unstored: &'a [String],
     /// A new certificate of the webhooks, when one is due.
     pub new_certificate: Option<&'a Material>,
 }
@@ -118,6 +120,8 @@ pub struct Plan {
     pub summary: Option<Summary>,
     /// When to plan again even if nothing is seen.
     pub wake: Option<Timestamp>,
+    /// Objects that are as they are to be, and of which no write is known: whoever changes them undoes what was written.
+    pub found: Vec<(Key, Value)>,
 }
 
 /// Pods of one program.
@@ -148,6 +152,8 @@ pub struct Summary {
     pub controller: Pods,
     /// The speakers.
     pub speaker: Pods,
+    /// Whether some of them are not ready, or not as they are to be.
+    pub lacks_pods: bool,
 }
 
 impl Summary {
@@ -242,6 +248,13 @@ impl Plan {
         self.wake = Some(self.wake.map_or(time, |before| before.min(time)));
     }
 
+    /// Notes that `object` is as it is to be.
+    fn find(&mut self, situation: Situation<'_>, key: &Key, object: &Value) {
+        if !situation.attempts.knows(key) && situation.world.object(key).is_some() {
+            self.found.push((key.clone(), object.clone()));
+        }
+    }
+
     /// Adds a stage of those of `changes` that need not wait.
     fn stage(&mut self, situation: Situation<'_>, changes: impl IntoIterator<Item = Change>) {
         let due = changes.into_iter().filter(|change| match situation.held_until(change) {
@@ -301,12 +314,21 @@ pub(crate) fn difference(kind: Kind, wanted: &Value, live: &Value) -> Option<Dif
 
 /// Whether the operator made the object, or somebody told it that it did.
 fn has_mark(object: &DynamicObject, owner: Option<&ObjectMeta>) -> bool {
-    let labelled = object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1);
     let owned = owner.is_some_and(|owner| crate::pool::is_owned_by(&object.metadata, owner));
-    let applied = object.managed_fields().iter().any(|entry| {
+    is_labelled(object) || owned || applied(object).next().is_some()
+}
+
+/// Whether its label says that it is the operator's.
+fn is_labelled(object: &DynamicObject) -> bool {
+    object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1)
+}
+
+/// The fields of the object that were applied under the operator's name, as FieldsV1 trees.
+fn applied(object: &DynamicObject) -> impl Iterator<Item = &Value> {
+    let entries = object.managed_fields().iter().filter(|entry| {
         entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
     });
-    labelled || owned || applied
+    entries.map(|entry| entry.fields_v1.as_ref().map_or(&Value::Null, |fields| &fields.0))
 }
 
 fn seen(object: &DynamicObject) -> Seen {

@@ -42,6 +42,8 @@ pub const LEASE: &str = "metallb.io.metallboperator";
 const SETTLED: Duration = Duration::from_secs(600);
 /// When OLM is told again what could not be written.
 const RETELL: Duration = Duration::from_secs(10);
+/// When it is looked again whether OLM's condition says what it was told: nothing tells when somebody changes it.
+const RECHECK: Duration = Duration::from_secs(300);
 /// Plans carried out in a row before what the watches saw meanwhile is looked at.
 const ROUNDS: usize = 8;
 
@@ -63,7 +65,7 @@ pub async fn run(
     let mut operator = Operator::new(settings, certificates, metrics);
     // Known by the time the Lease is had.
     let (sender, missing) = watch::channel(None);
-    let asking = asking::ask(client.clone(), settings.namespace.clone(), operator.refused.clone(), sender);
+    let asking = asking::ask(client.clone(), settings.namespace.clone(), operator.doubt.clone(), sender);
     let _asking = AbortOnDropHandle::new(tokio::spawn(asking));
     let leadership = loop {
         tokio::select! {
@@ -77,18 +79,19 @@ pub async fn run(
         }
     };
     let cluster = Cluster::new(client, leadership.clone(), &settings.pod_name);
-    let cluster = cluster.notifying(operator.refused.clone());
+    let cluster = cluster.notifying(operator.doubt.clone());
     let ended = CancellationToken::new();
+    let (told, unstored) = watch::channel(Vec::new());
     let leading = async {
         let result = tokio::select! {
             () = leadership.lost() => Err(anyhow::anyhow!("the Lease {LEASE} went to another operator")),
-            result = operator.lead(watches, missing, &cluster, cancel) => result,
+            result = operator.lead(watches, missing, unstored, &cluster, cancel) => result,
         };
         ended.cancel();
         result
     };
     // A write that is under way is waited for, so that the Lease can be given up at once.
-    let (result, ()) = tokio::join!(leading, cluster.store_anew(&ended));
+    let (result, ()) = tokio::join!(leading, cluster.store_anew(&ended, &told));
     leadership.release().await;
     result
 }
@@ -104,12 +107,14 @@ struct Operator<'a> {
     mixed_since: Option<Instant>,
     /// What the programs need and the cluster lacks; `None` while that is being asked.
     missing: Option<Found>,
-    /// Notified when a right seems to be missing.
-    refused: Arc<Notify>,
+    /// What is still stored in an older version, and why.
+    unstored: Vec<String>,
+    /// Notified when something may be missing.
+    doubt: Arc<Notify>,
     /// Whether pods were lacking when it was looked last.
     lacks_pods: bool,
-    /// What OLM was told last.
-    upgradeable: Option<Report>,
+    /// What OLM was told last, and when.
+    upgradeable: Option<(Report, Instant)>,
     metrics: Metrics,
     /// When the rollout began that runs.
     rolling_since: Option<Instant>,
@@ -125,7 +130,8 @@ impl<'a> Operator<'a> {
             gossip: Gossip::new(BASE64_STANDARD.encode(rand::random::<[u8; 32]>())),
             mixed_since: None,
             missing: None,
-            refused: Arc::default(),
+            unstored: Vec::new(),
+            doubt: Arc::default(),
             lacks_pods: false,
             upgradeable: None,
             metrics,
@@ -135,10 +141,10 @@ impl<'a> Operator<'a> {
 
     fn see(&mut self, change: world::Change) -> bool {
         let identifies = matches!(&change, world::Change::Object(kind, _) if *kind == Kind::Certificate || kind.is_admission());
-        let is_refused = matches!(change, world::Change::Fault(..));
+        let is_fault = matches!(change, world::Change::Fault(..) | world::Change::Refused(..));
         let changed = self.world.take(change);
-        if is_refused && changed {
-            self.refused.notify_one();
+        if is_fault && changed {
+            self.doubt.notify_one();
         }
         if identifies && changed {
             self.certificates.identify(&self.world, self.settings);
@@ -155,6 +161,7 @@ impl<'a> Operator<'a> {
         &mut self,
         mut watches: impl Stream<Item = world::Change> + Unpin,
         mut missing: watch::Receiver<Option<Found>>,
+        mut unstored: watch::Receiver<Vec<String>>,
         cluster: &Cluster,
         cancel: &CancellationToken,
     ) -> anyhow::Result<()> {
@@ -182,6 +189,10 @@ impl<'a> Operator<'a> {
                     self.missing.clone_from(&missing.borrow_and_update());
                     due = true;
                 }
+                Ok(()) = unstored.changed() => {
+                    self.unstored.clone_from(&unstored.borrow_and_update());
+                    due = true;
+                }
                 () = sleep_until(patience.into()), if self.missing.is_none() => {
                     self.missing = Some(Found::default());
                     due = true;
@@ -202,9 +213,8 @@ impl<'a> Operator<'a> {
             self.rolling_since = None;
         }
         // A program that may not do what it needs is not ready, or cannot even be made.
-        let lacks_pods = [summary.controller, summary.speaker].iter().any(|pods| pods.ready < pods.wanted);
-        if !std::mem::replace(&mut self.lacks_pods, lacks_pods) && lacks_pods {
-            self.refused.notify_one();
+        if !std::mem::replace(&mut self.lacks_pods, summary.lacks_pods) && summary.lacks_pods {
+            self.doubt.notify_one();
         }
     }
 
@@ -216,7 +226,7 @@ impl<'a> Operator<'a> {
             let mixed_for = self.mixed_since.map(|since| since.elapsed());
             self.gossip.is_settled = mixed_for.is_some_and(|time| time >= SETTLED);
             let settles = mixed_for.and_then(|time| now.checked_add(SETTLED.checked_sub(time)?).ok());
-            let Plan { stages, reports, wake, summary } = plan::plan(Situation {
+            let Plan { stages, reports, wake, summary, found } = plan::plan(Situation {
                 settings: self.settings,
                 world: &self.world,
                 attempts: &self.attempts,
@@ -224,8 +234,12 @@ impl<'a> Operator<'a> {
                 rolling_for: self.rolling_since.map(|since| since.elapsed()).unwrap_or_default(),
                 gossip: &self.gossip,
                 missing: self.missing.as_ref(),
+                unstored: &self.unstored,
                 new_certificate: new_certificate.as_ref(),
             });
+            for (key, object) in found {
+                self.attempts.found(key, &object);
+            }
             let wake = wake.into_iter().chain(due).chain(settles).min();
             if let Some(summary) = &summary {
                 self.show(summary);
@@ -314,8 +328,9 @@ impl<'a> Operator<'a> {
         let (Some(name), Some(report)) = (&self.settings.operator_condition, upgradeable) else {
             return Ok(None);
         };
-        if self.upgradeable.as_ref() == Some(&report) {
-            return Ok(None);
+        let told = self.upgradeable.as_ref().filter(|(told, _)| *told == report);
+        if let Some(left) = told.and_then(|(_, at)| RECHECK.checked_sub(at.elapsed())) {
+            return Ok(Timestamp::now().checked_add(left).ok());
         }
         match cluster.tell_olm(&self.settings.namespace, name, &report).await {
             Outcome::Failed(message) => {
@@ -324,8 +339,8 @@ impl<'a> Operator<'a> {
             }
             Outcome::NotLeading => bail!("the Lease {LEASE} was lost"),
             Outcome::Written(_) | Outcome::Removed => {
-                self.upgradeable = Some(report);
-                Ok(None)
+                self.upgradeable = Some((report, Instant::now()));
+                Ok(Timestamp::now().checked_add(RECHECK).ok())
             }
             Outcome::Outdated => Ok(again(Timestamp::now())),
         }

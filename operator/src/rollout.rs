@@ -128,6 +128,7 @@ pub fn judge(
     }
     let causes: Vec<_> = health.troubles.iter().map(|trouble| trouble.message.as_str()).collect();
     rollout.stalled = Some(match causes.as_slice() {
+        [] if health.serves() => "pods of the version before are not replaced".to_owned(),
         [] => format!("{} of {} pods are ready", health.ready, health.wanted),
         causes => causes.join("; "),
     });

@@ -33,6 +33,13 @@ pub enum Refusal {
     IpFailover(Vec<Finding>),
     /// Objects of these names exist and were made by somebody else.
     Foreign(Vec<String>),
+    /// Another MetalLB runs in another namespace than the operator's.
+    Elsewhere {
+        /// Its workloads.
+        names: Vec<String>,
+        /// The operator's namespace.
+        namespace: String,
+    },
     /// An installation that is to be taken over runs BGP sessions that others configured.
     BgpOfOthers(Vec<String>),
 }
@@ -56,6 +63,8 @@ pub struct Observation {
     pub failures: Vec<String>,
     /// Objects that the installation would have and somebody else made: left alone.
     pub foreign: Vec<String>,
+    /// What is still stored in an older version, and why.
+    pub unstored: Vec<String>,
     /// Fields about which somebody else disagrees, again and again.
     pub contested: Vec<String>,
     /// Watches that do not work.
@@ -92,7 +101,13 @@ impl Observation {
     pub fn has_refused_pods(&self) -> bool {
         let troubles =
             [&self.controller, &self.speaker].into_iter().flatten().flat_map(|health| &health.troubles);
-        troubles.into_iter().any(|trouble| trouble.cause == Cause::PodRefused)
+        troubles.chain(&self.pulling).any(|trouble| trouble.cause == Cause::PodRefused)
+    }
+
+    /// Adds watches that do not work, each once.
+    pub fn add_faults(&mut self, faults: Vec<String>) {
+        self.faults.retain(|fault| !faults.contains(fault));
+        self.faults.extend(faults);
     }
 }
 
@@ -109,15 +124,35 @@ pub(crate) fn report(kind: &'static str, status: bool, reason: Reason, message: 
     Report { kind, status, reason: reason.as_str(), message: limited(message.into()) }
 }
 
-/// What a condition's schema takes at most is 32768 bytes; people read less.
+/// Bytes of a message. A condition's schema takes 32768; people read less.
+const MOST: usize = 4096;
+
 fn limited(message: String) -> String {
-    const MOST: usize = 4096;
-    if message.len() <= MOST {
-        return message;
+    cut(message, MOST)
+}
+
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most - '…'.len_utf8()));
+        text.push('…');
     }
-    let mut cut: String = message.chars().take(MOST / 4).collect();
-    cut.push('…');
-    cut
+    text
+}
+
+/// One message of many, of as many as it has room for; how many more there are is told.
+fn joined(messages: &[&str]) -> String {
+    const ROOM: usize = MOST - "; and 1000 more".len();
+    let Some((first, others)) = messages.split_first() else { return String::new() };
+    let mut text = cut((*first).to_owned(), ROOM);
+    for (at, message) in others.iter().enumerate() {
+        if text.len() + "; ".len() + message.len() > ROOM {
+            text.push_str(&format!("; and {} more", others.len() - at));
+            break;
+        }
+        text.push_str("; ");
+        text.push_str(message);
+    }
+    text
 }
 
 /// Conditions of the MetalLB resource that is acted on, in the order in which they are written. `before` are those
@@ -152,9 +187,7 @@ pub(crate) fn upgradeable(seen: &Observation) -> Report {
     if seen.rollout.stalled.is_some() {
         return report(UPGRADEABLE, false, Reason::UpgradeStalled, "a rollout has stopped: see Degraded");
     }
-    let rolling_out =
-        [&seen.controller, &seen.speaker].into_iter().flatten().any(|health| health.rolling_out);
-    if rolling_out || !seen.pending.is_empty() || seen.rollout.step.is_some() {
+    if !seen.pending.is_empty() || seen.rollout.step.is_some() {
         return report(UPGRADEABLE, false, Reason::RollingOut, "a change is being carried out");
     }
     report(UPGRADEABLE, true, Reason::Upgradeable, "")
@@ -181,7 +214,8 @@ fn ip_failover_absent(seen: &Observation) -> Report {
         .iter()
         .map(|finding| match finding.severity {
             Severity::Block => finding.to_string(),
-            Severity::Warn => format!("{finding}, which is not active now"),
+            Severity::Idle => format!("{finding}, which is not active now"),
+            Severity::Contained => format!("{finding}, which is not in the network of its host"),
         })
         .collect();
     let mut message = format!("IP failover is there: {}", list.join(", "));
@@ -199,7 +233,8 @@ fn available(seen: &Observation) -> Report {
         };
         return report(AVAILABLE, false, Reason::NotInstalled, message);
     };
-    if !controller.serves() {
+    // One serves; the others stand by.
+    if controller.ready == 0 || controller.wanted == 0 {
         let message = format!("{} of {} controllers are ready", controller.ready, controller.wanted);
         return report(AVAILABLE, false, Reason::ControllerNotReady, message);
     }
@@ -221,7 +256,11 @@ fn available(seen: &Observation) -> Report {
         let message = format!("{} of {} speakers are ready{excused}", speaker.ready, speaker.wanted);
         return report(AVAILABLE, false, Reason::SpeakersNotReady, message);
     }
-    let mut message = format!("the controller and {} are ready{excused}", speakers(speaker.ready));
+    let controllers = match controller.wanted {
+        1 => "the controller".to_owned(),
+        wanted => format!("{} of {wanted} controllers", controller.ready.min(wanted)),
+    };
+    let mut message = format!("{controllers} and {} are ready{excused}", speakers(speaker.ready));
     if !seen.has_pool {
         message.push_str(
             "; there is no address pool, so no Service gets an address: create an IPAddressPool with an advertisement, \

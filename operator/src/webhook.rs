@@ -219,12 +219,8 @@ async fn judge(asked: &Asked, question: &Question<'_>, operation: &Operation) ->
 /// The answer when what exists cannot be read. Nothing that is on its way out is held up, nor what asks for nothing new:
 /// the installation itself may be deleted, its rights first.
 fn unread(question: &Question<'_>, error: &str) -> Answer {
-    let asks_for_more = question.object.is_some_and(|object| {
-        object.metadata.deletion_timestamp.is_none()
-            && question.old.is_none_or(|old| old.data["spec"] != object.data["spec"])
-    });
     let mut answer = Answer::default();
-    if asks_for_more {
+    if question.asks_for_more() {
         answer.denials.push(format!("what exists cannot be read, so nothing can be judged: {error}"));
     } else {
         answer

@@ -35,6 +35,8 @@ pub enum Change {
     Workload(WorkloadKind, Box<Event<Marked>>),
     /// The watch does not work.
     Fault(Source, String),
+    /// The API server refuses it.
+    Refused(Source, String),
     /// The cluster does not know the kind.
     Absent(Source),
 }
@@ -91,6 +93,8 @@ pub struct World {
     /// Sources that the cluster does not know.
     absent: BTreeSet<Source>,
     faults: BTreeMap<Source, String>,
+    /// Of the sources with a fault, those that the API server refuses.
+    refused: BTreeSet<Source>,
 }
 
 impl World {
@@ -122,12 +126,17 @@ impl World {
             Change::Version(version) => self.version.replace(version.clone()) != Some(version),
             Change::Absent(source) => self.forget(source),
             Change::Fault(source, message) => self.faults.insert(source, message.clone()) != Some(message),
+            Change::Refused(source, message) => {
+                self.refused.insert(source);
+                self.take(Change::Fault(source, message))
+            }
         }
     }
 
     /// Forgets all of a kind that the cluster does not know, or knows no longer. Whether that is news.
     fn forget(&mut self, source: Source) -> bool {
         self.faults.remove(&source);
+        self.refused.remove(&source);
         match source {
             Source::Objects(kind) => drop(self.objects.remove(&kind)),
             Source::Workloads(kind) => drop(self.workloads.remove(&kind)),
@@ -143,12 +152,15 @@ impl World {
             return false;
         }
         self.absent.remove(&source);
+        self.refused.remove(&source);
         self.faults.remove(&source).is_some()
     }
 
     /// Takes in what the API server answered to a write.
     pub fn wrote(&mut self, kind: Kind, object: DynamicObject) {
-        self.objects.entry(kind).or_default().put(object, Some);
+        let store = self.objects.entry(kind).or_default();
+        store.written.insert(name(&object));
+        store.put(object, Some);
     }
 
     /// Takes in that an object is gone, as the API server answered.
@@ -179,6 +191,12 @@ impl World {
     /// Watches that do not work, and why.
     pub fn faults(&self) -> impl Iterator<Item = (Source, &str)> {
         self.faults.iter().map(|(source, message)| (*source, message.as_str()))
+    }
+
+    /// Whether the API server refuses to show `source`.
+    #[must_use]
+    pub fn is_refused(&self, source: Source) -> bool {
+        self.refused.contains(&source)
     }
 
     /// An object by its key.
@@ -238,6 +256,8 @@ struct Store<T> {
     complete: bool,
     /// What a list that is under way has shown so far.
     listed: Option<BTreeSet<(String, String)>>,
+    /// What was written since the last list began, and so may be newer than what it shows.
+    written: BTreeSet<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -248,7 +268,7 @@ struct Item<T> {
 
 impl<T> Default for Store<T> {
     fn default() -> Self {
-        Self { items: BTreeMap::new(), complete: false, listed: None }
+        Self { items: BTreeMap::new(), complete: false, listed: None, written: BTreeSet::new() }
     }
 }
 
@@ -262,11 +282,20 @@ impl<T: PartialEq> Store<T> {
         match event {
             Event::Init => {
                 self.listed = Some(BTreeSet::new());
+                self.written.clear();
                 false
             }
             Event::InitApply(object) => {
+                let name = name(&object);
+                // What a list shows holds, also where it is older than what was seen: the cluster may have been put
+                // back to what it was.
+                if !self.written.contains(&name)
+                    && let Some(item) = self.items.get_mut(&name)
+                {
+                    item.version = item.version.min(version(&object).saturating_sub(1));
+                }
                 if let Some(listed) = &mut self.listed {
-                    listed.insert(name(&object));
+                    listed.insert(name);
                 }
                 self.put(object, read)
             }
@@ -360,6 +389,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_new_list_shows_holds_also_where_it_is_older_but_for_what_was_written_meanwhile() {
+        let mut world = World::default();
+        for name in ["a", "b"] {
+            take(&mut world, Event::Apply(object(name, 1000)));
+        }
+        world.wrote(Kind::ConfigMap, object("a", 1001));
+        take(&mut world, Event::Init);
+        world.wrote(Kind::ConfigMap, object("b", 1002));
+        for (name, version) in [("a", 7), ("b", 8)] {
+            take(&mut world, Event::InitApply(object(name, version)));
+        }
+        take(&mut world, Event::InitDone);
+        assert_eq!(seen(&world), [("a".to_owned(), 7), ("b".to_owned(), 1002)]);
+        take(&mut world, Event::Apply(object("a", 9)));
+        assert_eq!(seen(&world)[0], ("a".to_owned(), 9));
+    }
+
+    #[test]
     fn of_a_kind_that_is_gone_nothing_is_left() {
         let mut world = World::default();
         take(&mut world, Event::Init);
@@ -371,6 +418,22 @@ mod tests {
         assert_eq!((seen(&world), world.complete(source), world.known(source)), (Vec::new(), false, true));
         take(&mut world, Event::InitApply(object("a", 1)));
         assert!(!world.known(source), "it has appeared again and is being listed");
+    }
+
+    #[test]
+    fn a_refusal_is_a_fault_that_is_known_as_one_until_the_watch_works_again() {
+        let mut world = World::default();
+        let source = Source::Objects(Kind::ConfigMap);
+        world.take(Change::Fault(source, "down".to_owned()));
+        assert!(!world.is_refused(source));
+        assert!(world.take(Change::Refused(source, "forbidden".to_owned())));
+        assert_eq!(world.faults().collect::<Vec<_>>(), [(source, "forbidden")]);
+        assert!(world.is_refused(source));
+        assert!(take(&mut world, Event::InitDone));
+        assert!(!world.is_refused(source) && world.faults().count() == 0);
+        world.take(Change::Refused(source, "forbidden".to_owned()));
+        world.take(Change::Absent(source));
+        assert!(!world.is_refused(source));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use metallb_operator::{
 };
 use metallb_runtime::lease::{Leadership, Lease};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower_test::mock;
 
@@ -288,7 +289,9 @@ async fn what_is_stored_in_an_older_version_is_stored_anew_and_then_that_is_note
     ];
     let (client, log) = api_server(script, &CancellationToken::new());
     let cluster = Cluster::new(client.clone(), leading(&client).await, "me");
-    cluster.store_anew(&CancellationToken::new()).await;
+    let (told, is_told) = watch::channel(Vec::new());
+    cluster.store_anew(&CancellationToken::new(), &told).await;
+    assert_eq!(*is_told.borrow(), Vec::<String>::new());
     let log = log.lock().unwrap();
     let asked: Vec<_> =
         log.iter().map(|(method, path, _)| format!("{method} {}", path.split('?').next().unwrap())).collect();
@@ -318,19 +321,62 @@ async fn what_is_stored_in_an_older_version_is_stored_anew_and_then_that_is_note
 async fn what_cannot_be_stored_anew_is_tried_again_and_noted_only_then() {
     let nothing = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "items": [], "metadata": {}});
     let outdated = definition("addresspools.metallb.io", &["v1beta1", "v1beta2"]);
+    let current = |name: &str| Some((200, definition(name, &["v1beta2"])));
     let script = vec![
         Some((200, outdated.clone())),
         Some((403, refusal(403, "Forbidden", "may not list"))),
+        // The other kind does not wait for this one.
+        current("bgppeers.metallb.io"),
         Some((200, outdated)),
         Some((200, nothing)),
-        Some((200, definition("addresspools.metallb.io", &["v1beta2"]))),
-        Some((200, definition("bgppeers.metallb.io", &["v1beta2"]))),
+        current("addresspools.metallb.io"),
+        current("bgppeers.metallb.io"),
     ];
     let (client, log) = api_server(script, &CancellationToken::new());
     let cluster = Cluster::new(client.clone(), leading(&client).await, "me");
-    cluster.store_anew(&CancellationToken::new()).await;
+    let (told, is_told) = watch::channel(Vec::new());
+    cluster.store_anew(&CancellationToken::new(), &told).await;
     let methods: Vec<_> = log.lock().unwrap().iter().map(|(method, ..)| method.clone()).collect();
-    assert_eq!(methods, ["GET", "GET", "GET", "GET", "PATCH", "GET"]);
+    assert_eq!(methods, ["GET", "GET", "GET", "GET", "GET", "PATCH", "GET"]);
+    assert!(!is_told.has_changed().unwrap(), "it passed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_stored_anew_holds_no_other_up_and_is_told_when_that_stays() {
+    let object = |name: &str| json!({"metadata": {"name": name, "namespace": "ns", "resourceVersion": "5"}});
+    let list = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList", "metadata": {},
+                      "items": [object("a"), object("b"), object("c")]});
+    let round = || {
+        let refused = || Some((422, refusal(422, "Invalid", "spec.addresses: Required value")));
+        let outdated = Some((200, definition("addresspools.metallb.io", &["v1beta1", "v1beta2"])));
+        [
+            outdated,
+            Some((200, list.clone())),
+            refused(),
+            Some((200, object("b"))),
+            refused(),
+            Some((200, definition("bgppeers.metallb.io", &["v1beta2"]))),
+        ]
+    };
+    let script: Vec<_> = round().into_iter().chain(round()).chain([None]).collect();
+    let (client, log) = api_server(script, &CancellationToken::new());
+    let cluster = Cluster::new(client.clone(), leading(&client).await, "me");
+    let (told, mut is_told) = watch::channel(Vec::new());
+    let cancel = CancellationToken::new();
+    tokio::select! {
+        () = cluster.store_anew(&cancel, &told) => panic!("it is not done"),
+        changed = is_told.changed() => changed.unwrap(),
+    }
+    assert_eq!(
+        *is_told.borrow(),
+        [
+            "objects of addresspools.metallb.io are still stored in an older version: ns/a: spec.addresses: Required value, \
+          and 1 more"
+        ]
+    );
+    let methods: Vec<_> = log.lock().unwrap().iter().map(|(method, ..)| method.clone()).collect();
+    let round = ["GET", "GET", "PATCH", "PATCH", "PATCH", "GET"];
+    assert_eq!(methods, [round, round].concat());
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context, Result, ensure};
 use kube::{
     ResourceExt,
-    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, ListParams},
 };
 use metallb_e2e::plane::{
     NAMESPACE,
@@ -15,7 +15,10 @@ use metallb_e2e::plane::{
 };
 use serde_json::json;
 
-use crate::fixture::{METALLB, Scene, condition, start, until, whole};
+use crate::{
+    fixture::{METALLB, Scene, condition, start, until, whole},
+    heal::{against, backs_off},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_that_expire_lose_no_change() -> Result<()> {
@@ -165,44 +168,14 @@ async fn a_field_that_another_writes_again_and_again_is_told_with_its_writer_and
 -> Result<()> {
     let mut scene = Scene::installed().await?;
     scene.is_at_rest().await?;
-    let daemon_sets = api(&scene.client, "apps/v1", "DaemonSet", NAMESPACE);
     let image =
         |object: &DynamicObject| object.data["spec"]["template"]["spec"]["containers"][0]["image"].clone();
-    let rival = async {
-        let patch = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "spec": {"template": {"spec": {
-            "containers": [{"name": "speaker", "image": "rival:1"}]}}}});
-        let params = PatchParams::apply("rival").force();
-        let mut pace = tokio::time::interval(Duration::from_millis(20));
-        for _ in 0_u64.. {
-            pace.tick().await;
-            if image(&daemon_sets.get("speaker").await?) != "rival:1" {
-                daemon_sets.patch("speaker", &params, &Patch::Apply(&patch)).await?;
-            }
-        }
-        anyhow::Ok(())
-    };
-    let told = async {
-        let contested = |object: &DynamicObject| whole(object, "Degraded")["reason"] == "Contested";
-        let object = scene.find(METALLB, "MetalLB", "metallb", contested).await?;
-        let message = whole(&object, "Degraded")["message"].as_str().unwrap_or_default().to_owned();
-        ensure!(
-            message.contains("DaemonSet metallb-system/speaker")
-                && message.contains("containers[name=speaker].image")
-                && message.contains("set by rival"),
-            "{message}"
-        );
-        // What it writes of the object until the Lease was renewed twice more, which takes six seconds.
-        let (_, from) = scene.plane.requests(0);
-        let look = async || Ok::<_, anyhow::Error>(scene.plane.requests(from).0);
-        let done = |requests: &BTreeMap<String, usize>| {
-            requests.get("update leases").is_some_and(|count| *count >= 2)
-        };
-        let requests = until(look, done).await?;
-        let writes = requests.get("patch daemonsets").copied().unwrap_or_default();
-        ensure!(writes <= 4, "{writes} writes: {requests:?}");
-        anyhow::Ok(())
-    };
-    tokio::select! { result = told => result, result = rival => result }?;
+    let patch = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "spec": {"template": {"spec": {
+        "containers": [{"name": "speaker", "image": "rival:1"}]}}}});
+    let texts = ["DaemonSet metallb-system/speaker", "containers[name=speaker].image", "set by rival"];
+    let of = ("apps/v1", "DaemonSet", NAMESPACE, "speaker");
+    let is_right = |object: &DynamicObject| image(object) != "rival:1";
+    against(&scene, of, is_right, &patch, backs_off(&scene, &texts, "patch daemonsets")).await?;
     scene.find("apps/v1", "DaemonSet", "speaker", |object| image(object) == "speaker:1").await?;
     scene.stop().await
 }

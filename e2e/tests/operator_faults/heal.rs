@@ -102,7 +102,7 @@ async fn monitors_services_and_alerts_are_put_back_within_a_second() -> Result<(
 }
 
 /// Changes an object whenever it is as the operator wants it, until `work` is done.
-async fn against(
+pub(crate) async fn against(
     scene: &Scene,
     (version, kind, namespace, name): (&str, &str, &str, &str),
     is_right: impl Fn(&DynamicObject) -> bool,
@@ -125,7 +125,7 @@ async fn against(
 }
 
 /// Waits until the quarrel is named, and asserts that it is not taken part in at the rival's pace.
-async fn backs_off(scene: &Scene, texts: &[&str], writes: &str) -> Result<()> {
+pub(crate) async fn backs_off(scene: &Scene, texts: &[&str], writes: &str) -> Result<()> {
     let named = |degraded: &Value| {
         let message = degraded["message"].as_str().unwrap_or_default();
         degraded["reason"] == "Contested" && texts.iter().all(|text| message.contains(text))

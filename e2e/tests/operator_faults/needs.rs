@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::fixture::{ADMISSION, ADMISSIONS, METALLB, Scene, until};
 
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
-/// A request was refused, and the operator asks what else is.
+/// A request was refused, and the operator asks what else is, three seconds after it asked the last time.
 const REFUSED: Duration = Duration::from_secs(5);
 /// Nobody was refused anything yet: a few rights are asked about every ten seconds.
 const LOOKED: Duration = Duration::from_secs(20);
@@ -114,6 +114,19 @@ async fn bindings_accounts_and_webhook_configurations_that_go_are_named() -> Res
     scene.stop().await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_to_what_a_cluster_need_not_know_is_named_where_it_does() -> Result<()> {
+    let mut scene = Scene::waiting().await?;
+    let rules = role(&scene).await?.data["rules"].clone();
+    replace(&scene, &without(&rules, "list", "servicemonitors")?).await?;
+    define(&scene, "monitoring.coreos.com", "v1", "ServiceMonitor", "servicemonitors", "Namespaced").await?;
+    scene.install_with_own_rights().await?;
+    scene.names("WatchFailed", &["cannot watch ServiceMonitor objects: "], REFUSED).await?;
+    replace(&scene, &rules).await?;
+    scene.recovers().await?;
+    scene.stop().await
+}
+
 /// A kind whose objects may say anything.
 pub(crate) async fn define(
     scene: &Scene,
@@ -148,10 +161,7 @@ async fn constraints_that_openshift_lacks_are_named_when_pods_are_refused() -> R
     let (group, kind, plural) =
         ("security.openshift.io", "SecurityContextConstraints", "securitycontextconstraints");
     define(&scene, group, "v1", kind, plural, "Cluster").await?;
-    scene.admissions().await?;
-    let config = scene.plane.subject_config();
-    scene.operate(&config)?;
-    scene.install(&json!({})).await?;
+    scene.install_with_own_rights().await?;
     scene.recovers().await?;
 
     let status = json!({"status": {"desiredNumberScheduled": 1, "currentNumberScheduled": 0, "numberMisscheduled": 0,

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use kube::api::{Patch, PatchParams};
+use kube::api::{DynamicObject, Patch, PatchParams};
 use metallb_e2e::plane::{
     NAMESPACE,
     objects::{api, create},
 };
 use serde_json::{Value, json};
 
-use crate::fixture::{METALLB, Scene, condition};
+use crate::fixture::{METALLB, Scene, condition, whole};
 
 /// From the moment at which the pod shows it.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -54,6 +54,50 @@ fn container(name: &str, restarts: usize, state: &Value, last: &Value) -> Value 
     json!({"conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "False"}],
            "containerStatuses": [{"name": name, "image": format!("{name}:1"), "imageID": "", "ready": false,
                                   "restartCount": restarts, "state": state, "lastState": last}]})
+}
+
+/// Says of a workload that it is as it is to be.
+async fn runs(scene: &Scene, kind: &str, name: &str, mut status: Value) -> Result<()> {
+    let objects = api(&scene.client, "apps/v1", kind, NAMESPACE);
+    status["observedGeneration"] = objects.get(name).await?.metadata.generation.into();
+    let patch = json!({"status": status});
+    objects.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_that_is_not_taken_up_yet_takes_no_availability_away() -> Result<()> {
+    let mut scene = Scene::installed().await?;
+    node(&scene, "node1").await?;
+    pod(&scene, "speaker", "speaker-x", Some("node1")).await?;
+    shows(&scene, "speaker-x", &json!({"conditions": [{"type": "Ready", "status": "True"}]})).await?;
+    let status = json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1});
+    runs(&scene, "Deployment", "controller", status).await?;
+    let status = json!({"desiredNumberScheduled": 1, "currentNumberScheduled": 1, "numberMisscheduled": 0,
+                        "numberReady": 1, "updatedNumberScheduled": 1});
+    runs(&scene, "DaemonSet", "speaker", status).await?;
+    let is = |object: &DynamicObject, kind: &str, wanted: &str| whole(object, kind)["status"] == wanted;
+    let well = |object: &DynamicObject| is(object, "Available", "True") && is(object, "Progressing", "False");
+    let before = scene.find(METALLB, "MetalLB", "metallb", well).await?;
+
+    for (kind, name) in [("Deployment", "controller"), ("DaemonSet", "speaker")] {
+        let edit = json!({"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 77}}}});
+        let objects = api(&scene.client, "apps/v1", kind, NAMESPACE);
+        objects.patch(name, &PatchParams::default(), &Patch::Merge(&edit)).await?;
+        let grace = |object: &DynamicObject| {
+            object.data["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] != 77
+        };
+        scene.find("apps/v1", kind, name, grace).await?;
+    }
+    // Nobody carries the repairs out here.
+    let rolling = |object: &DynamicObject| {
+        let message = whole(object, "Progressing")["message"].to_string();
+        is(object, "Progressing", "True") && message.contains("controller") && message.contains("speaker")
+    };
+    let object = scene.find(METALLB, "MetalLB", "metallb", rolling).await?;
+    let available = |object: &DynamicObject| whole(object, "Available");
+    ensure!(available(&object) == available(&before), "{:?}", available(&object));
+    scene.stop().await
 }
 
 #[tokio::test(flavor = "multi_thread")]

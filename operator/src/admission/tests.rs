@@ -105,6 +105,51 @@ fn a_problem_is_denied_where_it_comes_in_and_warned_of_where_it_was() {
 }
 
 #[test]
+fn a_problem_that_was_there_is_known_wherever_in_its_list_it_stands() {
+    let existing = Existing::default();
+    let metallb =
+        |blocks: &str| object("MetalLB", "metallb", &format!("frrk8sConfig: {{alwaysBlock: [{blocks}]}}"));
+    let problem = |at: usize, block: &str| {
+        format!("spec.frrk8sConfig.alwaysBlock[{at}]: \"{block}\" is not a CIDR prefix such as 192.0.2.0/24")
+    };
+    let before = metallb("192.0.2.1");
+    let moved = ask(Some(&before), Some(&metallb("10.0.0.0/8, 192.0.2.1")), &existing);
+    assert_eq!(moved, warned(&[&problem(1, "192.0.2.1")]));
+    let more = ask(Some(&before), Some(&metallb("192.0.2.2, 192.0.2.1, 192.0.2.1")), &existing);
+    let want = Answer {
+        denials: vec![problem(0, "192.0.2.2"), problem(2, "192.0.2.1")],
+        warnings: vec![problem(1, "192.0.2.1")],
+    };
+    assert_eq!(more, want, "each counts once");
+
+    let (before, after) = ("addresses: [junk]", "addresses: [192.0.2.0/28, junk]");
+    let existing = Existing { pools: vec![typed("IPAddressPool", "p", before)], ..Existing::default() };
+    let of = |spec: &str| object("IPAddressPool", "p", spec);
+    let answer = ask(Some(&of(before)), Some(&of(after)), &existing);
+    assert_eq!((answer.denials.as_slice(), answer.warnings.len()), ([].as_slice(), 1), "{answer:?}");
+    assert!(answer.warnings[0].starts_with("spec.addresses[1]: "), "{answer:?}");
+}
+
+#[test]
+fn what_goes_or_stays_as_it_was_is_denied_nothing() {
+    let existing = Existing::default();
+    let unreadable = object("IPAddressPool", "p", "addresses: 7");
+    let mut leaving = object("IPAddressPool", "p", "addresses: [junk]");
+    leaving.metadata.deletion_timestamp = serde_json::from_str("\"2030-01-01T00:00:00Z\"").unwrap();
+    let good = object("IPAddressPool", "p", "addresses: [192.0.2.0/28]");
+    for (old, new, passes) in [
+        (&unreadable, &unreadable, true),
+        (&good, &leaving, true),
+        (&good, &unreadable, false),
+        (&good, &object("IPAddressPool", "p", "addresses: [junk]"), false),
+    ] {
+        let answer = ask(Some(old), Some(new), &existing);
+        assert_eq!(answer.denials.is_empty(), passes, "{answer:?}");
+        assert_eq!(answer.warnings.is_empty(), !passes, "{answer:?}");
+    }
+}
+
+#[test]
 fn pools_that_overlap_are_denied_whichever_is_older() {
     let mut older: IPAddressPool = typed("IPAddressPool", "older", "addresses: [192.0.2.0/28]");
     older.metadata.creation_timestamp = serde_json::from_str("\"2020-01-01T00:00:00Z\"").unwrap();

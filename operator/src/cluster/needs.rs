@@ -35,7 +35,6 @@ const AT_A_TIME: usize = 8;
 pub async fn missing(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -> kube::Result<Found> {
     let mut lacks = Lacks { resources: needs::custom_resources(needs), ..Lacks::default() };
     let groups = client.list_api_groups().await?.groups;
-    let is_openshift = groups.iter().any(|group| group.name == OPENSHIFT);
     let ours = groups.into_iter().filter(|group| group.name == names::GROUP).flat_map(|group| group.versions);
     for version in ours {
         let served = client.list_api_group_resources(&version.group_version).await?.resources;
@@ -49,19 +48,35 @@ pub async fn missing(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -
         }
     }
     lacks.rights = refused(client, namespace, needs).await?;
-    let mut found = Found { missing: needs::told(&lacks), ..Found::default() };
-    if is_openshift {
-        let kind = GroupVersionKind::gvk(OPENSHIFT, "v1", "SecurityContextConstraints");
-        let kind = ApiResource::from_gvk_with_plural(&kind, "securitycontextconstraints");
-        let constraints: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
-        for name in needs::CONSTRAINTS {
-            if !exists(&constraints, name).await? {
-                found.for_pods.push(needs::told_of_constraint(name));
+    Ok(Found {
+        missing: needs::told_of_lacks(&lacks),
+        for_pods: missing_for_pods(client).await?,
+        converter: converter(client).await?,
+    })
+}
+
+/// What is missing should pods be refused: the security context constraints of OpenShift.
+///
+/// # Errors
+/// As [`missing`].
+pub async fn missing_for_pods(client: &Client) -> kube::Result<Vec<String>> {
+    let groups = client.list_api_groups().await?.groups;
+    if !groups.iter().any(|group| group.name == OPENSHIFT) {
+        return Ok(Vec::new());
+    }
+    let kind = GroupVersionKind::gvk(OPENSHIFT, "v1", "SecurityContextConstraints");
+    let kind = ApiResource::from_gvk_with_plural(&kind, "securitycontextconstraints");
+    let constraints: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
+    let mut missing = Vec::new();
+    for name in needs::CONSTRAINTS {
+        match constraints.get_metadata_opt(name).await {
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                missing.push(needs::told_of_hidden_constraint(name));
             }
+            found => missing.extend(found?.is_none().then(|| needs::told_of_constraint(name))),
         }
     }
-    found.converter = converter(client).await?;
-    Ok(found)
+    Ok(missing)
 }
 
 /// Whether the cluster has what these few `needs` ask for, and the accounts that have them.

@@ -11,6 +11,7 @@ use kube::{
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, Outcome};
@@ -25,18 +26,30 @@ const PAGE: u32 = 500;
 
 impl Cluster {
     /// Stores everything anew that is stored in an older version, and notes that no object is any more. Nothing is
-    /// written where that is noted already. Returns when that is done, or on `cancel` between two writes.
-    pub async fn store_anew(&self, cancel: &CancellationToken) {
-        for name in DEFINITIONS {
-            let mut pause = PAUSES.0;
-            while let Err(message) = self.store_kind_anew(name, cancel).await {
-                tracing::warn!(definition = name, message, "older versions are still stored");
-                tokio::select! {
-                    () = cancel.cancelled() => return,
-                    () = tokio::time::sleep(pause) => {}
+    /// written where that is noted already. What cannot be stored anew is tried again and, where that does not help,
+    /// `told`. Returns when nothing is left, or on `cancel` between two writes.
+    pub async fn store_anew(&self, cancel: &CancellationToken, told: &watch::Sender<Vec<String>>) {
+        let mut pause = PAUSES.0;
+        loop {
+            let mut left = Vec::new();
+            for name in DEFINITIONS {
+                if let Err(message) = self.store_kind_anew(name, cancel).await {
+                    tracing::warn!(definition = name, message, "older versions are still stored");
+                    left.push(format!("objects of {name} are still stored in an older version: {message}"));
                 }
-                pause = (pause * 2).min(PAUSES.1);
             }
+            let is_done = left.is_empty();
+            if is_done || pause > PAUSES.0 {
+                told.send_if_modified(|before| std::mem::replace(before, left.clone()) != left);
+            }
+            if is_done {
+                return;
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(PAUSES.1);
         }
     }
 
@@ -51,6 +64,7 @@ impl Cluster {
         let resource = ApiResource::from_gvk_with_plural(&kind, &spec.names.plural);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let mut stored: usize = 0;
+        let mut refused = Vec::new();
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let all: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
@@ -69,7 +83,9 @@ impl Cluster {
                 match self.send(write).await {
                     // Whoever changed it meanwhile stored it anew.
                     Outcome::Written(_) | Outcome::Removed | Outcome::Outdated => stored += 1,
-                    Outcome::Failed(message) => return Err(message),
+                    Outcome::Failed(message) => {
+                        refused.push(format!("{namespace}/{}: {message}", object.name_any()));
+                    }
                     Outcome::NotLeading => return Ok(()),
                 }
             }
@@ -77,6 +93,12 @@ impl Cluster {
                 Some(token) => page.continue_token = Some(token),
                 None => break,
             }
+        }
+        // The others are stored anew all the same.
+        if let Some(first) = refused.first() {
+            let more = refused.len() - 1;
+            let more = if more == 0 { String::new() } else { format!(", and {more} more") };
+            return Err(format!("{first}{more}"));
         }
         let noted = json!({
             "metadata": {"resourceVersion": definition.resource_version()}, "status": {"storedVersions": [version]},

@@ -9,7 +9,7 @@ use futures::{
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Pod};
 use kube::{
     Api, Client, Resource,
-    core::{ApiResource, DynamicObject, PartialObjectMeta},
+    core::DynamicObject,
     runtime::{
         WatchStreamExt,
         utils::Backoff,
@@ -39,19 +39,18 @@ pub fn watch(client: &Client, settings: &Settings) -> impl Stream<Item = world::
         if let Some(name) = kind.only() {
             config = config.fields(&format!("metadata.name={name}"));
         }
-        if kind.by_name_only() {
-            let api = Api::all_with(client.clone(), &resource);
-            streams.push(source(Source::Objects(kind), api, config, drop_managed_fields, move |event| {
-                world::Change::Object(kind, Box::new(map(event, |object| bare(&resource, object))))
-            }));
-            continue;
-        }
         let api = if kind.everywhere() {
             Api::all_with(client.clone(), &resource)
         } else {
             Api::namespaced_with(client.clone(), &settings.namespace, &resource)
         };
-        let typed = move |object: &mut DynamicObject| set_type(object, &resource);
+        let typed = move |object: &mut DynamicObject| {
+            set_type(object, &resource);
+            if kind.by_name_only() {
+                object.data = serde_json::Value::Null;
+                object.metadata.managed_fields = None;
+            }
+        };
         streams.push(source(Source::Objects(kind), api, config, typed, move |event| {
             world::Change::Object(kind, Box::new(event))
         }));
@@ -105,24 +104,6 @@ fn versions(client: Client) -> BoxStream<'static, world::Change> {
     asked.filter_map(std::future::ready).boxed()
 }
 
-/// An object of which only the metadata were read.
-fn bare(resource: &ApiResource, found: PartialObjectMeta<DynamicObject>) -> DynamicObject {
-    let mut object = DynamicObject { types: None, metadata: found.metadata, data: serde_json::Value::Null };
-    set_type(&mut object, resource);
-    object
-}
-
-/// The same event of what `read` makes of the objects.
-fn map<K, L>(event: watcher::Event<K>, read: impl Fn(K) -> L) -> watcher::Event<L> {
-    match event {
-        watcher::Event::Init => watcher::Event::Init,
-        watcher::Event::InitDone => watcher::Event::InitDone,
-        watcher::Event::InitApply(object) => watcher::Event::InitApply(read(object)),
-        watcher::Event::Apply(object) => watcher::Event::Apply(read(object)),
-        watcher::Event::Delete(object) => watcher::Event::Delete(read(object)),
-    }
-}
-
 fn source<K>(
     source: Source,
     api: Api<K>,
@@ -160,7 +141,9 @@ fn fault(source: Source, error: &watcher::Error) -> Option<world::Change> {
         // 503 comes of an aggregated API whose own server is down, of which nothing else would tell.
         code if matches!(code, 401 | 403 | 404) || (code == 503 && source.optional()) => {
             tracing::warn!(%source, message = status.message, code = status.code, "watch refused");
-            Some(world::Change::Fault(source, format!("cannot watch {source}: {}", status.message)))
+            let message = format!("cannot watch {source}: {}", status.message);
+            let change = if code == 403 { world::Change::Refused } else { world::Change::Fault };
+            Some(change(source, message))
         }
         _ => None,
     }

@@ -18,7 +18,7 @@ fn deployment(replicas: &str, labels: &str, pod: &str) -> Option<(Severity, Vec<
 
 #[test]
 fn evidence_blocks_only_on_the_host_network_and_when_running() {
-    use Severity::{Block, Warn};
+    use Severity::{Block, Contained, Idle};
     let env = |name: &str| format!("containers: [{{name: c, image: i, env: [{{name: {name}, value: v}}]}}]");
     let image = |image: &str| format!("hostNetwork: true, containers: [{{name: c, image: '{image}'}}]");
     let host = |rest: &str| format!("hostNetwork: true, {rest}");
@@ -45,12 +45,12 @@ fn evidence_blocks_only_on_the_host_network_and_when_running() {
         (
             "pod network",
             deployment("1", "", &env(CONFIG_NAME)),
-            found(Warn, &["env OPENSHIFT_HA_CONFIG_NAME"]),
+            found(Contained, &["env OPENSHIFT_HA_CONFIG_NAME"]),
         ),
         (
             "scaled to zero",
             deployment("0", "", &host(&env(CONFIG_NAME))),
-            found(Warn, &["env OPENSHIFT_HA_CONFIG_NAME"]),
+            found(Idle, &["env OPENSHIFT_HA_CONFIG_NAME"]),
         ),
         (
             "label",
@@ -58,7 +58,7 @@ fn evidence_blocks_only_on_the_host_network_and_when_running() {
             found(Block, &["label ipfailover"]),
         ),
         ("label value only", deployment("1", "app: ipfailover", "hostNetwork: true"), None),
-        ("label, pod network", deployment("1", "ipfailover: x", ""), found(Warn, &["label ipfailover"])),
+        ("label, pod network", deployment("1", "ipfailover: x", ""), found(Contained, &["label ipfailover"])),
         (
             "account",
             deployment("1", "", "hostNetwork: true, serviceAccountName: ipfailover"),
@@ -119,7 +119,7 @@ fn evidence_blocks_only_on_the_host_network_and_when_running() {
         (
             "explicitly not on the host network",
             deployment("1", "ipfailover: x", "hostNetwork: false"),
-            found(Warn, &["label ipfailover"]),
+            found(Contained, &["label ipfailover"]),
         ),
         (
             "a variable from elsewhere",
@@ -184,12 +184,16 @@ fn pods_and_replica_sets_count_only_where_nobody_owns_them() {
         None,
         "the cluster's own keepalived"
     );
+    for kind in [WorkloadKind::Deployment, WorkloadKind::DaemonSet] {
+        let there = pod("namespace: openshift-kni-infra");
+        assert_eq!(severity(kind, &there), block, "static pods are the cluster's own, {kind:?}s are not");
+    }
     assert_eq!(severity(labelled, &pod("namespace: openshift-ingress")), block);
     assert_eq!(severity(WorkloadKind::AccountPod, &pod("namespace: a")), block);
     for kind in [WorkloadKind::StatefulSet, WorkloadKind::DeploymentConfig] {
         assert_eq!(severity(kind, &pod(&format!("namespace: a, {owner}"))), block, "{kind:?}");
     }
-    for (phase, want) in [("Running", block), ("Pending", block), ("Succeeded", Some(Severity::Warn))] {
+    for (phase, want) in [("Running", block), ("Pending", block), ("Succeeded", Some(Severity::Idle))] {
         let text = format!(
             "{{metadata: {{name: p, namespace: a, labels: {{ipfailover: x}}}}, spec: {{hostNetwork: true}}, status: \
              {{phase: {phase}}}}}"

@@ -2,6 +2,8 @@
 
 use k8s_openapi::api::core::v1::{ContainerImage, Node, Pod};
 
+use super::trouble::{containers, waiting_for};
+
 /// As many images a kubelet lists at most, unless it is told otherwise (`nodeStatusMaxImages`): a list of that length
 /// does not say what is missing.
 const LISTED: usize = 50;
@@ -27,7 +29,13 @@ pub fn trim(node: &mut Node, images: &[&str]) {
 /// Whether it is known that the node does not have `image`.
 #[must_use]
 pub fn lacks(node: &Node, image: &str) -> bool {
-    let Some(listed) = node.status.as_ref().and_then(|status| status.images.as_ref()) else { return false };
+    is_listed(node, image) == Some(false)
+}
+
+/// Whether the node has `image`; `None` when it is not known.
+#[must_use]
+pub fn is_listed(node: &Node, image: &str) -> Option<bool> {
+    let listed = node.status.as_ref().and_then(|status| status.images.as_ref())?;
     let names: Vec<&String> = listed.iter().flat_map(|image| image.names.iter().flatten()).collect();
     // A tag beside a digest says nothing more.
     let wanted = match image.split_once('@') {
@@ -39,7 +47,26 @@ pub fn lacks(node: &Node, image: &str) -> bool {
             || **name == &format!("docker.io/{wanted}")
             || **name == &format!("docker.io/library/{wanted}")
     };
-    !names.iter().any(|name| is_it(&name))
+    Some(names.iter().any(|name| is_it(&name)))
+}
+
+/// Whether a pod that has not begun may wait for an image that the node is still pulling.
+pub(super) fn may_be_pulled(node: &Node, pod: &Pod) -> bool {
+    let is_being_made = || waiting_for(pod) == Some("ContainerCreating");
+    of_pod(pod).any(|image| is_listed(node, image).map_or_else(is_being_made, |listed| !listed))
+}
+
+/// Whether a container of the pod, which is one of `image`, began at any time, so that the image was there.
+#[must_use]
+pub fn has_run(pod: &Pod, image: &str) -> bool {
+    let is_of_it = of_pod(pod).any(|own| own == image);
+    is_of_it
+        && containers(pod).any(|container| {
+            let states = [container.state.as_ref(), container.last_state.as_ref()];
+            let mut states = states.into_iter().flatten();
+            !container.image_id.is_empty()
+                || states.any(|state| state.running.is_some() || state.terminated.is_some())
+        })
 }
 
 fn untagged(name: &str) -> &str {

@@ -66,22 +66,77 @@ fn speakers_serve_when_one_is_ready_on_each_ready_node() {
 }
 
 #[test]
-fn a_stale_status_or_no_wanted_pod_is_not_service() {
-    let pods = [ready("node1"), ready("node2")];
-    let stale = speakers(&daemon_set(2, 2), &pods);
-    assert!(!stale.serves() && stale.rolling_out, "{stale:?}");
+fn no_wanted_pod_is_not_service() {
     let none = speakers(&daemon_set(3, 0), &[]);
     assert!(!none.serves() && !none.rolling_out, "{none:?}");
 }
 
 #[test]
-fn a_missing_or_outdated_pod_on_a_ready_node_is_a_rollout() {
+fn a_change_that_is_not_taken_up_yet_takes_no_pod_away() {
+    let stale = speakers(&daemon_set(2, 2), &[ready("node1"), ready("node2")]);
+    assert!(stale.serves() && stale.rolling_out, "{stale:?}");
+    let less = speakers(&daemon_set(2, 2), &[ready("node1")]);
+    assert_eq!((less.serves(), less.ready, less.wanted), (false, 1, 2));
+    let mut new = daemon_set(0, 0);
+    new.status = None;
+    let new = speakers(&new, &[]);
+    assert_eq!((new.serves(), new.rolling_out, new.wanted), (false, true, 1));
+}
+
+/// A DaemonSet for nodes with label `speaker`.
+fn choosy(desired: i32) -> DaemonSet {
+    let mut set = daemon_set(3, desired);
+    set.spec = serde_saphyr::from_str(
+        "{selector: {}, template: {spec: {containers: [], nodeSelector: {speaker: 'yes'}}}}",
+    )
+    .unwrap();
+    set
+}
+
+#[test]
+fn a_pod_on_a_node_that_takes_none_stands_in_for_no_other() {
+    let labelled = |name: &str, ready: &str| {
+        let mut node = node(name, ready);
+        node.labels_mut().insert("speaker".to_owned(), "yes".to_owned());
+        node
+    };
+    // The third is dead and the fourth is not; neither takes a speaker any more. The fifth was removed.
+    let nodes = [
+        labelled("node1", "True"),
+        labelled("node2", "True"),
+        node("node3", "Unknown"),
+        node("node4", "True"),
+        labelled("node6", "Unknown"),
+    ];
+    let health = |desired, pods: &[Pod]| {
+        of_daemon_set(&choosy(desired), pods.iter(), find(&nodes), Some((now(), "refused")), now())
+    };
+    let leaving = |name: &str| {
+        let mut pod = pod(name, "False", NOW, "");
+        pod.metadata.deletion_timestamp = Some(Time(now()));
+        pod
+    };
+    let broken = || pod("node2", "False", "2030-01-01T00:09:59Z", "");
+    let others = || [leaving("node3"), ready("node4"), ready("node5")];
+    let seen = health(2, &[[ready("node1"), broken()].as_slice(), &others()].concat());
+    assert_eq!((seen.serves(), seen.ready, seen.wanted), (false, 1, 2));
+    assert_eq!((seen.excused.len(), seen.rolling_out), (0, false), "{seen:?}");
+    let seen = health(2, &[[ready("node1")].as_slice(), &others()].concat());
+    let refused = Trouble { cause: Cause::PodRefused, message: "DaemonSet speaker: refused".to_owned() };
+    assert_eq!(seen.troubles, [refused], "one is lacking");
+    let seen = health(3, &[ready("node1"), ready("node2"), leaving("node6")]);
+    assert!(seen.serves(), "{seen:?}");
+    assert_eq!(seen.excused, ["node6".to_owned()].into());
+}
+
+#[test]
+fn an_outdated_pod_on_a_ready_node_is_a_rollout_and_a_missing_one_is_not() {
     let mut outdated = ready("node2");
     outdated.labels_mut().insert("pod-template-generation".to_owned(), "1".to_owned());
     let health = speakers(&daemon_set(3, 2), &[ready("node1"), outdated]);
     assert!(health.serves() && health.rolling_out, "{health:?}");
     let health = speakers(&daemon_set(3, 2), &[ready("node1")]);
-    assert!(!health.serves() && health.rolling_out, "{health:?}");
+    assert!(!health.serves() && !health.rolling_out, "{health:?}");
     let mut outdated = pod("node3", "False", NOW, "");
     outdated.labels_mut().insert("pod-template-generation".to_owned(), "1".to_owned());
     let health = speakers(&daemon_set(3, 2), &[ready("node1"), outdated]);
@@ -254,7 +309,7 @@ fn deployment(status: &str, replicas: i32) -> Deployment {
 }
 
 #[test]
-fn the_controller_serves_when_its_newest_version_is_ready() {
+fn the_controller_serves_when_as_many_are_ready_as_are_wanted_of_whatever_version() {
     let health = |status: &str, replicas| {
         of_deployment(&deployment(status, replicas), std::iter::empty(), find(&nodes()), now())
     };
@@ -264,19 +319,24 @@ fn the_controller_serves_when_its_newest_version_is_ready() {
         (
             "stale",
             health("observedGeneration: 4, replicas: 1, updatedReplicas: 1, readyReplicas: 1", 1),
-            true,
+            (true, true),
         ),
         (
             "old version",
             health("observedGeneration: 5, replicas: 1, updatedReplicas: 0, readyReplicas: 1", 1),
-            true,
+            (true, true),
         ),
-        ("not ready", health("observedGeneration: 5, replicas: 1, updatedReplicas: 1", 1), false),
-        ("nothing yet", health("", 1), true),
-        ("scaled to zero", health("observedGeneration: 5", 0), false),
+        ("not ready", health("observedGeneration: 5, replicas: 1, updatedReplicas: 1", 1), (false, false)),
+        (
+            "one of two",
+            health("observedGeneration: 5, replicas: 2, updatedReplicas: 2, readyReplicas: 1", 2),
+            (false, false),
+        ),
+        ("nothing yet", health("", 1), (false, true)),
+        ("scaled to zero", health("observedGeneration: 5", 0), (false, false)),
     ];
-    for (name, health, rolling_out) in table {
-        assert!(!health.serves(), "{name}: {health:?}");
+    for (name, health, (serves, rolling_out)) in table {
+        assert_eq!(health.serves(), serves, "{name}: {health:?}");
         assert_eq!(health.rolling_out, rolling_out, "{name}: {health:?}");
     }
     let refused = health(
@@ -319,6 +379,14 @@ fn a_rollout_is_held_up_by_a_pod_that_could_start_and_not_by_its_node() {
     assert!(!lags(&with("['speaker:1']", "{}"), pulling()), "the image is being pulled");
     assert!(lags(&with("['speaker:1']", "{}"), failing()), "the image cannot be pulled");
     assert!(!lags(&with("['speaker:2']", "{unschedulable: true}"), pulling()), "the node is cordoned");
+    let unknown = || vec![node("node1", "True"), node("node2", "True")];
+    assert!(!lags(&unknown(), pulling()), "it may be being pulled: the kubelet does not list it");
+    let begun = || {
+        let mut pod = pulling();
+        pod.status = waiting("node2", "Other", "").status;
+        pod
+    };
+    assert!(lags(&unknown(), begun()), "it waits for something else");
     let lost = pod("node3", "False", NOW, "");
     assert!(!lags(&nodes(), lost), "the node is lost");
 }

@@ -90,7 +90,7 @@ pub(super) fn trouble(pod: &Pod) -> Option<(Cause, String)> {
     })
 }
 
-fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+pub(super) fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.as_ref();
     let init = status.and_then(|status| status.init_container_statuses.as_ref());
     let main = status.and_then(|status| status.container_statuses.as_ref());

@@ -5,22 +5,26 @@
 //! installer set become the operator's, and all speakers are exchanged at once: two kinds of speakers do not hear each
 //! other, so that a node-by-node exchange would have two owners of an address all the while.
 
-use k8s_openapi::{api::core::v1::PodSpec, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::{
+    api::core::v1::{Node, Pod, PodSpec},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use metallb_api::{MetalLB, names};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Change, FIELD_MANAGER, Plan, Situation,
+    Change, FIELD_MANAGER, Plan, Situation, applied,
     installation::{admit, change, operand},
-    observe::is_component,
+    is_labelled,
+    observe::{is_component, refusal},
     seen, webhooks,
 };
 use crate::{
     drift,
     health::{self, Health},
     kinds::{Key, Kind, OLDER_SECRET, OLDER_WEBHOOK_SERVICE},
-    last_good::{KINDS, Set},
+    last_good::{KINDS, REVISION, Set},
     render::MANAGED_BY,
     status::Observation,
     world::Source,
@@ -35,7 +39,8 @@ const PULLER: &str = "pull";
 /// ConfigMap with FRR configuration of the administrator, which MetalLB's frr mode appends to its own.
 const BGP_EXTRAS: &str = "bgpextras";
 /// Programs that wrote these objects for older installers, as they are named in `metadata.managedFields`: kubectl's
-/// ways of applying, Helm, the Go operator of 4.9 (`manager`) and today's.
+/// ways of applying, Helm, the Go operator of 4.9 (`manager`) and today's. Workloads are taken over whole, whoever wrote
+/// them: an argument or a side-car that stayed would be run.
 const OLDER_MANAGERS: [&str; 8] = [
     "kubectl-client-side-apply",
     "kubectl-create",
@@ -46,19 +51,23 @@ const OLDER_MANAGERS: [&str; 8] = [
     "manager",
     FIELD_MANAGER,
 ];
+/// The one that writes workloads for Kubernetes itself.
+const KUBERNETES: &str = "kube-controller-manager";
+/// Deployment that answered the API server's questions for the Go operator.
+const OLDER_WEBHOOK_SERVER: &str = "metallb-operator-webhook-server";
 /// Workloads of other installers that have other names than the operator's. In the operator's namespace they are
 /// MetalLB's own.
 const OTHERS: [(Kind, &str); 4] = [
     (Kind::Deployment, "metallb-controller"),
     (Kind::DaemonSet, "metallb-speaker"),
-    (Kind::Deployment, "metallb-operator-webhook-server"),
+    (Kind::Deployment, OLDER_WEBHOOK_SERVER),
     (Kind::DaemonSet, "frr-k8s"),
 ];
 /// Names of DaemonSets that hold addresses.
 const SPEAKERS: [&str; 2] = [names::SPEAKER, "metallb-speaker"];
 /// What answered the API server's questions for the Go operator. It stays while anything still asks it.
 const WEBHOOKS: [(Kind, &str); 2] =
-    [(Kind::Deployment, "metallb-operator-webhook-server"), (Kind::Service, OLDER_WEBHOOK_SERVICE)];
+    [(Kind::Deployment, OLDER_WEBHOOK_SERVER), (Kind::Service, OLDER_WEBHOOK_SERVICE)];
 
 /// Objects that another installer made, and that are to be replaced.
 pub(super) fn foreign(situation: Situation<'_>, rendered: &Set) -> Vec<Key> {
@@ -68,10 +77,27 @@ pub(super) fn foreign(situation: Situation<'_>, rendered: &Set) -> Vec<Key> {
 }
 
 /// Whether another installer made the object: it is neither labelled nor applied as the operator's are. Helm's label
-/// is on what the Go operator renders, too.
+/// is on what the Go operator applies, too; where somebody put it over the operator's own, it means nothing.
 pub(super) fn is_anothers(object: &DynamicObject) -> bool {
-    let manager = object.labels().get(MANAGED_BY.0).map(String::as_str);
-    manager == Some("Helm") || (manager != Some(MANAGED_BY.1) && !is_applied(object))
+    let is_helms = object.labels().get(MANAGED_BY.0).is_some_and(|manager| manager == "Helm");
+    let owns_label =
+        |fields: &Value| !fields["f:metadata"]["f:labels"][format!("f:{}", MANAGED_BY.0)].is_null();
+    let is_applied = applied(object).next().is_some();
+    if is_helms {
+        !is_applied || applied(object).any(owns_label)
+    } else {
+        !is_labelled(object) && !is_applied
+    }
+}
+
+/// Whether programs end with what is taken over; those that only answer the API server speak no BGP.
+pub(super) fn ends_programs(taken: &[Key]) -> bool {
+    let mut others = taken.iter().filter(|key| !is_webhooks(key));
+    others.any(|key| matches!(key.kind, Kind::Deployment | Kind::DaemonSet))
+}
+
+fn is_webhooks(key: &Key) -> bool {
+    WEBHOOKS.contains(&(key.kind, key.name.as_str()))
 }
 
 /// What the Go operator made of the MetalLB resource and this one does not: the parts of frr-k8s, monitors that are not
@@ -91,11 +117,7 @@ pub(super) fn leftovers(situation: Situation<'_>, owner: &MetalLB, rendered: &Se
         is_applied_by_another(object)
             && namespaces.any(|namespace| namespace == situation.settings.namespace.as_str())
     });
-    let admission = admission.map(|object| Key {
-        kind: Kind::FrrAdmission,
-        namespace: String::new(),
-        name: object.name_any(),
-    });
+    let admission = admission.map(|_| webhooks::configuration_key(Kind::FrrAdmission));
     left.filter(|key| !is_wanted(key)).chain(admission).collect()
 }
 
@@ -107,14 +129,7 @@ pub(super) fn webhook_service(situation: Situation<'_>) -> Option<Key> {
 
 /// Whether it was applied under the operator's name, but not by this operator, which labels what it makes.
 fn is_applied_by_another(object: &DynamicObject) -> bool {
-    let is_labelled = object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1);
-    !is_labelled && is_applied(object)
-}
-
-fn is_applied(object: &DynamicObject) -> bool {
-    object.managed_fields().iter().any(|entry| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
-    })
+    !is_labelled(object) && applied(object).next().is_some()
 }
 
 /// Whether the API server still has the Go operator's webhooks answer.
@@ -156,7 +171,7 @@ pub(super) fn prepare(
     reference: &OwnerReference,
     (secret_key, secret): &(Key, Value),
     rendered: &Set,
-    foreign: &[Key],
+    taken: &[Key],
     seen: &mut Observation,
     plan: &mut Plan,
 ) -> bool {
@@ -182,22 +197,30 @@ pub(super) fn prepare(
         return false;
     }
     let lacking = lacking(situation, rendered);
-    let is_speaker = |key: &&Key| key.kind == Kind::DaemonSet && SPEAKERS.contains(&key.name.as_str());
-    if !lacking.is_empty() && foreign.iter().any(|key| is_speaker(&key)) {
+    let is_speaker = |key: &Key| key.kind == Kind::DaemonSet && SPEAKERS.contains(&key.name.as_str());
+    if !lacking.is_empty() && taken.iter().any(is_speaker) {
         let (key, object) = puller(situation, reference, rendered);
         stage(change(situation, &key, object).into_iter().collect());
-        seen.pulling = health::not_begun(situation.world.pods().filter(|pod| is_component(pod, PULLER)));
+        let pods: Vec<&Pod> = pullers(situation).collect();
+        let is_on = |node: &String| pods.iter().any(|pod| health::node_of(pod) == Some(node));
+        let refusal = refusal(situation, PULL).filter(|_| !lacking.iter().all(is_on));
+        seen.pulling = health::not_begun(PULL, &pods, refusal);
         seen.pending.push(format!("the speaker's image is being pulled on {}", lacking.join(", ")));
         return false;
     }
-    let may_go = |key: &&Key| !WEBHOOKS.contains(&(key.kind, key.name.as_str())) || !is_asked(situation);
-    let taken = foreign.iter().filter(may_go).filter_map(|key| take(situation, key, reference, rendered));
-    let taken = taken.collect();
-    stage(taken);
+    let may_go = |key: &&Key| !is_webhooks(key) || !is_asked(situation);
+    let changes = taken.iter().filter(may_go).filter_map(|key| take(situation, key, reference, rendered));
+    stage(changes.collect());
     true
 }
 
-/// Nodes that a speaker is wanted on and that are known to lack its image.
+/// Pods that pull the speaker's image.
+fn pullers(situation: Situation<'_>) -> impl Iterator<Item = &Pod> {
+    situation.world.pods().filter(|pod| is_component(pod, PULLER))
+}
+
+/// Nodes that a speaker is wanted on and that do not have its image, or of which that is not known: a kubelet lists no
+/// more than 50. A pod that ran there shows that it was pulled.
 fn lacking(situation: Situation<'_>, rendered: &Set) -> Vec<String> {
     let images = rendered.images();
     let image = images.iter().find(|(kind, _)| *kind == Kind::DaemonSet).map(|(_, image)| image.as_str());
@@ -206,11 +229,17 @@ fn lacking(situation: Situation<'_>, rendered: &Set) -> Vec<String> {
     let pod: PodSpec = serde_json::from_value(pod).unwrap_or_default();
     let ready = situation.world.nodes().filter(|node| health::is_ready_node(node));
     let wanted = ready.filter(|node| health::takes(node, &pod));
-    wanted.filter(|node| health::lacks(node, image)).map(|node| node.name_any()).collect()
+    let is_pulled = |node: &&Node| {
+        let name = node.name_any();
+        health::is_listed(node, image) == Some(true)
+            || pullers(situation)
+                .any(|pod| health::node_of(pod) == Some(&name) && health::has_run(pod, image))
+    };
+    wanted.filter(|node| !is_pulled(node)).map(|node| node.name_any()).collect()
 }
 
 /// A DaemonSet whose pods do nothing but have the speaker's image. It is no longer wanted, and so removed, as soon as
-/// every node that takes a speaker has it.
+/// every node that takes a speaker has it. They run as the controller does, whose account OpenShift lets have a fixed user.
 fn puller(situation: Situation<'_>, reference: &OwnerReference, rendered: &Set) -> (Key, Value) {
     let key = operand(situation, Kind::DaemonSet, PULL);
     let speaker = rendered.first(Kind::DaemonSet).unwrap_or(&Value::Null);
@@ -221,6 +250,8 @@ fn puller(situation: Situation<'_>, reference: &OwnerReference, rendered: &Set) 
         "metadata": {"name": key.name, "namespace": key.namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1, "app": "metallb"},
                      "ownerReferences": [reference]},
         "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {
+            "serviceAccountName": names::CONTROLLER, "automountServiceAccountToken": false,
+            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
                 "name": "pull", "image": pod["containers"][0]["image"], "args": ["--version"],
                 "securityContext": {"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
@@ -253,7 +284,7 @@ fn take(situation: Situation<'_>, key: &Key, reference: &OwnerReference, rendere
         if is_workload && live.data["spec"]["selector"] != wanted["spec"]["selector"] {
             return Some(Change::Delete(key.clone(), seen(live)));
         }
-        let fields = taken(live)?;
+        let fields = taken(key.kind, live)?;
         return Some(Change::TakeFields(key.clone(), seen(live), fields));
     }
     let resource = key.kind.api_resource();
@@ -267,14 +298,17 @@ fn take(situation: Situation<'_>, key: &Key, reference: &OwnerReference, rendere
 
 /// The record of who owns which field, with what older installers own in the operator's name. `None` when they own
 /// nothing.
-pub(super) fn taken(live: &DynamicObject) -> Option<Value> {
-    taken_of(&serde_json::to_value(live).ok()?)
+pub(super) fn taken(kind: Kind, live: &DynamicObject) -> Option<Value> {
+    taken_of(kind, &serde_json::to_value(live).ok()?)
 }
 
-fn taken_of(live: &Value) -> Option<Value> {
+fn taken_of(kind: Kind, live: &Value) -> Option<Value> {
     let entries = live["metadata"]["managedFields"].as_array()?;
+    let is_whole = matches!(kind, Kind::Deployment | Kind::DaemonSet);
     let is_older = |entry: &&Value| {
-        entry["subresource"].is_null() && OLDER_MANAGERS.iter().any(|name| entry["manager"] == *name)
+        let manager = entry["manager"].as_str().unwrap_or_default();
+        let is_taken = if is_whole { manager != KUBERNETES } else { OLDER_MANAGERS.contains(&manager) };
+        entry["subresource"].is_null() && is_taken
     };
     let is_ours = |entry: &Value| entry["manager"] == FIELD_MANAGER && entry["operation"] == "Apply";
     let older: Vec<&Value> = entries.iter().filter(is_older).collect();
@@ -294,17 +328,22 @@ fn taken_of(live: &Value) -> Option<Value> {
     Some(others.chain([mine]).collect())
 }
 
-/// The set with speakers that are exchanged all at once, while they are being taken over.
+/// The set with speakers that are exchanged all at once, while they are being taken over. What came between the taking of
+/// their fields and their exchange, such as the end of an operator, changes nothing about that: a DaemonSet that this
+/// operator applied has a revision.
 pub(super) fn exchanged(
     situation: Situation<'_>,
     rendered: Set,
-    foreign: &[Key],
+    taken: &[Key],
     speaker: Option<&Health>,
 ) -> Set {
     let live = situation.world.object(&operand(situation, Kind::DaemonSet, names::SPEAKER));
     let began = live.is_some_and(|live| live.annotations().contains_key(EXCHANGE));
     let goes_on = began && speaker.is_some_and(|health| health.rolling_out);
-    let begins = foreign.iter().any(|key| key.kind == Kind::DaemonSet && key.name == names::SPEAKER);
+    let is_half_taken =
+        live.is_some_and(|live| is_applied_by_another(live) && !live.annotations().contains_key(REVISION));
+    let begins =
+        is_half_taken || taken.iter().any(|key| key.kind == Kind::DaemonSet && key.name == names::SPEAKER);
     if !begins && !goes_on {
         return rendered;
     }
@@ -339,8 +378,31 @@ mod tests {
             status,
             entry(FIELD_MANAGER, "Apply", json!({"f:spec": {"f:a": {}, "f:b": {}}})),
         ]);
-        assert_eq!(taken_of(&live), Some(want));
+        assert_eq!(taken_of(Kind::ConfigMap, &live), Some(want));
         let ours = json!({"metadata": {"managedFields": [entry(FIELD_MANAGER, "Apply", json!({}))]}});
-        assert_eq!(taken_of(&ours), None);
+        assert_eq!(taken_of(Kind::ConfigMap, &ours), None);
+        assert_eq!(taken_of(Kind::DaemonSet, &ours), None);
+    }
+
+    #[test]
+    fn workloads_are_taken_over_whole_whoever_wrote_them() {
+        let entry = |manager: &str, operation: &str, fields: Value| {
+            json!({"manager": manager, "operation": operation, "apiVersion": "apps/v1", "time": "t",
+                   "fieldsType": "FieldsV1", "fieldsV1": fields})
+        };
+        let kubernetes =
+            entry(KUBERNETES, "Update", json!({"f:metadata": {"f:annotations": {"f:revision": {}}}}));
+        let live = json!({"metadata": {"managedFields": [
+            entry("argocd-controller", "Apply", json!({"f:spec": {"f:a": {}}})),
+            entry("kustomize-controller", "Apply", json!({"f:spec": {"f:b": {}}})),
+            kubernetes,
+            entry("kubectl-edit", "Update", json!({"f:spec": {"f:c": {}}})),
+        ]}});
+        let all = json!({"f:spec": {"f:a": {}, "f:b": {}, "f:c": {}}});
+        let want = json!([kubernetes, entry(FIELD_MANAGER, "Apply", all)]);
+        for kind in [Kind::Deployment, Kind::DaemonSet] {
+            assert_eq!(taken_of(kind, &live), Some(want.clone()));
+        }
+        assert_eq!(taken_of(Kind::ConfigMap, &live), None);
     }
 }

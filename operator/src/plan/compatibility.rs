@@ -18,6 +18,13 @@ const BGP: u16 = 179;
 /// UDP port of BFD (RFC 5881).
 const BFD: u16 = 3784;
 
+/// Of [`other_metallb`], what no annotation hands over: it is not in the operator's namespace.
+pub(super) fn metallb_elsewhere(situation: Situation<'_>) -> Vec<&Balancer> {
+    let mut others = other_metallb(situation);
+    others.retain(|other| other.namespace != situation.settings.namespace);
+    others
+}
+
 /// Workloads that run of a MetalLB that this operator did not install, but those that only have the names of its own.
 pub(super) fn other_metallb(situation: Situation<'_>) -> Vec<&Balancer> {
     others(situation).filter(|other| other.product == Product::MetalLb && other.is_active).collect()
@@ -82,7 +89,7 @@ fn fact_concern(situation: Situation<'_>, fact: &Fact, seen: &Observation) -> Op
                 )
             })
         }
-        Fact::PodSecurity(Some(_)) | Fact::Pool(_) | Fact::Subnets(..) | Fact::Refused(..) => None,
+        Fact::PodSecurity(Some(_)) | Fact::Pool(_) | Fact::Subnets(..) | Fact::Refused { .. } => None,
     }
 }
 

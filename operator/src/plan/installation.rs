@@ -19,7 +19,7 @@ use crate::{
     kinds::{Key, Kind},
     last_good::{self, KINDS, Set},
     needs,
-    render::{self, MANAGED_BY, owner_reference},
+    render::{self, owner_reference},
     status::{Observation, Refusal},
     workload::WorkloadKind,
     world::Source,
@@ -43,13 +43,18 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
     let mut sources: Vec<Source> = NEEDED.map(Source::Objects).to_vec();
     sources.extend(WorkloadKind::ALL.map(Source::Workloads).iter().filter(|source| !source.optional()));
     let watched = [Source::Pods, Source::Nodes, Source::Objects(Kind::IpAddressPool)];
+    // What a cluster need not know, and the operator may not see although it does. Its rights are not asked about.
+    let optional = Kind::ALL.map(Source::Objects).into_iter().chain(WorkloadKind::ALL.map(Source::Workloads));
+    let refused = optional.filter(|source| source.optional() && situation.world.is_refused(*source));
+    let refused: Vec<Source> = refused.collect();
     let mut seen = Observation {
-        faults: situation.faults(&[sources.as_slice(), &watched].concat()),
+        faults: situation.faults(&[sources.as_slice(), &watched, &refused].concat()),
         version: situation.settings.version.clone(),
         missing: [missing.missing.as_slice(), &webhooks::missing(situation)].concat(),
         has_pool: situation.world.objects(Kind::IpAddressPool).next().is_some(),
         ip_failover: observe::ip_failover(situation, resource),
         contested: situation.attempts.quarrels(situation.now).collect(),
+        unstored: situation.unstored.to_vec(),
         ..Observation::default()
     };
     let unseen = situation.unseen(&sources);
@@ -61,10 +66,6 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
         return;
     }
     observe::workloads(situation, resource, &mut seen, plan);
-    if seen.has_refused_pods() {
-        seen.missing.extend(missing.for_pods.iter().cloned());
-    }
-    seen.missing.extend(missing.converter.as_ref().map(needs::told_of));
     if let Some(found) =
         seen.ip_failover.as_mut().filter(|_| seen.controller.is_none() && seen.speaker.is_none())
     {
@@ -82,6 +83,10 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
             converge(situation, &owner, &install, &mut seen, plan);
         }
     }
+    if seen.has_refused_pods() {
+        seen.missing.extend(missing.for_pods.iter().cloned());
+    }
+    seen.missing.extend(missing.converter.as_ref().map(needs::told_of_converter));
     import::plan(situation, resource, &mut seen, plan);
     if situation.unseen(&watched).iter().all(|source| !situation.faults(&[*source]).is_empty()) {
         report::installation(situation, resource, &seen, plan);
@@ -115,7 +120,7 @@ fn converge(
             // Those that a cluster need not know: whether it does, and what there is, must be seen first, too.
             let optional = [Source::Workloads(WorkloadKind::DeploymentConfig)];
             if !situation.unseen(&optional).is_empty() {
-                seen.faults.extend(situation.faults(&optional));
+                seen.add_faults(situation.faults(&optional));
                 return;
             }
         }
@@ -126,29 +131,23 @@ fn converge(
     let objects = render::objects(install, context);
     let secret = wanted(Kind::Secret, &objects.memberlist);
     let rendered = rendered(situation, objects);
-    let foreign = adopt::foreign(situation, &rendered);
-    let mut named: Vec<String> = foreign.iter().map(ToString::to_string).collect();
-    if !is_installed(owner, seen) {
-        named.extend(compatibility::other_metallb(situation).into_iter().map(ToString::to_string));
-    }
-    let adopts = owner.annotations().get(ADOPT).is_some_and(|value| value == "true");
-    if !named.is_empty() && !adopts && !is_installed(owner, seen) {
-        seen.refusal = Some(Refusal::Foreign(named));
+    let mut foreign = adopt::foreign(situation, &rendered);
+    let is_set = |annotation: &str| owner.annotations().get(annotation).is_some_and(|value| value == "true");
+    let adopts = is_set(ADOPT);
+    if !is_installed(owner, seen) && refuses_others(situation, owner, &foreign, adopts, seen) {
         return;
     }
-    // Beside what is installed, the objects of others are left alone, and the rest is looked after.
-    let (mut taken, left_alone) =
-        if adopts { (foreign.clone(), Vec::new()) } else { (Vec::new(), foreign.clone()) };
-    if adopts {
+    let (taken, left_alone) = if adopts {
         let left = adopt::leftovers(situation, owner, &rendered);
-        taken.extend(left.into_iter().filter(|key| !foreign.contains(key)));
-        taken.extend(adopt::webhook_service(situation));
+        foreign.extend(left.into_iter().filter(|key| !foreign.contains(key)).collect::<Vec<_>>());
+        foreign.extend(adopt::webhook_service(situation));
+        (foreign, Vec::new())
     } else {
-        seen.foreign = named;
-    }
-    let accepts_loss = owner.annotations().get(ACCEPT_BGP_LOSS).is_some_and(|value| value == "true");
-    let ends_programs = taken.iter().any(|key| matches!(key.kind, Kind::Deployment | Kind::DaemonSet));
-    if ends_programs && !accepts_loss && !may_end_bgp(situation, seen) {
+        // Beside what is installed, the objects of others are left alone, and the rest is looked after.
+        seen.foreign = foreign.iter().map(ToString::to_string).collect();
+        (Vec::new(), foreign)
+    };
+    if adopt::ends_programs(&taken) && !is_set(ACCEPT_BGP_LOSS) && !may_end_bgp(situation, seen) {
         return;
     }
     if owner.spec.management_state == Some(ManagementState::Unmanaged) {
@@ -176,13 +175,37 @@ fn converge(
     upgrade::record(situation, owner, set, seen, plan);
 }
 
+/// Whether nothing is installed because another MetalLB is there. What is in another namespace cannot be taken over: two
+/// controllers would write the status of the same Services, but for those of a class.
+fn refuses_others(
+    situation: Situation<'_>,
+    owner: &MetalLB,
+    foreign: &[Key],
+    adopts: bool,
+    seen: &mut Observation,
+) -> bool {
+    let elsewhere = compatibility::metallb_elsewhere(situation);
+    let is_beside = adopts && owner.spec.load_balancer_class.is_some();
+    if !elsewhere.is_empty() && !is_beside {
+        let names = elsewhere.into_iter().map(ToString::to_string).collect();
+        seen.refusal = Some(Refusal::Elsewhere { names, namespace: situation.settings.namespace.clone() });
+        return true;
+    }
+    let mut named: Vec<String> = foreign.iter().map(ToString::to_string).collect();
+    named.extend(compatibility::other_metallb(situation).into_iter().map(ToString::to_string));
+    if named.is_empty() || adopts {
+        return false;
+    }
+    seen.refusal = Some(Refusal::Foreign(named));
+    true
+}
+
 /// Whether no BGP of others would end with what is to be taken over. It is not believed that there is none before that
 /// was seen, nor while it may not be seen.
 fn may_end_bgp(situation: Situation<'_>, seen: &mut Observation) -> bool {
     let faults = situation.faults(&adopt::BGP_SOURCES);
     if !faults.is_empty() || !situation.unseen(&adopt::BGP_SOURCES).is_empty() {
-        seen.faults.retain(|fault| !faults.contains(fault));
-        seen.faults.extend(faults);
+        seen.add_faults(faults);
         return false;
     }
     let losses = adopt::bgp_of_others(situation);
@@ -227,8 +250,13 @@ fn apply(
     for number in 0..=2 {
         let objects = [secret].into_iter().chain(set.iter());
         let objects = objects.filter(|object| stage(object) == number && !left_alone.contains(&object.0));
-        let changes: Vec<_> =
-            objects.filter_map(|(key, object)| change(situation, key, object.clone())).collect();
+        let mut changes = Vec::new();
+        for (key, object) in objects {
+            match change(situation, key, object.clone()) {
+                Some(change) => changes.push(change),
+                None => plan.find(situation, key, object),
+            }
+        }
         let admitted = changes
             .into_iter()
             .filter(|change| seen.rollout.admits(change.key().kind) && admit(situation, change, seen, plan))
@@ -261,7 +289,7 @@ pub(super) fn change(situation: Situation<'_>, key: &Key, object: Value) -> Opti
             let owner = &object["metadata"]["ownerReferences"][0];
             let is_former = |other: &OwnerReference| owner["kind"] == other.kind && owner["uid"] != other.uid;
             if live.owner_references().iter().any(is_former)
-                && let Some(fields) = adopt::taken(live)
+                && let Some(fields) = adopt::taken(key.kind, live)
             {
                 return Some(Change::TakeFields(key, seen(live), fields));
             }
@@ -338,7 +366,7 @@ fn memberlist(situation: Situation<'_>) -> BTreeMap<String, Vec<u8>> {
 /// Objects of this installation that are no longer part of it.
 fn outdated(situation: Situation<'_>, kind: Kind, owner: &MetalLB, wanted: &BTreeSet<Key>) -> Vec<Change> {
     let mine = |object: &&DynamicObject| {
-        object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1)
+        super::is_labelled(object)
             && crate::pool::is_owned_by(&object.metadata, owner.meta())
             && object.metadata.deletion_timestamp.is_none()
     };

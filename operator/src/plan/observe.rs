@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment},
@@ -44,12 +45,8 @@ pub(super) fn workloads(
     }
     let daemon_set = live(Kind::DaemonSet, names::SPEAKER);
     if let Some(daemon_set) = daemon_set.and_then(|object| object.try_parse::<DaemonSet>().ok()) {
-        let refusals = situation.world.facts().filter_map(|fact| match fact {
-            Fact::Refused(time, why) => Some((*time, why.as_str())),
-            _ => None,
-        });
-        let pods = pods(names::SPEAKER);
-        let health = health::of_daemon_set(&daemon_set, pods, node, refusals.max(), situation.now);
+        let (pods, refusal) = (pods(names::SPEAKER), refusal(situation, names::SPEAKER));
+        let health = health::of_daemon_set(&daemon_set, pods, node, refusal, situation.now);
         seen.speaker = Some(health);
     }
     for health in [&seen.controller, &seen.speaker].into_iter().flatten() {
@@ -57,6 +54,15 @@ pub(super) fn workloads(
             plan.wake_at(time);
         }
     }
+}
+
+/// When a pod of a DaemonSet could not be made the last time, and why.
+pub(super) fn refusal<'a>(situation: Situation<'a>, daemon_set: &str) -> Option<(Timestamp, &'a str)> {
+    let refusals = situation.world.facts().filter_map(|fact| match fact {
+        Fact::Refused { of, time, message } if of == daemon_set => Some((*time, message.as_str())),
+        _ => None,
+    });
+    refusals.max()
 }
 
 /// What was found of IP failover, unless it is not to be looked for. Whether it holds addresses of the pools matters

@@ -12,13 +12,12 @@ use metallb_core::range::AddressRange;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Change, Plan, Situation, report, seen};
+use super::{Change, Plan, Situation, is_labelled, report, seen};
 use crate::{
     install::Problem,
     kinds::{Key, Kind},
     neighbours::{Fact, Neighbour},
     pool::{self, Derived, Outcome, Verdict},
-    render::MANAGED_BY,
     world::Source,
 };
 
@@ -123,8 +122,13 @@ fn serve(situation: Situation<'_>, owner: &DynamicObject, derived: &Derived, pla
     let keys: BTreeSet<Key> = wanted.iter().map(|(key, _)| key.clone()).collect();
     let names = keys.iter().map(named).collect();
     let removals: Vec<Change> = outdated(situation, owner, &keys);
-    let changes: Vec<Change> =
-        wanted.into_iter().filter_map(|(key, object)| situation.change(&key, object)).collect();
+    let mut changes = Vec::new();
+    for (key, object) in &wanted {
+        match situation.change(key, object.clone()) {
+            Some(change) => changes.push(change),
+            None => plan.find(situation, key, object),
+        }
+    }
     if !removals.is_empty() || !changes.is_empty() {
         return carry_out(situation, [removals, changes], plan);
     }
@@ -186,9 +190,7 @@ fn wanted<K: Resource<DynamicType = ()> + Serialize>(kind: Kind, object: &K) -> 
 fn outdated(situation: Situation<'_>, owner: &DynamicObject, wanted: &BTreeSet<Key>) -> Vec<Change> {
     owned(situation, owner)
         .filter(|(key, object)| {
-            key.kind != Kind::IpAddressPool
-                && object.labels().get(MANAGED_BY.0).is_some_and(|value| value == MANAGED_BY.1)
-                && !wanted.contains(key)
+            key.kind != Kind::IpAddressPool && is_labelled(object) && !wanted.contains(key)
         })
         .map(|(key, object)| Change::Delete(key, seen(object)))
         .collect()

@@ -67,6 +67,10 @@ pub(super) fn installation(
         objects: seen.objects,
         controller: pods(seen.controller.as_ref()),
         speaker: pods(seen.speaker.as_ref()),
+        lacks_pods: [&seen.controller, &seen.speaker]
+            .into_iter()
+            .flatten()
+            .any(|health| health.rolling_out || !health.serves()),
     });
     let components = status::components(seen);
     let fields = Map::from_iter([
@@ -128,12 +132,15 @@ fn write(
         plan.wake_at(until);
         return;
     }
+    // The operator may not write Events to other namespaces, and the conditions say the same.
+    let is_near = key.namespace == situation.settings.namespace;
+    let told = reports.iter().filter(|_| is_near);
     plan.reports.push(StatusReport {
         key,
         resource_version: resource.resource_version().unwrap_or_default(),
         status,
         regarding: resource.object_ref(&kind.api_resource()),
-        events: reports.iter().filter_map(|report| event(before, report)).collect(),
+        events: told.filter_map(|report| event(before, report)).collect(),
     });
 }
 

@@ -28,6 +28,9 @@ struct Bench {
     version: u64,
     gossip: Gossip,
     missing: Option<Found>,
+    unstored: Vec<String>,
+    /// When the operator began to see a rollout.
+    began: Timestamp,
 }
 
 impl Bench {
@@ -47,6 +50,8 @@ impl Bench {
             version: 100,
             gossip: Gossip::new("remembered".to_owned()),
             missing: Some(Found::default()),
+            unstored: Vec::new(),
+            began: START.parse().unwrap(),
         }
     }
 
@@ -124,9 +129,10 @@ impl Bench {
             world: &self.world,
             attempts: &self.attempts,
             now: self.now,
-            rolling_for: self.now.duration_since(START.parse().unwrap()).try_into().unwrap(),
+            rolling_for: self.now.duration_since(self.began).try_into().unwrap(),
             gossip: &self.gossip,
             missing: self.missing.as_ref(),
+            unstored: &self.unstored,
             new_certificate: None,
         })
     }
@@ -350,21 +356,23 @@ fn merged(mut live: Value, applied: &Value) -> Value {
     live
 }
 
-/// Every field is owned; lists are atomic.
+/// Every field is owned but what names the object; lists are atomic.
 fn fields(object: &Value) -> Value {
-    let Some(object) = object.as_object() else { return json!({}) };
-    let below: Map<_, _> = object.iter().map(|(key, value)| (format!("f:{key}"), fields(value))).collect();
-    Value::Object(below)
-        .as_object()
-        .map(|all| {
-            let identity = ["f:apiVersion", "f:kind", "f:name", "f:namespace", "f:resourceVersion"];
-            all.iter()
-                .filter(|(key, _)| !identity.contains(&key.as_str()))
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect()
-        })
-        .map(Value::Object)
-        .unwrap_or_default()
+    let mut all = owned(object);
+    for name in ["apiVersion", "kind"] {
+        all.remove(&format!("f:{name}"));
+    }
+    if let Some(metadata) = all.get_mut("f:metadata").and_then(Value::as_object_mut) {
+        for name in ["name", "namespace", "resourceVersion"] {
+            metadata.remove(&format!("f:{name}"));
+        }
+    }
+    Value::Object(all)
+}
+
+fn owned(object: &Value) -> Map<String, Value> {
+    let all = object.as_object().into_iter().flatten();
+    all.map(|(key, value)| (format!("f:{key}"), owned(value).into())).collect()
 }
 
 #[test]
@@ -445,6 +453,91 @@ fn what_is_changed_or_deleted_is_repaired() {
     bench.settle();
     bench.delete(&key(Kind::DaemonSet, "speaker"));
     assert_eq!(bench.changes(), [["apply DaemonSet speaker"]]);
+}
+
+#[test]
+fn of_what_was_there_at_the_start_it_is_known_that_it_was_as_wanted() {
+    let mut bench = Bench::installed();
+    bench.put(Kind::AddressPool, address_pool("p", "{protocol: layer2, addresses: [192.0.2.0/28]}"));
+    bench.settle();
+    bench.delete(&key(Kind::NetworkPolicy, "controller"));
+    // The next operator.
+    bench.attempts = Attempts::default();
+    let found: BTreeMap<Key, Value> = bench.plan().found.into_iter().collect();
+    let names: Vec<_> = found.keys().map(ToString::to_string).collect();
+    assert_eq!(
+        names,
+        [
+            "IPAddressPool metallb-system/p",
+            "L2Advertisement metallb-system/p",
+            "Secret metallb-system/metallb-memberlist",
+            "ConfigMap metallb-system/metallb-excludel2",
+            "Deployment metallb-system/controller",
+            "DaemonSet metallb-system/speaker",
+        ]
+    );
+    for (key, object) in found {
+        bench.attempts.found(key, &object);
+    }
+    assert_eq!(bench.plan().found, [], "once is enough");
+    bench.edit(Kind::Deployment, "controller", |object| object["spec"]["replicas"] = json!(0));
+    bench.delete(&key(Kind::L2Advertisement, "p"));
+    let repaired = |bench: &mut Bench| {
+        let changes = bench.plan().stages.concat();
+        let succeeded = |change: &Change| {
+            bench.attempts.succeeded(change.key(), change.wanted(), None, None, START.parse().unwrap())
+        };
+        let mut all: Vec<_> = changes
+            .iter()
+            .map(|change| change.key().to_string())
+            .zip(changes.iter().map(succeeded))
+            .collect();
+        all.sort();
+        all
+    };
+    let want = [
+        ("Deployment metallb-system/controller".to_owned(), true),
+        ("L2Advertisement metallb-system/p".to_owned(), true),
+        // It was gone already.
+        ("NetworkPolicy metallb-system/controller".to_owned(), false),
+    ];
+    assert_eq!(repaired(&mut bench), want);
+}
+
+#[test]
+fn what_a_cluster_need_not_know_and_the_operator_may_not_see_is_named() {
+    let mut bench = Bench::installed();
+    bench.run();
+    bench.settle();
+    let sources = [
+        world::Source::Objects(Kind::ServiceMonitor),
+        world::Source::Objects(Kind::FrrConfiguration),
+        world::Source::Workloads(WorkloadKind::DeploymentConfig),
+    ];
+    for source in sources {
+        let text = format!("cannot watch {source}: forbidden");
+        bench.world.take(world::Change::Refused(source, text.clone()));
+        bench.settle();
+        let (_, reason, message) = bench.degraded();
+        assert_eq!((reason.as_str(), message.as_str()), ("WatchFailed", text.as_str()));
+        bench.world.take(world::Change::Absent(source));
+        bench.settle();
+        assert_eq!(bench.degraded().0, "False");
+        bench.world.take(world::Change::Fault(source, "its server is down".to_owned()));
+        bench.settle();
+        assert_eq!(bench.degraded().0, "False", "that passes");
+    }
+}
+
+#[test]
+fn what_cannot_be_stored_anew_is_told() {
+    let mut bench = Bench::installed();
+    bench.run();
+    bench.settle();
+    bench.unstored = vec!["objects of addresspools.metallb.io are still stored".to_owned()];
+    bench.settle();
+    let (_, reason, message) = bench.degraded();
+    assert_eq!((reason.as_str(), message.as_str()), ("ApplyFailed", bench.unstored[0].as_str()));
 }
 
 #[test]
@@ -610,6 +703,23 @@ fn a_resource_of_another_name_or_namespace_is_told_and_harms_nothing() {
         assert!(message.contains("\"metallb\" in namespace \"metallb-system\""), "{message}");
     }
     assert_eq!(bench.degraded().0, "False");
+}
+
+#[test]
+fn events_are_written_only_where_the_operator_may() {
+    let mut bench = Bench::installed();
+    for (name, namespace) in [("second", NAMESPACE), ("metallb", "default")] {
+        let mut other = metallb("{}");
+        other["metadata"]["name"] = json!(name);
+        other["metadata"]["namespace"] = json!(namespace);
+        bench.put(Kind::MetalLb, other);
+    }
+    let mut told: Vec<_> = Vec::new();
+    for report in bench.plan().reports {
+        told.push((report.key.namespace.clone(), report.events.len()));
+    }
+    told.sort();
+    assert_eq!(told, [("default".to_owned(), 0), (NAMESPACE.to_owned(), 1)]);
 }
 
 #[test]

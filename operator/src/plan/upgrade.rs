@@ -1,7 +1,9 @@
 //! Which objects an installation is to have now: the new ones, in the order of a rollout, or those that worked last.
 
+use std::time::Duration;
+
 use kube::ResourceExt;
-use metallb_api::{MetalLB, names};
+use metallb_api::{MetalLB, conditions::UPGRADEABLE, names};
 use serde_json::Value;
 
 use super::{
@@ -16,7 +18,7 @@ use crate::{
     last_good::{self, LastGood, REVISION, Set},
     render::owner_reference,
     rollout::{self, Candidate, Failed, Rollout, Step, Target, Time, Verdict, Workload},
-    status::Observation,
+    status::{Observation, Reason},
     world::Source,
 };
 
@@ -30,10 +32,10 @@ pub(super) fn choose(
     plan: &mut Plan,
 ) -> Option<Set> {
     let last_good = last_good(situation, owner);
-    let known_digest = last_good.as_ref().map(|last_good| last_good.set.digest()).unwrap_or_default();
+    let known_digest = last_good.as_ref().map(|last_good| last_good.set.identity()).unwrap_or_default();
     let known = last_good.as_ref().map(|last_good| last_good.known(&known_digest));
     seen.known_version = last_good.as_ref().map(|last_good| last_good.version.clone());
-    let digest = rendered.digest();
+    let digest = rendered.identity();
     let installed = seen.controller.as_ref().and_then(|health| health.version.clone());
     let candidate = Candidate {
         version: &situation.settings.version,
@@ -43,7 +45,13 @@ pub(super) fn choose(
         installed: installed.as_deref(),
     };
     let is_installed = seen.controller.is_some() || seen.speaker.is_some();
-    if is_installed && let Some(kept) = rollout::hold(&install.upgrade, candidate, known.as_ref()) {
+    // An installation that has never worked is not kept as it is: what it lacks is made, and its spec is followed.
+    let is_kept =
+        last_good.is_some() || (is_installed && is_of_another_version(situation, installed.as_deref()));
+    if is_installed
+        && is_kept
+        && let Some(kept) = rollout::hold(&install.upgrade, candidate, known.as_ref())
+    {
         seen.kept = Some(kept);
         return last_good.map(|last_good| last_good.set);
     }
@@ -57,7 +65,9 @@ pub(super) fn choose(
     let has_worked = known_digest == digest && is_at(situation, &rendered, seen);
     if !has_worked {
         let patience = install.upgrade.progress_deadline;
-        let left = patience.saturating_sub(situation.rolling_for);
+        // What another operator has seen to stall, before this one started, did not begin anew.
+        let left =
+            if was_stalled(owner) { Duration::ZERO } else { patience.saturating_sub(situation.rolling_for) };
         let time = Time { now: situation.now, patience, left };
         seen.rollout = rollout::judge(controller.as_ref(), speaker.as_ref(), &target, time);
     }
@@ -88,6 +98,23 @@ pub(super) fn choose(
         }
     }
     Some(eased(rendered, &seen.rollout, seen.speaker.as_ref()))
+}
+
+/// Whether an operator of another version installed what is there.
+fn is_of_another_version(situation: Situation<'_>, installed: Option<&str>) -> bool {
+    let controller = situation.world.object(&operand(situation, Kind::Deployment, names::CONTROLLER));
+    let is_ours = controller.is_some_and(|controller| controller.annotations().contains_key(REVISION));
+    is_ours && installed != Some(situation.settings.version.as_str())
+}
+
+/// Whether it was told of this spec that its rollout has stopped.
+fn was_stalled(owner: &MetalLB) -> bool {
+    let conditions = owner.status.iter().flat_map(|status| &status.conditions);
+    let mut told = conditions.filter(|condition| condition.type_ == UPGRADEABLE);
+    told.any(|condition| {
+        condition.reason == Reason::UpgradeStalled.as_str()
+            && condition.observed_generation == owner.metadata.generation
+    })
 }
 
 /// Notes that `set` works, once it does.

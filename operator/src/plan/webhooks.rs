@@ -6,7 +6,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
 
-use super::{Change, FIELD_MANAGER, Plan, Situation};
+use super::{Change, Plan, Situation, applied};
 use crate::{
     certificate::Material,
     kinds::{ADMISSIONS, CERTIFICATE_SECRET, Key, Kind, OLDER_WEBHOOK_SERVICE, WEBHOOK_SERVICE},
@@ -20,9 +20,14 @@ pub(super) fn plan(situation: Situation<'_>, plan: &mut Plan) {
     changes.extend(situation.new_certificate.map(|material| certificate(situation, material)));
     if let Some(material) = material(situation.world, situation.settings) {
         let bundle = BASE64_STANDARD.encode(&material.bundle);
-        let changed = configurations(situation.world)
-            .filter_map(|kind_and_object| trust(situation, kind_and_object, &bundle, &[WEBHOOK_SERVICE]));
-        changes.extend(changed);
+        for configuration in configurations(situation.world) {
+            let wanted = trust(situation, configuration, &bundle, &[WEBHOOK_SERVICE]);
+            let Some((key, object)) = wanted else { continue };
+            match situation.change(&key, object.clone()) {
+                Some(change) => changes.push(change),
+                None => plan.find(situation, &key, &object),
+            }
+        }
     }
     plan.stage(situation, changes);
 }
@@ -44,7 +49,7 @@ pub(super) fn missing(situation: Situation<'_>) -> Vec<String> {
     lacking.collect()
 }
 
-fn configuration_key(kind: Kind) -> Key {
+pub(super) fn configuration_key(kind: Kind) -> Key {
     Key { kind, namespace: String::new(), name: kind.only().unwrap_or_default().to_owned() }
 }
 
@@ -66,7 +71,8 @@ pub(super) fn redirect(situation: Situation<'_>) -> Vec<Change> {
     let older = configurations(situation.world)
         .filter(|(_, object)| asking(object, situation.settings, OLDER_WEBHOOK_SERVICE).next().is_some());
     let asked = [WEBHOOK_SERVICE, OLDER_WEBHOOK_SERVICE];
-    older.filter_map(|configuration| trust(situation, configuration, &bundle, &asked)).collect()
+    let wanted = older.filter_map(|configuration| trust(situation, configuration, &bundle, &asked));
+    wanted.filter_map(|(key, object)| situation.change(&key, object)).collect()
 }
 
 fn secret_key(settings: &Settings) -> Key {
@@ -138,7 +144,7 @@ fn trust(
     (kind, configuration): (Kind, &DynamicObject),
     bundle: &str,
     services: &[&str],
-) -> Option<Change> {
+) -> Option<(Key, Value)> {
     let webhooks = services.iter().flat_map(|service| asking(configuration, situation.settings, service));
     let webhooks: Vec<_> = webhooks
         .map(|webhook| {
@@ -159,15 +165,12 @@ fn trust(
         "apiVersion": resource.api_version, "kind": resource.kind, "webhooks": webhooks,
         "metadata": {"name": key.name, "resourceVersion": configuration.resource_version()},
     });
-    situation.change(&key, object)
+    Some((key, object))
 }
 
 /// Whether the operator said whom `webhook` is to ask: what it applied once and no longer does would go.
 fn was_redirected(configuration: &DynamicObject, webhook: &Value) -> bool {
     let item = format!("k:{}", json!({"name": webhook}));
-    let applied = configuration.managed_fields().iter().filter(|entry| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
-    });
-    let fields = applied.filter_map(|entry| Some(&entry.fields_v1.as_ref()?.0));
-    fields.into_iter().any(|fields| !fields["f:webhooks"][&item]["f:clientConfig"]["f:service"].is_null())
+    let mut applied = applied(configuration);
+    applied.any(|fields| !fields["f:webhooks"][&item]["f:clientConfig"]["f:service"].is_null())
 }

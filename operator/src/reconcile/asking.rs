@@ -20,14 +20,14 @@ use crate::{
 const NEEDS_MET: Duration = Duration::from_secs(600);
 /// How often that is asked while something is missing, and otherwise about a few of their needs.
 const NEEDS_OPEN: Duration = Duration::from_secs(10);
-/// How soon all is asked again when the API server refuses something: it may be for another reason.
-const NEEDS_AGAIN: Duration = Duration::from_secs(5);
+/// How soon all is asked again when something may be missing: it may be for another reason.
+const NEEDS_AGAIN: Duration = Duration::from_secs(3);
 
-/// Asks from time to time whether the cluster has what the programs need, and whenever something was `refused`.
+/// Asks from time to time whether the cluster has what the programs need, and whenever that is in `doubt`.
 pub(super) async fn ask(
     client: Client,
     namespace: String,
-    refused: Arc<Notify>,
+    doubt: Arc<Notify>,
     sender: watch::Sender<Option<Found>>,
 ) {
     let needs = match needs::all() {
@@ -38,22 +38,30 @@ pub(super) async fn ask(
     loop {
         let asked = Instant::now();
         let mut is_met = false;
+        let mut for_pods = Vec::new();
         match cluster::missing(&client, &namespace, &needs).await {
             Ok(found) => {
-                is_met = found == Found::default();
+                is_met = found.is_met();
+                for_pods.clone_from(&found.for_pods);
                 sender.send_replace(Some(found));
             }
             Err(error) => tracing::warn!(%error, "what the programs need could not be asked"),
         }
         loop {
             tokio::select! {
-                () = refused.notified() => {
+                () = doubt.notified() => {
                     sleep_until((asked + NEEDS_AGAIN).into()).await;
                     break;
                 }
                 () = sleep(NEEDS_OPEN) => {}
             }
             if !is_met || asked.elapsed() >= NEEDS_MET {
+                break;
+            }
+            // Pods may be waiting for it.
+            if !for_pods.is_empty()
+                && cluster::missing_for_pods(&client).await.is_ok_and(|missing| missing != for_pods)
+            {
                 break;
             }
             round += 1;

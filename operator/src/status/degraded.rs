@@ -2,7 +2,7 @@
 
 use metallb_api::conditions::{DEGRADED, Report};
 
-use super::{Observation, Reason, Refusal, report};
+use super::{Observation, Reason, Refusal, joined, report};
 use crate::{install::ACCEPT_BGP_LOSS, plan::ADOPT, rollout::Kept};
 
 /// Every cause is in the message; the first is the reason.
@@ -30,6 +30,15 @@ pub(super) fn condition(seen: &Observation) -> Report {
                 objects.join(", ")
             ),
         )),
+        Some(Refusal::Elsewhere { names, namespace }) => causes.push((
+            Reason::ForeignLoadBalancer,
+            format!(
+                "another MetalLB runs in another namespace and nothing is changed: {}. Annotation {ADOPT} takes over only \
+                 what is in namespace {namespace}: remove that installation, or install this operator in its namespace. \
+                 Beside it, this one needs annotation {ADOPT}: \"true\" and spec.loadBalancerClass",
+                names.join(", ")
+            ),
+        )),
         Some(Refusal::BgpOfOthers(objects)) => causes.push((
             Reason::BgpInUse,
             format!(
@@ -48,7 +57,8 @@ pub(super) fn condition(seen: &Observation) -> Report {
         overlaps.map(|overlap| (Reason::IpFailoverPresent, format!("two claim one address: {overlap}"))),
     );
     causes.extend(seen.faults.iter().map(|fault| (Reason::WatchFailed, fault.clone())));
-    causes.extend(seen.failures.iter().map(|failure| (Reason::ApplyFailed, failure.clone())));
+    let unwritten = seen.failures.iter().chain(&seen.unstored);
+    causes.extend(unwritten.map(|failure| (Reason::ApplyFailed, failure.clone())));
     causes.extend(seen.contested.iter().map(|field| (Reason::Contested, field.clone())));
     let workloads = [&seen.controller, &seen.speaker].into_iter().flatten();
     let troubles = workloads.flat_map(|health| &health.troubles).chain(&seen.pulling);
@@ -57,7 +67,7 @@ pub(super) fn condition(seen: &Observation) -> Report {
         return report(DEGRADED, false, Reason::Degraded, "");
     };
     let messages: Vec<_> = causes.iter().map(|(_, message)| message.as_str()).collect();
-    report(DEGRADED, true, *reason, messages.join("; "))
+    report(DEGRADED, true, *reason, joined(&messages))
 }
 
 /// What others made beside an installation that goes on.

@@ -93,6 +93,15 @@ fn zero_wanted_pods_are_not_available() {
 }
 
 #[test]
+fn one_controller_of_several_serves() {
+    let told = |controller| told(&Observation { controller, ..serving() })[0].clone();
+    let message = "1 of 2 controllers and 3 speakers are ready";
+    assert_eq!(told(health(1, 2)), condition("Available", true, "Available", message));
+    let message = "0 of 2 controllers are ready";
+    assert_eq!(told(health(0, 2)), condition("Available", false, "ControllerNotReady", message));
+}
+
+#[test]
 fn progress_ends_when_the_load_balancer_works_and_a_reboot_is_none() {
     let starting = Observation { speaker: health(2, 3), ..serving() };
     assert_eq!(
@@ -115,7 +124,7 @@ fn progress_ends_when_the_load_balancer_works_and_a_reboot_is_none() {
 
     let rolling = Some(Health { rolling_out: true, wanted: 3, ready: 3, ..Health::default() });
     let rolling = told(&Observation { speaker: rolling, ..serving() });
-    assert_eq!(rolling[1], condition("Upgradeable", false, "RollingOut", "a change is being carried out"));
+    assert_eq!(rolling[1], condition("Upgradeable", true, "Upgradeable", ""), "no version is rolled out");
     assert_eq!(rolling[2], condition("Progressing", true, "RollingOut", "speaker: 3 of 3 ready"));
 }
 
@@ -183,10 +192,20 @@ fn every_cause_is_in_the_message_and_the_first_is_the_reason() {
 }
 
 #[test]
-fn a_message_fits_into_a_condition() {
-    let seen = Observation { failures: vec!["ä".repeat(40_000)], ..serving() };
-    let message = &told(&seen)[3].3;
-    assert!(message.len() < 32_768 && message.ends_with('…'));
+fn a_message_fits_into_a_condition_and_tells_how_many_more_causes_there_are() {
+    let degraded = |failures: Vec<String>| told(&Observation { failures, ..serving() })[3].3.clone();
+    let long = "ä".repeat(40_000);
+    let message = degraded(vec![long.clone()]);
+    assert!((4000..=4096).contains(&message.len()) && message.ends_with('…'), "{}", message.len());
+    let message = degraded(vec![long.clone(), "b".to_owned(), long]);
+    assert!(message.len() <= 4096 && message.ends_with("…; and 2 more"), "{message}");
+    let some: Vec<String> = (1000..1300).map(|at| format!("cause {at}")).collect();
+    assert_eq!(degraded(some.clone()), some.join("; "));
+    let many: Vec<String> = (1000..2000).map(|at| format!("cause {at}")).collect();
+    let message = degraded(many);
+    let told = message.split("; ").filter(|part| part.starts_with("cause ")).count();
+    assert!(message.len() <= 4096 && message.len() > 4000, "{}", message.len());
+    assert!(message.ends_with(&format!("; and {} more", 1000 - told)), "{message}");
 }
 
 #[test]
@@ -218,7 +237,7 @@ fn finding(severity: Severity) -> Finding {
 
 #[test]
 fn beside_ip_failover_what_runs_is_degraded_only_when_two_claim_one_address() {
-    let mut found = IpFailover { findings: vec![finding(Severity::Warn)], overlaps: Vec::new() };
+    let mut found = IpFailover { findings: vec![finding(Severity::Idle)], overlaps: Vec::new() };
     let beside = told(&Observation { ip_failover: Some(found.clone()), ..serving() });
     assert_eq!(
         beside[3..5],
@@ -233,6 +252,9 @@ fn beside_ip_failover_what_runs_is_degraded_only_when_two_claim_one_address() {
             ),
         ]
     );
+    let contained = IpFailover { findings: vec![finding(Severity::Contained)], overlaps: Vec::new() };
+    let says = &told(&Observation { ip_failover: Some(contained), ..serving() })[4].3;
+    assert!(says.contains("(label ipfailover), which is not in the network of its host;"), "{says}");
     found.overlaps = vec!["192.0.2.1 of x meets 192.0.2.0/24 of IPAddressPool p".to_owned()];
     let meets = told(&Observation { ip_failover: Some(found), ..serving() });
     assert_eq!(

@@ -122,6 +122,180 @@ fn taking_over_moves_the_key_then_pulls_the_image_and_then_exchanges_all_speaker
 }
 
 #[test]
+fn what_comes_between_the_taking_of_the_fields_and_the_exchange_changes_nothing_about_it() {
+    let mut bench = Bench::new();
+    manifests(&mut bench);
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    let Change::Create(secret, object) = &bench.plan().stages[0][0] else { panic!("{:?}", bench.plan()) };
+    bench.put(secret.kind, stored(object, "Update", bench.now));
+    for change in bench.plan().stages[0].clone() {
+        if let Change::TakeFields(key, _, fields) = change {
+            bench.edit(key.kind, &key.name, |object| object["metadata"]["managedFields"] = fields);
+        }
+    }
+    // An operator that starts, and finds the fields taken.
+    bench.attempts = Attempts::default();
+    let exchange = |bench: &mut Bench| loop {
+        let stages = bench.plan().stages;
+        assert!(!stages.is_empty(), "no exchange");
+        for change in stages.concat() {
+            match change {
+                Change::Apply(key, object, _) if key.name == "speaker" => return object,
+                Change::Apply(key, object, _) => bench.put(key.kind, stored(&object, "Apply", bench.now)),
+                change => panic!("{change:?}"),
+            }
+        }
+        bench.run_controller();
+    };
+    let object = exchange(&mut bench);
+    assert_eq!(object["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], "100%");
+
+    // Of what this operator applied, a label alone tells nothing.
+    let mut bench = Bench::installed();
+    bench.edit(Kind::DaemonSet, "speaker", |object| object["metadata"]["labels"] = json!({}));
+    let object = exchange(&mut bench);
+    assert_eq!(object["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 1);
+}
+
+#[test]
+fn where_it_is_not_known_what_a_node_has_the_image_is_pulled_first() {
+    let mut bench = Bench::new();
+    manifests(&mut bench);
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    let images: Vec<_> = (0..50).map(|at| json!({"names": [format!("image:{at}")]})).collect();
+    let mut full: k8s_openapi::api::core::v1::Node = serde_json::from_value(
+        json!({"metadata": {"name": "node1", "labels": {"kubernetes.io/os": "linux"}, "resourceVersion": "1"},
+               "status": {"conditions": [{"type": "Ready", "status": "True"}], "images": images}}),
+    )
+    .unwrap();
+    crate::health::trim(&mut full, &["speaker:1"]);
+    bench.world.take(world::Change::Node(Box::new(Event::Apply(full))));
+    bench.settle();
+    assert!(bench.world.object(&key(Kind::DaemonSet, "metallb-pull")).is_some());
+    assert_eq!(bench.image(Kind::DaemonSet, "speaker"), "quay.io/metallb/speaker:v0.14");
+    let pod = |version: u8, image: &str, id: &str| {
+        let pod = json!({"metadata": {"name": "metallb-pull-1", "resourceVersion": version.to_string(),
+                                      "labels": {"app": "metallb", "component": "pull"}},
+                         "spec": {"nodeName": "node1", "containers": [{"name": "pull", "image": image}]},
+                         "status": {"containerStatuses": [{"name": "pull", "image": image, "imageID": id, "ready": false,
+                                                           "restartCount": 0}]}});
+        world::Change::Pod(Box::new(Event::Apply(serde_json::from_value(pod).unwrap())))
+    };
+    for (version, image, id) in [(1, "speaker:1", ""), (2, "speaker:0", "sha256:0")] {
+        bench.world.take(pod(version, image, id));
+        bench.settle();
+        let speaker = bench.image(Kind::DaemonSet, "speaker");
+        assert_eq!(speaker, "quay.io/metallb/speaker:v0.14", "{image}, {id:?}");
+    }
+    bench.world.take(pod(3, "speaker:1", "sha256:1"));
+    bench.settle();
+    assert_eq!(bench.image(Kind::DaemonSet, "speaker"), "speaker:1");
+}
+
+#[test]
+fn a_refused_pod_that_is_to_pull_the_image_is_named() {
+    let mut bench = Bench::new();
+    manifests(&mut bench);
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    bench.world.take(node(
+        json!({"metadata": {"name": "node1", "labels": {"kubernetes.io/os": "linux"}, "resourceVersion": "1"},
+               "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+    ));
+    let for_pods = vec!["SecurityContextConstraints nonroot-v2 is missing".to_owned()];
+    bench.missing = Some(Found { for_pods, ..Found::default() });
+    bench.settle();
+    assert_eq!(bench.degraded().0, "False");
+    bench.world.take(neighbour(
+        Neighbour::Refusal,
+        json!({"metadata": {"name": "e", "namespace": NAMESPACE, "resourceVersion": "1"},
+               "involvedObject": {"kind": "DaemonSet", "name": "metallb-pull"},
+               "lastTimestamp": "2030-01-01T00:00:00Z", "message": "Error creating: exceeded quota: pods"}),
+    ));
+    bench.settle();
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "RequirementsMissing");
+    assert_eq!(
+        message,
+        "SecurityContextConstraints nonroot-v2 is missing; DaemonSet metallb-pull: exceeded quota: pods"
+    );
+    bench.missing = Some(Found::default());
+    bench.settle();
+    assert_eq!(bench.degraded().1, "PodRefused");
+    // It was made later.
+    bench.world.take(world::Change::Pod(Box::new(Event::Apply(
+        serde_json::from_value(json!({"metadata": {"name": "metallb-pull-1", "resourceVersion": "1",
+                                "creationTimestamp": "2030-01-01T00:00:01Z",
+                                "labels": {"app": "metallb", "component": "pull"}},
+                   "spec": {"nodeName": "node1", "containers": []}}))
+        .unwrap(),
+    ))));
+    bench.settle();
+    assert_eq!(bench.degraded().0, "False");
+}
+
+/// Accounts to which `config/openshift` gives a security context constraint.
+fn admitted() -> Vec<String> {
+    let text = include_str!("../../../../config/openshift/scc.yaml");
+    let bindings = text.split("\n---\n").filter_map(|document| {
+        let object: Value = serde_saphyr::from_str(document).unwrap();
+        (object["kind"] == "RoleBinding").then(|| object["subjects"].clone())
+    });
+    let subjects: Vec<Value> = bindings.flat_map(|subjects| subjects.as_array().unwrap().clone()).collect();
+    subjects.iter().map(|subject| subject["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn all_pods_run_under_an_account_that_openshift_admits() {
+    let mut bench = Bench::new();
+    manifests(&mut bench);
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    let with_image = |version: &str, images: Value| {
+        node(
+            json!({"metadata": {"name": "node1", "labels": {"kubernetes.io/os": "linux"}, "resourceVersion": version},
+                   "status": {"conditions": [{"type": "Ready", "status": "True"}], "images": [{"names": images}]}}),
+        )
+    };
+    let admitted = admitted();
+    let is_admitted = |bench: &Bench, kind, name| {
+        let account = bench.live(kind, name)["spec"]["template"]["spec"]["serviceAccountName"]
+            .as_str()
+            .map(str::to_owned);
+        assert!(account.as_ref().is_some_and(|account| admitted.contains(account)), "{name}: {account:?}");
+    };
+    bench.world.take(with_image("1", json!(["other:1"])));
+    bench.settle();
+    is_admitted(&bench, Kind::DaemonSet, "metallb-pull");
+    bench.world.take(with_image("2", json!(["speaker:1"])));
+    bench.settle();
+    is_admitted(&bench, Kind::DaemonSet, "speaker");
+    is_admitted(&bench, Kind::Deployment, "controller");
+}
+
+#[test]
+fn the_label_of_another_installer_over_the_operators_own_is_repaired() {
+    let mut bench = Bench::installed();
+    bench.run();
+    bench.settle();
+    let label = format!("f:{}", MANAGED_BY.0);
+    for (kind, name) in [(Kind::Deployment, "controller"), (Kind::DaemonSet, "speaker")] {
+        bench.edit(kind, name, |object| {
+            object["metadata"]["labels"][MANAGED_BY.0] = json!("Helm");
+            let metadata = &mut object["metadata"]["managedFields"][0]["fieldsV1"]["f:metadata"];
+            metadata["f:labels"].as_object_mut().unwrap().remove(&label).unwrap();
+        });
+    }
+    let field = format!("metadata.labels.{}", MANAGED_BY.0);
+    assert_eq!(
+        bench.changes(),
+        [[format!("repair Deployment controller: {field}"), format!("repair DaemonSet speaker: {field}")]]
+    );
+    bench.settle();
+    bench.run();
+    bench.settle();
+    assert_eq!(bench.of_metallb("Available").0, "True");
+}
+
+#[test]
 fn workloads_that_know_their_pods_by_other_labels_are_replaced_once_the_image_is_there() {
     let mut bench = Bench::new();
     manifests(&mut bench);

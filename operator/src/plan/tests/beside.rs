@@ -119,7 +119,7 @@ fn what_openshift_admits_pods_by_is_named_when_it_is_missing_and_pods_are_refuse
     bench.world.take(neighbour(
         Neighbour::Refusal,
         json!({"metadata": {"name": "e", "namespace": NAMESPACE, "resourceVersion": "1"},
-               "lastTimestamp": "2030-01-01T00:00:00Z",
+               "lastTimestamp": "2030-01-01T00:00:00Z", "involvedObject": {"name": "speaker"},
                "message": "Error creating: unable to validate against any security context constraint"}),
     ));
     bench.settle();

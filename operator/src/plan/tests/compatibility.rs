@@ -10,7 +10,7 @@ const METALLB_ELSEWHERE: &str = "{metadata: {name: speaker, namespace: other, re
                                  component: speaker}}, spec: {template: {spec: {hostNetwork: true}}}}";
 
 #[test]
-fn beside_another_metallb_nothing_is_installed_until_it_is_handed_over() {
+fn beside_a_metallb_in_another_namespace_nothing_is_installed_and_no_annotation_hands_it_over() {
     let mut bench = Bench::new();
     bench.world.take(workload(WorkloadKind::DaemonSet, METALLB_ELSEWHERE));
     bench.put(Kind::MetalLb, metallb("{}"));
@@ -20,7 +20,19 @@ fn beside_another_metallb_nothing_is_installed_until_it_is_handed_over() {
     assert_eq!(reason, "ForeignLoadBalancer");
     assert!(message.contains("DaemonSet other/speaker"), "{message}");
     bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new());
+    bench.settle();
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "ForeignLoadBalancer");
+    let todo = "remove that installation, or install this operator in its namespace";
+    assert!(message.contains("DaemonSet other/speaker") && message.contains(todo), "{message}");
+    // With a class of its own it serves other Services.
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["spec"] = json!({"loadBalancerClass": "metallb.io/lan"});
+    });
     assert_eq!(bench.changes().len(), 2);
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({}));
+    assert_eq!(bench.changes(), Vec::<Vec<String>>::new(), "nor is that done unasked");
 
     let mut bench = Bench::installed();
     bench.world.take(workload(WorkloadKind::DaemonSet, METALLB_ELSEWHERE));

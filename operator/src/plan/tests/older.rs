@@ -247,6 +247,17 @@ fn what_answers_the_api_server_stays_while_anything_asks_it() {
         message.starts_with("CustomResourceDefinition bgppeers.metallb.io has Service metallb-system/"),
         "{message}"
     );
+    // It speaks no BGP, so that nobody's sessions are in the way of a repair.
+    bench.put(
+        Kind::FrrConfiguration,
+        json!({"apiVersion": "frrk8s.metallb.io/v1beta1", "kind": "FRRConfiguration",
+               "metadata": {"name": "fabric", "namespace": "cni", "uid": "f"}}),
+    );
+    bench.edit(Kind::Deployment, "controller", |object| object["spec"]["replicas"] = json!(0));
+    assert_eq!(bench.changes(), [["repair Deployment controller: spec.replicas"]]);
+    bench.settle();
+    assert_eq!(bench.degraded().1, "RequirementsMissing");
+    bench.run_controller();
     bench.missing = Some(Found::default());
     bench.settle();
     assert!(

@@ -66,6 +66,21 @@ fn a_rollout_that_makes_no_progress_stops_and_names_its_cause() {
 }
 
 #[test]
+fn a_rollout_that_has_stopped_has_stopped_for_the_next_operator_too() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {progressDeadline: 5m}}");
+    bench.settle();
+    bench.now = "2030-01-01T00:05:00Z".parse().unwrap();
+    bench.settle();
+    assert_eq!(bench.degraded().1, "UpgradeStalled");
+    bench.began = bench.now;
+    bench.assert_idle();
+    // A new spec has its time.
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["generation"] = json!(2));
+    bench.settle();
+    assert_eq!(bench.degraded().0, "False", "{}", bench.degraded().2);
+}
+
+#[test]
 fn a_rollout_that_makes_no_progress_is_taken_back_and_not_tried_again() {
     let mut bench = Bench::upgraded("{upgradePolicy: {onFailure: Rollback}}");
     bench.settle();
@@ -140,6 +155,67 @@ fn olm_is_told_that_a_newer_operator_may_come_except_during_a_rollout() {
     bench.delete(&key(Kind::MetalLb, "metallb"));
     assert_eq!(told(&bench), Some((true, "Upgradeable")), "nothing is installed any more");
     assert_eq!(told(&Bench::unseen()), None, "nothing is known yet");
+}
+
+#[test]
+fn an_installation_that_has_never_worked_is_healed_whatever_it_lacks() {
+    let lacks = |bench: &mut Bench| {
+        bench.missing = Some(Found { missing: vec!["no rule".to_owned()], ..Found::default() });
+    };
+    let mut bench = Bench::installed();
+    lacks(&mut bench);
+    bench.settle();
+    assert_eq!(bench.degraded().1, "RequirementsMissing");
+    bench.delete(&key(Kind::ConfigMap, "metallb-excludel2"));
+    assert_eq!(bench.changes(), [["apply ConfigMap metallb-excludel2"]]);
+    bench.settle();
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["spec"] = json!({"logLevel": "debug"});
+        object["metadata"]["generation"] = json!(2);
+    });
+    bench.settle();
+    let arguments = |bench: &Bench| {
+        let live = bench.live(Kind::Deployment, "controller");
+        live["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+    };
+    assert!(arguments(&bench).contains("--log-level=debug"), "{}", arguments(&bench));
+
+    // Of another version than this operator's, it is kept as it is.
+    let mut bench = Bench::installed();
+    lacks(&mut bench);
+    bench.settings.version = "2".to_owned();
+    bench.settings.controller_image = "controller:2".to_owned();
+    bench.settle();
+    assert_eq!(bench.image(Kind::Deployment, "controller"), "controller:1");
+}
+
+#[test]
+fn a_kind_of_monitors_that_appears_or_goes_is_no_reason_to_try_a_failed_version_again() {
+    let mut bench = Bench::new();
+    for kind in [Kind::ServiceMonitor, Kind::PodMonitor, Kind::PrometheusRule] {
+        bench.world.take(world::Change::Absent(world::Source::Objects(kind)));
+    }
+    bench.put(
+        Kind::MetalLb,
+        metallb("{monitoring: {monitors: ServiceMonitor}, upgradePolicy: {onFailure: Rollback}}"),
+    );
+    bench.settle();
+    bench.run();
+    bench.settle();
+    bench.settings.version = "2".to_owned();
+    bench.settings.controller_image = "controller:2".to_owned();
+    bench.settle();
+    bench.now = "2030-01-01T00:10:00Z".parse().unwrap();
+    bench.settle();
+    bench.run();
+    bench.settle();
+    assert_eq!(bench.degraded().1, "UpgradeFailed");
+    for event in [Event::Init, Event::InitDone] {
+        bench.world.take(world::Change::Object(Kind::ServiceMonitor, Box::new(event)));
+    }
+    bench.settle();
+    assert_eq!(bench.image(Kind::Deployment, "controller"), "controller:1");
+    assert_eq!(bench.degraded().1, "UpgradeFailed");
 }
 
 #[test]
