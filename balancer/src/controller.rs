@@ -19,13 +19,14 @@ pub(crate) mod state;
 mod watch;
 mod write;
 
-use std::{fmt::Display, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{fmt::Display, process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use kube::Client;
 use metallb_core::service::ServiceKey;
 use metallb_runtime::{
     lease::{Leadership, Lease},
+    listen::any,
     logs, probes, shutdown,
 };
 use tokio::task::{JoinError, JoinSet};
@@ -106,7 +107,7 @@ async fn run(settings: Settings) -> anyhow::Result<()> {
     let cancel = shutdown::token()?;
     let client = Client::try_default().await.context("no access to a cluster")?;
     let readiness = probes::Readiness::new();
-    let address = SocketAddr::from(([0, 0, 0, 0], settings.health_probe_port));
+    let address = any(settings.health_probe_port);
     let mut tasks = JoinSet::new();
     // Served until the end of the process: the work below ends by itself when it is asked to, its writes finished.
     let served = CancellationToken::new();

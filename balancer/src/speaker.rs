@@ -40,6 +40,7 @@ use metallb_core::router_config::Dialect;
 use metallb_proto::layer2::link::Exclude;
 use metallb_proto::layer2::wire_check::Outcome;
 use metallb_proto::membership::{self, Roster, Secret, Timing};
+use metallb_runtime::listen::any;
 use metallb_runtime::{logs, probes, shutdown};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -86,7 +87,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn(probes::serve_with(probes_at, readiness.clone(), Some(page.clone()), cancel.clone()));
     if settings.port > 0 {
         let endpoint = metallb_runtime::metrics::Endpoint {
-            address: SocketAddr::from(([0, 0, 0, 0], settings.port)),
+            address: any(settings.port),
             certificates: Some(PathBuf::from(&settings.metrics_cert_dir))
                 .filter(|path| !path.as_os_str().is_empty()),
         };
@@ -259,6 +260,12 @@ impl Network {
     fn of(settings: &Settings, wires: &Wires, metrics: Metrics) -> anyhow::Result<Self> {
         let gossip = settings.gossip()?;
         let gossip_on = gossip.is_some();
+        if settings.fences() && !gossip_on {
+            tracing::warn!(
+                event = "notFenced",
+                "--fencing=Strict has no effect: without --ml-bindaddr and --ml-labels there is no majority to ask"
+            );
+        }
         let secret_folder = gossip.as_ref().and_then(|_| settings.secret_folder());
         let membership = match gossip {
             None => None,

@@ -364,15 +364,35 @@ fn a_node_and_its_speaker_are_asked_whether_they_live() {
 }
 
 #[test]
-fn an_address_that_is_handed_over_is_answered_for_a_moment_more() {
+fn an_address_that_is_handed_over_is_answered_for_until_the_new_owner_is_heard() {
     let segment = Segment::new();
+    segment.roster.send_replace(Some(Roster::default()));
+    let hand_over = || {
+        segment.announce(&[V4]);
+        until("ARP is answered", || is_speaker(&arping(V4)));
+        let elsewhere = [(V4.parse().unwrap(), "other".to_owned())].into();
+        segment.plan.send_replace(Arc::new(Plan { elsewhere, ..Plan::default() }));
+        Instant::now()
+    };
+    let ms = |ms| Duration::from_millis(ms);
+    let silent = || until("the old owner is silent", || arping(V4).is_none());
+    // Nobody is heard: it is waited for one that learns later that the address is its own.
+    let started = hand_over();
+    silent();
+    assert!(started.elapsed() > ms(1500), "silent after {:?}", started.elapsed());
+
+    let started = hand_over();
+    run("arping", ["-c", "1", "-r", "-W", "0.1", "-U", "-S", V4, "-i", "va", V4].into_iter());
+    silent();
+    assert!(started.elapsed() < ms(1500), "silent {:?} after another was heard", started.elapsed());
+
+    // A node that was there before the two met has said already what it announces.
     segment.announce(&[V4]);
     until("ARP is answered", || is_speaker(&arping(V4)));
-    let started = Instant::now();
-    let elsewhere = [(V4.parse().unwrap(), "other".to_owned())].into();
-    segment.plan.send_replace(Arc::new(Plan { elsewhere, ..Plan::default() }));
-    until("the old owner is silent", || arping(V4).is_none());
-    assert!(started.elapsed() > Duration::from_millis(150), "silent after {:?}", started.elapsed());
+    segment.roster.send_replace(Some(client_is_a_node(MacAddress([2, 0, 0, 0, 0, 0x55]))));
+    let started = hand_over();
+    silent();
+    assert!((ms(150)..ms(1500)).contains(&started.elapsed()), "silent after {:?}", started.elapsed());
 }
 
 #[test]
@@ -414,6 +434,95 @@ fn a_host_that_takes_an_announced_address_is_reported_and_the_address_defended()
     until("the claim is reported", || segment.conflicts() == [(V4.to_owned(), false)]);
     until("the neighbour is told again", || shown().contains(SPEAKER_MAC));
     assert!(is_speaker(&arping(V4)), "it goes on answering");
+}
+
+/// The client as a node of the cluster with a speaker, whose link-layer address is `mac`.
+fn client_is_a_node(mac: MacAddress) -> Roster {
+    let facts = Facts { macs: [mac].into(), ..Facts::default() };
+    Roster {
+        members: [("client".to_owned(), Some(facts))].into(),
+        hosts: [("client".to_owned(), "172.22.0.9".parse().unwrap())].into(),
+        macs: [mac].into(),
+        ..Roster::default()
+    }
+}
+
+#[test]
+fn neighbours_that_believe_another_node_are_told_who_kept_the_address() {
+    // Nothing is said unasked but once at the start.
+    let segment = Segment::with(Settings {
+        gratuitous: gratuitous::Settings { count: 1, ..gratuitous::Settings::default() },
+        ..settings()
+    });
+    segment.roster.send_replace(Some(Roster::default()));
+    segment.announce(&[V4, V6]);
+    until("both are answered", || is_speaker(&arping(V4)) && is_speaker(&ndisc6(V6)));
+    let believe_another = || {
+        for address in [V4, V6] {
+            ip(&format!("neigh replace {address} dev va lladdr 02:00:00:00:00:77 nud stale"));
+        }
+    };
+    let told = |address: &str| ip(&format!("neigh show {address} dev va")).contains(SPEAKER_MAC);
+
+    // A node is back after a split, in which it announced what this one does.
+    believe_another();
+    segment.roster.send_replace(Some(client_is_a_node(client_mac())));
+    until("the neighbour is told of both", || told(V4) && told(V6));
+
+    // It says so once more, before it knows that it is to give way.
+    believe_another();
+    run("arping", ["-c", "1", "-r", "-W", "0.1", "-U", "-S", V4, "-i", "va", V4].into_iter());
+    until("the neighbour is told of the one", || told(V4));
+    assert_eq!(segment.conflicts(), vec![], "a node of the cluster is no conflict");
+}
+
+#[test]
+fn an_answer_from_another_host_is_no_sign_of_life_of_a_node() {
+    let mut segment = Segment::new();
+    let address: IpAddr = "172.22.0.9".parse().unwrap();
+    let question = Question { node: "client".to_owned(), address };
+    segment.roster.send_replace(Some(client_is_a_node(MacAddress([2, 0, 0, 0, 0, 0x55]))));
+    let capture = Capture::start(&format!("arp[6:2] = 1 and ether src {SPEAKER_MAC}"));
+    until("it was asked some times, and answered", || {
+        segment.questions.blocking_send(question.clone()).unwrap();
+        capture.frames("arp dst host 172.22.0.9").len() >= 5
+    });
+    assert_eq!(segment.answers.try_recv().ok(), None);
+    segment.roster.send_replace(Some(client_is_a_node(client_mac())));
+    ask(&mut segment, &question, &Answer::Host(address));
+}
+
+#[test]
+fn every_sign_of_another_host_counts_while_an_address_is_asked_for() {
+    let slow = conflict::Pace {
+        gap: Duration::from_secs(1),
+        listen: Duration::from_secs(2),
+        ..conflict::Pace::FAST
+    };
+    let question = ["-c", "1", "-r", "-W", "0.1", "-S", V4, "-i", "va", "172.22.0.77"];
+    let probe = ["-c", "1", "-r", "-W", "0.1", "-0", "-i", "va", V4];
+    for sign in [&question[..], &probe[..]] {
+        let segment = Segment::with(Settings {
+            conflict: conflict::Settings { probe: Some(slow), withhold: true },
+            ..settings()
+        });
+        segment.announce_fresh(&[V4]);
+        until("it is withheld", || {
+            run("arping", sign.iter().copied());
+            segment.conflicts() == [(V4.to_owned(), true)]
+        });
+    }
+    let segment = Segment::with(Settings {
+        conflict: conflict::Settings { probe: Some(slow), withhold: true },
+        ..settings()
+    });
+    segment.announce_fresh(&[V6]);
+    until("the group is joined while it is asked for", || {
+        segment.on_speaker("ip maddr show dev vb").contains("ff02::1:ff00:101")
+    });
+    // Its kernel asks whether the address is free (RFC 4862 §5.4.2).
+    ip(&format!("addr add {V6}/64 dev va"));
+    until("it is withheld", || segment.conflicts() == [(V6.to_owned(), true)]);
 }
 
 #[test]

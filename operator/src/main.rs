@@ -1,9 +1,6 @@
 //! The operator's program.
 
-use std::{
-    net::Ipv4Addr, net::Ipv6Addr, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
@@ -16,6 +13,7 @@ use metallb_operator::{
     webhook::{self, Identity},
 };
 use metallb_runtime::{
+    listen::any,
     logs::{self, LogLevel},
     metrics::Endpoint,
     probes::{self, Readiness},
@@ -146,14 +144,6 @@ async fn show(
     };
     let endpoint = Endpoint { address, certificates: None };
     metallb_runtime::metrics::serve(endpoint, metrics.registry(), client, cancel).await
-}
-
-/// All addresses of both families, where the host has both.
-fn any(port: u16) -> SocketAddr {
-    match std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
-        Ok(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
-        Err(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
-    }
 }
 
 /// Hands the certificate in `folder` to the webhooks, and each that follows it. Whoever mounted it sees to it that

@@ -3,6 +3,7 @@
 //! Has no domain knowledge: nothing here knows what a pool, a Service address or a speaker is.
 
 pub mod lease;
+pub mod listen;
 pub mod logs;
 pub mod metrics;
 pub mod owner;

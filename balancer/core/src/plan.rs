@@ -4,6 +4,7 @@
 //! form one group with one owner, and a node whose interfaces cannot carry the announcement is no candidate.
 
 mod endpoints;
+mod node;
 mod owners;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,8 @@ use crate::selector::Labels;
 use crate::service::ServiceKey;
 use crate::spread::Claims;
 pub use endpoints::{Endpoints, NodeNames};
+use node::can_announce;
+pub use node::{DefaultRoutes, Node};
 use owners::{Group, groups, owners};
 
 /// The facts from which a plan is made.
@@ -61,39 +64,6 @@ pub struct Service {
     pub shared: bool,
     /// Its endpoints that serve.
     pub endpoints: Endpoints,
-}
-
-/// What announcing from a node depends on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Node {
-    /// Its labels.
-    pub labels: Labels,
-    /// Condition `NetworkUnavailable` is true.
-    pub network_unavailable: bool,
-    /// It is shutting down, or has taint `node.kubernetes.io/out-of-service`.
-    pub going: bool,
-    /// It is cordoned.
-    pub unschedulable: bool,
-    /// Interfaces that can announce now, by the word of the node's speaker; `None` when unknown, which counts as all.
-    pub interfaces: Option<BTreeSet<String>>,
-    /// Those of them that default routes go through, by the family of the route.
-    pub default_routes: DefaultRoutes,
-}
-
-/// Interfaces that default routes go through.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DefaultRoutes {
-    /// Of IPv4.
-    pub v4: BTreeSet<String>,
-    /// Of IPv6.
-    pub v6: BTreeSet<String>,
-}
-
-impl DefaultRoutes {
-    /// Those for the family of `address`.
-    pub fn of(&self, address: IpAddr) -> &BTreeSet<String> {
-        if address.is_ipv4() { &self.v4 } else { &self.v6 }
-    }
 }
 
 /// What one node announces.
@@ -317,6 +287,17 @@ impl<'a> Eligible<'a> {
         Ok(Self { service, advertisements, nodes })
     }
 
+    /// Whether `node` can announce each of the addresses, and not some of them alone.
+    fn is_whole_on(&self, world: &World, node: &str) -> bool {
+        if self.service.addresses.len() < 2 {
+            return true;
+        }
+        let Some(node) = world.nodes.get(node) else { return false };
+        let carried =
+            |address: &IpAddr| self.advertisements.iter().any(|ad| can_announce(ad, node, &[*address]));
+        self.service.addresses.iter().all(carried)
+    }
+
     fn preference(&self, node: &Node) -> u64 {
         self.advertisements.iter().map(|advertisement| advertisement.preference(&node.labels)).sum()
     }
@@ -393,17 +374,6 @@ fn next<'w>(ring: &BTreeSet<&'w str>, node: &str) -> Option<&'w str> {
 fn holds(pool: &Pool, addresses: &[IpAddr]) -> bool {
     let within = |address: &IpAddr| pool.ranges.iter().any(|range| range.contains(*address));
     !addresses.is_empty() && addresses.iter().all(within)
-}
-
-/// Whether the advertisement selects the node and the node has an interface for one of the addresses.
-fn can_announce(advertisement: &L2Advertisement, node: &Node, addresses: &[IpAddr]) -> bool {
-    let selected = |name: &String, address: &IpAddr| {
-        advertisement.interfaces.selects(name, node.default_routes.of(*address).contains(name))
-    };
-    let linked = node.interfaces.as_ref().is_none_or(|available| {
-        available.iter().any(|name| addresses.iter().any(|address| selected(name, address)))
-    });
-    linked && advertisement.nodes.matches(&node.labels)
 }
 
 #[cfg(test)]

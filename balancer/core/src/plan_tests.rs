@@ -120,6 +120,30 @@ fn one_node_announces_and_the_others_know_it() {
 }
 
 #[test]
+fn a_node_without_ipv6_on_its_link_is_no_candidate_for_ipv6() {
+    let owner = |addresses: &[&str], without: &[&str]| {
+        let mut world = world();
+        world.services = [(key("web"), service(addresses))].into();
+        for name in ["node1", "node2", "node3"] {
+            of(&mut world, name).interfaces = Some(names(&["eth0"]));
+        }
+        for name in without {
+            of(&mut world, name).no_ipv6 = names(&["eth0"]);
+        }
+        owners(&world).remove("web").unwrap()
+    };
+    let v6 = "fd00:22::100";
+    let first = owner(&[v6], &[]).unwrap();
+    let second = owner(&[v6], &[&first]).unwrap();
+    assert_ne!(second, first);
+    assert_eq!(owner(&[v6], &["node1", "node2", "node3"]), Err(Reason::NoAvailableNodes));
+    assert_eq!(owner(&[FIRST], &["node2"]), Ok("node2".into()), "it is as good as another for IPv4");
+    // Both families are on one node: on one that can have both, and where there is none, on any.
+    assert_eq!(owner(&[FIRST, v6], &["node2"]), Ok("node1".into()));
+    assert_eq!(owner(&[FIRST, v6], &["node1", "node2", "node3"]), Ok("node2".into()));
+}
+
+#[test]
 fn an_owner_that_alone_may_announce_is_checked_by_another_all_the_same() {
     let mut world = world();
     advertisement(&mut world).nodes = any_of("name", "node2");

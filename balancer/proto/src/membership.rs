@@ -8,6 +8,7 @@
 //! [`Membership`] owns no socket and no clock: [`Membership::handle`] takes events and returns actions, and wants to
 //! be called with [`Event::Timeout`] at [`Membership::deadline`].
 
+mod dead;
 mod detection;
 mod event;
 mod facts;
@@ -28,7 +29,7 @@ mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -48,9 +49,6 @@ use watch::Watch;
 pub use event::{Action, Counters, Event, Facts, Roster, Seed, Via};
 pub use seal::{Secret, Secrets};
 pub use settings::{Settings, Timing};
-
-/// Most nodes named in one report of dead ones: fits into a datagram.
-const DOWN_AT_ONCE: usize = 16;
 
 /// One speaker's part in the membership.
 pub struct Membership {
@@ -87,8 +85,9 @@ pub struct Membership {
     /// Link-layer addresses of every node that told its facts.
     macs: BTreeSet<MacAddress>,
     facts_version: u32,
-    /// How many times more the facts are told to everybody, since a datagram may be lost.
-    facts_repeats: u32,
+    /// When whoever did not confirm the facts is told again, and the pause before that.
+    facts_again: Instant,
+    facts_pause: Duration,
     counters: Counters,
     actions: Vec<Action>,
 }
@@ -125,7 +124,8 @@ impl Membership {
             facts: None,
             macs: BTreeSet::new(),
             facts_version: 0,
-            facts_repeats: 0,
+            facts_again: now,
+            facts_pause: timing.heartbeat,
             counters: Counters::default(),
             actions: vec![],
         }
@@ -143,7 +143,7 @@ impl Membership {
             Event::Timeout => {}
             Event::HostAnswered(address) => self.host_answered(now, address),
             Event::SpeakerAnswered(node) => self.speaker_answered(now, node),
-            Event::Facts(facts) => self.set_facts(facts),
+            Event::Facts(facts) => self.set_facts(now, facts),
             Event::Secrets(secrets) => {
                 self.seal.replace(&secrets);
                 self.current.clear();
@@ -201,7 +201,7 @@ impl Membership {
             for target in self.targets.clone() {
                 self.send_to_node(&target, &heartbeat);
             }
-            self.repeat_facts();
+            self.repeat_facts(now);
         }
         if now >= self.next_join && !self.absent.is_empty() {
             self.join(now);
@@ -224,9 +224,10 @@ impl Membership {
                 }
             }
             Message::FactsWanted => self.send_facts(from),
-            Message::Facts { version, interfaces, macs, kept, default_v4, default_v6, claims } => {
+            Message::Facts { version, interfaces, macs, kept, default_v4, default_v6, claims, no_ipv6 } => {
                 let facts = Facts {
                     interfaces: interfaces.into_iter().collect(),
+                    no_ipv6: no_ipv6.into_iter().collect(),
                     default_v4: default_v4.into_iter().collect(),
                     default_v6: default_v6.into_iter().collect(),
                     macs: macs.into_iter().map(MacAddress).collect(),
@@ -236,7 +237,13 @@ impl Membership {
                         .map(|(address, epoch, held)| (address, (epoch, held)))
                         .collect(),
                 };
-                self.learn_facts(node, version, facts);
+                let facts = self.learn_facts(node, version, facts);
+                self.send(from, &Message::Known { facts });
+            }
+            Message::Known { facts } => {
+                if let Some(peer) = self.peers.get_mut(node) {
+                    peer.confirmed = facts;
+                }
             }
             Message::Poll { token } => {
                 if self.peers.get(node).is_some_and(|peer| peer.up) {
@@ -252,14 +259,17 @@ impl Membership {
                 self.send(from, &Message::Alive { watched });
             }
             Message::Ask { node: about } => {
-                let recent = |heard| now.saturating_duration_since(heard) < self.timing.silence;
-                if self.peers.get(&about).and_then(|peer| peer.heard).is_some_and(recent) {
-                    self.send(from, &Message::Vouch { node: about });
+                let heard = self.peers.get(&about).and_then(|peer| peer.heard);
+                let silence = heard.map(|heard| now.saturating_duration_since(heard));
+                if let Some(silence) = silence.filter(|silence| *silence < self.timing.silence) {
+                    let age = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
+                    self.send(from, &Message::Vouch { node: about, age });
                 }
             }
-            Message::Vouch { node: about } => {
-                if let Some(watch) = self.watches.get_mut(&about) {
-                    watch.heard(now);
+            Message::Vouch { node: about, age } => {
+                let heard = now.checked_sub(Duration::from_millis(age.into()));
+                if let Some((watch, heard)) = self.watches.get_mut(&about).zip(heard) {
+                    watch.vouched(heard, now, &self.timing);
                 }
             }
             Message::Stale { epoch } => {
@@ -340,6 +350,7 @@ impl Membership {
                 peer.restart_until = None;
                 peer.left = false;
                 peer.lingers_until = None;
+                peer.confirmed = 0;
                 let address = peer.address;
                 // Brings the two to know each other before the first heartbeat counts.
                 self.send(address, &Message::Probe);
@@ -355,6 +366,7 @@ impl Membership {
             }
             Change::Renewed(_) => {
                 peer.restart_until = None;
+                peer.confirmed = 0;
                 let address = peer.address;
                 if let Some(watch) = self.watches.get_mut(&node) {
                     watch.heard(now);
@@ -363,31 +375,5 @@ impl Membership {
                 self.report_down(address);
             }
         }
-    }
-
-    /// Tells a new member which nodes are known to be dead, so that it does not wait for them.
-    fn report_down(&mut self, to: SocketAddr) {
-        let seeds = self.seeds.as_ref();
-        let nodes: Vec<_> = self
-            .swim
-            .down()
-            .filter(|member| seeds.is_some_and(|seeds| seeds.contains_key(&member.node)))
-            .map(|member| (member.node.clone(), member.address, member.epoch))
-            .collect();
-        for nodes in nodes.chunks(DOWN_AT_ONCE) {
-            self.send(to, &Message::Down { nodes: nodes.to_vec() });
-        }
-    }
-
-    fn learn_down(&mut self, now: Instant, down: Vec<Identity>) {
-        for identity in &down {
-            let peer = self.peers.entry(identity.node.clone()).or_insert_with(|| Peer::new(identity.address));
-            peer.identity = Some(identity.clone());
-            let wait = self.fence.take_over_wait();
-            peer.lingers_until = (!wait.is_zero()).then(|| now + wait);
-        }
-        self.changed = true;
-        let effects = self.swim.declare_down(now, down);
-        self.apply(now, effects);
     }
 }

@@ -420,3 +420,67 @@ fn facts_reach_everybody_and_every_newcomer() {
     assert!(cluster.run_until(ms(50), everyone_knows(facts(&["eth1"]))));
     assert_eq!(cluster.facts(0, 4), None, "a new life has said nothing yet");
 }
+
+#[test]
+fn facts_that_arrive_late_do_not_replace_later_ones() {
+    let mut cluster = Cluster::joined(5, 1);
+    cluster.stream_delay = ms(250);
+    // Too large for a datagram, and a moment later no more.
+    let kept = (0..1000_u32).map(|number| std::net::Ipv4Addr::from(0x0a63_0000 + number).into()).collect();
+    cluster.tell(0, Event::Facts(Facts { kept, ..Facts::default() }));
+    let now = Facts { interfaces: ["eth0".to_owned()].into(), ..Facts::default() };
+    cluster.tell(0, Event::Facts(now.clone()));
+    let everyone_knows = |cluster: &Cluster| (0..5).all(|node| cluster.facts(node, 0).as_ref() == Some(&now));
+    assert!(cluster.run_until(ms(10), everyone_knows));
+    for _ in 0..300 {
+        cluster.run(ms(10));
+        assert!(everyone_knows(&cluster), "after {:?}", cluster.elapsed());
+    }
+}
+
+#[test]
+fn facts_that_a_member_missed_reach_it_whoever_watches_it() {
+    for size in [5, 16] {
+        for missing in 1..size {
+            let mut cluster = Cluster::joined(size, 1);
+            // Shorter than what counts as silence.
+            cluster.group(missing, 1);
+            let facts = Facts { interfaces: ["eth7".to_owned()].into(), ..Facts::default() };
+            cluster.tell(0, Event::Facts(facts.clone()));
+            cluster.run(ms(300));
+            cluster.group(missing, 0);
+            let knows = |cluster: &Cluster| cluster.facts(missing, 0).as_ref() == Some(&facts);
+            assert!(!knows(&cluster));
+            assert!(cluster.run_until(ms(1500), knows), "node{} of {size}", missing + 1);
+            assert_eq!(cluster.removals, vec![]);
+        }
+    }
+}
+
+#[test]
+fn facts_are_told_no_more_once_everybody_has_them() {
+    let mut cluster = Cluster::joined(16, 1);
+    let facts =
+        Facts { macs: [metallb_proto::layer2::MacAddress([2, 0, 0, 0, 0, 1])].into(), ..Facts::default() };
+    let sent = |cluster: &mut Cluster| {
+        let before = cluster.counters(0).sent_bytes;
+        cluster.run(Duration::from_secs(60));
+        cluster.counters(0).sent_bytes - before
+    };
+    let quiet = sent(&mut cluster);
+    cluster.tell(0, Event::Facts(facts));
+    cluster.run(Duration::from_secs(5));
+    let told = sent(&mut cluster);
+    assert!(told < quiet + quiet / 10, "{told} bytes a minute, and {quiet} before");
+}
+
+#[test]
+fn a_speaker_that_is_not_heard_and_answers_for_its_addresses_stays_in_as_long_as_that_is_waited_for() {
+    for (mut cluster, hold) in [(Cluster::joined(3, 1), 5_000), (Cluster::tolerant(3, 1), 10_000)] {
+        cluster.kill(2);
+        cluster.announces(2);
+        cluster.run(ms(hold - 500));
+        assert_eq!(cluster.removals, vec![]);
+        agreed(&mut cluster, ms(1500), &[0, 1], &nodes(0..2));
+    }
+}

@@ -3,12 +3,12 @@
 //! A Deployment that was written for MetalLB starts this program too: its flags that mean nothing here, and any that
 //! are unknown, are named in the log and otherwise ignored.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{CommandFactory, Parser};
 use metallb_api::names::{METRICS_PORT, PROBES_PORT};
 use metallb_core::allocator::PoolEditPolicy;
-use metallb_runtime::{logs::LogLevel, metrics::Endpoint};
+use metallb_runtime::{listen::any, logs::LogLevel, metrics::Endpoint};
 
 use crate::arguments::sort_out;
 
@@ -99,7 +99,7 @@ impl Settings {
     /// Where the metrics are served, if anywhere.
     #[must_use]
     pub fn metrics(&self) -> Option<Endpoint> {
-        let address = SocketAddr::from(([0, 0, 0, 0], self.port));
+        let address = any(self.port);
         let certificates = self.metrics_cert_dir.clone().filter(|folder| !folder.as_os_str().is_empty());
         (self.port != 0).then_some(Endpoint { address, certificates })
     }

@@ -1,6 +1,8 @@
 //! One interface: answers for its addresses, and announces unasked those that are new.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod groups;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -9,17 +11,23 @@ use metallb_proto::layer2::frame;
 use metallb_proto::layer2::gratuitous::{Schedule, Settings};
 use metallb_proto::layer2::link::Interface;
 use metallb_proto::layer2::responder::{Claim, Responder, Verdict};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 
 use super::metrics::Layer2Metrics;
 use super::packet::PacketSocket;
 use super::sleep_until;
+use groups::Groups;
 
-/// Longest time for which two nodes answer for an address that is handed over.
+/// Longest time for which two nodes answer for an address that is handed over to one that may be heard no more, since it
+/// has announced it for long.
 const HAND_OVER: Duration = Duration::from_millis(200);
+/// How long one that is to announce it is waited for: it may learn of that later than this node.
+pub(super) const LATE: Duration = Duration::from_secs(2);
 /// How long answers to a question are let in.
 const LISTEN: Duration = Duration::from_secs(10);
+/// Pause before an address is announced once more because another node of the cluster may have claimed it too: that one
+/// has given way by then, or this one has.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// What an interface is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +38,8 @@ pub(super) struct Assignment {
     pub(super) addresses: BTreeSet<IpAddr>,
     /// Addresses that another node announces.
     pub(super) elsewhere: BTreeSet<IpAddr>,
+    /// Whether a node that takes an address over now says so, and is waited for.
+    pub(super) is_patient: bool,
 }
 
 /// What an interface saw.
@@ -39,6 +49,8 @@ pub(super) struct Sighting {
     pub(super) interface: u32,
     /// Who says that it has which address.
     pub(super) claim: Claim,
+    /// Whether it only asks for the address, to take it.
+    pub(super) is_probe: bool,
 }
 
 /// What an interface is to send.
@@ -48,6 +60,10 @@ pub(super) enum Order {
     Ask(Probe),
     /// One more announcement of this address, since another host claims it.
     Defend(IpAddr),
+    /// The same a moment later, since another node of the cluster claims it.
+    Again(IpAddr),
+    /// The same of every address, since a node came back that may have announced any.
+    AgainAll,
 }
 
 /// An address to be asked for.
@@ -57,6 +73,8 @@ pub(super) struct Probe {
     pub(super) target: IpAddr,
     /// Asking; of the same family. The unspecified address enters no neighbour's cache.
     pub(super) from: IpAddr,
+    /// Whether it is asked for in order to announce it, so that others that ask for it are told too.
+    pub(super) is_wanted: bool,
 }
 
 /// Whether anything may be announced: always, or for as long as that is told.
@@ -80,8 +98,8 @@ pub(super) struct Announcer {
     interface: Interface,
     responder: Responder,
     schedule: Schedule,
-    /// Addresses whose answers are wanted, and since when: their frames pass the filter too.
-    asked: BTreeMap<IpAddr, Instant>,
+    /// Addresses whose answers are wanted: their frames pass the filter too.
+    asked: BTreeMap<IpAddr, Asked>,
     /// Addresses that were handed over, and until when they are still answered for: until the new owner is heard, so
     /// that somebody always answers.
     leaving: BTreeMap<IpAddr, Instant>,
@@ -93,6 +111,13 @@ pub(super) struct Announcer {
     fence: Fence,
     sightings: mpsc::Sender<Sighting>,
     metrics: Layer2Metrics,
+}
+
+/// An address that was asked for.
+#[derive(Clone, Copy)]
+struct Asked {
+    at: Instant,
+    is_wanted: bool,
 }
 
 impl Announcer {
@@ -139,7 +164,7 @@ impl Announcer {
             let leaving = self.leaving.values().min().copied();
             let deadline = self.schedule.deadline().into_iter().chain(leaving).min();
             let see = |frame: &[u8]| self.see(frame);
-            let mut claims = vec![];
+            let mut sightings = vec![];
             tokio::select! {
                 changed = assignment.changed() => {
                     if changed.is_err() {
@@ -150,21 +175,32 @@ impl Announcer {
                 }
                 order = orders.recv() => match order {
                     Some(Order::Ask(probe)) => self.ask(probe)?,
-                    Some(Order::Defend(address)) => self.schedule.once(Instant::now(), address),
+                    Some(Order::Defend(address)) => self.say_again(Instant::now(), |kept| *kept == address),
+                    Some(Order::Again(address)) => self.say_again(Instant::now() + SETTLE, |kept| *kept == address),
+                    Some(Order::AgainAll) => self.say_again(Instant::now() + SETTLE, |_| true),
                     None => return Ok(()),
                 },
-                seen = self.arp.receive(see) => claims = seen?,
-                seen = receive(self.ndp.as_ref(), see) => claims = seen?,
+                seen = self.arp.receive(see) => sightings = seen?,
+                seen = receive(self.ndp.as_ref(), see) => sightings = seen?,
                 () = sleep_until(deadline) => {}
             }
-            for claim in claims {
-                self.claimed(claim);
+            for sighting in sightings {
+                self.saw(sighting);
             }
         }
     }
 
+    /// Announces those of the addresses that this node keeps once more at `due`.
+    fn say_again(&mut self, due: Instant, chosen: impl Fn(&IpAddr) -> bool) {
+        let kept = self.responder.addresses().filter(|address| !self.leaving.contains_key(address));
+        for address in kept.filter(chosen) {
+            self.schedule.once(due, address);
+        }
+    }
+
     /// Answers a frame, or tells of the claim that it makes.
-    fn see(&self, bytes: &[u8]) -> Option<Claim> {
+    fn see(&self, bytes: &[u8]) -> Option<Sighting> {
+        let interface = self.interface.index;
         match self.responder.handle(bytes) {
             Verdict::Reply { address, frame } => {
                 self.metrics.request(address);
@@ -178,18 +214,18 @@ impl Announcer {
                     }
                 }
             }
-            Verdict::Claim(claim) => return Some(claim),
+            Verdict::Claim(claim) => return Some(Sighting { interface, claim, is_probe: false }),
+            Verdict::Probe(claim) => return Some(Sighting { interface, claim, is_probe: true }),
             Verdict::NotOurs => {}
             Verdict::Rejected(reason) => self.metrics.rejected(reason),
         }
         None
     }
 
-    fn claimed(&mut self, claim: Claim) {
-        if let Some(until) = self.leaving.get_mut(&claim.address) {
+    fn saw(&mut self, sighting: Sighting) {
+        if let Some(until) = self.leaving.get_mut(&sighting.claim.address) {
             *until = Instant::now();
         }
-        let sighting = Sighting { interface: self.interface.index, claim };
         // Full when claims come faster than they can matter: the next one tells the same.
         let _ = self.sightings.try_send(sighting);
     }
@@ -200,11 +236,12 @@ impl Announcer {
         let ipv6_back = !self.interface.ipv6 && next.interface.ipv6;
         self.interface = next.interface;
         let former: BTreeSet<IpAddr> = self.responder.addresses().collect();
+        let wait = if next.is_patient { LATE } else { HAND_OVER };
         self.leaving.retain(|address, _| !next.addresses.contains(address));
         for gone in former.difference(&next.addresses) {
             self.schedule.stop(*gone);
             if next.elsewhere.contains(gone) {
-                self.leaving.entry(*gone).or_insert(now + HAND_OVER);
+                self.leaving.entry(*gone).or_insert(now + wait);
             } else {
                 self.responder.set(*gone, false);
                 self.leaving.remove(gone);
@@ -243,9 +280,13 @@ impl Announcer {
     /// Opens the sockets, filters and groups for `addresses`, and for what is asked or handed over.
     fn open_for(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
         let now = Instant::now();
-        self.asked.retain(|_, asked| now.saturating_duration_since(*asked) < LISTEN);
+        self.asked.retain(|_, asked| now.saturating_duration_since(asked.at) < LISTEN);
         let announced: BTreeSet<IpAddr> = self.leaving.keys().chain(addresses).copied().collect();
-        self.join_groups(&announced);
+        let wanted = self.asked.iter().filter(|(_, asked)| asked.is_wanted).map(|(address, _)| *address);
+        let wanted: HashSet<IpAddr> = wanted.filter(|address| !announced.contains(address)).collect();
+        // Others that ask for the same address do so to its group (RFC 4862 §5.4.2).
+        self.join_groups(&announced.iter().chain(&wanted).copied().collect());
+        self.responder.want(wanted);
         let (v4, v6) = by_family(announced.iter().chain(self.asked.keys()).copied());
         self.arp.filter_arp(&v4)?;
         if v6.is_empty() || !self.interface.ipv6 {
@@ -274,7 +315,9 @@ impl Announcer {
     }
 
     fn ask(&mut self, probe: Probe) -> io::Result<()> {
-        if self.asked.insert(probe.target, Instant::now()).is_none() {
+        let asked = Asked { at: Instant::now(), is_wanted: probe.is_wanted };
+        let former = self.asked.insert(probe.target, asked);
+        if former.is_none_or(|former| former.is_wanted != asked.is_wanted) {
             let addresses: BTreeSet<IpAddr> = self.responder.addresses().collect();
             self.open_for(&addresses)?;
         }
@@ -318,8 +361,8 @@ impl Announcer {
 
 async fn receive(
     socket: Option<&PacketSocket>,
-    see: impl FnMut(&[u8]) -> Option<Claim>,
-) -> io::Result<Vec<Claim>> {
+    see: impl FnMut(&[u8]) -> Option<Sighting>,
+) -> io::Result<Vec<Sighting>> {
     match socket {
         Some(socket) => socket.receive(see).await,
         None => std::future::pending().await,
@@ -335,50 +378,4 @@ fn by_family(addresses: impl Iterator<Item = IpAddr>) -> (BTreeSet<Ipv4Addr>, BT
         };
     }
     (v4, v6)
-}
-
-/// Membership in solicited-node groups, by the kernel, so that it also tells switches about them (RFC 3810).
-#[derive(Default)]
-struct Groups {
-    /// Each socket takes as many groups as its option memory allows.
-    sockets: Vec<Socket>,
-    joined: BTreeMap<Ipv6Addr, usize>,
-}
-
-impl Groups {
-    /// Leaves everything, so that what is wanted is joined anew.
-    fn forget(&mut self) {
-        *self = Self::default();
-    }
-
-    fn set(&mut self, interface: u32, wanted: &BTreeSet<Ipv6Addr>) -> io::Result<()> {
-        let gone: Vec<Ipv6Addr> =
-            self.joined.keys().filter(|group| !wanted.contains(*group)).copied().collect();
-        for group in gone {
-            if let Some(socket) = self.joined.remove(&group).and_then(|at| self.sockets.get(at)) {
-                // Fails when the interface is gone, and the membership with it.
-                let _ = socket.leave_multicast_v6(&group, interface);
-            }
-        }
-        for group in wanted {
-            if !self.joined.contains_key(group) {
-                self.join(interface, *group)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn join(&mut self, interface: u32, group: Ipv6Addr) -> io::Result<()> {
-        if let Some(socket) = self.sockets.last()
-            && socket.join_multicast_v6(&group, interface).is_ok()
-        {
-            self.joined.insert(group, self.sockets.len() - 1);
-            return Ok(());
-        }
-        let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
-        socket.join_multicast_v6(&group, interface)?;
-        self.joined.insert(group, self.sockets.len());
-        self.sockets.push(socket);
-        Ok(())
-    }
 }

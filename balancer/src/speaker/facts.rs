@@ -185,8 +185,7 @@ pub(crate) fn node(object: &Node) -> (String, plan::Node) {
         network_unavailable,
         going: shutting_down || out_of_service,
         unschedulable: spec.and_then(|spec| spec.unschedulable).unwrap_or(false),
-        interfaces: None,
-        default_routes: plan::DefaultRoutes::default(),
+        ..plan::Node::default()
     };
     (object.metadata.name.clone().unwrap_or_default(), facts)
 }

@@ -25,6 +25,8 @@ const DATAGRAM: usize = 2048;
 
 /// Time between two looks at the secret.
 const READ_SECRETS: Duration = Duration::from_secs(5);
+/// Datagrams heard one after the other before everything else has its turn: a flood of them must not hold it up.
+const TURN: u32 = 64;
 /// Datagrams by TCP that wait.
 const BACKLOG: usize = 256;
 
@@ -109,13 +111,17 @@ pub(super) async fn run(
     let mut gossip = Gossip { member: Membership::new(Instant::now(), settings), socket, streams, metrics };
     let mut buffer = [0; DATAGRAM];
     let mut secrets = tokio::time::interval(READ_SECRETS);
+    let mut heard = 0;
     loop {
         let deadline = gossip.member.deadline();
         tokio::select! {
             // What has arrived is heard before a deadline says that it has not.
             biased;
             () = cancel.cancelled() => break,
-            received = gossip.socket.recv_from(&mut buffer) => gossip.received(received, &buffer, &ports),
+            received = gossip.socket.recv_from(&mut buffer), if heard < TURN => {
+                heard += 1;
+                gossip.received(received, &buffer, &ports);
+            }
             changed = ports.peers.changed() => {
                 changed.context("the list of speakers ended")?;
                 let peers = ports.peers.borrow_and_update().clone();
@@ -166,6 +172,8 @@ pub(super) async fn run(
                 }
             }
             () = sleep_until(deadline) => gossip.handle(Event::Timeout, &ports),
+            // Nothing else is to be done.
+            () = tokio::task::yield_now(), if heard >= TURN => heard = 0,
         }
     }
     gossip.handle(Event::Restarting, &ports);

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metallb_core::plan::Plan;
-use metallb_proto::layer2::budget::Budget;
 use metallb_proto::layer2::conflict::{self, Conflict, Guard};
 use metallb_proto::layer2::link::Interface;
+use metallb_proto::layer2::questions::Questions;
 use metallb_proto::layer2::wire_check::{Checker, Outcome};
 use metallb_proto::layer2::{MacAddress, gratuitous};
 use metallb_proto::membership::Roster;
@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::announcer::{Announcer, Assignment, Fence, Order, Sighting};
+use super::announcer::{Announcer, Assignment, Fence, LATE, Order, Sighting};
 use super::links::Snapshot;
 use super::metrics::Layer2Metrics;
 use super::{sleep_until, wire};
@@ -106,10 +106,12 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let (sightings, mut seen) = mpsc::channel(BACKLOG);
+    let rate = settings.gratuitous.rate;
+    let guard = Guard::new(settings.conflict, rand::random());
     let mut layer2 = Layer2 {
-        guard: Guard::new(settings.conflict, rand::random()),
-        checker: Checker::new(settings.wire_check),
-        budget: Budget::new(settings.gratuitous.rate),
+        questions: Questions::new(guard, Checker::new(settings.wire_check, rate), rate),
+        members: None,
+        met: None,
         overdue: 0,
         fence: Fence(settings.fencing.then(|| ports.hold.clone())),
         fenced: settings.fencing,
@@ -120,35 +122,46 @@ pub async fn run(
         broken: BTreeMap::new(),
         tasks: JoinSet::new(),
     };
+    layer2.metrics.fenced(layer2.fenced);
     loop {
         let links = ports.links.borrow_and_update().clone();
         let plan = ports.plan.borrow_and_update().clone();
+        layer2.meet(ports.roster.borrow().as_ref());
         layer2.assign(&links, &plan);
-        layer2.checker.assign(Instant::now(), wire::subjects(&plan, ports.roster.borrow().as_ref()));
+        layer2
+            .questions
+            .checker
+            .assign(Instant::now(), wire::subjects(&plan, ports.roster.borrow().as_ref()));
+        let (mut changed, mut deadline) = (true, None);
         // Until what is announced changes, everything else is passed through.
         loop {
-            layer2.poll(&links, &plan, &ports.checks);
-            if layer2.tell(&links, &plan, &ports.standing) {
-                break;
+            // All addresses are looked at only where something may have changed, not for each frame that is heard.
+            if std::mem::replace(&mut changed, true) {
+                layer2.poll(&links, &plan, &ports.checks);
+                if layer2.tell(&links, &plan, &ports.standing) {
+                    break;
+                }
+                deadline = layer2.deadline();
             }
-            let deadline = layer2.deadline();
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
-                changed = ports.hold.changed(), if layer2.settings.fencing => {
-                    changed.context("the membership ended")?;
+                told = ports.hold.changed(), if layer2.settings.fencing => told.context("the membership ended")?,
+                told = ports.roster.changed() => {
+                    told.context("the membership ended")?;
+                    let roster = ports.roster.borrow_and_update();
+                    let subjects = wire::subjects(&plan, roster.as_ref());
+                    layer2.questions.checker.assign(Instant::now(), subjects);
+                    layer2.meet(roster.as_ref());
                 }
-                changed = ports.roster.changed() => {
-                    changed.context("the membership ended")?;
-                    let subjects = wire::subjects(&plan, ports.roster.borrow_and_update().as_ref());
-                    layer2.checker.assign(Instant::now(), subjects);
-                }
-                changed = ports.links.changed() => break changed.context("the links ended")?,
-                changed = ports.plan.changed() => break changed.context("the plans ended")?,
+                told = ports.links.changed() => break told.context("the links ended")?,
+                told = ports.plan.changed() => break told.context("the plans ended")?,
                 question = ports.questions.recv() => {
                     layer2.ask(&links, &plan, &question.context("the membership ended")?);
+                    changed = false;
                 }
                 Some(sighting) = seen.recv() => {
-                    let answer = layer2.saw(&links, &plan, ports.roster.borrow().as_ref(), sighting);
+                    let answer;
+                    (changed, answer) = layer2.saw(&links, &plan, ports.roster.borrow().as_ref(), sighting);
                     if let Some(answer) = answer {
                         // Full when the membership is busy: it asks again.
                         let _ = ports.answers.try_send(answer);
@@ -165,10 +178,11 @@ pub async fn run(
 
 struct Layer2 {
     settings: Settings,
-    guard: Guard,
-    checker: Checker,
-    /// For the questions of both.
-    budget: Budget,
+    questions: Questions,
+    /// The nodes with a living speaker, once there is word of them.
+    members: Option<BTreeSet<String>>,
+    /// When one came that was none before.
+    met: Option<Instant>,
     /// Addresses that are announced though other hosts are still to be asked for them.
     overdue: usize,
     fence: Fence,
@@ -202,8 +216,12 @@ impl Layer2 {
         });
         let now = Instant::now();
         self.broken.retain(|_, retry| *retry > now);
+        // One that is back after a split announces what it takes already, and says no more of it.
+        let is_patient = self.settings.gratuitous.count > 0
+            && self.met.is_none_or(|met| now.saturating_duration_since(met) >= LATE);
         let wanted = plan.announcements.keys();
-        self.guard.assign(now, &wanted.map(|address| (*address, plan.fresh.contains(address))).collect());
+        let wanted = wanted.map(|address| (*address, plan.fresh.contains(address))).collect();
+        self.questions.guard.assign(now, &wanted);
         for interface in links.eligible.values() {
             if self.broken.contains_key(&interface.index) {
                 continue;
@@ -213,7 +231,7 @@ impl Layer2 {
             let addresses: BTreeSet<IpAddr> =
                 wanted.map(|(address, _)| *address).filter(|address| self.may_announce(*address)).collect();
             let elsewhere = plan.elsewhere.keys().copied().collect();
-            let assignment = Assignment { interface: interface.clone(), addresses, elsewhere };
+            let assignment = Assignment { interface: interface.clone(), addresses, elsewhere, is_patient };
             match self.announcers.get(&interface.index) {
                 Some(running) => {
                     running.assignment.send_if_modified(|former| {
@@ -268,16 +286,32 @@ impl Layer2 {
         }
     }
 
+    /// Takes note of who takes part. A node that is back after a split announced what this one does: neighbours that
+    /// believe it are told who stayed.
+    fn meet(&mut self, roster: Option<&Roster>) {
+        let Some(roster) = roster else { return };
+        let members: BTreeSet<String> = roster.members.keys().cloned().collect();
+        let came = self.members.as_ref().is_some_and(|before| !members.is_subset(before));
+        self.members = Some(members);
+        if came {
+            self.met = Some(Instant::now());
+            for running in self.announcers.values() {
+                // Full when the interface is busy: a claim that is heard leads to the same.
+                let _ = running.orders.try_send(Order::AgainAll);
+            }
+        }
+    }
+
     /// Whether an address of the plan is announced now.
     fn may_announce(&self, address: IpAddr) -> bool {
-        !self.fenced && !self.guard.withholds(address)
+        !self.fenced && !self.questions.guard.withholds(address)
     }
 
     /// When something is to be done though nothing happens.
     fn deadline(&self) -> Option<Instant> {
         let fence = self.fence.closes().filter(|_| !self.fenced);
-        let questions = self.guard.deadline().into_iter().chain(self.checker.deadline());
-        questions.chain(self.retry()).chain(fence).min()
+        let questions = self.questions.deadline(Instant::now());
+        questions.into_iter().chain(self.retry()).chain(fence).min()
     }
 
     /// When an interface that broke is opened again.
@@ -301,7 +335,7 @@ impl Layer2 {
             plan.announcements.keys().partition(|address| self.has_interface(links, plan, **address));
         let now = Standing {
             announced: has_interface.into_iter().filter(|address| self.may_announce(*address)).collect(),
-            conflicts: self.guard.conflicts(),
+            conflicts: self.questions.guard.conflicts(),
             failed,
         };
         let mut moved = false;

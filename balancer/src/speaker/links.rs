@@ -9,7 +9,7 @@ use metallb_proto::layer2::MacAddress;
 use metallb_proto::layer2::link::{Exclude, Interface, Links};
 use metallb_proto::membership::Facts;
 use netlink_packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_core::{NLM_F_REPLACE, NetlinkPayload};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -44,6 +44,7 @@ impl Snapshot {
         };
         Some(Facts {
             interfaces: names(&|_| true),
+            no_ipv6: names(&|index| self.eligible.get(index).is_some_and(|interface| !interface.ipv6)),
             default_v4: on_default_route(Ipv4Addr::UNSPECIFIED.into()),
             default_v6: on_default_route(Ipv6Addr::UNSPECIFIED.into()),
             macs: self.macs.clone(),
@@ -79,8 +80,12 @@ pub async fn follow(exclude: Exclude, publish: watch::Sender<Snapshot>) -> anyho
         });
         let (message, _) = messages.next().await.context("the netlink socket was closed")?;
         match message.payload {
-            NetlinkPayload::InnerMessage(message) => {
-                links.apply(&message);
+            NetlinkPayload::InnerMessage(inner) => {
+                if message.header.flags & NLM_F_REPLACE == 0 {
+                    links.apply(&inner);
+                } else {
+                    links.replace(&inner);
+                }
             }
             // The kernel dropped messages: nothing is known for sure any more.
             NetlinkPayload::Overrun(_) => links = list(&handle).await?,
@@ -139,6 +144,23 @@ pub fn read_exclude(path: &str) -> anyhow::Result<Exclude> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interface_without_a_link_local_address_is_told_to_have_no_ipv6() {
+        let interface = |index, name: &str, carrier, ipv6| {
+            let mac = MacAddress([2, 0, 0, 0, 0, index]);
+            let index = u32::from(index);
+            (index, Interface { index, name: name.to_owned(), mac, carrier, ipv6 })
+        };
+        let eligible = [
+            interface(1, "eth0", true, true),
+            interface(2, "eth1", true, false),
+            interface(3, "eth2", false, false),
+        ];
+        let facts = Snapshot { eligible: eligible.into(), ..Snapshot::default() }.facts().unwrap();
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!((facts.interfaces, facts.no_ipv6), (names(&["eth0", "eth1"]), names(&["eth1"])));
+    }
 
     #[test]
     fn the_file_of_the_config_map_is_read() {

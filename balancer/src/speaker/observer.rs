@@ -386,9 +386,11 @@ impl Observer {
         } else {
             self.roster.as_ref().and_then(|roster| roster.members.get(name).cloned().flatten())
         };
-        let Some(Facts { interfaces, default_v4, default_v6, .. }) = facts else { return node.clone() };
+        let Some(Facts { interfaces, no_ipv6, default_v4, default_v6, .. }) = facts else {
+            return node.clone();
+        };
         let default_routes = DefaultRoutes { v4: default_v4, v6: default_v6 };
-        plan::Node { interfaces: Some(interfaces), default_routes, ..node.clone() }
+        plan::Node { interfaces: Some(interfaces), no_ipv6, default_routes, ..node.clone() }
     }
 }
 

@@ -8,7 +8,7 @@ mod events;
 mod objects;
 mod told;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,7 @@ pub(super) async fn run(
         objects: None,
         marks: Marks::new(),
         written: Marks::new(),
+        told: BTreeSet::new(),
         claims: BTreeMap::new(),
         failures: Failures::default(),
     };
@@ -93,13 +94,11 @@ pub(super) async fn run(
         let wanted = ports.announced.borrow_and_update().clone();
         let standing = ports.standing.borrow_and_update().clone();
         reporter.read(ports.marks.borrow_and_update().clone());
-        let on_wire = wanted.as_ref().map(|wanted| wanted.on_wire(&standing));
-        if let Some(on_wire) = on_wire.as_ref().filter(|on_wire| shown.as_ref() != Some(*on_wire)) {
-            let addresses = on_wire.iter().flat_map(|(key, announcement)| {
-                announcement.addresses.iter().map(move |address| (key, *address))
-            });
+        let on_wire = wanted.as_ref().map(|wanted| wanted.addresses(&standing));
+        if let Some(on_wire) = on_wire.filter(|on_wire| shown.as_ref() != Some(on_wire)) {
+            let addresses = on_wire.iter().map(|(key, address)| (key, *address));
             ports.metrics.announced(&reporter.settings.node, addresses);
-            shown = Some(on_wire.clone());
+            shown = Some(on_wire);
         }
         let mut retry = None;
         if let (Some(wanted), Some(_)) = (&wanted, &reporter.objects) {
@@ -152,6 +151,8 @@ struct Reporter {
     marks: Marks,
     /// What was written into them since.
     written: Marks,
+    /// Services of which it was told that this node announces them now, and not yet written into them.
+    told: BTreeSet<ServiceKey>,
     /// Claims of other hosts that were told while their addresses are announced.
     claims: BTreeMap<ServiceKey, String>,
     failures: Failures,
@@ -183,16 +184,22 @@ impl Reporter {
             self.objects.get_or_insert_default().remove(&name);
         }
         let owner = self.owner().await?;
+        self.told.retain(|key| wanted.contains_key(key));
         for (key, announcement) in &wanted {
-            let Some(object) = mine.get(key) else {
-                self.take_over(key, announcement, &owner).await?;
-                continue;
+            let object = mine.get(key);
+            let name = match object {
+                Some(object) => object.name.clone(),
+                None => self.create(key, &owner).await?,
             };
-            if object.owner.as_ref() != Some(&owner.uid) {
-                self.own(&object.name, &owner).await?;
+            if object.is_some_and(|object| object.owner.as_ref() != Some(&owner.uid)) {
+                self.own(&name, &owner).await?;
             }
-            if object.status.as_ref() != Some(&self.status(key, announcement)) {
-                self.update(&object.name, key, announcement).await?;
+            let status = object.and_then(|object| object.status.as_ref());
+            if status != Some(&self.status(key, announcement)) {
+                self.update(&name, key, announcement).await?;
+            }
+            if self.announcer(key).as_ref() != Some(&self.settings.node) {
+                self.succeed(key, announcement).await?;
             }
         }
         let records = wanted.iter().map(|(key, announcement)| (key, Some(announcement.record.clone())));
@@ -218,18 +225,42 @@ impl Reporter {
         self.failures.follow(now, planned, standing);
         for key in self.failures.due(now) {
             if let Some(announcement) = planned.services.get(&key) {
-                self.tell_failure(&key, announcement).await?;
+                self.tell_failure(&key, announcement, standing).await?;
             }
             self.failures.told(&key);
         }
         Ok(())
     }
 
-    /// Tells that this node is to announce a Service and cannot.
-    async fn tell_failure(&self, key: &ServiceKey, announcement: &Announcement) -> anyhow::Result<()> {
+    /// The node that announces a Service by what it says itself.
+    fn announcer(&self, key: &ServiceKey) -> Option<String> {
+        self.mark(key).record?.split(',').next().map(str::to_owned)
+    }
+
+    /// Takes the place of whoever announced a Service before. What the Service says comes last: until then this is to be
+    /// done, whatever interrupts it. After a rollout the node is the same, and nothing is told.
+    async fn succeed(&mut self, key: &ServiceKey, announcement: &Announcement) -> anyhow::Result<()> {
+        self.delete_others(key).await?;
+        if !self.told.contains(key) {
+            self.tell(key, announcement).await?;
+            self.told.insert(key.clone());
+        }
+        self.record(key, Some(announcement.record.clone())).await?;
+        self.told.remove(key);
+        Ok(())
+    }
+
+    /// Tells that this node is to announce addresses of a Service and cannot.
+    async fn tell_failure(
+        &self,
+        key: &ServiceKey,
+        announcement: &Announcement,
+        standing: &Standing,
+    ) -> anyhow::Result<()> {
         let node = &self.settings.node;
         tracing::warn!(event = "announceFailed", service = %key, node, "no interface can announce the service");
-        let addresses: Vec<String> = announcement.addresses.iter().map(ToString::to_string).collect();
+        let failed = announcement.addresses.iter().filter(|address| standing.failed.contains(address));
+        let addresses: Vec<String> = failed.map(ToString::to_string).collect();
         let message = format!("no interface of node {node:?} can announce {}", addresses.join(", "));
         let (reason, uid) = ("announceFailed", &announcement.uid);
         events::tell(&self.client, Notice { key, uid, kind: WARNING, reason, message }).await
@@ -322,3 +353,7 @@ fn unless_gone<T>(result: anyhow::Result<T>) -> anyhow::Result<()> {
         result => result.map(drop),
     }
 }
+
+#[cfg(test)]
+#[path = "report/report_tests.rs"]
+mod tests;

@@ -25,12 +25,16 @@ pub(super) fn subjects(plan: &Plan, roster: Option<&Roster>) -> BTreeMap<IpAddr,
 pub(super) fn probes(links: &Snapshot, interface: u32, question: Question) -> Vec<Probe> {
     let own = |target: IpAddr| {
         let net = links.links.addresses(interface).find(|net| net.contains(&target));
-        net.map(|net| Probe { target, from: net.addr() })
+        net.map(|net| Probe { target, from: net.addr(), is_wanted: false })
     };
     let (address, host) = (own(question.address), own(question.host));
     let address = address.or_else(|| {
         // Seen from the owner's network, though the address is in none of this node's.
-        host.map(|_| Probe { target: question.address, from: unspecified(question.address) })
+        host.map(|_| Probe {
+            target: question.address,
+            from: unspecified(question.address),
+            is_wanted: false,
+        })
     });
     address.into_iter().chain(host).collect()
 }

@@ -1,21 +1,19 @@
 //! Measures one speaker alone: what a flood of ARP costs it, how soon it answers, and what it holds in memory.
 //!
 //! etcd and the API server are real; the speaker is a process of its own. They are in a network namespace that is this
-//! program's own; whoever asks by ARP is in another, at the end of a cable. Prints one JSON line a measurement.
+//! program's own; whoever asks by ARP is in another, at the end of a cable. Prints one JSON line a measurement, and then
+//! what is asked of the figures and whether it is so; fails where one is missed that depends on no machine.
+
+mod asker;
+mod goals;
 
 use std::{
-    fs::File,
     net::Ipv4Addr,
-    os::fd::{AsRawFd, OwnedFd},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::JoinHandle,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use futures::{StreamExt, TryStreamExt, stream};
 use kube::{
@@ -26,31 +24,37 @@ use metallb_e2e::{
     exec::run,
     plane::{NAMESPACE, Plane, objects, subject::Subject},
 };
-use nix::{
-    ifaddrs::getifaddrs,
-    sched::{CloneFlags, setns, unshare},
-    sys::{
-        socket::{
-            AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike,
-            SockaddrStorage, recv, sendto, setsockopt, socket, sockopt,
-        },
-        time::{TimeVal, TimeValLike},
-    },
-};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
+
+use asker::{ASKER, FIRST, Flood, Frames, Wire};
+use goals::{Goal, Of, Table, judge};
 
 /// Namespace of the Services.
 const SERVICES: &str = "default";
-/// Network namespace of whoever asks.
-const ASKER: &str = "mlb-bench-l2";
 /// No step takes longer.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Requests of the generator that are under way at one time.
 const PARALLEL: usize = 16;
-/// The first announced address; as many as there are follow.
-const FIRST: u32 = 0xc612_0000; // 198.18.0.0
-/// Addresses that nobody announces.
-const FOREIGN: u32 = 0xc613_0000; // 198.19.0.0
+/// Claims of other hosts a second, of one announced address.
+const CLAIMS: u64 = 1000;
+
+const GOALS: [Goal; 9] = [
+    goal(&["flood"], "replies at rest: p99_us", 1000.0, false),
+    goal(&["flood"], "replies in the flood: p99_us", 1000.0, false),
+    goal(&["flood"], "replies among claims: p99_us", 1000.0, false),
+    goal(&["flood"], "replies in the flood: cpu_percent", 5.0, false),
+    goal(&["services"], "rest: rss_kib", 15.0 * 1024.0, true),
+    goal(&["large"], "rest: rss_kib", 60.0 * 1024.0, true),
+    goal(&["flood"], "rest: cpu_percent", 0.1, true),
+    goal(&["services"], "rest: cpu_percent", 0.1, true),
+    goal(&["large"], "rest: cpu_percent", 0.1, true),
+];
+
+const fn goal(cases: &'static [&'static str], figure: &'static str, at_most: f64, must: bool) -> Goal {
+    let of = if must { Of::Greatest } else { Of::Median };
+    Goal { cases, figure, of, at_most, must }
+}
 
 /// Measure one speaker alone.
 #[derive(Parser)]
@@ -100,6 +104,7 @@ fn main() -> Result<()> {
 }
 
 async fn measure(cli: &Cli) -> Result<()> {
+    let table = Mutex::new(Table::new());
     for line in [
         "ip link set lo up",
         &format!("ip link add bench0 type veth peer name eth0 netns {ASKER}"),
@@ -114,15 +119,16 @@ async fn measure(cli: &Cli) -> Result<()> {
         .into_iter()
         .filter(|fill| cli.cases.is_empty() || cli.cases.iter().any(|case| case == fill.name))
     {
-        Bench { cli, fill, plane: Plane::start().await? }.run().await.context(fill.name)?;
+        Bench { cli, fill, plane: Plane::start().await?, table: &table }.run().await.context(fill.name)?;
     }
-    Ok(())
+    judge(&GOALS, &table.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 struct Bench<'a> {
     cli: &'a Cli,
     fill: Fill,
     plane: Plane,
+    table: &'a Mutex<Table>,
 }
 
 impl Bench<'_> {
@@ -159,17 +165,24 @@ impl Bench<'_> {
         let took = json!({ "ms": u64::try_from(started.elapsed().as_millis())? });
         self.print("started", &took, &speaker)?;
         if fill.name == "flood" {
-            self.replies("replies at rest", &wire, &speaker, 0)?;
-            self.replies("replies in the flood", &wire, &speaker, self.cli.rate)?;
+            self.replies("replies at rest", &wire, &speaker, None)?;
+            self.replies("replies in the flood", &wire, &speaker, Some((Flood::FOREIGN, self.cli.rate)))?;
+            self.replies("replies among claims", &wire, &speaker, Some((Flood::CLAIMS, CLAIMS)))?;
         }
         // Reports and gratuitous frames of the start are over once nothing is spent any more.
         self.rest(&speaker).await?;
         speaker.stop().await
     }
 
-    /// Asks for announced addresses, while as many questions a second for foreign ones are sent.
-    fn replies(&self, what: &str, wire: &Wire, speaker: &Subject, rate: u64) -> Result<()> {
-        let flood = Flood::start(rate);
+    /// Asks for announced addresses, while as many other frames a second are sent.
+    fn replies(
+        &self,
+        what: &str,
+        wire: &Wire,
+        speaker: &Subject,
+        flood: Option<(Frames, u64)>,
+    ) -> Result<()> {
+        let flood = flood.map(|(frames, rate)| Flood::start(frames, rate));
         let (before, started) = (speaker.usage()?.cpu, Instant::now());
         let (mut times, mut lost, mut number) = (Vec::new(), 0_u32, 0);
         while started.elapsed() < Duration::from_secs(self.cli.seconds) {
@@ -181,7 +194,7 @@ impl Bench<'_> {
             std::thread::sleep(Duration::from_millis(1));
         }
         let (spent, elapsed) = (speaker.usage()?.cpu - before, started.elapsed().as_secs_f64());
-        let sent = flood.stop()?;
+        let sent = flood.map_or(Ok(0), Flood::stop)?;
         times.sort();
         let percentile = |part: usize| {
             let at = times.get((times.len() * part / 100).min(times.len().saturating_sub(1)));
@@ -189,7 +202,7 @@ impl Bench<'_> {
         };
         let row = json!({
             "questions": times.len(), "lost": lost, "p50_us": percentile(50), "p99_us": percentile(99),
-            "foreign_a_second": f64::from(u32::try_from(sent)?) / elapsed, "cpu_percent": spent / elapsed * 100.0,
+            "others_a_second": f64::from(u32::try_from(sent)?) / elapsed, "cpu_percent": spent / elapsed * 100.0,
         });
         self.print(what, &row, speaker)
     }
@@ -212,6 +225,13 @@ impl Bench<'_> {
 
     fn print(&self, what: &str, row: &Value, speaker: &Subject) -> Result<()> {
         let usage = speaker.usage()?;
+        let rss = usage.rss.into();
+        let figures = row.as_object().into_iter().flatten().map(|(name, value)| (name.as_str(), value));
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, value) in figures.chain([("rss_kib", &rss)]) {
+            let figure = (self.fill.name.to_owned(), format!("{what}: {name}"));
+            table.entry(figure).or_default().extend(value.as_f64());
+        }
         println!(
             "{}",
             json!({
@@ -278,111 +298,5 @@ impl Cluster {
             api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
         }
         Ok(())
-    }
-}
-
-/// A packet socket at the asker's end of the cable.
-struct Wire {
-    socket: OwnedFd,
-    to: LinkAddr,
-    mac: [u8; 6],
-}
-
-impl Wire {
-    fn open() -> Result<Self> {
-        let open = || -> Result<Self> {
-            let namespace = File::open(format!("/run/netns/{ASKER}"))?;
-            setns(namespace, CloneFlags::CLONE_NEWNET)?;
-            let found = getifaddrs()?.find_map(|interface| {
-                let address: SockaddrStorage =
-                    interface.address.filter(|_| interface.interface_name == "eth0")?;
-                address.as_link_addr().copied()
-            });
-            let to = found.context("no interface eth0")?;
-            let mac = to.addr().context("eth0 has no hardware address")?;
-            ensure!(to.family() == Some(AddressFamily::Packet), "{to}");
-            let socket =
-                socket(AddressFamily::Packet, SockType::Raw, SockFlag::empty(), SockProtocol::EthAll)?;
-            Ok(Self { socket, to, mac })
-        };
-        std::thread::spawn(open).join().ok().context("the asker's thread broke off")?
-    }
-
-    /// The bytes of a question for `target` (RFC 826).
-    fn question(&self, target: u32) -> Vec<u8> {
-        let mut frame = vec![0xff; 6];
-        frame.extend(self.mac);
-        frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
-        frame.extend(self.mac);
-        frame.extend(Ipv4Addr::new(198, 18, 255, 2).octets());
-        frame.extend([0; 6]);
-        frame.extend(target.to_be_bytes());
-        frame
-    }
-
-    fn send(&self, frame: &[u8]) -> nix::Result<usize> {
-        sendto(self.socket.as_raw_fd(), frame, &self.to, MsgFlags::empty())
-    }
-
-    /// Asks for an address, and tells how long its answer took.
-    fn ask(&self, target: u32, patience: Duration) -> Result<Option<Duration>> {
-        let frame = self.question(target);
-        let started = Instant::now();
-        self.send(&frame)?;
-        let mut buffer = [0; 64];
-        while let Some(left) = patience.checked_sub(started.elapsed()) {
-            let wait = TimeVal::microseconds(i64::try_from(left.as_micros())?.max(1));
-            setsockopt(&self.socket, sockopt::ReceiveTimeout, &wait)?;
-            let Ok(length) = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) else { continue };
-            // An ARP reply whose sender is the target.
-            let bytes = buffer.get(..length).unwrap_or_default();
-            if bytes.get(12..14) == Some(&[0x08, 0x06])
-                && bytes.get(20..22) == Some(&[0, 2])
-                && bytes.get(28..32) == Some(&target.to_be_bytes())
-            {
-                return Ok(Some(started.elapsed()));
-            }
-        }
-        Ok(None)
-    }
-}
-
-/// Questions for foreign addresses, at an even pace.
-struct Flood {
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-    thread: JoinHandle<Result<()>>,
-}
-
-impl Flood {
-    fn start(rate: u64) -> Self {
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&sent));
-        let thread = std::thread::spawn(move || {
-            let wire = Wire::open()?;
-            // What it sends is all it hears: a small buffer is soon full, and costs nothing more.
-            setsockopt(&wire.socket, sockopt::RcvBuf, &1)?;
-            let frames: Vec<Vec<u8>> = (0..1024).map(|number| wire.question(FOREIGN + number * 61)).collect();
-            let started = Instant::now();
-            while rate > 0 && !stopped.load(Ordering::Relaxed) {
-                let due = u64::try_from(started.elapsed().as_micros())? * rate / 1_000_000;
-                for number in counted.load(Ordering::Relaxed)..due {
-                    let frame = frames.get(usize::try_from(number)? % frames.len()).context("no frames")?;
-                    // A full queue is a frame less.
-                    let _ = wire.send(frame);
-                }
-                counted.store(due, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            Ok(())
-        });
-        Self { stop, sent, thread }
-    }
-
-    /// Ends, and returns how many were sent.
-    fn stop(self) -> Result<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().ok().context("the flood broke off")??;
-        Ok(self.sent.load(Ordering::Relaxed))
     }
 }

@@ -16,6 +16,7 @@ use metallb_e2e::{
     observe::owner,
     options::{self, Undo},
     outage::Client,
+    plane::subject::usage,
     power,
     wire::{self, Watch},
 };
@@ -84,6 +85,25 @@ pub(crate) fn run(case: Case, address: IpAddr, time: Duration) -> Result<BTreeMa
     figures.insert("arp silence ms", ms(account.silence));
     drop(mend);
     figures.insert("outages of a client", count(client.outages()?.len()));
+    Ok(figures)
+}
+
+/// What the speakers of the cluster spend while nothing happens: percent of a core, and MiB that are resident, of each.
+pub(crate) fn rest(time: Duration) -> Result<BTreeMap<&'static str, Vec<f64>>> {
+    let mut speakers = Vec::new();
+    for index in 1..=nodes()? {
+        for pid in power::processes(&node(index).name, "speaker")? {
+            speakers.push(u32::try_from(pid)?);
+        }
+    }
+    let of_all = || speakers.iter().map(|pid| usage(*pid)).collect::<Result<Vec<_>>>();
+    let (before, start) = (of_all()?, Instant::now());
+    std::thread::sleep(time);
+    let (after, seconds) = (of_all()?, start.elapsed().as_secs_f64());
+    let spent = before.iter().zip(&after).map(|(before, after)| (after.cpu - before.cpu) / seconds * 100.0);
+    let mut figures = BTreeMap::from([("cpu percent", spent.collect())]);
+    let resident = after.iter().map(|usage| u32::try_from(usage.rss).map(|kib| f64::from(kib) / 1024.0));
+    figures.insert("rss MiB", resident.collect::<Result<_, _>>()?);
     Ok(figures)
 }
 

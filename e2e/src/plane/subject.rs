@@ -36,6 +36,28 @@ pub struct Usage {
     pub rss: u64,
 }
 
+/// What a process has used so far.
+///
+/// # Errors
+/// When it has ended.
+pub fn usage(pid: u32) -> Result<Usage> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the process has ended")?;
+    // The name in brackets may hold blanks; the fields are counted from behind it (proc(5)).
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let size = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    };
+    Ok(Usage {
+        cpu: (ticks(11) + ticks(12)) / per_second as f64,
+        peak_rss: size("VmHWM:"),
+        rss: size("VmRSS:"),
+    })
+}
+
 impl Subject {
     /// Starts `command`, a program and its arguments separated by blanks.
     ///
@@ -66,23 +88,7 @@ impl Subject {
     /// # Errors
     /// When that is not possible.
     pub fn usage(&self) -> Result<Usage> {
-        let pid = self.0.id();
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the controller has ended")?;
-        // The name in brackets may hold blanks; the fields are counted from behind it (proc(5)).
-        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks =
-            |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-        let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
-        let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let size = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
-        };
-        Ok(Usage {
-            cpu: (ticks(11) + ticks(12)) / per_second as f64,
-            peak_rss: size("VmHWM:"),
-            rss: size("VmRSS:"),
-        })
+        usage(self.0.id())
     }
 
     /// Ends it without warning.

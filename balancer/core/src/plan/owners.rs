@@ -113,7 +113,8 @@ fn first_address(group: &Group<'_, '_>) -> Option<IpAddr> {
 }
 
 /// The nodes that may announce all Services of a group. Where there is none, those that may announce any: one owner that
-/// serves some is better than two that fight. An address stays on a cordoned node when there is no other for it.
+/// serves some is better than two that fight; likewise one that lacks the link for a family of addresses. An address
+/// stays on a cordoned node when there is no other for it.
 fn candidates<'w>(world: &'w World, group: &Group<'_, 'w>) -> Vec<Candidate<'w>> {
     let all: BTreeSet<&'w str> =
         group.iter().flat_map(|(_, eligible)| eligible.nodes.iter().copied()).collect();
@@ -124,7 +125,8 @@ fn candidates<'w>(world: &'w World, group: &Group<'_, 'w>) -> Vec<Candidate<'w>>
     };
     let all = all.into_iter().filter_map(weighed).collect();
     let by_all = |node: &str| group.iter().all(|(_, eligible)| eligible.nodes.contains(node));
-    narrowed(narrowed(all, by_all), |node| world.stays(node))
+    let whole = |node: &str| group.iter().all(|(_, eligible)| eligible.is_whole_on(world, node));
+    narrowed(narrowed(narrowed(all, by_all), whole), |node| world.stays(node))
 }
 
 /// Those that `choose` likes, or all of them when it likes none.

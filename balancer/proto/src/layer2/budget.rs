@@ -25,6 +25,11 @@ impl Budget {
         Self { gap: Duration::from_secs(1) / rate.max(1), saved: Duration::ZERO, earned: None }
     }
 
+    /// Half of `rate` frames a second, and half of a second's at once.
+    pub fn half(rate: u32) -> Self {
+        Self { gap: Duration::from_secs(2) / rate.max(1), saved: SAVED, earned: None }
+    }
+
     /// Takes `frames`, unless there are not as many.
     pub fn take(&mut self, now: Instant, frames: u32) -> bool {
         if self.next(now, frames) > now {

@@ -2,23 +2,25 @@
 //!
 //! Probes follow RFC 5227 §2.1.1 for IPv4 and RFC 4862 §5.4 for IPv6, with times of their own unless the RFC's are asked
 //! for; defence follows RFC 5227 §2.4(b). A neighbour that answers for any free address too is a proxy (RFC 1027) and no
-//! conflict. Claims of this cluster's own nodes are the caller's to leave out.
+//! conflict. Of claims of this cluster's own nodes [`Guard::kin`] is told instead.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 use super::MacAddress;
 use super::budget::Budget;
+pub use super::decoy::decoy;
+pub use super::pace::Pace;
+use super::pace::random;
 use super::responder::Claim;
 
 /// Least time between two defences of an address (`DEFEND_INTERVAL` of RFC 5227 §1.1).
 const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
-/// How long a rival is remembered that is not heard any more.
+/// How long a rival is remembered that is not heard any more, and a proxy before it is tried again.
 const MEMORY: Duration = Duration::from_secs(60);
 /// Pause before a withheld address is asked for again.
 const RETRY: Duration = Duration::from_secs(10);
@@ -36,41 +38,6 @@ pub struct Settings {
     pub probe: Option<Pace>,
     /// Whether an address that another host has is not announced.
     pub withhold: bool,
-}
-
-/// Times of the probes for one address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pace {
-    /// Number of probes.
-    pub probes: u32,
-    /// Longest random wait before the first.
-    pub wait: Duration,
-    /// Least time between two.
-    pub gap: Duration,
-    /// Longest random addition to that.
-    pub jitter: Duration,
-    /// How long answers are waited for after the last.
-    pub listen: Duration,
-}
-
-impl Pace {
-    /// A tenth of a second in all.
-    pub const FAST: Self = Self {
-        probes: 3,
-        wait: Duration::ZERO,
-        gap: Duration::from_millis(20),
-        jitter: Duration::ZERO,
-        listen: Duration::from_millis(60),
-    };
-
-    /// `PROBE_NUM`, `PROBE_WAIT`, `PROBE_MIN`, `PROBE_MAX` and `ANNOUNCE_WAIT` of RFC 5227 §1.1.
-    pub const RFC5227: Self = Self {
-        probes: 3,
-        wait: Duration::from_secs(1),
-        gap: Duration::from_secs(1),
-        jitter: Duration::from_secs(1),
-        listen: Duration::from_secs(2),
-    };
 }
 
 /// Another host that has an address.
@@ -94,6 +61,8 @@ pub enum Action {
     },
     /// Announce the address there once.
     Defend(IpAddr),
+    /// The same a moment later, if it is still announced then.
+    Again(IpAddr),
 }
 
 /// Guards the addresses that a node announces, or is to announce.
@@ -102,7 +71,10 @@ pub struct Guard {
     settings: Settings,
     rng: StdRng,
     entries: BTreeMap<IpAddr, Entry>,
-    proxies: BTreeSet<MacAddress>,
+    /// Those of them whose rivals are tried with decoys, and some for which that is over.
+    verifying: BTreeSet<IpAddr>,
+    /// Neighbours that answer for every address, and when that was found.
+    proxies: BTreeMap<MacAddress, Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -112,6 +84,8 @@ struct Entry {
     rival: Option<MacAddress>,
     heard: Instant,
     defended: Option<Instant>,
+    /// When it was last announced again because another node of the cluster claimed it.
+    repeated: Option<Instant>,
     /// Whether the pace of the probes made it be announced before hosts were asked.
     early: bool,
 }
@@ -119,9 +93,9 @@ struct Entry {
 impl Entry {
     fn is_withheld(&self) -> bool {
         match self.state {
-            State::Clear => false,
+            State::Clear | State::Verifying(Doubt { announced: true, .. }) => false,
             State::Withheld { .. } => true,
-            State::Queued { .. } | State::Probing { .. } | State::Verifying { .. } => {
+            State::Queued { .. } | State::Probing { .. } | State::Verifying(_) => {
                 !self.early || self.rival.is_some()
             }
         }
@@ -135,23 +109,37 @@ enum State {
     /// Hosts are asked; `next` is the time of the next probe or the end.
     Probing { sent: u32, next: Instant },
     /// One answered: is it a proxy?
-    Verifying {
-        mac: MacAddress,
-        decoys: [IpAddr; DECOYS],
-        answered: [bool; DECOYS],
-        sent: u32,
-        next: Instant,
-    },
+    Verifying(Doubt),
     /// It may be announced.
     Clear,
     /// Another host has it.
     Withheld { retry: Instant },
 }
 
+/// Another host that says that it has an address, while it is tried.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    mac: MacAddress,
+    decoys: [IpAddr; DECOYS],
+    answered: [bool; DECOYS],
+    sent: u32,
+    next: Instant,
+    /// Whether the address is announced for good, so that it is defended and not withdrawn.
+    announced: bool,
+    /// Longest random addition to the pause before the address is asked for again.
+    slack: Duration,
+}
+
 impl Guard {
     /// A guard of nothing yet. `seed` is the source of its random waits.
     pub fn new(settings: Settings, seed: [u8; 32]) -> Self {
-        Self { settings, rng: StdRng::from_seed(seed), entries: BTreeMap::new(), proxies: BTreeSet::new() }
+        Self {
+            settings,
+            rng: StdRng::from_seed(seed),
+            entries: BTreeMap::new(),
+            verifying: BTreeSet::new(),
+            proxies: BTreeMap::new(),
+        }
     }
 
     /// Takes the addresses that this node is to announce, each with whether it is fresh: nobody may have announced it
@@ -166,68 +154,110 @@ impl Guard {
                 }
                 None => State::Clear,
             };
-            let entry = Entry { state: first, rival: None, heard: now, defended: None, early: false };
+            let entry =
+                Entry { state: first, rival: None, heard: now, defended: None, repeated: None, early: false };
             let entry = self.entries.entry(*address).or_insert(entry);
-            if !fresh && !entry.early {
+            let is_announced = matches!(entry.state, State::Verifying(Doubt { announced: true, .. }));
+            if !fresh && !entry.early && !is_announced {
                 entry.state = State::Clear;
             }
         }
     }
 
-    /// A neighbour says that it has an address. `decoys` draws free addresses of the network of the address.
-    pub fn claim(
+    /// A neighbour says that it has an address. `decoys` draws free addresses of the network of the address. Returns
+    /// whether that changes anything, so that [`Guard::poll`] is wanted.
+    pub fn claim(&mut self, now: Instant, claim: Claim, decoys: impl FnOnce() -> [IpAddr; DECOYS]) -> bool {
+        let found = self.answer_of_decoy(now, claim);
+        if self.is_proxy(now, claim.mac) {
+            return found;
+        }
+        let Some(entry) = self.entries.get_mut(&claim.address) else { return false };
+        let announced = match entry.state {
+            State::Queued { .. } | State::Probing { .. } => false,
+            State::Clear => true,
+            State::Verifying(_) | State::Withheld { .. } => return false,
+        };
+        let recent = |at: Instant| now.saturating_duration_since(at) < DEFEND_INTERVAL;
+        if announced && entry.defended.is_some_and(recent) {
+            // One rival an interval is told, however many there are.
+            entry.heard = now;
+            let is_first = entry.rival.is_none();
+            entry.rival.get_or_insert(claim.mac);
+            return is_first;
+        }
+        self.verify(now, claim, announced, Duration::ZERO, decoys());
+        true
+    }
+
+    /// A neighbour asks whether an address is free, to take it. Returns what [`Guard::claim`] does: of two that ask at one
+    /// time neither may take it (RFC 5227 §2.1.1, RFC 4862 §5.4.3), and who took it is found by asking later.
+    pub fn probed(&mut self, now: Instant, claim: Claim, decoys: impl FnOnce() -> [IpAddr; DECOYS]) -> bool {
+        let state = self.entries.get(&claim.address).map(|entry| entry.state);
+        let asked = matches!(state, Some(State::Queued { .. } | State::Probing { .. }));
+        if asked {
+            // Two that ask at one time must not do so again.
+            self.verify(now, claim, false, RETRY, decoys());
+        }
+        asked
+    }
+
+    /// Another node of the cluster says that it has an address. Where both did for a moment, neighbours may believe the
+    /// one that gave way: who kept the address says so once more.
+    pub fn kin(&mut self, now: Instant, address: IpAddr) -> Option<Action> {
+        let entry = self.entries.get_mut(&address).filter(|entry| !entry.is_withheld())?;
+        let recent = |at: Instant| now.saturating_duration_since(at) < DEFEND_INTERVAL;
+        if entry.repeated.is_some_and(recent) {
+            return None;
+        }
+        entry.repeated = Some(now);
+        Some(Action::Again(address))
+    }
+
+    /// Whether a neighbour was found to answer for every address.
+    pub fn is_proxy(&self, now: Instant, mac: MacAddress) -> bool {
+        self.proxies.get(&mac).is_some_and(|found| now.saturating_duration_since(*found) < MEMORY)
+    }
+
+    fn verify(
         &mut self,
         now: Instant,
         claim: Claim,
-        budget: &mut Budget,
-        decoys: impl FnOnce() -> [IpAddr; DECOYS],
-    ) -> Vec<Action> {
-        self.answer_of_decoy(claim);
-        if self.proxies.contains(&claim.mac) {
-            return vec![];
-        }
-        let Some(entry) = self.entries.get_mut(&claim.address) else { return vec![] };
-        match entry.state {
-            State::Queued { .. } | State::Probing { .. } => {
-                let decoys = decoys();
-                entry.state = State::Verifying {
-                    mac: claim.mac,
-                    decoys,
-                    answered: [false; DECOYS],
-                    sent: 0,
-                    next: now,
-                };
-                self.poll(now, budget)
-            }
-            State::Clear => {
-                entry.rival = Some(claim.mac);
-                entry.heard = now;
-                let recent = |at: Instant| now.saturating_duration_since(at) < DEFEND_INTERVAL;
-                if entry.defended.is_some_and(recent) {
-                    return vec![];
-                }
-                entry.defended = Some(now);
-                vec![Action::Defend(claim.address)]
-            }
-            State::Verifying { .. } | State::Withheld { .. } => vec![],
-        }
+        announced: bool,
+        slack: Duration,
+        decoys: [IpAddr; DECOYS],
+    ) {
+        let Some(entry) = self.entries.get_mut(&claim.address) else { return };
+        let answered = [false; DECOYS];
+        let mac = claim.mac;
+        entry.state = State::Verifying(Doubt { mac, decoys, answered, sent: 0, next: now, announced, slack });
+        self.verifying.insert(claim.address);
     }
 
-    fn answer_of_decoy(&mut self, claim: Claim) {
-        for entry in self.entries.values_mut() {
-            let State::Verifying { mac, decoys, answered, .. } = &mut entry.state else { continue };
-            if *mac != claim.mac {
-                continue;
+    /// Takes note of an answer for a decoy; whether it was the last one that shows a proxy.
+    fn answer_of_decoy(&mut self, now: Instant, claim: Claim) -> bool {
+        let (entries, proxies) = (&mut self.entries, &mut self.proxies);
+        let mut found = false;
+        self.verifying.retain(|address| {
+            let Some(entry) = entries.get_mut(address) else { return false };
+            let State::Verifying(doubt) = &mut entry.state else { return false };
+            if doubt.mac != claim.mac {
+                return true;
             }
-            for (decoy, answered) in decoys.iter().zip(answered.iter_mut()) {
+            for (decoy, answered) in doubt.decoys.iter().zip(doubt.answered.iter_mut()) {
                 *answered |= *decoy == claim.address;
             }
-            if answered.iter().all(|answered| *answered) {
-                self.proxies.insert(claim.mac);
-                entry.state = State::Clear;
+            if !doubt.answered.iter().all(|answered| *answered) {
+                return true;
+            }
+            proxies.insert(claim.mac, now);
+            if !doubt.announced {
                 entry.rival = None;
             }
-        }
+            entry.state = State::Clear;
+            found = true;
+            false
+        });
+        found
     }
 
     /// Does what is due, as far as the budget allows; the rest waits for it.
@@ -239,30 +269,36 @@ impl Guard {
                 State::Probing { sent, next } if *next <= now => {
                     if *sent < pace.probes {
                         *sent += 1;
-                        *next = now + pause(&pace, *sent, &mut self.rng);
+                        *next = now + pace.pause(*sent, &mut self.rng);
                         actions.push(Action::Probe { address: *address, target: *address });
                     } else {
                         entry.state = State::Clear;
                         entry.rival = None;
                     }
                 }
-                State::Verifying { mac, decoys, sent, next, .. } if *next <= now => {
-                    if *sent < Pace::FAST.probes {
+                State::Verifying(doubt) if doubt.next <= now => {
+                    if doubt.sent < Pace::FAST.probes {
                         if !budget.take(now, ASKED_DECOYS) {
-                            *next = budget.next(now, ASKED_DECOYS);
+                            doubt.next = budget.next(now, ASKED_DECOYS);
                             continue;
                         }
-                        *sent += 1;
-                        *next = now + pause(&Pace::FAST, *sent, &mut self.rng);
-                        actions.extend(decoys.map(|target| Action::Probe { address: *address, target }));
+                        doubt.sent += 1;
+                        doubt.next = now + Pace::FAST.pause(doubt.sent, &mut self.rng);
+                        let ask = |target| Action::Probe { address: *address, target };
+                        actions.extend(doubt.decoys.map(ask));
+                        continue;
+                    }
+                    let Doubt { mac, announced, slack, .. } = *doubt;
+                    entry.rival = Some(mac);
+                    entry.heard = now;
+                    entry.state = if self.settings.withhold && !announced {
+                        State::Withheld { retry: now + RETRY + random(&mut self.rng, slack) }
                     } else {
-                        entry.rival = Some(*mac);
-                        entry.heard = now;
-                        entry.state = if self.settings.withhold {
-                            State::Withheld { retry: now + RETRY }
-                        } else {
-                            State::Clear
-                        };
+                        State::Clear
+                    };
+                    if announced {
+                        entry.defended = Some(now);
+                        actions.push(Action::Defend(*address));
                     }
                 }
                 State::Withheld { retry } if *retry <= now => {
@@ -290,7 +326,7 @@ impl Guard {
         for (_, since, address) in queue {
             let Some(entry) = self.entries.get_mut(&address) else { continue };
             if budget.take(now, pace.probes) {
-                entry.state = State::Probing { sent: 1, next: now + pause(&pace, 1, &mut self.rng) };
+                entry.state = State::Probing { sent: 1, next: now + pace.pause(1, &mut self.rng) };
                 actions.push(Action::Probe { address, target: address });
                 continue;
             }
@@ -316,13 +352,18 @@ impl Guard {
         self.entries
             .values()
             .filter_map(|entry| match entry.state {
-                State::Queued { next, .. } | State::Probing { next, .. } | State::Verifying { next, .. } => {
-                    Some(next)
-                }
+                State::Queued { next, .. } | State::Probing { next, .. } => Some(next),
+                State::Verifying(doubt) => Some(doubt.next),
                 State::Withheld { retry } => Some(retry),
                 State::Clear => entry.rival.map(|_| entry.heard + MEMORY),
             })
             .min()
+    }
+
+    /// Whether addresses wait for the pace to be asked for: what is less urgent waits behind them.
+    pub fn waits(&self, now: Instant) -> bool {
+        let waits = |entry: &Entry| matches!(entry.state, State::Queued { since, .. } if since <= now);
+        self.entries.values().any(waits)
     }
 
     /// Whether an address is not to be announced now: hosts are asked for it, or one of them has it.
@@ -332,7 +373,8 @@ impl Guard {
 
     /// How many addresses are announced though hosts are still to be asked for them, which the pace allows not yet.
     pub fn overdue(&self) -> usize {
-        let overdue = |entry: &&Entry| !matches!(entry.state, State::Clear) && !entry.is_withheld();
+        let settled = |state| matches!(state, State::Clear | State::Verifying(Doubt { announced: true, .. }));
+        let overdue = |entry: &&Entry| !settled(entry.state) && !entry.is_withheld();
         self.entries.values().filter(overdue).count()
     }
 
@@ -342,35 +384,6 @@ impl Guard {
             Some((*address, Conflict { mac: entry.rival?, withheld: entry.is_withheld() }))
         };
         self.entries.iter().filter_map(found).collect()
-    }
-}
-
-/// The time from probe number `sent` to the next step.
-fn pause(pace: &Pace, sent: u32, rng: &mut StdRng) -> Duration {
-    if sent == pace.probes { pace.listen } else { pace.gap + random(rng, pace.jitter) }
-}
-
-fn random(rng: &mut StdRng, most: Duration) -> Duration {
-    if most.is_zero() { most } else { most.mul_f64(rng.random()) }
-}
-
-/// An address that is probably free: another one of `network`, or of those around `address` where that is in no network
-/// of this node.
-pub fn decoy(address: IpAddr, network: Option<IpNet>, random: u128) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            let prefix = network.map_or(24, |network| network.prefix_len()).clamp(1, 30);
-            let hosts = u32::MAX >> prefix;
-            // Neither the network's own address nor the broadcast address.
-            let host = u32::try_from(random % u128::from(hosts - 1)).unwrap_or(0) + 1;
-            let host = if host == u32::from(address) & hosts { host % (hosts - 1) + 1 } else { host };
-            Ipv4Addr::from(u32::from(address) & !hosts | host).into()
-        }
-        IpAddr::V6(address) => {
-            let low = u128::from(u64::MAX);
-            let host = if (u128::from(address) ^ random) & low == 0 { !random } else { random };
-            Ipv6Addr::from(u128::from(address) & !low | host & low).into()
-        }
     }
 }
 

@@ -1,3 +1,7 @@
+use std::net::Ipv4Addr;
+
+use ipnet::IpNet;
+
 use super::*;
 
 const RIVAL: MacAddress = MacAddress([2, 0, 0, 0, 0, 9]);
@@ -52,8 +56,15 @@ impl Bench {
         done
     }
 
+    /// What the rival's claim leads to at once.
     fn claim(&mut self, address: IpAddr) -> Vec<Action> {
-        self.guard.claim(self.origin + self.now, Claim { address, mac: RIVAL }, &mut self.budget, decoys)
+        self.claim_of(RIVAL, address)
+    }
+
+    fn claim_of(&mut self, mac: MacAddress, address: IpAddr) -> Vec<Action> {
+        let now = self.origin + self.now;
+        let changed = self.guard.claim(now, Claim { address, mac }, decoys);
+        if changed { self.guard.poll(now, &mut self.budget) } else { vec![] }
     }
 
     fn conflict(&self) -> Option<Conflict> {
@@ -148,18 +159,95 @@ fn an_announced_address_is_defended_once_an_interval_and_the_rival_forgotten_in_
     let mut bench = Bench::new(fast(true), false);
     let mut defended = vec![];
     for second in 0..25 {
-        bench.run(second * 1000);
-        if bench.claim(address()) == [Action::Defend(address())] {
-            defended.push(second);
-        }
+        let done = bench.run(second * 1000);
+        defended
+            .extend(done.iter().filter(|(_, done)| *done == Action::Defend(address())).map(|(at, _)| *at));
+        bench.claim(address());
+        assert!(!bench.guard.withholds(address()));
     }
-    assert_eq!(defended, [0, 10, 20]);
+    assert_eq!(defended, [100, 11_100, 22_100], "after it was seen to be no proxy");
     let conflict = Some(Conflict { mac: RIVAL, withheld: false });
     assert_eq!((bench.conflict(), bench.guard.withholds(address())), (conflict, false));
     bench.run(24_000 + 59_999);
     assert_eq!(bench.conflict(), conflict);
     bench.run(24_000 + 60_000);
     assert_eq!((bench.conflict(), bench.guard.deadline()), (None, None));
+}
+
+#[test]
+fn of_many_rivals_one_an_interval_is_told() {
+    let mut bench = Bench::new(fast(true), false);
+    let mut told = BTreeSet::new();
+    for tenth in 0..200_u8 {
+        bench.run(u64::from(tenth) * 100);
+        bench.claim_of(MacAddress([2, 0, 0, 0, 1, tenth]), address());
+        told.extend(bench.conflict().map(|conflict| conflict.mac));
+    }
+    assert_eq!(told.len(), 2, "in twenty seconds: {told:?}");
+}
+
+#[test]
+fn a_proxy_is_no_conflict_of_an_announced_address_and_is_tried_again_in_time() {
+    let mut bench = Bench::new(fast(true), false);
+    let [first, second] = decoys();
+    let tried = [probe(first), probe(second)];
+    assert_eq!(bench.claim(address()), tried);
+    bench.claim(first);
+    bench.claim(second);
+    bench.run(59_999);
+    assert_eq!((bench.claim(address()), bench.conflict()), (vec![], None));
+    bench.run(60_000);
+    // It has the address by now, and answers for no other.
+    assert_eq!(bench.claim(address()), tried);
+    bench.run(60_200);
+    assert_eq!(bench.conflict(), Some(Conflict { mac: RIVAL, withheld: false }));
+}
+
+#[test]
+fn a_verification_goes_on_when_plans_are_made() {
+    let mut bench = Bench::new(fast(true), false);
+    bench.claim(address());
+    bench.run(50);
+    bench.guard.assign(bench.origin + bench.now, &[(address(), false)].into());
+    assert!(bench.run(100).contains(&(100, Action::Defend(address()))));
+}
+
+#[test]
+fn two_that_probe_at_one_time_both_yield_and_one_has_it_in_the_end() {
+    let mut both = [Bench::new(fast(true), true), Bench::new(fast(true), true)];
+    both[1].guard = Guard::new(fast(true), [8; 32]);
+    both[1].guard.assign(both[1].origin, &[(address(), true)].into());
+    let mut had_it = None;
+    for at in 0..120_000 {
+        let asks =
+            [0, 1].map(|index: usize| both[index].run(at).contains(&(u128::from(at), probe(address()))));
+        for index in [0, 1].into_iter().filter(|index: &usize| asks[*index]) {
+            let other = &mut both[1 - index];
+            if other.guard.withholds(address()) {
+                let claim = Claim { address: address(), mac: RIVAL };
+                other.guard.probed(other.origin + other.now, claim, decoys);
+            } else {
+                // It is announced, and so answered for.
+                both[index].claim(address());
+            }
+        }
+        let have = [0, 1].map(|index: usize| !both[index].guard.withholds(address()));
+        assert_ne!(have, [true, true], "both have it after {at} ms");
+        assert!(at > 200 || have == [false, false], "one took it while the other asked");
+        had_it = had_it.or((have != [false, false]).then_some(at));
+    }
+    assert!(had_it.is_some_and(|at| at < 60_000), "{had_it:?}");
+}
+
+#[test]
+fn what_another_node_of_the_cluster_claims_is_said_once_more_an_interval() {
+    let mut bench = Bench::new(fast(true), false);
+    let again = Some(Action::Again(address()));
+    let kin = |bench: &mut Bench, ms| bench.guard.kin(bench.origin + Duration::from_millis(ms), address());
+    assert_eq!([0, 100, 9_999, 10_000].map(|ms| kin(&mut bench, ms)), [again, None, None, again]);
+    assert_eq!(bench.conflict(), None);
+    let mut withheld = Bench::new(fast(true), true);
+    assert_eq!(kin(&mut withheld, 0), None, "it is not announced yet");
 }
 
 #[test]
@@ -262,7 +350,7 @@ fn an_address_that_was_announced_unasked_is_withdrawn_when_another_host_has_it()
     bench.run(20_000);
     assert!(!bench.guard.withholds(late));
     let now = bench.origin + bench.now;
-    bench.guard.claim(now, claim, &mut bench.budget, decoys);
+    bench.guard.claim(now, claim, decoys);
     assert!(!bench.guard.withholds(late), "it may be a proxy");
     bench.run(22_000);
     let conflict = Some(&Conflict { mac: RIVAL, withheld: true });

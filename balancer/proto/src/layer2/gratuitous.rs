@@ -60,12 +60,12 @@ impl Schedule {
         }
     }
 
-    /// Adds one round for an address that is announced already.
-    pub fn once(&mut self, now: Instant, address: IpAddr) {
+    /// Adds one round, at `due`, for an address that is announced already.
+    pub fn once(&mut self, due: Instant, address: IpAddr) {
         if self.settings.count > 0 {
-            let round = Pending { due: now, left: 1, first: false };
+            let round = Pending { due, left: 1, first: false };
             let pending = self.pending.entry(address).or_insert(round);
-            pending.due = pending.due.min(now);
+            pending.due = pending.due.min(due);
         }
     }
 

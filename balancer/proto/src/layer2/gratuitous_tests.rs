@@ -55,6 +55,20 @@ fn repetition_goes_on_until_the_address_is_given_up() {
 }
 
 #[test]
+fn one_round_more_is_said_when_it_is_due_and_repetition_goes_on() {
+    let settings = Settings { count: 1, repeat: Some(Duration::from_secs(60)), ..Settings::default() };
+    let (origin, mut schedule) = (origin(), Schedule::new(settings));
+    schedule.start(origin, address(1));
+    run(&mut schedule, origin, Duration::from_secs(5));
+    schedule.once(origin + Duration::from_secs(6), address(1));
+    schedule.once(origin + Duration::from_secs(7), address(1));
+    assert_eq!(run(&mut schedule, origin, Duration::from_secs(70)), vec![(6_000, 1), (66_000, 1)]);
+    schedule.once(origin + Duration::from_secs(80), address(1));
+    schedule.stop(address(1));
+    assert_eq!(schedule.deadline(), None);
+}
+
+#[test]
 fn other_frames_are_paid_by_announcements_that_may_wait() {
     let settings = Settings { count: 2, rate: 10, ..Settings::default() };
     let (origin, mut schedule) = (origin(), Schedule::new(settings));

@@ -95,6 +95,15 @@ impl Exclude {
 impl Links {
     /// Takes one message in; messages of other kinds change nothing. Returns whether anything changed.
     pub fn apply(&mut self, message: &RouteNetlinkMessage) -> bool {
+        self.take(message, false)
+    }
+
+    /// The same for a message with flag `NLM_F_REPLACE`: its route is in the place of one that is not told of.
+    pub fn replace(&mut self, message: &RouteNetlinkMessage) -> bool {
+        self.take(message, true)
+    }
+
+    fn take(&mut self, message: &RouteNetlinkMessage, replaces: bool) -> bool {
         match message {
             // Messages of a family tell of a link's part in a bridge; "deleted" then means that it left the bridge.
             RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)
@@ -119,7 +128,7 @@ impl Links {
             RouteNetlinkMessage::DelAddress(message) => address(message).is_some_and(|address| {
                 self.addresses.get_mut(&message.header.index).is_some_and(|held| held.remove(&address))
             }),
-            RouteNetlinkMessage::NewRoute(route) => self.routes.add(route),
+            RouteNetlinkMessage::NewRoute(route) => self.routes.add(route, replaces),
             RouteNetlinkMessage::DelRoute(route) => self.routes.remove(route),
             _ => false,
         }

@@ -5,10 +5,13 @@
 
 pub mod budget;
 pub mod conflict;
+mod decoy;
 pub mod filter;
 pub mod frame;
 pub mod gratuitous;
 pub mod link;
+mod pace;
+pub mod questions;
 pub mod responder;
 mod route;
 pub mod wire_check;

@@ -13,6 +13,8 @@ use super::frame::{self, Arp, Frame, Rejected};
 pub struct Responder {
     local: MacAddress,
     addresses: HashSet<IpAddr>,
+    /// Addresses that this node wants to announce, and asks for.
+    wanted: HashSet<IpAddr>,
 }
 
 /// What one received frame leads to.
@@ -27,6 +29,8 @@ pub enum Verdict {
     },
     /// Somebody else says that it has `address`.
     Claim(Claim),
+    /// Somebody else asks whether an address is free that this node wants to announce.
+    Probe(Claim),
     /// A good frame about addresses that this interface does not announce, or watch.
     NotOurs,
     /// A frame that no part of layer 2 may act on.
@@ -45,7 +49,7 @@ pub struct Claim {
 impl Responder {
     /// A responder for the interface with link-layer address `local`, announcing nothing yet.
     pub fn new(local: MacAddress) -> Self {
-        Self { local, addresses: HashSet::new() }
+        Self { local, addresses: HashSet::new(), wanted: HashSet::new() }
     }
 
     /// The interface's own address.
@@ -61,6 +65,12 @@ impl Responder {
     /// The addresses answered for, in no order.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().copied()
+    }
+
+    /// Takes the addresses that this node asks for in order to announce them: of them every sign of another host is told,
+    /// its questions too (RFC 5227 §2.1.1, RFC 4862 §5.4.3).
+    pub fn want(&mut self, addresses: HashSet<IpAddr>) {
+        self.wanted = addresses;
     }
 
     /// Judges one received frame.
@@ -79,23 +89,39 @@ impl Responder {
             {
                 Verdict::Claim(Claim { address: sender.into(), mac: sender_mac })
             }
+            Frame::ArpRequest(Arp { sender_mac, sender, target })
+                if self.addresses.contains(&target.into()) =>
+            {
+                let frame = frame::arp_reply(self.local, target, sender_mac, sender);
+                Verdict::Reply { address: target.into(), frame }
+            }
+            Frame::ArpRequest(Arp { sender_mac, sender, .. }) if self.wanted.contains(&sender.into()) => {
+                Verdict::Claim(Claim { address: sender.into(), mac: sender_mac })
+            }
             Frame::ArpRequest(Arp { sender_mac, sender, target }) => {
-                self.answer(target.into(), |local| frame::arp_reply(local, target, sender_mac, sender))
+                self.other_asks(sender.is_unspecified(), target.into(), sender_mac)
             }
             Frame::ArpReply(Arp { sender_mac, sender, .. }) => {
                 Verdict::Claim(Claim { address: sender.into(), mac: sender_mac })
             }
-            Frame::NeighborSolicit { source_mac, source_option, source, target } => self
-                .answer(target.into(), |local| {
-                    frame::neighbor_reply(local, target, source_option.unwrap_or(source_mac), source)
-                }),
+            Frame::NeighborSolicit { source_mac, source_option, source, target }
+                if self.addresses.contains(&target.into()) =>
+            {
+                let to = source_option.unwrap_or(source_mac);
+                let frame = frame::neighbor_reply(self.local, target, to, source);
+                Verdict::Reply { address: target.into(), frame }
+            }
+            Frame::NeighborSolicit { source_mac, source, target, .. } => {
+                self.other_asks(source.is_unspecified(), target.into(), source_mac)
+            }
             Frame::NeighborAdvert { mac, target } => Verdict::Claim(Claim { address: target.into(), mac }),
         }
     }
 
-    fn answer(&self, address: IpAddr, frame: impl FnOnce(MacAddress) -> Vec<u8>) -> Verdict {
-        if self.addresses.contains(&address) {
-            Verdict::Reply { address, frame: frame(self.local) }
+    /// What to make of a question for an address that is not announced here.
+    fn other_asks(&self, is_probe: bool, address: IpAddr, mac: MacAddress) -> Verdict {
+        if is_probe && self.wanted.contains(&address) {
+            Verdict::Probe(Claim { address, mac })
         } else {
             Verdict::NotOurs
         }

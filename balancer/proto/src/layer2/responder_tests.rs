@@ -79,3 +79,37 @@ fn an_address_given_up_is_silent_at_once() {
     assert_eq!(responder.handle(&frame::arp_request(OTHER, ASKER4, OURS4)), Verdict::NotOurs);
     assert_eq!(responder.addresses().collect::<Vec<_>>(), vec![IpAddr::from(OURS6)]);
 }
+
+#[test]
+fn every_sign_of_another_host_is_told_of_an_address_that_is_asked_for() {
+    let (free6, none4, none6) =
+        (Ipv6Addr::new(0xfd00, 0x22, 0, 0, 0, 0, 0, 0x102), Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+    let mut responder = responder();
+    responder.want([FREE4.into(), free6.into()].into());
+    let claim = |address: IpAddr| Claim { address, mac: OTHER };
+    let cases = [
+        (
+            "a question of the host that has it",
+            frame::arp_request(OTHER, FREE4, ASKER4),
+            Verdict::Claim(claim(FREE4.into())),
+        ),
+        (
+            "its question for an announced address is answered",
+            frame::arp_request(OTHER, FREE4, OURS4),
+            Verdict::Reply { address: OURS4.into(), frame: frame::arp_reply(LOCAL, OURS4, OTHER, FREE4) },
+        ),
+        ("a probe", frame::arp_request(OTHER, none4, FREE4), Verdict::Probe(claim(FREE4.into()))),
+        ("a question of a third host", frame::arp_request(OTHER, ASKER4, FREE4), Verdict::NotOurs),
+        (
+            "duplicate address detection",
+            frame::neighbor_solicit(OTHER, none6, free6),
+            Verdict::Probe(claim(free6.into())),
+        ),
+        ("a solicitation of a third host", frame::neighbor_solicit(OTHER, ASKER6, free6), Verdict::NotOurs),
+    ];
+    for (name, received, want) in cases {
+        assert_eq!(responder.handle(&received), want, "{name}");
+    }
+    responder.want([].into());
+    assert_eq!(responder.handle(&frame::arp_request(OTHER, none4, FREE4)), Verdict::NotOurs);
+}

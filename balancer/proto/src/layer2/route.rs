@@ -13,11 +13,15 @@ pub(super) struct DefaultRoutes {
 }
 
 impl DefaultRoutes {
-    /// Takes a new route in; one of the same metric is replaced, as by `ip route replace`. Returns whether that changed
+    /// Takes a new route in. Of IPv4 one of the same metric is replaced, which the kernel says of IPv6 by itself: there
+    /// routes of the same metric stand beside each other, such as those of two routers. Returns whether that changed
     /// anything.
-    pub(super) fn add(&mut self, route: &RouteMessage) -> bool {
+    pub(super) fn add(&mut self, route: &RouteMessage, replaces: bool) -> bool {
         let Some((key, interfaces)) = read(route) else { return false };
-        self.routes.insert(key, interfaces.clone()) != Some(interfaces)
+        let (ipv6, _) = key;
+        let beside = self.routes.get(&key).filter(|_| ipv6 && !replaces);
+        let all: BTreeSet<u32> = beside.into_iter().flatten().chain(&interfaces).copied().collect();
+        self.routes.insert(key, all.clone()) != Some(all)
     }
 
     /// Takes note of a route that is gone.
@@ -100,9 +104,9 @@ mod tests {
     #[test]
     fn the_default_route_with_the_least_metric_counts_for_its_family() {
         let mut routes = DefaultRoutes::default();
-        assert!(routes.add(&default(3, 200)));
-        assert!(!routes.add(&default(3, 200)));
-        assert!(routes.add(&default(2, 100)));
+        assert!(routes.add(&default(3, 200), false));
+        assert!(!routes.add(&default(3, 200), false));
+        assert!(routes.add(&default(2, 100), false));
         assert_eq!(routes.interfaces(false), [2].into());
         assert_eq!(routes.interfaces(true), [].into());
         assert!(routes.remove(&default(2, 100)));
@@ -113,13 +117,28 @@ mod tests {
     #[test]
     fn a_route_replaces_one_of_the_same_metric_whose_end_comes_late() {
         let mut routes = DefaultRoutes::default();
-        routes.add(&default(2, 0));
-        routes.add(&default(4, 0));
+        routes.add(&default(2, 0), false);
+        routes.add(&default(4, 0), false);
         assert!(!routes.remove(&default(2, 0)));
         assert_eq!(routes.interfaces(false), [4].into());
         assert!(routes.drop_link(4));
         assert!(!routes.drop_link(4));
         assert_eq!(routes.interfaces(false), [].into());
+    }
+
+    #[test]
+    fn routes_of_two_routers_of_ipv6_stand_beside_each_other() {
+        let by = |index: u32| {
+            route(AddressFamily::Inet6, 0, &[RouteAttribute::Oif(index), RouteAttribute::Priority(1024)])
+        };
+        let mut routes = DefaultRoutes::default();
+        assert!(routes.add(&by(2), false) && routes.add(&by(3), false));
+        assert!(!routes.add(&by(2), false));
+        assert_eq!(routes.interfaces(true), [2, 3].into());
+        assert!(routes.remove(&by(3)));
+        assert_eq!(routes.interfaces(true), [2].into());
+        assert!(routes.add(&by(4), true));
+        assert_eq!(routes.interfaces(true), [4].into(), "replaced, by the word of the kernel");
     }
 
     #[test]
@@ -131,14 +150,14 @@ mod tests {
         };
         let mut routes = DefaultRoutes::default();
         let both = route(AddressFamily::Inet6, 0, &[RouteAttribute::MultiPath(vec![hop(2), hop(3)])]);
-        assert!(routes.add(&both));
+        assert!(routes.add(&both, false));
         assert_eq!(routes.interfaces(true), [2, 3].into());
         for other in [
             route(AddressFamily::Inet, 24, &[RouteAttribute::Oif(2)]),
             route(AddressFamily::Inet, 0, &[RouteAttribute::Oif(2), RouteAttribute::Table(100)]),
             route(AddressFamily::Inet, 0, &[]),
         ] {
-            assert!(!routes.add(&other), "{other:?}");
+            assert!(!routes.add(&other, false), "{other:?}");
         }
     }
 }

@@ -15,6 +15,8 @@ use super::responder::Claim;
 const CALM: Duration = Duration::from_secs(2);
 /// Time after which a check that failed for the first time is made again, before anybody is told.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Time after which an address that failed is looked at again.
+const RECHECK: Duration = Duration::from_secs(10);
 /// Rounds of questions in one check.
 const ROUNDS: u32 = 2;
 /// Time for answers after each.
@@ -67,6 +69,8 @@ pub struct Question {
 pub struct Checker {
     /// Time between two checks where nothing changed; `None` for no checks at all.
     round: Option<Duration>,
+    /// Half of what may be sent unasked: the other half is for what is announced again and again.
+    pace: Budget,
     duties: BTreeMap<IpAddr, Duty>,
     check: Option<Check>,
     next_round: Option<Instant>,
@@ -92,9 +96,11 @@ struct Check {
 }
 
 impl Checker {
-    /// A checker of nothing yet, which looks after one address each `round`; `None` turns it off.
-    pub fn new(round: Option<Duration>) -> Self {
-        Self { round, duties: BTreeMap::new(), check: None, next_round: None }
+    /// A checker of nothing yet, which looks after one address each `round`; `None` turns it off. It asks with half of
+    /// `rate` frames a second at most.
+    pub fn new(round: Option<Duration>, rate: u32) -> Self {
+        let pace = Budget::half(rate);
+        Self { round, pace, duties: BTreeMap::new(), check: None, next_round: None }
     }
 
     /// Takes the addresses that this node checks. One with another owner than before is checked soon.
@@ -118,15 +124,16 @@ impl Checker {
         }
     }
 
-    /// A neighbour says that it has an address.
-    pub fn claim(&mut self, claim: Claim) {
+    /// A neighbour says that it has an address. Of one that is `ignored`, a proxy such as routers are, that says nothing
+    /// unless it is the owner.
+    pub fn claim(&mut self, claim: Claim, ignored: bool) {
         let Some(check) = &mut self.check else { return };
-        if claim.address == check.address {
+        let Some(Duty { subject, .. }) = self.duties.get(&check.address) else { return };
+        let is_owner = subject.macs.contains(&claim.mac);
+        if claim.address == check.address && (is_owner || !ignored) {
             check.answers.insert(claim.mac);
         }
-        let host = self.duties.get(&check.address).map(|duty| &duty.subject);
-        check.host_seen |=
-            host.is_some_and(|host| host.host == claim.address && host.macs.contains(&claim.mac));
+        check.host_seen |= subject.host == claim.address && is_owner;
     }
 
     /// Does what is due, as far as the budget allows.
@@ -140,10 +147,13 @@ impl Checker {
                 Some(Check { address, rounds: 0, next: now, answers: BTreeSet::new(), host_seen: false });
         }
         let check = self.check.as_mut().filter(|check| check.rounds < ROUNDS && check.next <= now)?;
-        if !budget.take(now, FRAMES) {
-            check.next = budget.next(now, FRAMES);
+        let next = budget.next(now, FRAMES).max(self.pace.next(now, FRAMES));
+        if next > now {
+            check.next = next;
             return None;
         }
+        budget.spend(now, FRAMES);
+        self.pace.spend(now, FRAMES);
         check.rounds += 1;
         check.next = now + LISTEN;
         let host = self.duties.get(&check.address)?.subject.host;
@@ -181,7 +191,7 @@ impl Checker {
             (duty.failed_once, duty.due) = (true, Some(now + AGAIN));
             return;
         }
-        (duty.failed_once, duty.due) = (failed, None);
+        (duty.failed_once, duty.due) = (failed, failed.then_some(now + RECHECK));
         duty.outcome = Some(found);
     }
 

@@ -96,6 +96,8 @@ pub enum Via {
 pub struct Facts {
     /// Names of the interfaces that may announce and have carrier.
     pub interfaces: BTreeSet<String>,
+    /// Those of them that cannot announce IPv6.
+    pub no_ipv6: BTreeSet<String>,
     /// Those of them that default routes of IPv4 go through.
     pub default_v4: BTreeSet<String>,
     /// Those of them that default routes of IPv6 go through.

@@ -46,6 +46,7 @@ impl Membership {
                     self.note_way(now, from, via);
                     if let Some(peer) = self.peers.get_mut(&node) {
                         peer.facts = None;
+                        peer.confirmed = 0;
                     }
                     if !self.peers.get(&node).is_some_and(|peer| peer.up) {
                         let effects = self.swim.announce(now, &node, from);

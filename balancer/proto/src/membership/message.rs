@@ -26,8 +26,8 @@ pub(super) enum Message {
     Alive { watched: bool },
     /// Have you heard from this node lately?
     Ask { node: String },
-    /// Yes.
-    Vouch { node: String },
+    /// Yes, so many milliseconds ago.
+    Vouch { node: String, age: u32 },
     /// The receiver's identity with this epoch is not accepted any more: take a later one.
     Stale { epoch: u64 },
     /// These nodes, with the epochs of their last lives, are known to be down.
@@ -43,6 +43,7 @@ pub(super) enum Message {
         default_v4: Vec<String>,
         default_v6: Vec<String>,
         claims: Vec<(IpAddr, u32, bool)>,
+        no_ipv6: Vec<String>,
     },
     /// Tell me your facts: I have none, or others.
     FactsWanted,
@@ -52,4 +53,6 @@ pub(super) enum Message {
     Poll { token: u64 },
     /// I do.
     Vote { token: u64 },
+    /// The sender has the receiver's facts of this version.
+    Known { facts: u32 },
 }

@@ -24,6 +24,8 @@ pub(super) struct Peer {
     pub(super) lingers_until: Option<Instant>,
     /// What its node is able to do, with the version.
     pub(super) facts: Option<(u32, Facts)>,
+    /// The version of this member's own facts that it has; 0 for none.
+    pub(super) confirmed: u32,
     stale_sent: Option<Instant>,
 }
 
@@ -38,6 +40,7 @@ impl Peer {
             left: false,
             lingers_until: None,
             facts: None,
+            confirmed: 0,
             stale_sent: None,
         }
     }

@@ -74,6 +74,8 @@ impl Timing {
         crash_hold: Duration::from_secs(6),
         restart_hold: Duration::from_secs(6),
         answering_hold: Duration::from_secs(10),
+        // Longer than what the watchers wait for.
+        swim_suspicion: Duration::from_secs(12),
         ..Self::FAST
     };
 

@@ -54,6 +54,14 @@ impl Watch {
         self.phase = Phase::Listening;
     }
 
+    /// Another member heard it at `at`. That is when its silence began, and not now.
+    pub(super) fn vouched(&mut self, at: Instant, now: Instant, timing: &Timing) {
+        self.heard = self.heard.max(at);
+        if now < self.heard + timing.silence {
+            self.phase = Phase::Listening;
+        }
+    }
+
     /// The member's host answered for its own address.
     pub(super) fn host_heard(&mut self, now: Instant) {
         self.host_heard = Some(now);

@@ -87,3 +87,17 @@ fn time_lost_by_the_watcher_is_no_silence_of_the_watched() {
     watch.forgive(Duration::from_millis(3000), at(3340));
     assert_eq!(watch.deadline(&TIMING), at(3340 + 330), "never heard in the future");
 }
+
+#[test]
+fn a_witness_says_since_when_the_member_is_silent_and_its_word_starts_no_new_patience() {
+    let origin = origin();
+    let at = |ms| origin + Duration::from_millis(ms);
+    let mut watch = Watch::new(origin);
+    assert_eq!(watch.poll(at(330), &TIMING, TIMING.crash_hold), [Step::Probe, Step::Ask]);
+    watch.vouched(at(31), at(331), &TIMING);
+    assert_eq!(watch.deadline(&TIMING), at(361), "330 ms after it was heard by anybody");
+    assert_eq!(watch.poll(at(361), &TIMING, TIMING.crash_hold), [Step::Probe, Step::Ask]);
+    // One that comes late, or from who heard less, changes nothing.
+    watch.vouched(at(20), at(362), &TIMING);
+    assert_eq!(watch.deadline(&TIMING), at(394));
+}

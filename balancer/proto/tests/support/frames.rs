@@ -8,6 +8,8 @@ use metallb_proto::layer2::responder::{Responder, Verdict};
 
 const LOCAL: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 const ANNOUNCED: [&str; 2] = ["172.22.0.101", "fd00:22::101"];
+/// Asked for, and not announced.
+const WANTED: [&str; 2] = ["172.22.0.102", "fd00:22::102"];
 
 /// Fails when the bytes are answered although they are no question for an announced address, or the answer is none.
 pub(crate) fn check(bytes: &[u8]) {
@@ -15,6 +17,7 @@ pub(crate) fn check(bytes: &[u8]) {
     for address in ANNOUNCED {
         responder.set(address.parse().unwrap(), true);
     }
+    responder.want(WANTED.map(|address| address.parse().unwrap()).into());
     let decoded = frame::decode(LOCAL, bytes);
     match responder.handle(bytes) {
         Verdict::Reply { address, frame: answer } => {
@@ -33,6 +36,9 @@ pub(crate) fn check(bytes: &[u8]) {
                 other => panic!("the answer is {other:?}"),
             };
             assert_eq!(says, (LOCAL, address));
+        }
+        Verdict::Probe(claim) => {
+            assert!(WANTED.contains(&claim.address.to_string().as_str()), "{claim:?} of {decoded:?}");
         }
         Verdict::Claim(_) | Verdict::NotOurs => assert!(decoded.is_ok()),
         Verdict::Rejected(reason) => assert_eq!(decoded, Err(reason)),

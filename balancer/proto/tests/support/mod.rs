@@ -31,6 +31,8 @@ pub(crate) struct Cluster {
     timing: Timing,
     /// Whether UDP is dropped everywhere, and TCP is not.
     pub(crate) udp_blocked: bool,
+    /// How much longer TCP takes.
+    pub(crate) stream_delay: Duration,
     /// Every datagram delivered, when recording.
     pub(crate) record: Option<Vec<(usize, SocketAddr, Vec<u8>)>>,
     /// Every removal that some member saw: when, by whom, of whom.
@@ -42,6 +44,8 @@ struct Node {
     deadline: Option<Instant>,
     pub(crate) roster: Roster,
     host: bool,
+    /// Something on it answers for the addresses that it announced, whatever became of its part in the membership.
+    announces: bool,
     /// Nodes in different groups do not reach each other.
     group: usize,
     starts: u64,
@@ -60,6 +64,7 @@ struct Node {
 enum Delivery {
     Datagram(SocketAddr, Vec<u8>, Via),
     HostAnswered(IpAddr),
+    SpeakerAnswered(String),
 }
 
 pub(crate) fn address(index: usize) -> SocketAddr {
@@ -81,6 +86,7 @@ impl Cluster {
             deadline: None,
             roster: Roster::default(),
             host: true,
+            announces: false,
             group: 0,
             starts: 0,
             secret: "shared",
@@ -101,6 +107,7 @@ impl Cluster {
             fencing: false,
             timing: Timing::FAST,
             udp_blocked: false,
+            stream_delay: Duration::ZERO,
             record: None,
             removals: vec![],
         }
@@ -222,6 +229,11 @@ impl Cluster {
         self.nodes[index].host = false;
     }
 
+    /// A node answers for the addresses that it announced, though its part in the membership is over.
+    pub(crate) fn announces(&mut self, index: usize) {
+        self.nodes[index].announces = true;
+    }
+
     /// Puts a node into a group; groups do not reach each other.
     pub(crate) fn group(&mut self, index: usize, group: usize) {
         self.nodes[index].group = group;
@@ -296,6 +308,7 @@ impl Cluster {
                 self.handle(index, Event::Datagram { from, bytes: &bytes, via });
             }
             Delivery::HostAnswered(host) => self.handle(index, Event::HostAnswered(host)),
+            Delivery::SpeakerAnswered(node) => self.handle(index, Event::SpeakerAnswered(&node)),
         }
     }
 
@@ -322,17 +335,21 @@ impl Cluster {
             Action::Send { to, bytes, via } => {
                 let lost = via == Via::Datagram && (self.udp_blocked || self.rng.random_bool(self.loss));
                 let Some(receiver) = self.reached(index, to.ip()).filter(|_| !lost) else { return };
-                let mut from = address(index);
+                let (mut from, mut sent) = (address(index), self.now);
                 if via == Via::Stream {
                     // The end of a connection that was opened has any port.
                     from.set_port(40_000);
+                    sent += self.stream_delay;
                 }
-                self.deliver(receiver, Delivery::Datagram(from, bytes, via));
+                self.deliver_at(sent, receiver, Delivery::Datagram(from, bytes, via));
             }
-            Action::AskHost { address: host, .. } => {
+            Action::AskHost { address: host, node } => {
                 if let Some(asked) = self.reached(index, host).filter(|asked| self.nodes[*asked].host) {
                     let answers = self.nodes[asked].frozen.map_or(self.now, |until| until.max(self.now));
                     self.deliver_at(answers, index, Delivery::HostAnswered(host));
+                    if self.nodes[asked].announces {
+                        self.deliver_at(answers, index, Delivery::SpeakerAnswered(node));
+                    }
                 }
             }
             Action::Hold(until) => self.nodes[index].hold = Some(until),

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
 use metallb_core::plan::Plan;
+use metallb_proto::layer2::MacAddress;
 use metallb_proto::layer2::conflict::{self, Action};
 use metallb_proto::layer2::wire_check::Outcome;
 use metallb_proto::membership::Roster;
@@ -24,11 +25,11 @@ impl Layer2 {
         plan: &Plan,
         checks: &watch::Sender<BTreeMap<IpAddr, Outcome>>,
     ) {
-        let now = Instant::now();
-        for action in self.guard.poll(now, &mut self.budget) {
+        let (actions, question) = self.questions.poll(Instant::now());
+        for action in actions {
             self.act(plan, action);
         }
-        if let Some(question) = self.checker.poll(now, &mut self.budget) {
+        if let Some(question) = question {
             for (index, running) in &self.announcers {
                 for probe in wire::probes(links, *index, question) {
                     // Full when the interface is busy: the check is made again.
@@ -36,7 +37,7 @@ impl Layer2 {
                 }
             }
         }
-        let overdue = self.guard.overdue();
+        let overdue = self.questions.guard.overdue();
         if overdue > 0 && self.overdue == 0 {
             tracing::warn!(
                 event = "probesOverdue",
@@ -46,7 +47,7 @@ impl Layer2 {
         }
         self.overdue = overdue;
         self.metrics.overdue(overdue);
-        let seen = self.checker.outcomes();
+        let seen = self.questions.checker.outcomes();
         checks.send_if_modified(|former| {
             let changed = *former != seen;
             if changed {
@@ -57,33 +58,53 @@ impl Layer2 {
         });
     }
 
-    /// Takes note of a claim, and tells whose sign of life it is.
+    /// Takes note of a claim. Tells whether that may change anything, and whose sign of life it is.
     pub(super) fn saw(
         &mut self,
         links: &Snapshot,
         plan: &Plan,
         roster: Option<&Roster>,
         sighting: Sighting,
-    ) -> Option<Answer> {
-        let Sighting { interface, claim } = sighting;
-        self.checker.claim(claim);
+    ) -> (bool, Option<Answer>) {
+        let Sighting { interface, claim, is_probe } = sighting;
+        let (now, guard) = (Instant::now(), &mut self.questions.guard);
         let known = [Some(&links.macs), roster.map(|roster| &roster.macs), Some(&self.settings.ignored)];
-        if !known.into_iter().flatten().any(|macs| macs.contains(&claim.mac)) {
-            let decoys = || decoys(links, interface, plan, claim.address);
-            for action in self.guard.claim(Instant::now(), claim, &mut self.budget, decoys) {
+        let decoys = || decoys(links, interface, plan, claim.address);
+        let changed = if known.into_iter().flatten().any(|macs| macs.contains(&claim.mac)) {
+            false
+        } else if is_probe {
+            guard.probed(now, claim, decoys)
+        } else {
+            guard.claim(now, claim, decoys)
+        };
+        if is_probe {
+            return (changed, None);
+        }
+        let ignored = self.settings.ignored.contains(&claim.mac) || guard.is_proxy(now, claim.mac);
+        self.questions.checker.claim(claim, ignored);
+        if plan.announcements.contains_key(&claim.address) {
+            // Another interface of this node on the same segment hears what this one says.
+            let is_kin = !links.macs.contains(&claim.mac) && is_member(roster, claim.mac);
+            let again = if is_kin { self.questions.guard.kin(now, claim.address) } else { None };
+            if let Some(action) = again {
                 self.act(plan, action);
             }
+            return (changed, None);
         }
-        match plan.elsewhere.get(&claim.address) {
-            // An answer of another host is no sign of life of the owner.
-            Some(node) => {
-                let facts = roster.and_then(|roster| roster.members.get(node)?.as_ref());
-                let its_own =
-                    facts.is_none_or(|facts| facts.macs.is_empty() || facts.macs.contains(&claim.mac));
-                its_own.then(|| Answer::Speaker(node.clone()))
+        // An answer of another host, such as a proxy, is no sign of life of the owner.
+        let is_of = |node: &String| {
+            let facts = roster.and_then(|roster| roster.members.get(node)?.as_ref());
+            facts.is_none_or(|facts| facts.macs.is_empty() || facts.macs.contains(&claim.mac))
+        };
+        let answer = match plan.elsewhere.get(&claim.address) {
+            Some(node) => is_of(node).then(|| Answer::Speaker(node.clone())),
+            None => {
+                let hosts = roster.into_iter().flat_map(|roster| &roster.hosts);
+                let mut named = hosts.filter(|(_, host)| **host == claim.address).map(|(node, _)| node);
+                named.all(is_of).then_some(Answer::Host(claim.address))
             }
-            None => Some(Answer::Host(claim.address)),
-        }
+        };
+        (changed, answer)
     }
 
     /// Asks a node on each interface that has an address in a network with it, and its speaker on every interface.
@@ -93,10 +114,14 @@ impl Layer2 {
             let from = links.links.addresses(*index).find(|net| net.contains(&question.address));
             if let Some(from) = from.map(|net| net.addr()) {
                 // Full when the interface is busy: the question comes again.
-                let _ = running.orders.try_send(Order::Ask(Probe { target: question.address, from }));
+                let _ = running.orders.try_send(Order::Ask(Probe {
+                    target: question.address,
+                    from,
+                    is_wanted: false,
+                }));
             }
             if let Some((target, _)) = announced {
-                let probe = Probe { target: *target, from: unspecified(*target) };
+                let probe = Probe { target: *target, from: unspecified(*target), is_wanted: false };
                 let _ = running.orders.try_send(Order::Ask(probe));
             }
         }
@@ -106,9 +131,11 @@ impl Layer2 {
     fn act(&self, plan: &Plan, action: Action) {
         let (address, order) = match action {
             Action::Probe { address, target } => {
-                (address, Order::Ask(Probe { target, from: unspecified(target) }))
+                let is_wanted = target == address;
+                (address, Order::Ask(Probe { target, from: unspecified(target), is_wanted }))
             }
             Action::Defend(address) => (address, Order::Defend(address)),
+            Action::Again(address) => (address, Order::Again(address)),
         };
         let wanted = plan.announcements.get(&address);
         for running in self.announcers.values() {
@@ -118,6 +145,12 @@ impl Layer2 {
             }
         }
     }
+}
+
+/// Whether a link-layer address is that of a node whose speaker lives.
+fn is_member(roster: Option<&Roster>, mac: MacAddress) -> bool {
+    let mut facts = roster.into_iter().flat_map(|roster| roster.members.values().flatten());
+    facts.any(|facts| facts.macs.contains(&mac))
 }
 
 /// Addresses that are probably free in the network that `address` belongs to on an interface.

@@ -18,6 +18,8 @@ pub(super) struct Services {
     endpoints: BTreeMap<ServiceKey, Vec<(ServiceKey, Endpoints)>>,
     /// Addresses that were given to a Service since this speaker looks, and that no record says were announced.
     fresh: BTreeSet<IpAddr>,
+    /// Whether there was a list before: what is new on a later one came while nothing was heard.
+    listed: bool,
 }
 
 impl Services {
@@ -93,9 +95,18 @@ impl Services {
         self.facts.get(service).is_some_and(|facts| facts.service.is_some())
     }
 
-    /// An address that a single change brings was given just now. One that is on a list may have been announced before.
+    /// An address that a change brings, or a later list, was given just now. One that is on the first list may have been
+    /// announced before.
     fn note_fresh(&mut self, change: &Change<ServiceFacts>) {
-        let Change::Set(facts) = change else { return };
+        match change {
+            Change::Set(facts) => self.note_fresh_of(facts),
+            Change::All(all) if self.listed => all.iter().for_each(|facts| self.note_fresh_of(facts)),
+            Change::All(_) => self.listed = true,
+            Change::Gone(_) => {}
+        }
+    }
+
+    fn note_fresh_of(&mut self, facts: &ServiceFacts) {
         let addresses = facts.service.iter().flat_map(|service| service.addresses.iter().copied());
         let held = |address: &IpAddr| {
             let services = self.facts.values().filter_map(|known| known.service.as_ref());

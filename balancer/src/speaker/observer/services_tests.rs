@@ -80,3 +80,15 @@ fn an_address_that_was_given_just_now_is_asked_for_and_one_that_was_announced_is
     services.take(Change::Set(facts("new", Some("192.0.2.2"), Some("node1"))));
     assert_eq!(services.fresh(), BTreeSet::new(), "it is announced by now");
 }
+
+#[test]
+fn what_was_given_while_nothing_was_heard_is_asked_for_too() {
+    let mut services = Services::default();
+    let listed = || facts("listed", Some("192.0.2.1"), None);
+    services.take(Change::All(vec![listed()]));
+    // The watch broke, and the next list tells what came meanwhile.
+    let announced = facts("announced", Some("192.0.2.5"), Some("node2"));
+    services.take(Change::All(vec![listed(), facts("new", Some("192.0.2.4"), None), announced]));
+    let fresh: IpAddr = "192.0.2.4".parse().expect("an address");
+    assert_eq!(services.fresh(), BTreeSet::from([fresh]));
+}

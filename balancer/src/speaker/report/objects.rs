@@ -26,7 +26,7 @@ pub(super) struct Object {
 }
 
 impl Object {
-    fn of(object: ServiceL2Status) -> Self {
+    pub(super) fn of(object: ServiceL2Status) -> Self {
         let label = |name: &str| object.labels().get(name).cloned().unwrap_or_default();
         Self {
             name: object.name_any(),
@@ -84,25 +84,17 @@ impl Reporter {
         Ok(())
     }
 
-    /// Writes that this node announces a Service now, in place of whoever did before, and tells it as an Event.
-    pub(super) async fn take_over(
+    /// Makes the object of a Service that this node announces; returns its name.
+    pub(super) async fn create(
         &mut self,
         key: &ServiceKey,
-        announcement: &Announcement,
         owner: &OwnerReference,
-    ) -> anyhow::Result<()> {
-        let api = self.api();
+    ) -> anyhow::Result<String> {
         let labels = [
             (LABEL_STATUS_NODE, self.settings.node.as_str()),
             (LABEL_STATUS_SERVICE_NAME, key.name()),
             (LABEL_STATUS_SERVICE_NAMESPACE, key.namespace()),
         ];
-        let of_service = format!(
-            "{LABEL_STATUS_SERVICE_NAME}={},{LABEL_STATUS_SERVICE_NAMESPACE}={}",
-            key.name(),
-            key.namespace()
-        );
-        let others = in_time(api.list(&ListParams::default().labels(&of_service))).await?;
         let object = ServiceL2Status {
             metadata: ObjectMeta {
                 generate_name: Some(L2_STATUS_GENERATE_NAME.to_owned()),
@@ -113,22 +105,26 @@ impl Reporter {
             spec: ServiceL2StatusSpec::default(),
             status: None,
         };
-        let created = in_time(api.create(&PostParams::default(), &object)).await?;
+        let created = in_time(self.api().create(&PostParams::default(), &object)).await?;
         let name = created.name_any();
         self.learn_written(created);
-        self.update(&name, key, announcement).await?;
-        for other in others {
+        Ok(name)
+    }
+
+    /// Removes what other nodes told of a Service that they announced.
+    pub(super) async fn delete_others(&self, key: &ServiceKey) -> anyhow::Result<()> {
+        let api = self.api();
+        let of_service = format!(
+            "{LABEL_STATUS_SERVICE_NAME}={},{LABEL_STATUS_SERVICE_NAMESPACE}={}",
+            key.name(),
+            key.namespace()
+        );
+        for other in in_time(api.list(&ListParams::default().labels(&of_service))).await? {
             if other.labels().get(LABEL_STATUS_NODE) != Some(&self.settings.node) {
                 in_time(delete(&api, &other.name_any())).await?;
             }
         }
-        // After a rollout the status is made anew, and the node is the same.
-        let recorded = self.mark(key).record;
-        let announcer = recorded.as_deref().and_then(|record| record.split(',').next());
-        if announcer == Some(self.settings.node.as_str()) {
-            return Ok(());
-        }
-        self.tell(key, announcement).await
+        Ok(())
     }
 
     pub(super) async fn update(

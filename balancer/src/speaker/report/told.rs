@@ -96,11 +96,26 @@ impl Announced {
 
     /// Leaves out what is not announced because hosts are asked for it, or one of them has it.
     pub(super) fn on_wire(&self, standing: &Standing) -> BTreeMap<ServiceKey, Announcement> {
-        let stands = |announcement: &Announcement| {
-            announcement.addresses.iter().all(|address| standing.announced.contains(address))
-        };
-        let services = self.services.iter().filter(|(_, announcement)| stands(announcement));
+        let services = self.services.iter().filter(|(_, announcement)| announcement.stands(standing));
         services.map(|(key, announcement)| (key.clone(), announcement.clone())).collect()
+    }
+
+    /// Each address that is announced, with its Service.
+    pub(super) fn addresses(&self, standing: &Standing) -> BTreeSet<(ServiceKey, IpAddr)> {
+        let all = self.services.iter().flat_map(|(key, announcement)| {
+            announcement.addresses.iter().map(move |address| (key, *address))
+        });
+        let announced = all.filter(|(_, address)| standing.announced.contains(address));
+        announced.map(|(key, address)| (key.clone(), address)).collect()
+    }
+}
+
+impl Announcement {
+    /// Whether all that can be announced is, of which there is something: of two families the link may carry one alone.
+    fn stands(&self, standing: &Standing) -> bool {
+        let (announced, rest): (Vec<&IpAddr>, Vec<&IpAddr>) =
+            self.addresses.iter().partition(|address| standing.announced.contains(address));
+        !announced.is_empty() && rest.into_iter().all(|address| standing.failed.contains(address))
     }
 }
 
@@ -113,8 +128,7 @@ pub(super) fn finding(
 ) -> Option<Finding> {
     let claims = claims(announcement, standing, |conflict| conflict.withheld);
     let found = if claims.is_empty() {
-        let settled = announcement.addresses.iter().all(|address| standing.announced.contains(address));
-        now.filter(|now| settled && !now.announced && now.reason == CONFLICT)?;
+        now.filter(|now| announcement.stands(standing) && !now.announced && now.reason == CONFLICT)?;
         Finding { announced: true, reason: ANNOUNCED_REASON.to_owned(), message: "on layer 2".to_owned() }
     } else {
         let message = format!("{}: not announced", claims.join(", "));

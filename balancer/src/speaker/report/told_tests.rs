@@ -60,8 +60,20 @@ fn a_service_is_told_as_announced_when_all_of_its_addresses_are() {
         addresses: vec![ADDRESS.parse().unwrap(), "fd00:22::100".parse().unwrap()],
         ..announcement()
     };
-    announced.services.insert(key, both);
+    announced.services.insert(key.clone(), both.clone());
     assert_eq!(announced.on_wire(&standing(true, None)), BTreeMap::new());
+
+    // Of the two the link carries one.
+    let failed = |announced, conflict| Standing {
+        failed: [both.addresses[1]].into(),
+        ..standing(announced, conflict)
+    };
+    assert_eq!(announced.on_wire(&failed(true, None)), [(key.clone(), both.clone())].into());
+    assert_eq!(announced.addresses(&failed(true, None)), [(key, both.addresses[0])].into());
+    for nothing in [failed(false, None), failed(false, Some(true))] {
+        assert_eq!(announced.on_wire(&nothing), BTreeMap::new());
+        assert_eq!(announced.addresses(&nothing), BTreeSet::new());
+    }
 }
 
 #[test]
