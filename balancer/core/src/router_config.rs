@@ -51,7 +51,7 @@ pub struct Neighbors {
     pub password: Option<String>,
     /// How far away the nodes may be.
     pub hops: Hops,
-    /// Timers of the BFD sessions.
+    /// Timers of the BFD sessions; echo mode only where echo packets go to the router.
     pub bfd: Option<BfdProfile>,
     /// Whether routes survive a restart of a speaker (RFC 4724).
     pub graceful_restart: bool,
@@ -77,18 +77,10 @@ impl Neighbors {
         self.router_asn == Some(self.node_asn)
     }
 
-    /// Shortest time between BFD echo packets, where the nodes send and take any: not across routers, and not to link-local
-    /// addresses.
+    /// Shortest time between BFD echo packets, where the nodes send and take any.
     #[must_use]
     pub fn echo(&self) -> Option<Duration> {
-        let is_addressed = match self.router {
-            Endpoint::Address(IpAddr::V6(v6)) => !v6.is_unicast_link_local(),
-            Endpoint::Address(IpAddr::V4(_)) => true,
-            Endpoint::Interface(_) => false,
-        };
-        let is_near = !self.is_internal() && self.hops != Hops::Many;
-        let bfd = self.bfd.as_ref().filter(|bfd| bfd.echo_mode && is_near && is_addressed)?;
-        Some(bfd.echo_interval)
+        self.bfd.as_ref().filter(|bfd| bfd.echo_mode).map(|bfd| bfd.echo_interval)
     }
 
     /// Addresses from which the nodes connect.
@@ -142,12 +134,17 @@ pub fn neighbors(config: &Config, nodes: &[Node]) -> Vec<Neighbors> {
                 None if peer.ebgp_multi_hop => Hops::Many,
                 None => Hops::Usual,
             },
-            bfd: peer.bfd_profile.as_ref().and_then(|name| config.bfd_profiles.get(name)).cloned(),
+            bfd: profile(config, peer),
             graceful_restart: peer.graceful_restart,
             router_connects: peer.passive,
         })
     };
     config.peers.values().filter_map(of).collect()
+}
+
+fn profile(config: &Config, peer: &Peer) -> Option<BfdProfile> {
+    let profile = config.bfd_profiles.get(peer.bfd_profile.as_ref()?)?;
+    Some(BfdProfile { echo_mode: profile.echo_mode && peer.takes_echo(), ..profile.clone() })
 }
 
 /// The address from which a node most likely connects to the router: its first of the same family.

@@ -29,6 +29,10 @@ fn nodes() -> [Node; 3] {
 
 /// The neighbors of one peer `tor`; there are the BFDProfiles `fast` and `echo` and the nodes of [`nodes`].
 fn tor(spec: &Value) -> Vec<Neighbors> {
+    tor_of(spec, &nodes())
+}
+
+fn tor_of(spec: &Value, nodes: &[Node]) -> Vec<Neighbors> {
     let peer: api::BGPPeer = object("tor", spec);
     let timers = json!({ "receiveInterval": 100, "transmitInterval": 200, "detectMultiplier": 5 });
     let mut echo = timers.clone();
@@ -39,7 +43,7 @@ fn tor(spec: &Value) -> Vec<Neighbors> {
         Objects { bgp_peers: vec![&peer], bfd_profiles: profiles.iter().collect(), ..Objects::default() };
     let (config, problems) = parse(&objects);
     assert_eq!(problems, []);
-    neighbors(&config, &nodes())
+    neighbors(&config, nodes)
 }
 
 fn full() -> Vec<Neighbors> {
@@ -86,6 +90,21 @@ router bgp 64513
  exit-address-family
 "
     );
+}
+
+#[test]
+fn frr_takes_all_nodes_of_a_large_cluster() {
+    let spec = json!({ "myASN": 64512, "peerASN": 64513, "peerAddress": "10.0.0.1" });
+    for (count, limit, paths) in [(100, None, 100), (101, Some(128), 101), (300, Some(512), 256)] {
+        let address = |number: u32| std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).to_string();
+        let nodes: Vec<Node> =
+            (1..=count).map(|number| node(&format!("node{number}"), "a", &[&address(number)])).collect();
+        let text = render(Dialect::Frr, &tor_of(&spec, &nodes));
+        let limits: Vec<&str> = text.lines().filter(|line| line.contains("listen limit")).collect();
+        let want: Vec<String> = limit.iter().map(|limit| format!(" bgp listen limit {limit}")).collect();
+        assert_eq!(limits, want);
+        assert!(text.contains(&format!("  maximum-paths {paths}\n")), "{text}");
+    }
 }
 
 #[test]
@@ -243,12 +262,7 @@ router bgp 64513
         assert_eq!(text.lines().filter(|line| *line == note).count(), 1, "{note:?} in {text}");
     }
     // Those whose packets take no way that echo packets could take, too.
-    for more in [
-        &[("ebgpMultiHop", "true")][..],
-        &[("peerASN", "64512")],
-        &[("peerAddress", "\"fe80::1\"")],
-        &[("bfdProfile", "\"fast\"")],
-    ] {
+    for more in [&[("ebgpMultiHop", "true")][..], &[("bfdProfile", "\"fast\"")]] {
         let far = echo(more);
         assert_eq!(far[0].echo(), None, "{more:?}");
         for dialect in [Dialect::Frr, Dialect::Bird, Dialect::Junos, Dialect::Eos, Dialect::RouterOs] {

@@ -21,7 +21,7 @@ pub(super) mod status;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metallb_core::config::Endpoint;
@@ -35,7 +35,8 @@ use tokio_util::sync::CancellationToken;
 use super::departure::Departure;
 use super::links::Snapshot;
 use super::sleep_until;
-use listener::{Keys, Listener, Problems};
+use link::InterfaceAddress;
+use listener::{Keys, Listener};
 use metrics::BgpMetrics;
 use peer::Order;
 use spec::{CANNOT_LISTEN, Key, Spec, Wanted, WantedPeer};
@@ -45,6 +46,8 @@ use status::{Status, Statuses};
 const BACKLOG: usize = 4;
 /// Longest time in which all peers end: less than the pod has.
 const ENDING: Duration = Duration::from_secs(8);
+/// How long after its start this speaker is one that comes back: routers keep what they had for no longer.
+const RETURNING: Duration = spec::RESTART_TIME;
 
 /// What connects BGP to the rest of the speaker.
 pub(super) struct Ports {
@@ -71,23 +74,22 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
         statuses: ports.statuses,
         metrics: ports.metrics,
         bfd,
-        unheard: Problems::new(),
+        listener: ports.listens.then(|| Listener::new(listener::PORT)),
+        addresses: watch::channel(Vec::new()).0,
         running: BTreeMap::new(),
         tasks: JoinSet::new(),
-        is_first: true,
+        returning: None,
     };
-    let mut listener = ports.listens.then(|| Listener::new(listener::PORT));
     loop {
-        let retry = listener.as_ref().and_then(Listener::deadline);
+        let retry = peers.listener.as_ref().and_then(Listener::deadline);
         tokio::select! {
             () = cancel.cancelled() => break,
             changed = ports.wanted.changed() => {
                 changed.context("the plans ended")?;
                 let wanted = ports.wanted.borrow_and_update().clone();
                 if let Some(wanted) = wanted {
-                    if let Some(listener) = &mut listener {
+                    if let Some(listener) = &mut peers.listener {
                         listener.follow(passwords(&addressed(&wanted.peers)));
-                        peers.unheard.clone_from(listener.problems());
                     }
                     peers.follow(&wanted.peers);
                 }
@@ -95,10 +97,11 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
             changed = ports.links.changed() => {
                 changed.context("the links ended")?;
                 // An interface may be there that routers are to connect on.
-                peers.listen_again(&mut listener, ports.wanted.borrow().as_deref());
+                peers.listen_again(ports.wanted.borrow().as_deref());
+                peers.look_at_addresses();
             }
-            () = sleep_until(retry) => peers.listen_again(&mut listener, ports.wanted.borrow().as_deref()),
-            Some(stream) = accepted(&mut listener) => peers.accept(stream),
+            () = sleep_until(retry) => peers.listen_again(ports.wanted.borrow().as_deref()),
+            Some(stream) = accepted(&mut peers.listener) => peers.accept(stream),
             Some(ended) = peers.tasks.join_next() => {
                 peers.ended(&ended.context("a peer's task broke off")?);
                 let wanted = ports.wanted.borrow().clone();
@@ -185,23 +188,29 @@ struct Peers {
     statuses: watch::Sender<Statuses>,
     metrics: BgpMetrics,
     bfd: bfd::Sender,
-    /// Why routers cannot connect, by interface.
-    unheard: Problems,
+    /// Where routers connect, if they may.
+    listener: Option<Listener>,
+    /// The addresses of this node.
+    addresses: watch::Sender<Vec<InterfaceAddress>>,
     running: BTreeMap<String, Running>,
     /// Each returns the name of its peer.
     tasks: JoinSet<String>,
-    /// Whether nothing was wanted yet: the peers that come first may know this node from before.
-    is_first: bool,
+    /// The peers that were there from the start and have had no session yet, and until when that counts: their routers may
+    /// know this node from before. `None` until anything is wanted.
+    returning: Option<(BTreeSet<String>, Instant)>,
 }
 
 impl Peers {
     fn follow(&mut self, wanted: &BTreeMap<String, WantedPeer>) {
-        let restarting = std::mem::take(&mut self.is_first);
+        let returning = || (wanted.keys().cloned().collect(), Instant::now() + RETURNING);
+        self.returning.get_or_insert_with(returning);
         for (name, running) in &self.running {
-            if !matches!(wanted.get(name), Some(WantedPeer { spec: Ok(_), .. })) {
-                let text = format!("BGPPeer {name} does not concern this node any more");
-                stop(&running.orders, &Stop::Leave { text });
-            }
+            let text = match wanted.get(name).map(|peer| &peer.spec) {
+                Some(Ok(_)) => continue,
+                Some(Err(_)) => format!("BGPPeer {name} can have no session as it is configured now"),
+                None => format!("BGPPeer {name} does not concern this node any more"),
+            };
+            stop(&running.orders, &Stop::Leave { text });
         }
         for (name, peer) in wanted {
             match &peer.spec {
@@ -215,7 +224,6 @@ impl Peers {
                         unheard: self.unheard(spec),
                         stop: None,
                     },
-                    restarting,
                 ),
                 Err(why) => self.refuse(name, why),
             }
@@ -229,24 +237,34 @@ impl Peers {
     }
 
     /// Tries again to listen where that was not possible.
-    fn listen_again(&mut self, listener: &mut Option<Listener>, wanted: Option<&Wanted>) {
-        let (Some(listener), Some(wanted)) = (listener, wanted) else { return };
+    fn listen_again(&mut self, wanted: Option<&Wanted>) {
+        let (Some(listener), Some(wanted)) = (&mut self.listener, wanted) else { return };
         if listener.settle() {
-            self.unheard.clone_from(listener.problems());
             self.follow(&wanted.peers);
+        }
+    }
+
+    /// Tells the peers of addresses of this node that came or went.
+    fn look_at_addresses(&self) {
+        match link::interface_addresses() {
+            Ok(now) => {
+                self.addresses.send_if_modified(|known| std::mem::replace(known, now.clone()) != now);
+            }
+            Err(error) => tracing::warn!(%error, "addresses of this node cannot be read"),
         }
     }
 
     /// Why the router of a passive peer cannot connect.
     fn unheard(&self, spec: &Spec) -> Option<String> {
-        let why = self.unheard.get(&spec.device).filter(|_| spec.settings.passive)?;
+        let problems = self.listener.as_ref()?.problems();
+        let why = problems.get(&spec.device).filter(|_| spec.settings.passive)?;
         Some(match &spec.device {
             Some(device) => format!("{CANNOT_LISTEN} on {device:?}: {why}"),
             None => format!("{CANNOT_LISTEN}: {why}"),
         })
     }
 
-    fn order(&mut self, name: &str, order: Order, restarting: bool) {
+    fn order(&mut self, name: &str, order: Order) {
         if let Some(running) = self.running.get(name) {
             running.orders.send_if_modified(|former| {
                 // One that is ending ends first; the peer is begun anew after that.
@@ -258,6 +276,9 @@ impl Peers {
             });
             return;
         }
+        let returning = self.returning.as_mut();
+        let restarting =
+            returning.is_some_and(|(names, until)| names.remove(name) && Instant::now() < *until);
         let (accept, incoming) = mpsc::channel(BACKLOG);
         let metrics = self.metrics.of_peer(&order.spec);
         let monitor = self.bfd.monitor(name, metrics.label.clone());
@@ -269,7 +290,9 @@ impl Peers {
             statuses: self.statuses.clone(),
             metrics,
             monitor,
+            addresses: self.addresses.subscribe(),
             restarting,
+            has_stood: false,
         };
         self.running.insert(name.to_owned(), Running { orders, incoming: accept });
         self.tasks.spawn(async move {
@@ -336,6 +359,11 @@ fn stop(orders: &watch::Sender<Order>, how: &Stop) {
 
 #[cfg(test)]
 mod tests {
+    use metallb_core::config::Objects;
+    use metallb_core::plan::World;
+    use serde_json::json;
+    use tokio::io::AsyncReadExt;
+
     use super::*;
 
     #[test]
@@ -357,6 +385,60 @@ mod tests {
         ] {
             let got = fits(&endpoint, wanted, from.parse().unwrap(), device);
             assert_eq!(got, want, "{endpoint:?} {wanted:?}, from {from} on {device:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_waits_for_its_secret_comes_back_too() {
+        let router = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = json!({
+            "apiVersion": "metallb.io/v1beta2", "kind": "BGPPeer", "metadata": { "name": "router" },
+            "spec": {
+                "myASN": 64512, "peerASN": 64513, "peerAddress": "127.0.0.1", "enableGracefulRestart": true,
+                "peerPort": router.local_addr().unwrap().port(), "passwordSecret": { "name": "pass" },
+            },
+        });
+        let mut peer: metallb_api::BGPPeer = serde_json::from_value(peer).unwrap();
+        let wanted = |peer: &metallb_api::BGPPeer| {
+            let objects = Objects { bgp_peers: vec![peer], ..Objects::default() };
+            let (config, problems) = metallb_core::config::parse(&objects);
+            assert_eq!(problems, []);
+            let nodes = [("node1".to_owned(), metallb_core::plan::Node::default())].into();
+            let world = World { config, nodes, ..World::default() };
+            let plan = metallb_core::routes::plan(&world, "node1");
+            let router_id = spec::router_id(None, "node1");
+            let node =
+                spec::Node { router_id, backend: spec::Backend::Native, listens: false, preserved: true };
+            Wanted::of(&world.config, plan, node, &BTreeMap::new()).peers
+        };
+        let metrics = BgpMetrics::default();
+        let (bfd, _watching) = bfd::task(metrics.bfd.clone());
+        let mut peers = Peers {
+            statuses: watch::Sender::default(),
+            metrics,
+            bfd,
+            listener: None,
+            addresses: watch::Sender::default(),
+            running: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            returning: None,
+        };
+        peers.follow(&wanted(&peer));
+        assert!(peers.running.is_empty(), "the Secret was not read");
+        // As good as a Secret that was: loopback has no other password.
+        peer.spec.password_secret = None;
+        for (session, restarting) in [("first", true), ("second", false)] {
+            peers.follow(&wanted(&peer));
+            let (mut stream, _) = router.accept().await.unwrap();
+            let mut open = vec![0; 4096];
+            let length = stream.read(&mut open).await.unwrap();
+            // Graceful Restart (64), of which the first bit of its value is R; one family.
+            let at = open[..length].windows(2).position(|pair| pair == [64, 6]).unwrap();
+            assert_eq!(open[at + 2] & 0x80 != 0, restarting, "{session} session");
+            stop(&peers.running["router"].orders, &Stop::Reset);
+            drop(stream);
+            let name = peers.tasks.join_next().await.unwrap().unwrap();
+            peers.ended(&name);
         }
     }
 

@@ -1,13 +1,18 @@
 //! How this speaker ends: its successor on the same node follows, or the node gives its addresses away.
 
+mod successor;
+
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Taint};
+use kube::api::ListParams;
 use kube::{Api, Client};
 use metallb_core::selector::Labels;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use successor::{Place, follows};
 
 /// Longest time for asking the API server what the end means.
 const ASK: Duration = Duration::from_secs(1);
@@ -78,10 +83,10 @@ pub(super) async fn run(
 }
 
 /// What makes the speakers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Workload {
-    /// It is there, for nodes with these labels.
-    Stays { nodes: Labels },
+    /// It is there, for pods like this; and this is the node of this one.
+    Stays { pod: Box<PodSpec>, place: Place },
     /// It is deleted, or being deleted.
     Goes,
     /// The API server did not tell.
@@ -92,7 +97,7 @@ enum Workload {
 fn decide(home: &Home, workload: &Workload) -> Departure {
     let unwanted = match workload {
         Workload::Goes => true,
-        Workload::Stays { nodes } => nodes.iter().any(|(key, value)| home.labels.get(key) != Some(value)),
+        Workload::Stays { pod, place } => !follows(pod, place, &home.labels),
         Workload::Unknown => false,
     };
     if home.going || unwanted { Departure::Leave } else { Departure::Restart }
@@ -100,19 +105,25 @@ fn decide(home: &Home, workload: &Workload) -> Departure {
 
 async fn daemon_set(client: Client, settings: &Settings) -> kube::Result<Workload> {
     let pod = Api::<Pod>::namespaced(client.clone(), &settings.namespace).get_opt(&settings.pod).await?;
-    let owners = pod.and_then(|pod| pod.metadata.owner_references).unwrap_or_default();
+    let Some(pod) = pod else { return Ok(Workload::Unknown) };
+    let owners = pod.metadata.owner_references.unwrap_or_default();
     let Some(owner) = owners.into_iter().find(|owner| owner.kind == "DaemonSet") else {
         return Ok(Workload::Unknown);
     };
-    let api = Api::<DaemonSet>::namespaced(client, &settings.namespace);
-    Ok(match api.get_opt(&owner.name).await? {
-        Some(found) if found.metadata.deletion_timestamp.is_none() => {
-            let pod = found.spec.and_then(|spec| spec.template.spec);
-            let selector = pod.and_then(|pod| pod.node_selector);
-            Workload::Stays { nodes: selector.as_ref().into() }
-        }
-        _ => Workload::Goes,
-    })
+    let api = Api::<DaemonSet>::namespaced(client.clone(), &settings.namespace);
+    let found = api.get_opt(&owner.name).await?.filter(|found| found.metadata.deletion_timestamp.is_none());
+    let Some(found) = found else { return Ok(Workload::Goes) };
+    let name = pod.spec.and_then(|spec| spec.node_name).unwrap_or_default();
+    // Without its taints, what is known of the node is what its labels say.
+    let taints = taints(client, &name).await.unwrap_or_default();
+    let pod = found.spec.and_then(|spec| spec.template.spec).unwrap_or_default();
+    Ok(Workload::Stays { pod: Box::new(pod), place: Place { name, taints } })
+}
+
+async fn taints(client: Client, node: &str) -> kube::Result<Vec<Taint>> {
+    let only = ListParams::default().fields(&format!("metadata.name={node}"));
+    let nodes = Api::<Node>::all(client).list(&only).await?;
+    Ok(nodes.items.into_iter().filter_map(|node| node.spec?.taints).flatten().collect())
 }
 
 #[cfg(test)]
@@ -126,11 +137,20 @@ mod tests {
         };
         let linux = labels(&[("os", "linux"), ("zone", "a")]);
         let home = |going| Home { going, labels: linux.clone() };
-        let stays = |pairs: &[(&str, &str)]| Workload::Stays { nodes: labels(pairs) };
+        let stays = |pairs: &[(&str, &str)]| {
+            let selector = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+            let pod = PodSpec { node_selector: Some(selector.collect()), ..PodSpec::default() };
+            Workload::Stays { pod: Box::new(pod), place: Place::default() }
+        };
+        let tainted = {
+            let taint = Taint { key: "dedicated".into(), effect: "NoExecute".into(), ..Taint::default() };
+            Workload::Stays { pod: Box::default(), place: Place { taints: vec![taint], ..Place::default() } }
+        };
         for (going, workload, want) in [
             (false, stays(&[]), Departure::Restart),
             (false, stays(&[("os", "linux")]), Departure::Restart),
             (false, stays(&[("zone", "b")]), Departure::Leave),
+            (false, tainted, Departure::Leave),
             (false, Workload::Goes, Departure::Leave),
             (false, Workload::Unknown, Departure::Restart),
             (true, stays(&[]), Departure::Leave),

@@ -102,7 +102,7 @@ fn a_router_connects_to_passive_peers_where_the_speakers_listen() {
         eventually("the missing interface to be told", 20, || {
             error(
                 "172.25.0.1",
-                "NotListening: routers cannot connect to this node on \"late0\": there is no such interface",
+                "CannotListen: routers cannot connect to this node on \"late0\": there is no such interface",
             )?;
             listening("router-to-come", ("True", "CannotListen"))?;
             listening("router", ("False", "Listening"))

@@ -1,9 +1,8 @@
 //! BFD echo packets that a profile asks for, and that cannot go to a router and come back.
 
-use std::net::IpAddr;
-
 use kube::{ResourceExt, core::DynamicObject};
-use metallb_api::{BGPPeer, BGPPeerSpec, DynamicAsn};
+use metallb_api::BGPPeer;
+use metallb_core::config::{Objects, parse};
 
 use super::{Answer, Existing};
 
@@ -16,7 +15,7 @@ pub(super) fn judge_profile<'a>(
     if profile.data["spec"]["echoMode"] != true {
         return;
     }
-    let far: Vec<_> = users.filter(|peer| is_beyond(&peer.spec)).map(ResourceExt::name_any).collect();
+    let far: Vec<_> = users.filter(|peer| is_beyond(peer)).map(ResourceExt::name_any).collect();
     if !far.is_empty() {
         answer.warn(format!(
             "spec.echoMode: has no effect on these BGPPeers, whose routers may be more than one hop away or have link-local \
@@ -33,7 +32,7 @@ pub(super) fn judge_peer(peer: &DynamicObject, existing: &Existing, answer: &mut
     let mut profiles = existing.bfd_profiles.iter().filter(|profile| profile.spec.echo_mode == Some(true));
     let named = peer.spec.bfd_profile.as_deref();
     if let Some(profile) = profiles.find(|profile| Some(profile.name_any().as_str()) == named)
-        && is_beyond(&peer.spec)
+        && is_beyond(&peer)
     {
         answer.warn(format!(
             "spec.bfdProfile: echoMode of BFDProfile {:?} has no effect on this peer, whose router may be more than one hop \
@@ -43,11 +42,10 @@ pub(super) fn judge_peer(peer: &DynamicObject, existing: &Existing, answer: &mut
     }
 }
 
-/// Whether no echo packets can go to a router and come back: it may be several hops away, or is addressed within its link.
-fn is_beyond(peer: &BGPPeerSpec) -> bool {
-    let own = peer.local_asn.unwrap_or(peer.my_asn);
-    let is_internal = peer.peer_asn == Some(own) || peer.dynamic_asn == Some(DynamicAsn::Internal);
-    let address = peer.peer_address.as_deref().and_then(|address| address.parse().ok());
-    let is_link_local = matches!(address, Some(IpAddr::V6(v6)) if v6.is_unicast_link_local());
-    is_internal || peer.ebgp_multi_hop == Some(true) || peer.interface.is_some() || is_link_local
+/// Whether echo packets do not go to the router of a peer. One that cannot be served has none.
+fn is_beyond(peer: &BGPPeer) -> bool {
+    let mut alone = peer.clone();
+    alone.spec.bfd_profile = None;
+    let (config, _) = parse(&Objects { bgp_peers: vec![&alone], ..Objects::default() });
+    config.peers.values().any(|peer| !peer.takes_echo())
 }

@@ -68,6 +68,25 @@ impl Peer {
             RemoteAsn::External => true,
         }
     }
+
+    /// Whether the router may be more than one hop away, which makes BFD with it multihop (RFC 5883).
+    #[must_use]
+    pub fn is_multihop(&self) -> bool {
+        let hops = self.ttl_security_hops.unwrap_or(1);
+        !self.is_external() || self.ebgp_multi_hop || hops > 1
+    }
+
+    /// Whether BFD echo packets can go to the router and come back: not across routers, and not from link-local addresses,
+    /// which are forwarded to nowhere (RFC 5881 §4).
+    #[must_use]
+    pub fn takes_echo(&self) -> bool {
+        let is_forwarded_to = match self.endpoint {
+            Endpoint::Address(IpAddr::V6(v6)) => !v6.is_unicast_link_local(),
+            Endpoint::Address(IpAddr::V4(_)) => true,
+            Endpoint::Interface(_) => false,
+        };
+        is_forwarded_to && !self.is_multihop()
+    }
 }
 
 /// Which AS number a router must have.
@@ -90,12 +109,12 @@ pub enum Endpoint {
     Interface(String),
 }
 
-/// Hold and keepalive time (RFC 4271 §4.2, §4.4). Zero is never.
+/// Hold and keepalive time (RFC 4271 §4.2, §4.4). A hold time of zero is never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timers {
     /// 0, or 3 to 65535 seconds.
     pub hold: Duration,
-    /// Not more than `hold`.
+    /// Not more than `hold`; zero leaves it to the program.
     pub keepalive: Duration,
 }
 

@@ -8,6 +8,10 @@ use crate::range::Family;
 
 /// Port on which routers listen unless told otherwise (RFC 4271 §8.2.1).
 const BGP: u16 = 179;
+/// Neighbors of listen ranges that FRR takes unless told otherwise.
+const LISTEN_LIMIT: usize = 100;
+/// The most next hops of one route that FRR can be told of.
+const MOST_PATHS: usize = 256;
 /// Stands for what only the router's administrator knows.
 const ASN: &str = "ASN-OF-THE-ROUTER";
 /// The same for the interface of the router that leads to the nodes.
@@ -23,8 +27,9 @@ pub fn render(dialect: Dialect, neighbors: &[Neighbors]) -> String {
         Dialect::Eos => ("!", eos),
         Dialect::RouterOs => ("#", routeros),
     };
+    let sessions = neighbors.iter().map(|neighbors| neighbors.nodes.len()).sum();
     let paragraphs = neighbors.iter().map(|neighbors| {
-        let mut paragraph = Lines { mark, text: String::new() };
+        let mut paragraph = Lines { mark, text: String::new(), sessions };
         paragraph.head(neighbors);
         lines(neighbors, &mut paragraph);
         paragraph.text
@@ -37,6 +42,8 @@ struct Lines {
     /// What a comment begins with.
     mark: &'static str,
     text: String,
+    /// Sessions of all neighbors together, which may be with one router.
+    sessions: usize,
 }
 
 impl Lines {
@@ -140,6 +147,9 @@ fn frr(of: &Neighbors, lines: &mut Lines) {
         }
         Endpoint::Address(_) => {
             if let Some(range) = of.range() {
+                if lines.sessions > LISTEN_LIMIT {
+                    lines.add(format!(" bgp listen limit {}", lines.sessions.next_power_of_two()));
+                }
                 lines.add(format!(" bgp listen range {range} peer-group {name}"));
             }
         }
@@ -151,7 +161,8 @@ fn frr(of: &Neighbors, lines: &mut Lines) {
         lines.add(format!(
             "  neighbor {name} route-map {name}-in in\n  neighbor {name} route-map {name}-out out"
         ));
-        lines.add(format!("  {paths} {}\n exit-address-family", of.nodes.len()));
+        let ways = of.nodes.len().min(MOST_PATHS);
+        lines.add(format!("  {paths} {ways}\n exit-address-family"));
     }
 }
 

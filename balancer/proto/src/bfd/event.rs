@@ -1,7 +1,7 @@
 //! What a session is told, and what it wants done.
 
 use super::packet::{Diagnostic, State};
-use super::settings::Timers;
+use super::settings::Settings;
 
 /// What happens to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub enum Event<'a> {
     EchoPath(bool),
     /// The payload of an echo packet that came back.
     Echo(&'a [u8]),
-    /// The timers are to change.
-    Configure(Timers),
+    /// The settings are to change, but for the discriminator and the seed.
+    Configure(Settings),
     /// The session is to end without saying anything about the path.
     Shut,
     /// The deadline has come.

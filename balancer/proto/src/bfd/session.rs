@@ -15,6 +15,8 @@ use super::wire::TTL;
 
 /// The fastest pace while a session is not up (RFC 5880 §6.8.3).
 const SLOW: Duration = Duration::from_secs(1);
+/// Packets that say AdminDown at once.
+const FAREWELLS: u8 = 3;
 
 /// A session with one other end. Variables are those of RFC 5880 §6.8.1.
 #[derive(Debug)]
@@ -92,7 +94,7 @@ impl Session {
                 }
             }
             Event::Echo(bytes) => self.echo_returned(now, bytes, &mut out),
-            Event::Configure(timers) => self.configure(now, timers, &mut out),
+            Event::Configure(settings) => self.configure(now, settings, &mut out),
             Event::Shut => self.shut(now, &mut out),
             Event::Timeout => self.timeout(now, &mut out),
         }
@@ -201,12 +203,15 @@ impl Session {
         }
     }
 
-    fn configure(&mut self, now: Instant, timers: Timers, out: &mut Vec<Action>) {
-        if timers == self.settings.timers {
+    fn configure(&mut self, now: Instant, settings: Settings, out: &mut Vec<Action>) {
+        let Settings { discriminator, seed, .. } = self.settings;
+        let former = std::mem::replace(&mut self.settings, Settings { discriminator, seed, ..settings });
+        if former == self.settings {
             return;
         }
-        self.settings.timers = timers;
-        self.adopt_timers();
+        if former.timers != self.settings.timers {
+            self.adopt_timers();
+        }
         if self.running && self.stop.is_none() {
             self.send(now, false, out);
         }
@@ -248,7 +253,10 @@ impl Session {
         let detection = self.transmit_interval() * u32::from(self.settings.timers.detect_multiplier);
         self.stop = Some(now + detection);
         if self.remote.is_some() || !self.settings.passive {
-            self.send(now, false, out);
+            // The program may end before the next one is due, and one that is lost leaves a path that looks broken.
+            for _ in 0..FAREWELLS {
+                self.send(now, false, out);
+            }
         }
     }
 

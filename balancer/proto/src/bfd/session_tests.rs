@@ -66,6 +66,10 @@ impl Link {
         link
     }
 
+    fn configure(&mut self, end: usize, timers: Timers) {
+        self.tell(end, Event::Configure(Settings { timers, ..self.ends[end].settings }));
+    }
+
     fn tell(&mut self, end: usize, event: Event<'_>) {
         let asked = self.asked[end];
         for action in self.ends[end].handle(self.now, event).unwrap() {
@@ -194,6 +198,7 @@ fn an_end_that_is_shut_says_so_and_that_is_no_failure() {
     let now = link.now;
     let shut = link.ends[0].handle(now, Event::Shut).unwrap();
     let Action::Send(bytes) = &shut[1] else { panic!("{shut:?}") };
+    assert_eq!(shut[1..], [&shut[1], &shut[1], &shut[1]].map(Clone::clone), "two of them may be lost");
     let heard = link.ends[1].handle(now, Event::Datagram { bytes, ttl: 255 }).unwrap();
     let Action::Changed(change) = heard[0] else { panic!("{heard:?}") };
     assert_eq!(
@@ -235,7 +240,7 @@ fn timers_change_under_a_session_that_stays_up() {
     link.run(Duration::from_secs(3));
     link.changes = [vec![], vec![]];
     for interval in [200, 10, 1000, 300] {
-        link.tell(0, Event::Configure(timers(interval, 3)));
+        link.configure(0, timers(interval, 3));
         link.run(Duration::from_secs(5));
         assert_eq!(link.ends[0].transmit_interval(), MS * interval);
         assert_eq!(link.ends.each_ref().map(Session::detection_time), [Some(MS * interval * 3); 2]);
@@ -244,11 +249,26 @@ fn timers_change_under_a_session_that_stays_up() {
 }
 
 #[test]
+fn role_and_distance_change_under_a_session_that_stays_up() {
+    let far =
+        |least: u8| Settings { reach: Reach::Multihop { minimum_ttl: least }, ..settings(1, timers(10, 3)) };
+    let mut link = Link::new(far(254), settings(2, timers(10, 3)));
+    link.run(Duration::from_secs(3));
+    link.changes = [vec![], vec![]];
+    for passive in [true, false] {
+        link.tell(0, Event::Configure(Settings { passive, discriminator: 9, seed: 9, ..far(200) }));
+        link.run(Duration::from_secs(5));
+        assert_eq!((link.states(), &link.changes), ([State::Up; 2], &[vec![], vec![]]));
+        assert_eq!(link.ends[0].settings, Settings { passive, ..far(200) });
+    }
+}
+
+#[test]
 fn a_slower_pace_waits_until_the_other_end_knows() {
     let mut link = Link::new(settings(1, timers(10, 3)), settings(2, timers(10, 3)));
     link.run(Duration::from_secs(3));
     link.lost[1] = true;
-    link.tell(0, Event::Configure(timers(1000, 3)));
+    link.configure(0, timers(1000, 3));
     assert_eq!(link.ends[0].transmit_interval(), MS * 10);
 }
 
@@ -347,7 +367,7 @@ fn an_end_that_sends_no_echo_packets_back_any_more_is_watched_by_control_packets
     let mut link = echoing();
     link.run(Duration::from_secs(5));
     link.changes = [vec![], vec![]];
-    link.tell(1, Event::Configure(timers(50, 3)));
+    link.configure(1, timers(50, 3));
     link.loops = [false, false];
     link.run(Duration::from_secs(5));
     (link.sent, link.echoed) = ([vec![], vec![]], [vec![], vec![]]);
@@ -362,10 +382,7 @@ fn an_end_that_sends_no_echo_packets_back_any_more_is_watched_by_control_packets
 fn an_end_that_gets_another_link_layer_address_is_looked_up_before_it_is_given_up() {
     for multiplier in [1, 2, 3] {
         let mut link = echoing();
-        link.tell(
-            0,
-            Event::Configure(Timers { detect_multiplier: multiplier, ..link.ends[0].settings.timers }),
-        );
+        link.configure(0, Timers { detect_multiplier: multiplier, ..link.ends[0].settings.timers });
         link.run(Duration::from_secs(5));
         link.changes = [vec![], vec![]];
         for times in 1..4 {
@@ -508,6 +525,8 @@ fn a_session_recorded_with_bird_goes_the_same_way() {
         Line::Heard("20c004186d9269410102030400004e200000c35000000000"),
         Line::Shut,
         Line::Changed(State::Up, State::AdminDown),
+        Line::Sent("27000318010203046d926941000f42400000753000000000"),
+        Line::Sent("27000318010203046d926941000f42400000753000000000"),
         Line::Sent("27000318010203046d926941000f42400000753000000000"),
         Line::Heard("236004186d92694101020304000f42400000c35000000000"),
     ] {

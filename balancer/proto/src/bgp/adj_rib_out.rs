@@ -31,6 +31,8 @@ pub(super) struct AdjRibOut {
     ended: BTreeSet<Family>,
     /// Families to mark as complete once they are, in answer to a route refresh (RFC 7313).
     refreshing: BTreeSet<Family>,
+    /// Those that the router asked for once more meanwhile, however often.
+    again: BTreeSet<Family>,
 }
 
 /// Announcements of one prefix.
@@ -63,23 +65,35 @@ impl AdjRibOut {
         self.due
     }
 
-    /// Sends all routes of a family again, as the router asked.
-    pub(super) fn refresh(&mut self, family: Family) {
-        self.resend(|prefix| Family::of(prefix) == family);
-        self.refreshing.insert(family);
+    /// Sends all routes of a family again, as the router asked. Returns whether that begins now: a router that asks
+    /// while it is being answered is answered once more after that, so that it cannot make work without end.
+    pub(super) fn refresh(&mut self, family: Family) -> bool {
+        let begins = self.refreshing.insert(family);
+        if begins {
+            self.rewrite(family);
+        } else {
+            self.again.insert(family);
+        }
+        begins
     }
 
-    /// Sends all routes again, since the way in which they are written changed.
-    pub(super) fn rewrite(&mut self) {
-        self.resend(|_| true);
+    /// Begins the refreshes that were asked for while another one was underway.
+    pub(super) fn refresh_again(&mut self) -> BTreeSet<Family> {
+        if !self.refreshing.is_empty() {
+            return BTreeSet::new();
+        }
+        let again = std::mem::take(&mut self.again);
+        for family in &again {
+            self.refresh(*family);
+        }
+        again
     }
 
-    fn resend(&mut self, concerns: impl Fn(&IpNet) -> bool) {
-        for (prefix, attributes) in &mut self.held {
-            if concerns(prefix) {
-                *attributes = None;
-                self.pace.remove(prefix);
-            }
+    /// Sends all routes of a family again, since the way in which they are written changed.
+    pub(super) fn rewrite(&mut self, family: Family) {
+        for (prefix, attributes) in self.held.iter_mut().filter(|(prefix, _)| Family::of(prefix) == family) {
+            *attributes = None;
+            self.pace.remove(prefix);
         }
     }
 
@@ -110,8 +124,14 @@ impl AdjRibOut {
 
     fn withdraw(&mut self, wanted: &Routes, encoder: &Encoder<'_>, round: &mut Round, room: &mut usize) {
         let mut gone: BTreeMap<Family, Vec<IpNet>> = BTreeMap::new();
-        for prefix in self.held.keys().filter(|prefix| !wanted.contains_key(*prefix)) {
-            gone.entry(Family::of(prefix)).or_default().push(*prefix);
+        // Routes of a family that has lost its next hop lead nowhere.
+        let lost: Vec<Family> =
+            Family::ALL.into_iter().filter(|family| !encoder.can_announce(*family)).collect();
+        for prefix in self.held.keys() {
+            let family = Family::of(prefix);
+            if lost.contains(&family) || !wanted.contains_key(prefix) {
+                gone.entry(family).or_default().push(*prefix);
+            }
         }
         for (family, prefixes) in gone {
             for chunk in prefixes.chunks(CHUNK) {

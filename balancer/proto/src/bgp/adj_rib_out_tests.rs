@@ -180,6 +180,31 @@ fn a_refresh_sends_the_family_again_at_once() {
 }
 
 #[test]
+fn a_refresh_that_is_asked_for_again_meanwhile_is_answered_once_more() {
+    let mut table = Table::new();
+    let routes = wanted(&[("10.0.0.1/32", 1), ("2001:db8::1/128", 1)]);
+    table.sent(&routes);
+    let begun: Vec<bool> = (0..3).map(|_| table.rib.refresh(Family::Ipv4)).collect();
+    assert_eq!((begun, table.rib.refresh_again()), (vec![true, false, false], BTreeSet::new()));
+    for again in [BTreeSet::from([Family::Ipv4]), BTreeSet::new()] {
+        let round = table.round(&routes, BUDGET);
+        assert_eq!((round.messages.len(), round.refreshed), (1, vec![Family::Ipv4]));
+        assert_eq!(table.rib.refresh_again(), again);
+    }
+}
+
+#[test]
+fn routes_whose_next_hop_is_lost_are_withdrawn_and_come_back_with_it() {
+    let mut table = Table::new();
+    let routes = wanted(&[("10.0.0.1/32", 1), ("2001:db8::1/128", 1)]);
+    table.sent(&routes);
+    let v6 = table.next_hops.v6.take();
+    assert_eq!(table.sent(&routes), words(&[], &["2001:db8::1/128"]));
+    table.next_hops.v6 = v6;
+    assert_eq!(table.sent(&routes), words(&["2001:db8::1/128"], &[]));
+}
+
+#[test]
 fn routes_that_cannot_be_told_are_passed_over() {
     let mut table = Table::new();
     table.next_hops.v6 = None;

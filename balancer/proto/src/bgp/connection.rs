@@ -23,7 +23,8 @@ const OPEN_WAIT: Duration = Duration::from_secs(240);
 const SEND_HOLD: Duration = Duration::from_secs(480);
 /// Octets that may wait to be sent before routes are held back, so that changes meanwhile fall together.
 const WINDOW: usize = 256 * 1024;
-/// Demarcation of a refreshed family (RFC 7313 §3.2).
+/// Subtypes of a ROUTE-REFRESH: a request, and the demarcation of the answer (RFC 7313 §3.2).
+const REQUEST: u8 = 0;
 const BEGIN_OF_REFRESH: u8 = 1;
 const END_OF_REFRESH: u8 = 2;
 
@@ -69,8 +70,8 @@ pub(super) struct Connection {
     rib: AdjRibOut,
     /// Whether the routes that are wanted have to be compared with those that the router holds.
     stale: bool,
-    /// Prefixes that the router announced; kept only where their number is limited.
-    received: BTreeSet<IpNet>,
+    /// Prefixes that the router announced; kept only while their number is limited.
+    received: Option<BTreeSet<IpNet>>,
 }
 
 impl Connection {
@@ -87,7 +88,7 @@ impl Connection {
             unflushed_since: None,
             rib: AdjRibOut::default(),
             stale: true,
-            received: BTreeSet::new(),
+            received: context.settings.max_prefixes.map(|_| BTreeSet::new()),
         };
         let body = open::encode(context.settings, restarting);
         connection.send(context, Kind::Open, &body);
@@ -194,28 +195,74 @@ impl Connection {
             context.counters.malformed_received += 1;
             context.out.push(Action::Report(Report::Malformed(problem)));
         }
-        let Some(limit) = context.settings.max_prefixes else { return Ok(Step::Continue) };
-        for prefix in &update.withdrawn {
-            self.received.remove(prefix);
+        if let Some(received) = &mut self.received {
+            for prefix in &update.withdrawn {
+                received.remove(prefix);
+            }
+            received.extend(update.announced);
         }
-        self.received.extend(update.announced);
-        if u32::try_from(self.received.len()).is_ok_and(|number| number <= limit) {
-            return Ok(Step::Continue);
+        self.check_number(context)?;
+        Ok(Step::Continue)
+    }
+
+    /// Whether the router announced no more prefixes than it may.
+    fn check_number(&self, context: &Context<'_>) -> Result<(), Down> {
+        let (Some(limit), Some(received)) = (context.settings.max_prefixes, &self.received) else {
+            return Ok(());
+        };
+        if u32::try_from(received.len()).is_ok_and(|number| number <= limit) {
+            return Ok(());
         }
         Err(Down::Sent(self.hard(Notification::cease(notification::MAXIMUM_PREFIXES))))
     }
 
+    /// Takes over what may change of the settings while the session stands.
+    ///
+    /// # Errors
+    /// When the router announced more prefixes than it may from now on.
+    pub(super) fn configure(&mut self, context: &mut Context<'_>) -> Result<(), Down> {
+        if let Some(agreed) = &mut self.agreed {
+            agreed.keepalive = open::keepalive(context.settings, agreed.hold_time);
+            let next = context.now + jitter(context.rng, agreed.keepalive);
+            self.keepalive = self.keepalive.map(|planned| planned.min(next));
+        }
+        if context.settings.max_prefixes.is_none() {
+            self.received = None;
+        } else if self.received.is_none() {
+            self.received = Some(BTreeSet::new());
+            self.ask_again(context);
+        }
+        self.check_number(context)
+    }
+
+    /// Asks the router for all its routes, which nobody counted so far (RFC 2918 §3).
+    fn ask_again(&mut self, context: &mut Context<'_>) {
+        let agreed = self.agreed.as_ref().filter(|agreed| agreed.route_refresh && self.established.is_some());
+        let families = agreed.map(|agreed| agreed.families.clone()).unwrap_or_default();
+        for family in families {
+            self.send(context, Kind::RouteRefresh, &route_refresh(family, REQUEST));
+        }
+    }
+
     /// RFC 2918 §4 and RFC 7313 §4: requests for other families, and markers of the router, are ignored.
     fn refresh(&mut self, context: &mut Context<'_>, body: &[u8]) {
-        let &[afi_high, afi_low, 0, safi] = body else { return };
+        let &[afi_high, afi_low, subtype, safi] = body else { return };
         let Some(agreed) = &self.agreed else { return };
+        // Without RFC 7313 the octet is reserved, and means nothing.
+        let is_request = subtype == REQUEST || !agreed.enhanced_route_refresh;
         let family = Family::from_numbers(u16::from_be_bytes([afi_high, afi_low]), safi)
-            .filter(|family| agreed.families.contains(family));
-        let Some(family) = family else { return };
-        if agreed.enhanced_route_refresh {
-            self.send(context, Kind::RouteRefresh, &demarcation(family, BEGIN_OF_REFRESH));
+            .filter(|family| is_request && agreed.families.contains(family));
+        if let Some(family) = family
+            && self.rib.refresh(family)
+        {
+            self.begin_refresh(context, family);
         }
-        self.rib.refresh(family);
+    }
+
+    fn begin_refresh(&mut self, context: &mut Context<'_>, family: Family) {
+        if self.agreed.as_ref().is_some_and(|agreed| agreed.enhanced_route_refresh) {
+            self.send(context, Kind::RouteRefresh, &route_refresh(family, BEGIN_OF_REFRESH));
+        }
         self.stale = true;
     }
 
@@ -239,11 +286,14 @@ impl Connection {
             self.sent(context, round.messages.concat());
             if agreed.enhanced_route_refresh {
                 for family in round.refreshed {
-                    self.send(context, Kind::RouteRefresh, &demarcation(family, END_OF_REFRESH));
+                    self.send(context, Kind::RouteRefresh, &route_refresh(family, END_OF_REFRESH));
                 }
             }
             self.stale = round.unfinished;
-            if !round.unfinished {
+            for family in self.rib.refresh_again() {
+                self.begin_refresh(context, family);
+            }
+            if !self.stale {
                 return;
             }
         }
@@ -265,8 +315,22 @@ impl Connection {
 
     /// Sends everything again, since the way in which routes are written changed.
     pub(super) fn rewrite(&mut self) {
-        self.rib.rewrite();
+        for family in Family::ALL {
+            self.rib.rewrite(family);
+        }
         self.stale = true;
+    }
+
+    /// Routes lead to these addresses from now on.
+    pub(super) fn lead_to(&mut self, next_hops: NextHops) {
+        let former = std::mem::replace(&mut self.next_hops, next_hops);
+        let extended = self.agreed.as_ref().is_some_and(|agreed| agreed.extended_next_hop);
+        for family in Family::ALL {
+            if former.of(family, extended) != next_hops.of(family, extended) {
+                self.rib.rewrite(family);
+                self.stale = true;
+            }
+        }
     }
 
     /// Does what is due.
@@ -344,7 +408,7 @@ fn unexpected(state: State) -> Notification {
     Notification::new(notification::FSM, subcode, [])
 }
 
-fn demarcation(family: Family, subtype: u8) -> [u8; 4] {
+fn route_refresh(family: Family, subtype: u8) -> [u8; 4] {
     let afi = match family {
         Family::Ipv4 => 1,
         Family::Ipv6 => 2,

@@ -3,28 +3,25 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::notification::{BFD_DOWN, CEASE, Notification};
+use super::notification::{BFD_DOWN, CEASE, COLLISION, Notification};
 use super::open::Agreed;
 use super::route::{NextHops, Routes};
+use super::settings::Settings;
 
-/// Which end opened a connection. There is at most one of each kind at a time.
+/// Which end opened a connection, and which one of its connections it is. There is at most one of each kind at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Side {
     /// This end, after [`Action::Connect`].
     Outgoing,
     /// The router.
     Incoming,
+    /// The router, while [`Side::Incoming`] is in use: which of the two stays is judged by its OPEN.
+    Second,
 }
 
 impl Side {
-    pub(super) const ALL: [Self; 2] = [Self::Outgoing, Self::Incoming];
-
-    pub(super) fn other(self) -> Self {
-        match self {
-            Self::Outgoing => Self::Incoming,
-            Self::Incoming => Self::Outgoing,
-        }
-    }
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Outgoing, Self::Incoming, Self::Second];
 }
 
 /// What happens to a session.
@@ -32,10 +29,9 @@ impl Side {
 pub enum Event<'a> {
     /// The peer is configured: the session may begin.
     Start,
-    /// A TCP connection with the router stands. An incoming one takes the place of an earlier incoming one, which the
-    /// caller closes.
+    /// A TCP connection with the router stands. It takes the place of an earlier one of its side, which the caller closes.
     Connected {
-        /// Who opened it.
+        /// Who opened it; [`super::Session::room`] tells the side of one that the router opened.
         side: Side,
         /// Addresses of this end that routes may lead to over it.
         next_hops: NextHops,
@@ -58,6 +54,17 @@ pub enum Event<'a> {
     },
     /// The routes to announce, all of them. Before the first time nothing is announced, and no End-of-RIB sent.
     Routes(Arc<Routes>),
+    /// The addresses of this end that routes may lead to over a connection may be others.
+    NextHops {
+        /// The connection.
+        side: Side,
+        /// All of them.
+        next_hops: NextHops,
+    },
+    /// What the router does not see of the settings may be different; the rest of them is not looked at.
+    Configure(&'a Settings),
+    /// BFD found the path to the router whole.
+    BfdUp,
     /// BFD found the path to the router broken. Not to be told for AdminDown, nor while BFD never came up.
     BfdDown,
     /// The session is to end.
@@ -111,6 +118,8 @@ pub enum Report {
     Established(Agreed),
     /// The session, or an attempt at one, ended.
     Down(Down),
+    /// A connection ended, and the session goes on over another one.
+    Spare(Down),
     /// The router sent an UPDATE that is wrong; its routes count as withdrawn, or one attribute was left out.
     Malformed(String),
     /// After [`Event::Stop`]: nothing is left to do.
@@ -164,6 +173,11 @@ impl Down {
         let inner = notification.inner();
         let said = inner.as_ref().unwrap_or(notification);
         (said.code, said.subcode) == (CEASE, BFD_DOWN)
+    }
+
+    /// Whether one of the ends gave up this connection for another one (RFC 4271 §6.8).
+    pub(super) fn is_collision(&self) -> bool {
+        matches!(self, Self::Sent(said) | Self::Received(said) if (said.code, said.subcode) == (CEASE, COLLISION))
     }
 }
 

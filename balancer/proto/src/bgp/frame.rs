@@ -102,8 +102,10 @@ impl Framer {
         }
         let Some(body) = body.get(..length - HEADER_LENGTH) else { return Ok(None) };
         if kind == Kind::RouteRefresh && body.len() != 4 {
-            // The whole message is the data (RFC 7313 §5).
-            return Err(Notification::new(ROUTE_REFRESH, 1, [header, body].concat()));
+            // The whole message is the data (RFC 7313 §5), as far as it fits.
+            let mut message = [header, body].concat();
+            message.truncate(MAX_LENGTH - HEADER_LENGTH - 2);
+            return Err(Notification::new(ROUTE_REFRESH, 1, message));
         }
         let body = body.to_vec();
         self.taken += length;
@@ -150,6 +152,7 @@ mod tests {
         };
         let mut unsynchronised = header(19, 4);
         unsynchronised[3] = 0;
+        let longest_refresh = encode(Kind::RouteRefresh, &[0; 60_000]);
         let long_refresh = encode(Kind::RouteRefresh, &[0, 1, 0, 1, 9]);
         for (bytes, extended, want) in [
             (unsynchronised, false, Notification::new(1, 1, [])),
@@ -162,6 +165,8 @@ mod tests {
             (header(4097, 1), true, Notification::new(1, 2, [0x10, 1])),
             (header(19, 9), false, Notification::new(1, 3, [9])),
             (long_refresh.clone(), false, Notification::new(7, 1, long_refresh)),
+            // A NOTIFICATION has 4096 octets at most, of which the data is all but 21.
+            (longest_refresh.clone(), true, Notification::new(7, 1, &longest_refresh[..4075])),
         ] {
             let mut framer = Framer { extended, ..Framer::default() };
             framer.push(&bytes);

@@ -164,7 +164,7 @@ pub(super) fn agree(settings: &Settings, body: &[u8]) -> Result<Agreed, Notifica
         remote_id,
         internal,
         hold_time,
-        keepalive: settings.keepalive.unwrap_or(hold_time).min(hold_time / 3),
+        keepalive: keepalive(settings, hold_time),
         four_octet_asn: four_octets.is_some(),
         extended_messages: offers(&BgpCapability::ExtendedMessage),
         route_refresh: offers(&BgpCapability::RouteRefresh),
@@ -177,6 +177,12 @@ pub(super) fn agree(settings: &Settings, body: &[u8]) -> Result<Agreed, Notifica
             .and_then(|_| capabilities.iter().find_map(router_restart)),
         families,
     })
+}
+
+/// Longest time between two messages of this end.
+pub(super) fn keepalive(settings: &Settings, hold_time: Duration) -> Duration {
+    let asked = settings.keepalive.filter(|time| !time.is_zero());
+    asked.unwrap_or(hold_time).min(hold_time / 3)
 }
 
 /// A router that says nothing about families exchanges IPv4 routes (RFC 4760 §8).
@@ -224,7 +230,8 @@ fn router_restart(capability: &BgpCapability) -> Option<RouterRestart> {
 fn capabilities(parameters: &[u8]) -> Result<Vec<BgpCapability>, Notification> {
     let malformed = || Notification::new(OPEN, 0, []);
     let (mut rest, wide) = match parameters {
-        [255, EXTENDED_LENGTH, high, low, rest @ ..] => {
+        // The first octet says no more than that there are any (RFC 9072 §2).
+        [1..=255, EXTENDED_LENGTH, high, low, rest @ ..] => {
             let length = usize::from(u16::from_be_bytes([*high, *low]));
             (rest.get(..length).filter(|_| rest.len() == length).ok_or_else(malformed)?, true)
         }

@@ -105,7 +105,11 @@ fn two_ends_of_this_program_agree_on_everything() {
 fn a_router_of_few_words_is_understood() {
     let wide = [&[255, 255, 0, 9][..], &[2, 0, 6, 1, 4, 0, 2, 0, 1]].concat();
     let wide = [&router(64513, 180, ID, &[])[..9], &wide].concat();
+    // The length that is none any more may be anything but zero.
+    let mut wide_by_its_type = wide.clone();
+    wide_by_its_type[9] = 12;
     for (body, want) in [
+        (wide_by_its_type, Agreed { families: BTreeSet::from([Family::Ipv6]), ..plain() }),
         (router(64513, 180, ID, &[]), plain()),
         (
             router(64513, 0, ID, &[]),
@@ -124,6 +128,15 @@ fn a_router_of_few_words_is_understood() {
         (wide, Agreed { families: BTreeSet::from([Family::Ipv6]), ..plain() }),
     ] {
         assert_eq!(agree(&settings(), &body), Ok(want), "{body:?}");
+    }
+}
+
+#[test]
+fn a_hold_time_is_never_without_keepalives() {
+    for (keepalive, seconds) in [(None, 30), (Some(0), 30), (Some(7), 7), (Some(80), 30)] {
+        let settings = Settings { keepalive: keepalive.map(Duration::from_secs), ..settings() };
+        let time = super::keepalive(&settings, Duration::from_secs(90));
+        assert_eq!(time, Duration::from_secs(seconds), "{keepalive:?}");
     }
 }
 

@@ -33,6 +33,8 @@ const AS4_AGGREGATOR: u8 = 18;
 const EXTENDED_LENGTH: u8 = 0x10;
 /// Flag of an attribute that is not well-known.
 const OPTIONAL: u8 = 0x80;
+/// Flag of an attribute that is passed on by those who do not know it.
+const TRANSITIVE: u8 = 0x40;
 
 /// What one UPDATE says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -119,6 +121,10 @@ impl Message<'_> {
             }
             self.fault(Remedy::DiscardAttribute, format!("attribute {kind} stands twice"));
             return Ok(());
+        }
+        if is_multiprotocol && flags & (OPTIONAL | TRANSITIVE) != OPTIONAL {
+            // RFC 7606 §3 c; the prefixes can be read, and are withdrawn.
+            self.fault(Remedy::TreatAsWithdraw, format!("attribute {kind} has wrong flags"));
         }
         match kind {
             MP_REACH_NLRI => return self.reach(value),

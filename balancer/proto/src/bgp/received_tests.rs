@@ -97,6 +97,27 @@ fn a_bad_attribute_costs_the_route_and_not_the_session() {
     ] {
         assert_eq!(read(&agreed, &body(&[], &attributes, HOST)), Ok(want), "{attributes:?}");
     }
+    let flagged = |flags: u8, kind: u8| {
+        let mut attribute = if kind == 14 {
+            reach([0, 2, 1], &V6_HOP, &[16, 0x20, 1])
+        } else {
+            vec![0, kind, 5, 0, 2, 1, 16, 0x20, 1]
+        };
+        if kind == 15 {
+            attribute[2] = 6;
+        }
+        attribute[0] = flags;
+        attribute
+    };
+    for (flags, kind) in [(0xc0, 14), (0x40, 14), (0xc0, 15)] {
+        let want = Received {
+            withdrawn: nets(&["2001::/16"]),
+            malformed: Some(format!("attribute {kind} has wrong flags")),
+            ..Received::default()
+        };
+        let bytes = body(&[], &[&flagged(flags, kind), IGP, PATH], &[]);
+        assert_eq!(read(&agreed(), &bytes), Ok(want), "{flags:x} {kind}");
+    }
     // What the library says of a bad value is its own.
     for (attributes, withdrawn) in [
         (vec![&[0x40, 1, 1, 7][..], PATH, HOP], true),

@@ -5,6 +5,7 @@
 mod attempts;
 mod ending;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,15 +35,19 @@ pub struct Session {
     settings: Settings,
     rng: StdRng,
     dial: Dial,
-    outgoing: Option<Connection>,
-    incoming: Option<Connection>,
+    connections: BTreeMap<Side, Connection>,
     wanted: Option<Arc<Routes>>,
     /// Attempts in a row that led nowhere.
     failures: u32,
     /// Sessions in a row that BFD ended before they had stood for [`QUIET`].
     flaps: u32,
+    /// Until when the router is not let in, since the path flaps.
+    held_off: Option<Instant>,
     /// The router said that it was started anew: until then, the end of its former BFD session is no broken path.
     returned: Option<Instant>,
+    /// BFD ended meanwhile: when the path counts as broken unless BFD is up again.
+    excused: Option<Instant>,
+    bfd_is_up: bool,
     /// Whether BFD ended since the last session was established.
     bfd_ended: bool,
     /// Whether the next OPEN has the R bit.
@@ -72,12 +77,14 @@ impl Session {
             restarting: settings.graceful_restart.is_some_and(|restart| restart.restarting),
             settings,
             dial: Dial::Off,
-            outgoing: None,
-            incoming: None,
+            connections: BTreeMap::new(),
             wanted: None,
             failures: 0,
             flaps: 0,
+            held_off: None,
             returned: None,
+            excused: None,
+            bfd_is_up: false,
             bfd_ended: false,
             phase: Phase::New,
             counters: Counters::default(),
@@ -94,12 +101,19 @@ impl Session {
             Event::Connected { side, next_hops } => self.connected(now, side, next_hops, &mut out),
             Event::Received { side, bytes } => self.received(now, side, bytes, &mut out),
             Event::Flushed(side) => {
-                if let Some(connection) = self.slot(side) {
+                if let Some(connection) = self.connections.get_mut(&side) {
                     connection.flushed();
                 }
             }
             Event::Closed { side, reason } => self.closed(now, side, reason, &mut out),
             Event::Routes(routes) => self.want(routes),
+            Event::NextHops { side, next_hops } => {
+                if let Some(connection) = self.connections.get_mut(&side) {
+                    connection.lead_to(next_hops);
+                }
+            }
+            Event::Configure(settings) => self.configure(now, settings, &mut out),
+            Event::BfdUp => self.bfd_up(),
             Event::BfdDown => self.bfd_down(now, &mut out),
             Event::Stop(stop) => self.stop(now, stop, &mut out),
             Event::Timeout => self.timeout(now, &mut out),
@@ -126,14 +140,14 @@ impl Session {
             Phase::Draining { until, .. } => Some(until),
             _ => None,
         };
-        let connections = [&self.outgoing, &self.incoming].map(|slot| slot.as_ref()?.deadline());
-        [dial, drain].into_iter().chain(connections).flatten().min()
+        let connections = self.connections.values().map(Connection::deadline);
+        [dial, drain, self.excused].into_iter().chain(connections).flatten().min()
     }
 
     /// The state (RFC 4271 §8.2.2).
     #[must_use]
     pub fn state(&self) -> State {
-        let connections = [&self.outgoing, &self.incoming].into_iter().flatten().map(Connection::state);
+        let connections = self.connections.values().map(Connection::state);
         let waiting = match (&self.phase, self.dial) {
             (Phase::New | Phase::Stopped, _) => State::Idle,
             (_, Dial::Until(_)) => State::Connect,
@@ -160,6 +174,15 @@ impl Session {
         self.wanted.as_ref().map_or(0, |routes| routes.len())
     }
 
+    /// The side of a connection that the router opened just now. One on which its OPEN was accepted is not given up for
+    /// another before that one's OPEN is there (RFC 4271 §6.8): else anybody at the router's address ends the session.
+    #[must_use]
+    pub fn room(&self) -> Side {
+        let incoming = self.connections.get(&Side::Incoming);
+        let is_in_use = incoming.is_some_and(|connection| connection.agreed.is_some());
+        if is_in_use { Side::Second } else { Side::Incoming }
+    }
+
     /// What was counted.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -167,17 +190,14 @@ impl Session {
     }
 
     fn standing(&self) -> Option<&Connection> {
-        [&self.outgoing, &self.incoming]
-            .into_iter()
-            .flatten()
-            .find(|connection| connection.established.is_some())
+        self.connections.get(&self.side()?)
     }
 
-    fn slot(&mut self, side: Side) -> &mut Option<Connection> {
-        match side {
-            Side::Outgoing => &mut self.outgoing,
-            Side::Incoming => &mut self.incoming,
-        }
+    /// The connection that the session stands on.
+    #[must_use]
+    pub fn side(&self) -> Option<Side> {
+        let mut connections = self.connections.iter();
+        connections.find(|(_, connection)| connection.established.is_some()).map(|(side, _)| *side)
     }
 
     /// Lets `work` handle something on a connection, if there is one.
@@ -188,19 +208,31 @@ impl Session {
         out: &mut Vec<Action>,
         work: impl FnOnce(&mut Connection, &mut Context<'_>) -> T,
     ) -> Option<T> {
-        let Self { settings, rng, counters, outgoing, incoming, .. } = self;
-        let slot = match side {
-            Side::Outgoing => outgoing,
-            Side::Incoming => incoming,
-        };
+        let Self { settings, rng, counters, connections, .. } = self;
         let mut context = Context { now, side, settings, rng, counters, out };
-        slot.as_mut().map(|connection| work(connection, &mut context))
+        connections.get_mut(&side).map(|connection| work(connection, &mut context))
     }
 
     fn want(&mut self, routes: Arc<Routes>) {
         self.wanted = Some(routes);
-        for connection in [&mut self.outgoing, &mut self.incoming].into_iter().flatten() {
+        for connection in self.connections.values_mut() {
             connection.look_again();
+        }
+    }
+
+    /// Takes over what the router does not see of the settings.
+    fn configure(&mut self, now: Instant, settings: &Settings, out: &mut Vec<Action>) {
+        self.settings = self.settings.with_habits_of(settings);
+        for side in Side::ALL {
+            if let Some(Err(down)) = self.with(now, side, out, Connection::configure) {
+                self.end(now, side, down, out);
+            }
+        }
+        if self.settings.passive {
+            self.hang_up(out);
+        } else if !matches!(self.dial, Dial::Until(_)) {
+            self.dial = Dial::Off;
+            self.retry(now);
         }
     }
 
@@ -220,22 +252,23 @@ impl Session {
         if side == Side::Outgoing {
             self.dial = Dial::Off;
         }
-        if self.slot(side).is_some() {
+        if self.connections.contains_key(&side) {
             // The router opens a second connection only when it has lost the first.
             self.forget(now, side, Down::Replaced, out);
         }
-        if self.phase != Phase::Running {
+        let is_held_off = side != Side::Outgoing && self.held_off.is_some_and(|until| now < until);
+        if self.phase != Phase::Running || is_held_off {
             return out.push(Action::Close(side));
         }
         let restarting = self.restarting;
         let Self { settings, rng, counters, .. } = self;
         let mut context = Context { now, side, settings, rng, counters, out };
         let connection = Connection::begin(&mut context, next_hops, restarting);
-        *self.slot(side) = Some(connection);
+        self.connections.insert(side, connection);
     }
 
     fn received(&mut self, now: Instant, side: Side, bytes: &[u8], out: &mut Vec<Action>) {
-        if let Some(connection) = self.slot(side) {
+        if let Some(connection) = self.connections.get_mut(&side) {
             connection.push(bytes);
         }
         // A connection that loses against another is gone, and the rest of its bytes with it.
@@ -252,48 +285,58 @@ impl Session {
 
     /// RFC 4271 §6.8: of two connections, the one that the end with the higher identifier opened stays.
     fn collide(&mut self, now: Instant, side: Side, out: &mut Vec<Action>) {
-        let other = side.other();
-        let Some(rival) = self.slot(other).as_ref() else { return };
-        let rival_state = rival.state();
-        let Some(agreed) = self.slot(side).as_ref().and_then(|connection| connection.agreed.clone()) else {
-            return;
-        };
-        // RFC 4724 §5: of a router that lists a family, the new connection means that it was started anew.
-        let restarts = agreed.graceful_restart.as_ref().is_some_and(|restart| !restart.families.is_empty());
-        let loser = match rival_state {
-            State::Established if restarts && side == Side::Incoming => {
-                return self.end(now, other, Down::Replaced, out);
-            }
-            State::Established => side,
-            State::OpenConfirm => {
-                let own = (self.settings.router_id, self.settings.local_asn);
-                // RFC 6286 §2.3: equal identifiers are told apart by the AS number.
-                if own > (agreed.remote_id, agreed.remote_asn) { Side::Incoming } else { Side::Outgoing }
-            }
-            _ => return,
-        };
-        self.end(now, loser, Down::Sent(Notification::cease(notification::COLLISION)), out);
+        for rival in Side::ALL.into_iter().filter(|rival| *rival != side) {
+            let agreed = self.connections.get(&side).and_then(|connection| connection.agreed.as_ref());
+            let (Some(agreed), Some(other)) = (agreed, self.connections.get(&rival)) else { continue };
+            // RFC 4724 §5: of a router that lists a family, the new connection means that it was started anew.
+            let restart = agreed.graceful_restart.as_ref();
+            let restarts =
+                side != Side::Outgoing && restart.is_some_and(|restart| !restart.families.is_empty());
+            let (loser, is_replaced) = match other.state() {
+                State::Established if restarts => (rival, true),
+                State::Established => (side, false),
+                // The router opens a second connection only when it has lost the first.
+                State::OpenConfirm if side != Side::Outgoing && rival != Side::Outgoing => (rival, true),
+                State::OpenConfirm => {
+                    let own = (self.settings.router_id, self.settings.local_asn);
+                    // RFC 6286 §2.3: equal identifiers are told apart by the AS number.
+                    let stays = own > (agreed.remote_id, agreed.remote_asn);
+                    (if stays == (side == Side::Outgoing) { rival } else { side }, false)
+                }
+                _ => continue,
+            };
+            let down = if is_replaced {
+                Down::Replaced
+            } else {
+                Down::Sent(Notification::cease(notification::COLLISION))
+            };
+            self.end(now, loser, down, out);
+        }
     }
 
     fn established(&mut self, now: Instant, side: Side, out: &mut Vec<Action>) {
-        let other = side.other();
-        if self.slot(other).is_some() {
-            self.end(now, other, Down::Sent(Notification::cease(notification::COLLISION)), out);
+        for rival in Side::ALL.into_iter().filter(|rival| *rival != side) {
+            self.end(now, rival, Down::Sent(Notification::cease(notification::COLLISION)), out);
         }
         self.hang_up(out);
         self.restarting = false;
+        if let Some(restart) = &mut self.settings.graceful_restart {
+            // The node has been forwarding since, whatever becomes of the session (RFC 4724 §4.2).
+            restart.preserved = true;
+        }
         self.counters.established += 1;
         if let Some(agreed) = self.agreed().cloned() {
             let restarted = agreed.graceful_restart.as_ref().is_some_and(|restart| restart.restarting);
-            let is_watched = !std::mem::take(&mut self.bfd_ended);
-            self.returned = (restarted && is_watched).then(|| now + RETURNED);
+            // Only the BFD session that the router had before its restart can end with that.
+            let is_former = !std::mem::take(&mut self.bfd_ended) && self.bfd_is_up;
+            self.returned = (restarted && is_former).then(|| now + RETURNED);
             out.push(Action::Report(Report::Established(agreed)));
         }
     }
 
     fn closed(&mut self, now: Instant, side: Side, reason: &str, out: &mut Vec<Action>) {
         let down = Down::Closed(reason.to_owned());
-        if self.slot(side).is_some() {
+        if self.connections.contains_key(&side) {
             self.forget(now, side, down, out);
         } else if side == Side::Outgoing && matches!(self.dial, Dial::Until(_)) {
             self.dial = Dial::Off;
@@ -313,25 +356,31 @@ impl Session {
 
     /// Takes note that a connection is gone.
     fn forget(&mut self, now: Instant, side: Side, down: Down, out: &mut Vec<Action>) {
-        let since = self.slot(side).take().and_then(|connection| connection.established);
+        let since = self.connections.remove(&side).and_then(|connection| connection.established);
         let stood = since.map(|since| now.saturating_duration_since(since));
         if since.is_some() {
             self.returned = None;
+            self.excused = None;
         }
         if stood.is_some_and(|stood| stood >= QUIET) {
             self.flaps = 0;
         }
         if stood.is_some_and(|_| down.is_bfd()) {
             self.flaps = self.flaps.saturating_add(1);
+            // Once may happen, and the router may be long in coming back.
+            self.held_off = (self.flaps > 1).then(|| now + attempts::growing(self.flaps));
         }
         if stood.is_some_and(|stood| stood >= STABLE) {
             self.failures = 0;
         } else {
             self.failures = self.failures.saturating_add(1);
         }
-        out.push(Action::Report(Report::Down(down)));
-        if matches!(self.phase, Phase::Draining { .. }) {
+        let stands = self.standing().is_some();
+        let is_spare = stands || (down.is_collision() && !self.connections.is_empty());
+        out.push(Action::Report(if is_spare { Report::Spare(down) } else { Report::Down(down) }));
+        if matches!(self.phase, Phase::Draining { .. }) && !stands {
             self.phase = Phase::Stopped;
+            out.extend(std::mem::take(&mut self.connections).into_keys().map(Action::Close));
         }
         self.retry(now);
     }
@@ -342,6 +391,9 @@ impl Session {
             if let Some(Err(down)) = self.with(now, side, out, Connection::timeout) {
                 self.end(now, side, down, out);
             }
+        }
+        if self.excused.take_if(|until| *until <= now).is_some() {
+            self.path_broke(now, out);
         }
         if let Phase::Draining { until, text } = &self.phase
             && *until <= now

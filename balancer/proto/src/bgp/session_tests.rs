@@ -75,6 +75,11 @@ enum Flight {
     Flushed(Side),
 }
 
+/// How the other end sees a connection; neither opens a second one here.
+fn opposite(side: Side) -> Side {
+    if side == Side::Outgoing { Side::Incoming } else { Side::Outgoing }
+}
+
 impl Link {
     fn new(a: Settings, b: Settings) -> Self {
         Self {
@@ -115,11 +120,11 @@ impl Link {
                     self.sent[end].extend(&bytes);
                     self.queue.push_back((end, Flight::Flushed(side)));
                     if !self.cut {
-                        self.queue.push_back((other, Flight::Bytes(side.other(), bytes)));
+                        self.queue.push_back((other, Flight::Bytes(opposite(side), bytes)));
                     }
                 }
                 Action::Close(side) if !self.cut => {
-                    self.queue.push_back((other, Flight::Closed(side.other(), "closed by the other end")));
+                    self.queue.push_back((other, Flight::Closed(opposite(side), "closed by the other end")));
                 }
                 Action::Close(_) => {}
                 Action::Report(report) => self.reports[end].push(report),
@@ -233,8 +238,8 @@ fn of_two_connections_the_one_from_the_higher_identifier_stays() {
         let mut link = Link::new(settings(64512, 64513, ids[0]), settings(64513, 64512, ids[1]));
         link.start();
         assert_eq!(link.states(), [State::Established; 2]);
-        assert!(link.ends[winner].outgoing.is_some() && link.ends[winner].incoming.is_none());
-        assert!(link.ends[1 - winner].incoming.is_some() && link.ends[1 - winner].outgoing.is_none());
+        let sides = |end: usize| link.ends[end].connections.keys().copied().collect::<Vec<_>>();
+        assert_eq!((sides(winner), sides(1 - winner)), (vec![Side::Outgoing], vec![Side::Incoming]));
         link.run(Duration::from_secs(600));
         assert_eq!(link.ends.each_ref().map(|end| end.counters().established), [1, 1]);
     }
@@ -554,32 +559,210 @@ fn bfd_ends_the_session_at_once_and_keeps_nothing() {
 }
 
 /// Lets the router connect, with the R bit, and waits until the session stands.
-fn come_back(session: &mut Session, now: Instant) {
-    session.handle(now, Event::Connected { side: Side::Incoming, next_hops: next_hops(1) });
+fn come_back(session: &mut Session, now: Instant) -> Side {
+    let side = session.room();
+    session.handle(now, Event::Connected { side, next_hops: next_hops(1) });
     let router = restartable(settings(64513, 64512, 9), true);
     for bytes in [encode(Kind::Open, &open::encode(&router, true)), encode(Kind::Keepalive, &[])] {
-        session.handle(now, Event::Received { side: Side::Incoming, bytes: &bytes });
+        session.handle(now, Event::Received { side, bytes: &bytes });
     }
-    session.handle(now, Event::Flushed(Side::Incoming));
+    session.handle(now, Event::Flushed(side));
     assert_eq!(session.state(), State::Established);
+    side
+}
+
+/// Messages of this type in what is to be sent.
+fn count(actions: &[Action], kind: u8) -> usize {
+    let sent = actions.iter().filter_map(|action| match action {
+        Action::Send { bytes, .. } => Some(bytes.as_slice()),
+        _ => None,
+    });
+    let mut stream = sent.collect::<Vec<_>>().concat();
+    let mut found = 0;
+    while let [_, ..] = stream[..] {
+        found += usize::from(stream[18] == kind);
+        stream.drain(..usize::from(u16::from_be_bytes([stream[16], stream[17]])));
+    }
+    found
+}
+
+#[test]
+fn a_connection_without_an_open_ends_no_session() {
+    let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    assert_eq!(come_back(&mut session, now), Side::Incoming);
+    for _ in 0..2 {
+        let side = session.room();
+        let actions = session.handle(now, Event::Connected { side, next_hops: next_hops(1) });
+        assert_eq!((side, count(&actions, 1)), (Side::Second, 1), "it is offered a session all the same");
+        assert_eq!(session.state(), State::Established);
+    }
+    let closed = session.handle(now, Event::Closed { side: Side::Second, reason: "closed" });
+    assert_eq!(closed, [Action::Report(Report::Spare(Down::Closed("closed".into())))]);
+    assert_eq!(session.state(), State::Established);
+    // Of a router that helps others to restart only, the standing one stays (RFC 4271 §6.8).
+    session.handle(now, Event::Connected { side: Side::Second, next_hops: next_hops(1) });
+    let bytes = encode(Kind::Open, &open::encode(&settings(64513, 64512, 9), false));
+    let actions = session.handle(now, Event::Received { side: Side::Second, bytes: &bytes });
+    let refusal = Notification::cease(notification::COLLISION);
+    assert_eq!(actions.last(), Some(&Action::Report(Report::Spare(Down::Sent(refusal)))));
+    assert_eq!(session.state(), State::Established);
+    // One that was started anew takes its place, again and again.
+    assert_eq!(come_back(&mut session, now), Side::Second);
+    assert_eq!(come_back(&mut session, now), Side::Incoming);
+    assert_eq!(session.connections.len(), 1);
+}
+
+#[test]
+fn a_connection_beside_the_session_does_not_cut_its_end_short() {
+    let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    let beside = Side::Incoming;
+    session.handle(now, Event::Connected { side: beside, next_hops: next_hops(1) });
+    session.handle(now, Event::Routes(routes(&["198.51.100.1/32"])));
+    session.handle(now, Event::Stop(Stop::Leave { text: "bye".into() }));
+    session.handle(now, Event::Closed { side: beside, reason: "closed" });
+    assert_eq!(session.state(), State::Established, "routes are asked to be avoided, and not withdrawn yet");
+    let late = session.handle(now, Event::Connected { side: beside, next_hops: next_hops(1) });
+    assert_eq!((late, session.state()), (vec![Action::Close(beside)], State::Established));
+    let end = session.handle(now + Duration::from_secs(5), Event::Timeout);
+    assert_eq!((count(&end, 2), count(&end, 3)), (1, 1), "a withdrawal and a Cease");
+    assert_eq!(end.last(), Some(&Action::Report(Report::Stopped)));
+    // Where the session itself goes meanwhile, nothing is left to be done.
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    session.handle(now, Event::Connected { side: beside, next_hops: next_hops(1) });
+    session.handle(now, Event::Routes(routes(&["198.51.100.1/32"])));
+    session.handle(now, Event::Stop(Stop::Leave { text: "bye".into() }));
+    let end = session.handle(now, Event::Closed { side: Side::Outgoing, reason: "closed" });
+    assert!(
+        end.contains(&Action::Close(beside)) && end.contains(&Action::Report(Report::Stopped)),
+        "{end:?}"
+    );
+}
+
+#[test]
+fn edits_that_the_router_does_not_see_leave_the_session_alone() {
+    let before = settings(64512, 64513, 1);
+    let second = Duration::from_secs(1);
+    let keepalive = Settings { keepalive: Some(3 * second), ..before.clone() };
+    for after in [
+        keepalive.clone(),
+        Settings { connect_retry: Some(second), ..before.clone() },
+        Settings { passive: true, ..before.clone() },
+        Settings { drain: second, ..before.clone() },
+        Settings { max_prefixes: Some(10), ..before.clone() },
+        // What needs another OPEN is not looked at.
+        Settings { hold_time: 30 * second, router_id: RouterId([9, 9, 9, 9].into()), ..before.clone() },
+    ] {
+        let (mut session, now) = standing(before.clone());
+        let actions = session.handle(now, Event::Configure(&after));
+        // A limit needs the routes that came before it.
+        let asks = if after.max_prefixes.is_some() { 2 } else { 0 };
+        assert_eq!((session.state(), actions.len(), count(&actions, 5)), (State::Established, asks, asks));
+        assert_eq!(session.settings, before.with_habits_of(&after));
+    }
+    let (mut session, now) = standing(before);
+    session.handle(now, Event::Configure(&keepalive));
+    assert!(session.deadline().is_some_and(|due| due <= now + 3 * second), "the next KEEPALIVE comes sooner");
+    assert_eq!(count(&session.handle(now + 3 * second, Event::Timeout), 4), 1);
+}
+
+#[test]
+fn a_limit_that_is_lowered_counts_at_once() {
+    let limited = |most: u32| Settings { max_prefixes: Some(most), ..settings(64512, 64513, 1) };
+    let (mut session, now) = standing(limited(2));
+    let attributes = [64, 1, 1, 0, 64, 2, 6, 2, 1, 0, 0, 252, 1, 64, 3, 4, 192, 0, 2, 9];
+    let body = [&[0, 0, 0, 20][..], &attributes, &[32, 203, 0, 113, 1, 32, 203, 0, 113, 2]].concat();
+    session.handle(now, Event::Received { side: Side::Outgoing, bytes: &encode(Kind::Update, &body) });
+    assert_eq!(session.handle(now, Event::Configure(&limited(3))), []);
+    let actions = session.handle(now, Event::Configure(&limited(1)));
+    assert_eq!(actions[0], notice(&Notification::cease(notification::MAXIMUM_PREFIXES)));
+}
+
+#[test]
+fn a_peer_that_is_to_wait_waits_and_one_that_is_not_connects() {
+    let passive = |passive: bool| Settings { passive, ..settings(64512, 64513, 1) };
+    let now = origin();
+    let mut session = Session::new(passive(false));
+    session.handle(now, Event::Start);
+    let given_up = session.handle(now, Event::Configure(&passive(true)));
+    assert_eq!(given_up, [Action::Close(Side::Outgoing), Action::Report(Report::State(State::Active))]);
+    assert_eq!(session.deadline(), None);
+    session.handle(now, Event::Configure(&passive(false)));
+    let due = session.deadline().unwrap();
+    assert_eq!(session.handle(due, Event::Timeout)[0], Action::Connect);
+}
+
+#[test]
+fn routes_are_told_anew_when_they_lead_elsewhere() {
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    session.handle(now, Event::Routes(routes(&["198.51.100.1/32", "2001:db8:1::1/128"])));
+    let side = Side::Outgoing;
+    let lost = NextHops { v6: None, ..next_hops(1) };
+    let moved = NextHops { v6: next_hops(2).v6, ..next_hops(1) };
+    for (next_hops, updates, held) in [(next_hops(1), 0, 2), (moved, 1, 2), (lost, 1, 1), (moved, 1, 2)] {
+        let actions = session.handle(now, Event::NextHops { side, next_hops });
+        assert_eq!((count(&actions, 2), session.advertised()), (updates, held), "{next_hops:?}");
+    }
+}
+
+#[test]
+fn after_the_first_session_the_node_went_on_forwarding() {
+    let mut fresh = restartable(settings(64512, 64513, 1), false);
+    if let Some(restart) = &mut fresh.graceful_restart {
+        restart.preserved = false;
+    }
+    let mut link = Link::one_way(fresh, restartable(settings(64513, 64512, 2), false));
+    let kept = |link: &Link| {
+        let restart = link.ends[1].agreed().unwrap().graceful_restart.clone().unwrap();
+        (restart.restarting, restart.families.into_values().collect::<Vec<_>>())
+    };
+    assert_eq!(kept(&link), (false, vec![false; 2]));
+    link.tell(0, Event::Closed { side: Side::Outgoing, reason: "reset" });
+    link.tell(1, Event::Closed { side: Side::Incoming, reason: "reset" });
+    link.run(Duration::from_secs(2));
+    assert_eq!(kept(&link), (false, vec![true; 2]));
 }
 
 #[test]
 fn bfd_that_ends_with_a_router_s_restart_does_not_end_the_session_after_it() {
     let second = Duration::from_secs(1);
-    let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    let watched = || {
+        let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+        assert_eq!(session.handle(now, Event::BfdUp), []);
+        (session, now)
+    };
+    let (mut session, now) = watched();
     come_back(&mut session, now);
     assert_eq!(session.handle(now + second, Event::BfdDown), [], "the BFD session from before the restart");
     assert_eq!(session.state(), State::Established);
     session.handle(now + second, Event::BfdDown);
     assert_eq!(session.state(), State::Active, "the path broke after that");
 
+    let (mut session, now) = watched();
+    come_back(&mut session, now);
+    session.handle(now + second, Event::BfdDown);
+    assert_eq!(session.deadline(), Some(now + 10 * second));
+    let down = session.handle(now + 10 * second, Event::Timeout);
+    assert_eq!((count(&down, 3), session.state()), (1, State::Active), "BFD did not come back");
+
+    let (mut session, now) = watched();
+    come_back(&mut session, now);
+    session.handle(now + second, Event::BfdDown);
+    session.handle(now + 2 * second, Event::BfdUp);
+    session.handle(now + 10 * second, Event::Timeout);
+    assert_eq!(session.state(), State::Established, "BFD is up again");
+
     let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    come_back(&mut session, now);
+    session.handle(now + second, Event::BfdUp);
+    session.handle(now + second, Event::BfdDown);
+    assert_eq!(session.state(), State::Active, "BFD was not up before the restart");
+
+    let (mut session, now) = watched();
     come_back(&mut session, now);
     session.handle(now + 10 * second, Event::BfdDown);
     assert_eq!(session.state(), State::Active, "the restart is long over");
 
-    let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
+    let (mut session, now) = watched();
     session.handle(now, Event::BfdDown);
     come_back(&mut session, now + second);
     session.handle(now + 2 * second, Event::BfdDown);
@@ -617,6 +800,42 @@ fn a_path_that_flaps_is_held_off_longer_each_time() {
     hold(119, 30);
     hold(120, 1);
     hold(15, 2);
+}
+
+/// A session that BFD ends as soon as it stands, so many times.
+fn flapping(settings: Settings, times: u32) -> (Session, Instant) {
+    let (mut session, mut now) = standing(settings);
+    for time in 1..=times {
+        session.handle(now, Event::BfdDown);
+        if time == times {
+            break;
+        }
+        now = session.deadline().unwrap();
+        session.handle(now, Event::Timeout);
+        session.handle(now, Event::Connected { side: Side::Outgoing, next_hops: next_hops(1) });
+        let open = encode(Kind::Open, &open::encode(&self::settings(64513, 64512, 9), false));
+        for bytes in [open, encode(Kind::Keepalive, &[])] {
+            session.handle(now, Event::Received { side: Side::Outgoing, bytes: &bytes });
+        }
+    }
+    (session, now)
+}
+
+#[test]
+fn a_path_that_flaps_is_held_off_whoever_connects_and_however_often() {
+    let impatient = Settings { connect_retry: Some(Duration::from_secs(1)), ..settings(64512, 64513, 1) };
+    let (session, now) = flapping(impatient, 5);
+    let wait = session.deadline().unwrap() - now;
+    assert!((Duration::from_secs(12)..=Duration::from_secs(16)).contains(&wait), "{wait:?}");
+    let connected = Event::Connected { side: Side::Incoming, next_hops: next_hops(1) };
+    for (times, held_off) in [(1, 0), (2, 2), (3, 4)] {
+        for (seconds, is_refused) in [(0, held_off > 0), (held_off, false)] {
+            let (mut session, now) = flapping(settings(64512, 64513, 1), times);
+            let actions = session.handle(now + Duration::from_secs(seconds), connected.clone());
+            let refused = actions.contains(&Action::Close(Side::Incoming));
+            assert_eq!(refused, is_refused, "{times} times, after {seconds} s");
+        }
+    }
 }
 
 #[test]
@@ -684,6 +903,24 @@ fn a_route_refresh_is_answered_between_its_markers() {
         let bytes = encode(Kind::RouteRefresh, &body);
         assert_eq!(session.handle(now, Event::Received { side: Side::Outgoing, bytes: &bytes }), []);
     }
+}
+
+#[test]
+fn a_flood_of_requests_makes_work_for_two_answers() {
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    session.handle(now, Event::Routes(routes(&["198.51.100.1/32", "2001:db8:1::1/128"])));
+    session.handle(now, Event::Flushed(Side::Outgoing));
+    let flood = encode(Kind::RouteRefresh, &[0, 1, 0, 1]).repeat(3000);
+    let actions = session.handle(now, Event::Received { side: Side::Outgoing, bytes: &flood });
+    assert_eq!((count(&actions, 2), count(&actions, 5)), (2, 4), "each between its markers");
+    // Without RFC 7313 the third octet is reserved: it says nothing of a request.
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    let plain = session.connections.get_mut(&Side::Outgoing).unwrap().agreed.as_mut().unwrap();
+    plain.enhanced_route_refresh = false;
+    session.handle(now, Event::Routes(routes(&["198.51.100.1/32"])));
+    let ask = encode(Kind::RouteRefresh, &[0, 1, 7, 1]);
+    let actions = session.handle(now, Event::Received { side: Side::Outgoing, bytes: &ask });
+    assert_eq!((count(&actions, 2), count(&actions, 5)), (1, 0));
 }
 
 #[test]
@@ -803,12 +1040,15 @@ enum Happening {
     Closed(Side),
     Routes(Vec<u8>),
     BfdDown,
+    BfdUp,
+    Configure(Option<u32>, bool),
+    NextHops(Side, u8),
     Wait(u64),
     Stop(Stop),
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    let side = prop_oneof![Just(Side::Outgoing), Just(Side::Incoming)];
+    let side = prop_oneof![Just(Side::Outgoing), Just(Side::Incoming), Just(Side::Second)];
     let kind =
         prop_oneof![Just(Kind::Update), Just(Kind::Notification), Just(Kind::RouteRefresh), Just(Kind::Open)];
     let octets = || proptest::collection::vec(any::<u8>(), 4..40);
@@ -825,9 +1065,13 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (side.clone(), kind, octets()).prop_map(|(side, kind, body)| Happening::Message(side, kind, body)),
         1 => (side.clone(), octets()).prop_map(|(side, bytes)| Happening::Bytes(side, bytes)),
         3 => side.clone().prop_map(Happening::Flushed),
-        1 => side.prop_map(Happening::Closed),
+        1 => side.clone().prop_map(Happening::Closed),
         3 => octets().prop_map(Happening::Routes),
         1 => Just(Happening::BfdDown),
+        1 => Just(Happening::BfdUp),
+        1 => (proptest::option::of(0..20_u32), any::<bool>())
+            .prop_map(|(limit, passive)| Happening::Configure(limit, passive)),
+        1 => (side, 1..4_u8).prop_map(|(side, id)| Happening::NextHops(side, id)),
         5 => (0u64..40_000).prop_map(Happening::Wait),
         1 => stop.prop_map(Happening::Stop),
     ]
@@ -908,6 +1152,15 @@ proptest! {
                     session.handle(now, Event::Routes(Arc::new(routes)))
                 }
                 Happening::BfdDown => session.handle(now, Event::BfdDown),
+                Happening::BfdUp => session.handle(now, Event::BfdUp),
+                Happening::Configure(max_prefixes, passive) => {
+                    let keepalive = max_prefixes.map(|limit| Duration::from_secs(limit.into()));
+                    let other = Settings { max_prefixes, passive, keepalive, ..settings(64512, 64513, 1) };
+                    session.handle(now, Event::Configure(&other))
+                }
+                Happening::NextHops(side, id) => {
+                    session.handle(now, Event::NextHops { side, next_hops: next_hops(id) })
+                }
                 Happening::Stop(stop) => session.handle(now, Event::Stop(stop)),
                 Happening::Wait(milliseconds) => {
                     let end = now + Duration::from_millis(milliseconds);

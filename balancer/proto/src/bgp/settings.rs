@@ -83,7 +83,8 @@ pub struct Settings {
     pub router_id: RouterId,
     /// Hold time to ask for: 0 for never, or 3 to 65535 whole seconds.
     pub hold_time: Duration,
-    /// Time between keepalives; a third of the hold time at most, and that by default.
+    /// Time between keepalives; a third of the hold time at most, and that by default, or for zero: a hold time without
+    /// keepalives would end every session.
     pub keepalive: Option<Duration>,
     /// Time between attempts to connect; by default it grows from one second to thirty.
     pub connect_retry: Option<Duration>,
@@ -101,4 +102,19 @@ pub struct Settings {
     pub drain: Duration,
     /// Source of the session's random choices.
     pub seed: u64,
+}
+
+impl Settings {
+    /// These, with what the router does not see as `other` has it: that may change while a session stands.
+    #[must_use]
+    pub fn with_habits_of(&self, other: &Self) -> Self {
+        Self {
+            keepalive: other.keepalive,
+            connect_retry: other.connect_retry,
+            passive: other.passive,
+            max_prefixes: other.max_prefixes,
+            drain: other.drain,
+            ..self.clone()
+        }
+    }
 }

@@ -18,7 +18,7 @@ use super::metrics::{BfdMetrics, Label};
 use crate::speaker::{sleep_until, sys};
 use echo::{Heard, Links, Path, Use};
 use monitor::{Command, Told, Watch};
-pub(super) use monitor::{Monitor, Reach, Sender};
+pub(super) use monitor::{Device, Monitor, Reach, Sender};
 use sockets::{Arrival, ListenAt, listen, port, receive};
 
 /// Datagrams that wait to be looked at.
@@ -84,10 +84,16 @@ struct Sessions {
     /// By peer, those that could not be opened.
     refused: BTreeMap<String, Watch>,
     retry: Option<Instant>,
-    listeners: HashMap<ListenAt, AbortOnDropHandle<()>>,
+    listeners: HashMap<ListenAt, Listener>,
     arrive: mpsc::Sender<Arrival>,
     links: Links,
     metrics: BfdMetrics,
+}
+
+/// A socket on which packets arrive, and who reads them.
+struct Listener {
+    socket: Socket,
+    _task: AbortOnDropHandle<()>,
 }
 
 struct Entry {
@@ -109,10 +115,14 @@ impl Sessions {
         match command {
             Command::Watch(wanted) => self.watch(*wanted),
             Command::Shut { peer, done } => {
-                self.refused.remove(&peer);
+                if let Some(refused) = self.refused.remove(&peer) {
+                    // What kept the path from being watched is nobody's trouble any more.
+                    refused.tell.send_if_modified(|told| told.problem.take().is_some());
+                }
                 for entry in self.entries.iter_mut().filter(|entry| entry.peer == peer) {
                     entry.shut(&self.metrics);
                 }
+                self.forget(Entry::has_ended);
                 if let Some(done) = done {
                     // Who asked may have given up waiting.
                     let _ = done.send(());
@@ -137,12 +147,11 @@ impl Sessions {
         });
         let known = self.entries.iter_mut().find(|entry| entry.peer == wanted.peer && !entry.is_shut);
         if let Some(entry) = known {
-            let former = entry.settings;
-            let settings = settings(&wanted, echo.accepts, former.discriminator, former.seed);
-            if entry.reach == wanted.reach && (Settings { timers: settings.timers, ..former }) == settings {
-                entry.settings = settings;
+            if entry.reach == wanted.reach {
+                let Settings { discriminator, seed, .. } = entry.settings;
+                entry.settings = settings(&wanted, echo.accepts, discriminator, seed);
                 entry.use_path(echo.path, &self.metrics);
-                entry.handle(Event::Configure(settings.timers), &self.metrics);
+                entry.handle(Event::Configure(entry.settings), &self.metrics);
                 return;
             }
             entry.shut(&self.metrics);
@@ -166,16 +175,23 @@ impl Sessions {
     fn open(&mut self, wanted: Watch, echo: Use) -> anyhow::Result<()> {
         let settings = settings(&wanted, echo.accepts, self.discriminator(), rand::random());
         let Watch { peer, label, reach, tell, .. } = wanted;
+        // To the router it is one session: two that speak to it would end each other.
+        let rival =
+            self.entries.iter().find(|entry| !entry.is_shut && entry.reach.is_between_ends_of(&reach));
+        if let Some(rival) = rival {
+            anyhow::bail!("BGPPeer {:?} has the BFD session with this router", rival.peer);
+        }
         let at = ListenAt::of(&reach);
         if !self.listeners.contains_key(&at) {
-            let has_port =
-                self.listeners.keys().any(|other| (other.is_v4, other.port) == (at.is_v4, at.port));
-            let socket = listen(&at, has_port).with_context(|| {
+            let beside =
+                self.listeners.iter().filter(|(other, _)| (other.is_v4, other.port) == (at.is_v4, at.port));
+            let beside: Vec<&Socket> = beside.map(|(_, listener)| &listener.socket).collect();
+            let socket = listen(&at, &beside).with_context(|| {
                 format!("BFD cannot have UDP port {}, which another program on this node may use", at.port)
             })?;
-            let socket = sys::register(socket)?;
-            let task = tokio::spawn(receive(socket, at.clone(), self.arrive.clone()));
-            self.listeners.insert(at, AbortOnDropHandle::new(task));
+            let read = sys::register(socket.try_clone()?)?;
+            let task = tokio::spawn(receive(read, at.clone(), self.arrive.clone()));
+            self.listeners.insert(at, Listener { socket, _task: AbortOnDropHandle::new(task) });
         }
         let socket = sockets::sending(&reach)?;
         let session = Session::new(settings);
@@ -184,8 +200,28 @@ impl Sessions {
         entry.tell();
         self.metrics.session_up.get_or_create(&entry.label).set(0);
         entry.handle(Event::Start, &self.metrics);
+        let reach = entry.reach.clone();
         self.entries.push(entry);
+        // A former session with the router has said its last word: another one would end this session there.
+        self.forget(|entry| entry.is_shut && entry.reach.is_between_ends_of(&reach));
         Ok(())
+    }
+
+    /// Removes sessions, the metrics of those that have no successor, and the sockets that nobody needs any more: a port is
+    /// left to others, and one that is bound to an interface that is gone is of no use when that comes back.
+    fn forget(&mut self, is_over: impl Fn(&Entry) -> bool) {
+        if !self.entries.iter().any(&is_over) {
+            return;
+        }
+        let (over, rest): (Vec<Entry>, _) = std::mem::take(&mut self.entries).into_iter().partition(is_over);
+        self.entries = rest;
+        for label in over.iter().map(|entry| &entry.label) {
+            if self.entries.iter().all(|entry| entry.label != *label) {
+                self.metrics.remove(label);
+            }
+        }
+        let entries = &self.entries;
+        self.listeners.retain(|at, _| entries.iter().any(|entry| ListenAt::of(&entry.reach) == *at));
     }
 
     /// A number that no session has.
@@ -205,12 +241,7 @@ impl Sessions {
                 entry.handle(Event::Timeout, &self.metrics);
             }
         }
-        self.entries.retain(|entry| !entry.has_ended());
-        // A socket stays bound to an interface that is gone: the next session there needs a new one.
-        let entries = &self.entries;
-        self.listeners.retain(|at, _| {
-            at.device.is_none() || entries.iter().any(|entry| ListenAt::of(&entry.reach) == *at)
-        });
+        self.forget(Entry::has_ended);
     }
 
     fn arrived(&mut self, arrival: &Arrival) {
@@ -335,7 +366,8 @@ impl Entry {
                     }
                     self.tell();
                 }
-                Action::Stopped => metrics.remove(&self.label),
+                // It is forgotten in its turn.
+                Action::Stopped => {}
             }
         }
     }
@@ -370,3 +402,7 @@ impl Entry {
         self.is_shut && self.session.deadline().is_none()
     }
 }
+
+#[cfg(test)]
+#[path = "bfd/sessions_tests.rs"]
+mod tests;

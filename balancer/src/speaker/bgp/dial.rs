@@ -78,7 +78,11 @@ async fn dial(spec: Arc<Spec>, mut neighbor: Option<Neighbor>) -> anyhow::Result
             anyhow::bail!("nobody looks for the router on {interface:?}")
         }
     };
-    if let Some(other) = rival::session_with(router).context("connections of this node cannot be read")? {
+    // Elsewhere than where all sessions are served: the kernel's tables are long on a busy node.
+    let found = tokio::task::spawn_blocking(move || rival::session_with(router)).await;
+    if let Some(other) =
+        found.map_err(std::io::Error::from).flatten().context("connections of this node cannot be read")?
+    {
         anyhow::bail!(
             "{CONFLICT}: another BGP speaker on this node has a session with this router ({other}); this one stays closed"
         );

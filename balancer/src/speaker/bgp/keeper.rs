@@ -122,7 +122,8 @@ impl<K: Kept> Keeper<K> {
         }
     }
 
-    /// Makes what is there what is wanted: a status by labels. Returns whether anything was written.
+    /// Makes what is there what is wanted: a status by labels. Returns whether anything was written. What the API server
+    /// refuses does not keep the rest from being written.
     ///
     /// # Errors
     /// When the API server refuses something or does not answer.
@@ -135,35 +136,48 @@ impl<K: Kept> Keeper<K> {
         let uid = owner.as_ref().map(|owner| owner.uid.as_str()).unwrap_or_default();
         let steps = steps(self.objects.get_or_insert_default(), uid, wanted);
         let written = !steps.is_empty();
+        let mut refusal = None;
         for step in steps {
-            match step {
-                Step::Delete(name) => {
-                    in_time(delete(&self.api, &name)).await?;
-                    self.objects.get_or_insert_default().remove(&name);
-                }
-                Step::Own(name) => {
-                    let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": [owner] } }));
-                    let object = in_time(self.api.patch(&name, &parameters(), &patch)).await?;
-                    self.learn(Change::Set(object));
-                }
-                Step::Create(labels, status) => {
-                    let labels =
-                        K::LABELS.iter().map(|label| (*label).to_owned()).zip(labels.iter().cloned());
-                    let object = K::empty(ObjectMeta {
-                        generate_name: Some(K::GENERATE_NAME.to_owned()),
-                        labels: Some(labels.collect()),
-                        owner_references: owner.clone().map(|owner| vec![owner]),
-                        ..ObjectMeta::default()
-                    });
-                    let object = in_time(self.api.create(&PostParams::default(), &object)).await?;
-                    let name = object.name_any();
-                    self.learn(Change::Set(object));
-                    self.write(&name, status).await?;
-                }
-                Step::Write(name, status) => self.write(&name, status).await?,
+            let carried_out = self.carry_out(step, owner.as_ref()).await;
+            match carried_out {
+                Err(error) if is_refusal(&error) => drop(refusal.get_or_insert(error)),
+                carried_out => carried_out?,
             }
         }
-        Ok(written)
+        refusal.map_or(Ok(written), Err)
+    }
+
+    async fn carry_out(
+        &mut self,
+        step: Step<'_, K::Status>,
+        owner: Option<&OwnerReference>,
+    ) -> anyhow::Result<()> {
+        match step {
+            Step::Delete(name) => {
+                in_time(delete(&self.api, &name)).await?;
+                self.objects.get_or_insert_default().remove(&name);
+            }
+            Step::Own(name) => {
+                let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": [owner] } }));
+                let object = in_time(self.api.patch(&name, &parameters(), &patch)).await?;
+                self.learn(Change::Set(object));
+            }
+            Step::Create(labels, status) => {
+                let labels = K::LABELS.iter().map(|label| (*label).to_owned()).zip(labels.iter().cloned());
+                let object = K::empty(ObjectMeta {
+                    generate_name: Some(K::GENERATE_NAME.to_owned()),
+                    labels: Some(labels.collect()),
+                    owner_references: owner.map(|owner| vec![owner.clone()]),
+                    ..ObjectMeta::default()
+                });
+                let object = in_time(self.api.create(&PostParams::default(), &object)).await?;
+                let name = object.name_any();
+                self.learn(Change::Set(object));
+                self.write(&name, status).await?;
+            }
+            Step::Write(name, status) => self.write(&name, status).await?,
+        }
+        Ok(())
     }
 
     async fn write(&mut self, name: &str, status: &K::Status) -> anyhow::Result<()> {
@@ -190,6 +204,11 @@ impl<K: Kept> Keeper<K> {
         self.owner = Some(owner.clone());
         Ok(owner)
     }
+}
+
+/// Whether the API server answered, and another request may fare better.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(_)))
 }
 
 fn known<K: Kept>(mut object: K) -> (String, Known<K::Status>) {
@@ -301,6 +320,35 @@ mod tests {
             ),
             []
         );
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_refused_does_not_keep_the_others_from_being_written() {
+        use http::{Request, Response};
+        use kube::client::Body;
+        use metallb_api::{BGPSessionState, BGPSessionStateStatus};
+
+        let (client, mut server) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let settings =
+            Settings { namespace: "metallb-system".into(), pod: "speaker".into(), node: "node1".into() };
+        let mut keeper = Keeper::<BGPSessionState>::new(&Client::new(client, "default"), &settings);
+        keeper.learn(Change::All(vec![]));
+        let labels = |router: &str| ["node1", router, ""].map(str::to_owned).to_vec();
+        let wanted = ["a", "b"].map(|router| (labels(router), BGPSessionStateStatus::default())).into();
+        let keeping = tokio::spawn(async move { keeper.keep(&wanted).await });
+        let refusal = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 422, "reason": "Invalid" });
+        let pod = json!({ "metadata": { "name": "speaker", "uid": "u" }, "spec": { "containers": [] } });
+        let state = json!({ "metadata": { "name": "bgp-x", "labels": {} }, "spec": {} });
+        let mut asked = vec![];
+        for (code, answer) in [(200, &pod), (422, &refusal), (201, &state), (200, &state)] {
+            let (request, send) = server.next_request().await.unwrap();
+            asked.push(request.method().to_string());
+            let body = Body::from(answer.to_string().into_bytes());
+            send.send_response(Response::builder().status(code).body(body).unwrap());
+        }
+        assert_eq!(asked, ["GET", "POST", "POST", "PATCH"]);
+        let error = keeping.await.unwrap().unwrap_err();
+        assert!(is_refusal(&error), "it is told, and tried again: {error:#}");
     }
 
     #[test]

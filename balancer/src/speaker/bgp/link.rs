@@ -65,15 +65,14 @@ pub(super) async fn dial(spec: &Spec, router: SocketAddr) -> anyhow::Result<TcpS
 ///
 /// # Errors
 /// What the kernel says.
-pub(super) fn next_hops(stream: &TcpStream) -> io::Result<NextHops> {
+pub(super) fn next_hops(stream: &TcpStream, addresses: &[InterfaceAddress]) -> io::Result<NextHops> {
     let (local, router) = (stream.local_addr()?.ip(), stream.peer_addr()?.ip());
-    let addresses = interface_addresses()?;
-    Ok(choose_next_hops(local, router, &addresses))
+    Ok(choose_next_hops(local, router, addresses))
 }
 
 /// An address of an interface of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct InterfaceAddress {
+pub(super) struct InterfaceAddress {
     interface: String,
     network: IpNet,
 }
@@ -85,6 +84,8 @@ fn choose_next_hops(local: IpAddr, router: IpAddr, addresses: &[InterfaceAddress
         .iter()
         .filter(|address| own.is_some_and(|own| own.interface == address.interface))
         .map(|address| &address.network)
+        // Beside an address of this node that the loopback interface has, there are those that lead nowhere.
+        .filter(|network| !network.addr().is_loopback())
         .collect();
     let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
     // The address of the connection itself comes before others of its interface.
@@ -114,7 +115,11 @@ pub(super) fn interface_of(own: IpAddr) -> io::Result<Option<String>> {
     Ok(found.map(|found| found.interface))
 }
 
-fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
+/// All addresses of this node.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
     let found = getifaddrs()?.filter_map(|found| {
         let (address, mask) = (found.address?, found.netmask?);
         let network = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
@@ -268,6 +273,9 @@ mod tests {
     fn routes_lead_to_the_connection_and_to_the_other_family_of_its_interface() {
         let node = addresses(&[
             ("lo", "127.0.0.1/8"),
+            ("lo", "10.0.0.11/32"),
+            ("lo", "::1/128"),
+            ("lo", "2001:db8:1::11/128"),
             ("eth0", "192.0.2.11/24"),
             ("eth0", "192.0.2.12/24"),
             ("eth0", "fe80::11/64"),
@@ -285,6 +293,8 @@ mod tests {
             ("192.0.2.11", "203.0.113.1", hops("192.0.2.11", "2001:db8::11", "")),
             ("198.51.100.1", "198.51.100.2", hops("198.51.100.1", "", "fe80::99")),
             ("203.0.113.7", "203.0.113.1", hops("203.0.113.7", "", "")),
+            ("2001:db8:1::11", "2001:db8::1", hops("10.0.0.11", "2001:db8:1::11", "")),
+            ("10.0.0.11", "192.0.2.1", hops("10.0.0.11", "2001:db8:1::11", "")),
         ] {
             let found = choose_next_hops(local.parse().unwrap(), router.parse().unwrap(), &node);
             assert_eq!(found, want, "{local} to {router}");

@@ -93,6 +93,11 @@ pub(super) struct Label {
 }
 
 impl Label {
+    #[cfg(test)]
+    pub(super) fn at(router: &str) -> Self {
+        Self { peer: router.to_owned(), vrf: String::new() }
+    }
+
     pub(super) fn of(spec: &Spec) -> Self {
         let peer = match &spec.endpoint {
             Endpoint::Address(address) => SocketAddr::new(*address, spec.port).to_string(),

@@ -1,19 +1,21 @@
 //! One peer: drives its session over TCP, one session after another as its settings change.
 
+mod telling;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use jiff::Timestamp;
 use metallb_core::config::BfdProfile;
-use metallb_proto::bgp::{Action, Event, Report, Routes, Session, Side, Stop};
+use metallb_proto::bfd;
+use metallb_proto::bgp::{Action, Event, Routes, Session, Side, Stop};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::bfd::{Monitor, Reach};
+use super::bfd::Monitor;
 use super::dial::Dialer;
-use super::link::{self, Link, Ready};
+use super::link::{self, InterfaceAddress, Link, Ready};
 use super::metrics::PeerMetrics;
 use super::spec::Spec;
 use super::status::{Status, Statuses};
@@ -44,8 +46,12 @@ pub(super) struct Ports {
     pub(super) statuses: watch::Sender<Statuses>,
     pub(super) metrics: PeerMetrics,
     pub(super) monitor: Monitor,
+    /// The addresses of this node, which change at any time.
+    pub(super) addresses: watch::Receiver<Vec<InterfaceAddress>>,
     /// Whether the speaker was started anew: the first session says so (RFC 4724 §3).
     pub(super) restarting: bool,
+    /// Whether a session stood: the node has been forwarding since.
+    pub(super) has_stood: bool,
 }
 
 /// Runs until the peer is told to stop.
@@ -56,7 +62,7 @@ pub(super) async fn run(mut ports: Ports) {
             break;
         }
         let restarting = std::mem::take(&mut ports.restarting);
-        Driver::new(order, restarting).run(&mut ports).await;
+        Driver::new(order, restarting, ports.has_stood).run(&mut ports).await;
     }
     ports.monitor.shut().await;
 }
@@ -72,6 +78,8 @@ enum Input {
     Bfd {
         has_failed: bool,
     },
+    /// This node has other addresses.
+    Addresses,
     Timeout,
 }
 
@@ -82,8 +90,11 @@ struct Driver {
     dialer: Dialer,
     outgoing: Option<Link>,
     incoming: Option<Link>,
+    second: Option<Link>,
     closing: JoinSet<()>,
     buffer: Vec<u8>,
+    /// When the last complaint was about an UPDATE.
+    complained: Option<Instant>,
     /// Whether the session was told to stop.
     stopping: Option<Stop>,
     has_ended: bool,
@@ -91,11 +102,12 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(order: Order, restarting: bool) -> Self {
+    fn new(order: Order, restarting: bool, has_stood: bool) -> Self {
         let mut settings = order.spec.settings.clone();
         settings.seed = rand::random();
         if let Some(restart) = &mut settings.graceful_restart {
             restart.restarting = restarting && restart.preserved;
+            restart.preserved |= has_stood;
         }
         Self {
             session: Session::new(settings),
@@ -103,8 +115,10 @@ impl Driver {
             order,
             outgoing: None,
             incoming: None,
+            second: None,
             closing: JoinSet::new(),
             buffer: vec![0; CHUNK],
+            complained: None,
             stopping: None,
             has_ended: false,
             status: Status::idle(None),
@@ -117,6 +131,9 @@ impl Driver {
         }
         ports.monitor.configure(self.order.bfd.as_ref());
         ports.metrics.begin(&self.order.spec);
+        if ports.monitor.state() == Some(bfd::State::Up) {
+            self.handle(ports, Event::BfdUp);
+        }
         self.handle(ports, Event::Start);
         self.handle(ports, Event::Routes(Arc::clone(&self.order.routes)));
         while !self.has_ended {
@@ -137,6 +154,8 @@ impl Driver {
             result = self.dialer.done() => Input::Dialed(result),
             ready = ready(&mut self.outgoing) => Input::Ready(Side::Outgoing, ready),
             ready = ready(&mut self.incoming) => Input::Ready(Side::Incoming, ready),
+            ready = ready(&mut self.second) => Input::Ready(Side::Second, ready),
+            Ok(()) = ports.addresses.changed() => Input::Addresses,
             Some(stream) = ports.incoming.recv() => Input::Accepted(stream),
             Some(_) = self.closing.join_next(), if !self.closing.is_empty() => Input::Timeout,
             () = sleep_until(deadline) => Input::Timeout,
@@ -153,15 +172,31 @@ impl Driver {
                 self.handle(ports, Event::Closed { side: Side::Outgoing, reason: &reason });
             }
             Input::Accepted(stream) => match link::adopt(&self.order.spec, &stream) {
-                Ok(()) => self.connected(ports, Side::Incoming, stream),
+                Ok(()) => self.connected(ports, self.session.room(), stream),
                 Err(error) => {
                     tracing::warn!(peer = ports.name, error = format!("{error:#}"), "connection refused");
                 }
             },
             Input::Ready(side, ready) => self.ready(ports, side, ready),
-            Input::Bfd { has_failed: true } => self.handle(ports, Event::BfdDown),
-            Input::Bfd { has_failed: false } => self.tell(ports),
-            Input::Timeout => self.handle(ports, Event::Timeout),
+            Input::Bfd { has_failed } => {
+                if has_failed {
+                    self.handle(ports, Event::BfdDown);
+                }
+                if ports.monitor.state() == Some(bfd::State::Up) {
+                    self.handle(ports, Event::BfdUp);
+                }
+                self.tell(ports);
+            }
+            Input::Addresses => self.look_at_addresses(ports),
+            Input::Timeout => {
+                // What is there already counts before what did not come: the whole machine may have stood still.
+                for side in Side::ALL {
+                    if self.slot(side).is_some() {
+                        self.ready(ports, side, Ready::Readable);
+                    }
+                }
+                self.handle(ports, Event::Timeout);
+            }
         }
     }
 
@@ -169,10 +204,21 @@ impl Driver {
         let former = std::mem::replace(&mut self.order, order);
         if let Some(stop) = self.order.stop.clone() {
             self.stop(ports, stop).await;
-        } else if self.order.spec != former.spec {
+        } else if !self.order.spec.continues(&former.spec) {
+            if self.order.spec.leads_elsewhere_than(&former.spec) {
+                // That of the former router would be shown as that of the new one.
+                ports.monitor.shut().await;
+            }
             self.stop(ports, Stop::Reset).await;
         } else {
+            if self.order.spec != former.spec {
+                let spec = Arc::clone(&self.order.spec);
+                self.handle(ports, Event::Configure(&spec.settings));
+            }
             ports.monitor.configure(self.order.bfd.as_ref());
+            if self.order.is_multihop != former.is_multihop {
+                self.watch_path(ports);
+            }
             if !Arc::ptr_eq(&former.routes, &self.order.routes) {
                 self.handle(ports, Event::Routes(Arc::clone(&self.order.routes)));
             }
@@ -193,7 +239,9 @@ impl Driver {
     }
 
     fn connected(&mut self, ports: &mut Ports, side: Side, stream: TcpStream) {
-        let next_hops = link::next_hops(&stream).unwrap_or_else(|error| {
+        let next_hops =
+            link::interface_addresses().and_then(|addresses| link::next_hops(&stream, &addresses));
+        let next_hops = next_hops.unwrap_or_else(|error| {
             tracing::warn!(peer = ports.name, %error, "addresses of this node cannot be read");
             Default::default()
         });
@@ -202,6 +250,18 @@ impl Driver {
             self.closing.spawn(former.close());
         }
         self.handle(ports, Event::Connected { side, next_hops });
+    }
+
+    /// Routes may have to lead to others of this node's addresses.
+    fn look_at_addresses(&mut self, ports: &mut Ports) {
+        let addresses = ports.addresses.borrow_and_update().clone();
+        for side in Side::ALL {
+            let Some(link) = self.slot(side) else { continue };
+            // A connection that broke has none, and says so itself.
+            if let Ok(next_hops) = link::next_hops(link.stream(), &addresses) {
+                self.handle(ports, Event::NextHops { side, next_hops });
+            }
+        }
     }
 
     fn ready(&mut self, ports: &mut Ports, side: Side, ready: Ready) {
@@ -238,6 +298,7 @@ impl Driver {
         match side {
             Side::Outgoing => &mut self.outgoing,
             Side::Incoming => &mut self.incoming,
+            Side::Second => &mut self.second,
         }
     }
 
@@ -248,7 +309,7 @@ impl Driver {
             while let Some(action) = actions.pop_front() {
                 self.act(ports, action);
             }
-            for side in [Side::Outgoing, Side::Incoming] {
+            for side in Side::ALL {
                 let Some(link) = self.slot(side) else { continue };
                 let event = match link.write() {
                     Ok(true) => Event::Flushed(side),
@@ -288,65 +349,6 @@ impl Driver {
             }
             Action::Report(report) => self.learn(ports, report),
         }
-    }
-
-    fn learn(&mut self, ports: &mut Ports, report: Report) {
-        let peer = &ports.name;
-        match report {
-            Report::State(state) => {
-                tracing::debug!(peer, %state, "session");
-                self.status.state = state;
-            }
-            Report::Established(agreed) => {
-                tracing::info!(event = "sessionUp", peer, router = %agreed.remote_id, "BGP session established");
-                let families = agreed.families.len();
-                tracing::debug!(peer, families, hold_time = agreed.hold_time.as_secs(), "agreed");
-                self.status.agreed = Some(agreed);
-                self.status.since = Timestamp::now();
-                self.watch_path(ports);
-            }
-            Report::Down(down) => {
-                let error = down.to_string();
-                if self.session.agreed().is_none() && self.status.agreed.take().is_some() {
-                    self.status.since = Timestamp::now();
-                    tracing::warn!(event = "sessionDown", peer, error, "BGP session lost");
-                } else if self.status.last_error.as_ref() != Some(&error) {
-                    tracing::warn!(event = "sessionFailed", peer, error, "no BGP session");
-                }
-                self.status.last_error = Some(error);
-            }
-            Report::Malformed(problem) => {
-                tracing::warn!(peer, problem, "the router sent an UPDATE that is wrong");
-            }
-            Report::Stopped => self.has_ended = true,
-        }
-    }
-
-    /// Lets BFD watch the path that the connection takes.
-    fn watch_path(&mut self, ports: &mut Ports) {
-        let link = [&self.outgoing, &self.incoming].into_iter().flatten().next();
-        let ends =
-            link.and_then(|link| Some((link.stream().local_addr().ok()?, link.stream().peer_addr().ok()?)));
-        if let Some((local, router)) = ends {
-            let device = self.order.spec.device.clone();
-            ports.monitor.watch(Reach { local, router, device, is_multihop: self.order.is_multihop });
-        }
-    }
-
-    /// Publishes what changed.
-    fn tell(&mut self, ports: &mut Ports) {
-        self.status.prefixes = self.session.advertised();
-        self.status.unheard.clone_from(&self.order.unheard);
-        self.status.bfd = ports.monitor.state();
-        self.status.bfd_error = ports.monitor.problem();
-        ports.metrics.session(&self.session);
-        ports.statuses.send_if_modified(|statuses| {
-            let is_news = statuses.get(&ports.name) != Some(&self.status);
-            if is_news {
-                statuses.insert(ports.name.clone(), self.status.clone());
-            }
-            is_news
-        });
     }
 }
 

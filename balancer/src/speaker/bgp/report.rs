@@ -40,6 +40,8 @@ const COMPONENT: &str = "metallb-speaker";
 const CALM: Duration = Duration::from_secs(1);
 /// Pause before what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// Why a session ended of which nothing else is known.
+const ENDED: &str = "it was ended";
 /// What frr-k8s writes where there is no BFD.
 const NO_BFD: &str = "N/A";
 
@@ -178,12 +180,18 @@ fn sessions(node: &str, wanted: &Wanted, statuses: &Statuses) -> BTreeMap<Labels
             Endpoint::Interface(interface) => interface.clone(),
         };
         let vrf = peer.vrf.clone().unwrap_or_default();
-        // A colon has no place in the value of a label.
-        let labels = [node.to_owned(), router.replace(':', "-"), vrf.clone()];
+        let labels = [node.to_owned(), label(&router), vrf.clone()];
         // Two peers of one router: the first by name has the session.
         told.entry(labels.into()).or_insert_with(|| session(node, name, router, vrf, status));
     }
     told
+}
+
+/// A router as the value of a label, which has no colon, and letters or digits at its ends.
+fn label(router: &str) -> String {
+    let [first, last] =
+        [router.starts_with(':'), router.ends_with(':')].map(|is_colon| if is_colon { "0" } else { "" });
+    format!("{first}{router}{last}").replace(':', "-")
 }
 
 fn session(node: &str, name: &str, router: String, vrf: String, status: &Status) -> BGPSessionStateStatus {
@@ -237,28 +245,53 @@ async fn tell(
     mut statuses: watch::Receiver<Statuses>,
 ) -> anyhow::Result<()> {
     let api: Api<Event> = Api::namespaced(client.clone(), &settings.namespace);
-    let mut up: BTreeMap<String, bool> = BTreeMap::new();
+    let mut before = Statuses::new();
     loop {
         statuses.changed().await.context("the sessions ended")?;
         let now = statuses.borrow_and_update().clone();
-        for (name, status) in &now {
-            let is_up = status.agreed.is_some();
-            if up.insert(name.clone(), is_up).unwrap_or(false) == is_up {
-                continue;
-            }
-            let event = event(settings, name, status, Timestamp::now());
+        for (name, turn) in turns(&before, &now) {
+            let event = event(settings, name, &turn, Timestamp::now());
             if let Err(error) = in_time(api.create(&PostParams::default(), &event)).await {
                 tracing::warn!(error = format!("{error:#}"), "Event not written");
             }
         }
-        up.retain(|name, _| now.contains_key(name));
+        before = now;
     }
 }
 
-fn event(settings: &Settings, peer: &str, status: &Status, now: Timestamp) -> Event {
+/// A session that came or went.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn<'a> {
+    Up(&'a Agreed),
+    Down(&'a str),
+}
+
+/// What became of the sessions: that one went and came while nobody looked is told, too.
+fn turns<'a>(before: &'a Statuses, now: &'a Statuses) -> Vec<(&'a str, Turn<'a>)> {
+    let mut turns = Vec::new();
+    for (name, status) in now {
+        let former = before.get(name);
+        let was_up = former.is_some_and(|former| former.agreed.is_some());
+        let is_same = former.is_some_and(|former| former.since == status.since);
+        let error = status.last_error.as_deref().unwrap_or(ENDED);
+        match &status.agreed {
+            Some(_) if was_up && is_same => {}
+            Some(agreed) => {
+                turns.extend(was_up.then_some((name.as_str(), Turn::Down(error))));
+                turns.push((name, Turn::Up(agreed)));
+            }
+            None => turns.extend(was_up.then_some((name.as_str(), Turn::Down(error)))),
+        }
+    }
+    let gone = before.iter().filter(|(name, status)| status.agreed.is_some() && !now.contains_key(*name));
+    turns.extend(gone.map(|(name, _)| (name.as_str(), Turn::Down(ENDED))));
+    turns
+}
+
+fn event(settings: &Settings, peer: &str, turn: &Turn<'_>, now: Timestamp) -> Event {
     let node = &settings.node;
-    let (reason, kind, message) = match (&status.agreed, &status.last_error) {
-        (Some(agreed), _) => (
+    let (reason, kind, message) = match turn {
+        Turn::Up(agreed) => (
             "SessionUp",
             "Normal",
             format!(
@@ -266,11 +299,7 @@ fn event(settings: &Settings, peer: &str, status: &Status, now: Timestamp) -> Ev
                 agreed.remote_id, agreed.remote_asn
             ),
         ),
-        (None, error) => (
-            "SessionDown",
-            "Warning",
-            format!("node {node:?} lost its session: {}", error.as_deref().unwrap_or("it was ended")),
-        ),
+        Turn::Down(error) => ("SessionDown", "Warning", format!("node {node:?} lost its session: {error}")),
     };
     Event {
         metadata: ObjectMeta {

@@ -89,7 +89,7 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
     };
     assert_eq!(super::services("node1", &wanted).into_values().collect::<Vec<_>>(), [status_of_service]);
 
-    let unheard = Some("NotListening: routers cannot connect to this node".to_owned());
+    let unheard = Some("CannotListen: routers cannot connect to this node".to_owned());
     let idle = Status { state: State::Idle, agreed: None, bfd: None, prefixes: 0, unheard, ..status() };
     let statuses = [("a".to_owned(), status()), ("b".to_owned(), idle)].into();
     let told = sessions("node1", &wanted, &statuses);
@@ -122,7 +122,7 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
         peer: Some("eth1".to_owned()),
         peer_name: Some("b".to_owned()),
         last_error: Some(
-            "NotListening: routers cannot connect to this node; the router closed the connection".to_owned(),
+            "CannotListen: routers cannot connect to this node; the router closed the connection".to_owned(),
         ),
         capabilities: vec![],
         prefixes_sent: Some(0),
@@ -132,20 +132,56 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
 }
 
 #[test]
+fn every_router_makes_a_label() {
+    for (router, want) in [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001-db8--1"),
+        ("2001:db8:1::", "2001-db8-1--0"),
+        ("::1", "0--1"),
+        ("::", "0--0"),
+    ] {
+        assert_eq!(label(router), want);
+    }
+}
+
+#[test]
 fn the_coming_and_going_of_a_session_are_events_of_its_peer() {
     let settings = Settings {
         namespace: "metallb-system".to_owned(),
         pod: "speaker-x".to_owned(),
         node: "node1".to_owned(),
     };
-    let words = |status: &Status| {
-        let event = event(&settings, "router", status, status.since);
+    let words = |turn: Turn<'_>| {
+        let event = event(&settings, "router", &turn, status().since);
         (event.reason.unwrap(), event.type_.unwrap(), event.message.unwrap())
     };
     let told =
         |reason: &str, kind: &str, message: &str| (reason.to_owned(), kind.to_owned(), message.to_owned());
     let up = "node \"node1\" has a session with router 192.0.2.1 of AS 64513";
-    assert_eq!(words(&status()), told("SessionUp", "Normal", up));
+    assert_eq!(words(Turn::Up(&agreed())), told("SessionUp", "Normal", up));
     let down = "node \"node1\" lost its session: the router closed the connection";
-    assert_eq!(words(&Status { agreed: None, ..status() }), told("SessionDown", "Warning", down));
+    assert_eq!(words(Turn::Down("the router closed the connection")), told("SessionDown", "Warning", down));
+}
+
+#[test]
+fn a_session_that_went_and_came_while_nobody_looked_is_told() {
+    let at = |up: bool, minute: u8| -> Statuses {
+        let since = format!("2026-01-01T00:{minute:02}:00Z").parse().unwrap();
+        [("a".to_owned(), Status { agreed: up.then(agreed), since, ..status() })].into()
+    };
+    let agreed = agreed();
+    let up = || ("a", Turn::Up(&agreed));
+    let down = || ("a", Turn::Down("the router closed the connection"));
+    for (before, now, want) in [
+        (Statuses::new(), at(false, 0), vec![]),
+        (Statuses::new(), at(true, 0), vec![up()]),
+        (at(false, 0), at(true, 1), vec![up()]),
+        (at(true, 1), at(true, 1), vec![]),
+        (at(true, 1), at(false, 2), vec![down()]),
+        (at(true, 1), at(true, 3), vec![down(), up()]),
+        (at(false, 2), at(false, 4), vec![]),
+        (at(true, 1), Statuses::new(), vec![("a", Turn::Down("it was ended"))]),
+    ] {
+        assert_eq!(turns(&before, &now), want, "{before:?} to {now:?}");
+    }
 }

@@ -2,7 +2,8 @@
 //! and again.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// State ESTABLISHED in `/proc/net/tcp` (include/net/tcp_states.h).
@@ -10,21 +11,40 @@ const ESTABLISHED: &str = "01";
 /// Port of BGP, on which the other speaker may listen.
 const BGP: u16 = 179;
 
+/// The kernel's tables of connections. Those of IPv4 that a socket of both families has are in the second one.
+const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 /// Where the sockets of this program are listed, each a link to `socket:[INODE]`.
 const OWN: &str = "/proc/self/fd";
 
 /// The connection that another program of this node has with a router, as `LOCAL to REMOTE`. Those of this program do
 /// not count: another peer may have the same address in another VRF or on another interface, and a router may have
-/// connected while this end was about to.
+/// connected while this end was about to. This takes its time on a node with many connections.
 ///
 /// # Errors
 /// When the kernel's table of connections, or that of this program's sockets, cannot be read.
 pub(super) fn session_with(router: SocketAddr) -> io::Result<Option<String>> {
     // Sockets that were opened or closed while the table was read are on one of the two lists.
     let mut own = own_sockets()?;
-    let table = std::fs::read_to_string(if router.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" })?;
+    let mut found = Vec::new();
+    for table in TABLES {
+        match File::open(table) {
+            Ok(table) => find(BufReader::new(table), router, &mut found)?,
+            // A node without IPv6 has no such table.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
     own.extend(own_sockets()?);
-    Ok(find(&table, router, &own).map(|(local, remote)| format!("{local} to {remote}")))
+    let rival = found.into_iter().find(|session| !own.contains(&session.inode));
+    Ok(rival.map(|session| format!("{} to {}", session.local, session.remote)))
+}
+
+/// A connection that may be a session, and its socket.
+#[derive(Debug, PartialEq, Eq)]
+struct Connection {
+    local: SocketAddr,
+    remote: SocketAddr,
+    inode: u64,
 }
 
 /// Inodes of the sockets of this program.
@@ -43,35 +63,37 @@ fn inode(link: &str) -> Option<u64> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// A connection to the router's port, or one from the router to the port of BGP, that is not of the program with these
-/// sockets.
-fn find(table: &str, router: SocketAddr, own: &BTreeSet<u64>) -> Option<(SocketAddr, SocketAddr)> {
-    table.lines().skip(1).find_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let (local, remote) = (address(words.next()?)?, address(words.next()?)?);
-        let is_session =
-            remote == (router.ip(), router.port()) || (remote.0 == router.ip() && local.1 == BGP);
-        let is_established = words.next()? == ESTABLISHED;
-        // After queues, timer, retransmissions, user and timeout. No socket yet (0): no program has taken it.
-        let inode: u64 = words.nth(5)?.parse().ok()?;
-        let is_rival = is_session && is_established && inode != 0 && !own.contains(&inode);
-        is_rival.then_some((SocketAddr::from(local), SocketAddr::from(remote)))
-    })
+/// Adds the connections of a table to the router's port, and those from the router to the port of BGP.
+fn find(table: impl BufRead, router: SocketAddr, found: &mut Vec<Connection>) -> io::Result<()> {
+    for line in table.lines().skip(1) {
+        found.extend(session(&line?, router));
+    }
+    Ok(())
+}
+
+fn session(line: &str, router: SocketAddr) -> Option<Connection> {
+    let mut words = line.split_whitespace().skip(1);
+    let (local, remote) = (address(words.next()?)?, address(words.next()?)?);
+    let is_session = remote.ip() == router.ip() && (remote.port() == router.port() || local.port() == BGP);
+    let is_established = words.next()? == ESTABLISHED;
+    // After queues, timer, retransmissions, user and timeout. No socket yet (0): no program has taken it.
+    let inode: u64 = words.nth(5)?.parse().ok()?;
+    (is_session && is_established && inode != 0).then_some(Connection { local, remote, inode })
 }
 
 /// `0100007F:00B3`: the octets of the address as the machine reads words of four, and the port.
-fn address(text: &str) -> Option<(IpAddr, u16)> {
+fn address(text: &str) -> Option<SocketAddr> {
     let (ip, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let mut octets = Vec::new();
     for at in (0..ip.len()).step_by(8) {
         octets.extend(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
     }
-    let ip = match *octets.as_slice() {
+    let ip: IpAddr = match *octets.as_slice() {
         [a, b, c, d] => Ipv4Addr::new(a, b, c, d).into(),
         _ => Ipv6Addr::from(<[u8; 16]>::try_from(octets).ok()?).into(),
     };
-    Some((ip, port))
+    Some(SocketAddr::new(ip.to_canonical(), port))
 }
 
 #[cfg(test)]
@@ -83,14 +105,17 @@ mod tests {
         1: 0B0016AC:C001 010016AC:00B3 01 00000000:00000000 02:00000A5D 00000000     0        0 701 2 0 20 4 30 10 -1\n   \
         2: 0B0016AC:00B3 020016AC:9C40 01 00000000:00000000 00:00000000 00000000   101        0 702 1 0 20 4 30 10 -1\n   \
         3: 0B0016AC:C003 030016AC:00B3 06 00000000:00000000 03:00000F0C 00000000     0        0 0 3 0\n   \
-        4: 0B0016AC:00B3 050016AC:9C41 01 00000000:00000000 00:00000000 00000000     0        0 0 1 0 20 4 30 10 -1\n";
+        4: 0B0016AC:00B3 050016AC:9C41 01 00000000:00000000 00:00000000 00000000     0        0 0 1 0 20 4 30 10 -1\n   \
+        5: 0000000000000000FFFF00000B0016AC:00B3 0000000000000000FFFF0000060016AC:9C42 01 00000000:00000000 00:00000000 00000000     0        0 703 1 0 20 4 30 10 -1\n";
 
     #[test]
     #[cfg(target_endian = "little")]
     fn a_session_of_another_program_is_found_whoever_opened_it() {
         let found = |router: &str, own: &[u64]| {
-            let found = find(TABLE, router.parse().unwrap(), &own.iter().copied().collect());
-            found.map(|(local, remote)| format!("{local} to {remote}"))
+            let mut found = vec![];
+            find(TABLE.as_bytes(), router.parse().unwrap(), &mut found).unwrap();
+            let mut rivals = found.iter().filter(|session| !own.contains(&session.inode));
+            rivals.next().map(|session| format!("{} to {}", session.local, session.remote))
         };
         let opened = "172.22.0.11:49153 to 172.22.0.1:179";
         assert_eq!(found("172.22.0.1:179", &[]).as_deref(), Some(opened));
@@ -102,6 +127,12 @@ mod tests {
         assert_eq!(found("172.22.0.3:179", &[]), None, "it waits for the last packets of a connection");
         assert_eq!(found("172.22.0.4:179", &[]), None);
         assert_eq!(found("172.22.0.5:179", &[]), None, "nobody has taken the connection yet");
+        let dual = found("172.22.0.6:179", &[]);
+        assert_eq!(
+            dual.as_deref(),
+            Some("172.22.0.11:179 to 172.22.0.6:40002"),
+            "by a socket of both families"
+        );
     }
 
     #[test]
@@ -110,9 +141,10 @@ mod tests {
         let router = listener.local_addr().unwrap();
         let stream = std::net::TcpStream::connect(router).unwrap();
         let _accepted = listener.accept().unwrap();
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let ends = Some((stream.local_addr().unwrap(), router));
-        assert_eq!(find(&table, router, &BTreeSet::new()), ends, "the kernel's table is read rightly");
+        let mut found = vec![];
+        find(BufReader::new(File::open(TABLES[0]).unwrap()), router, &mut found).unwrap();
+        let ends = found.iter().map(|session| (session.local, session.remote)).collect::<Vec<_>>();
+        assert_eq!(ends, [(stream.local_addr().unwrap(), router)], "the kernel's table is read rightly");
         assert_eq!(session_with(router).unwrap(), None);
         assert_eq!(inode("pipe:[12]"), None);
     }
@@ -121,6 +153,7 @@ mod tests {
     fn addresses_of_both_families_are_read() {
         assert_eq!(address("zz"), None);
         assert_eq!(address("0100007F:00BX"), None);
-        assert_eq!(address("000080FE00000000FF005450B6AD1DFE:00B3").map(|(_, port)| port), Some(179));
+        let v6 = address("000080FE00000000FF005450B6AD1DFE:00B3");
+        assert!(v6.is_some_and(|v6| v6.is_ipv6() && v6.port() == 179), "{v6:?}");
     }
 }

@@ -16,7 +16,7 @@ use metallb_proto::bgp::{self, Asn, Family, GracefulRestart, LargeCommunity, Rou
 /// Hold time to ask for unless a peer says otherwise: MetalLB's own.
 const HOLD_TIME: Duration = Duration::from_secs(90);
 /// Time in which a restarted speaker is back, before routers drop its routes.
-const RESTART_TIME: Duration = Duration::from_secs(120);
+pub(super) const RESTART_TIME: Duration = Duration::from_secs(120);
 /// Time between the request to prefer other paths and the withdrawal: a few round trips of the network's routers, and
 /// well within the time that a pod has to end.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -25,7 +25,7 @@ const DRAIN: Duration = Duration::from_secs(3);
 pub(crate) const NOT_LISTENING: &str = "passive needs speakerConfig.bgpListen of the MetalLB resource";
 
 /// What the last error of a passive peer begins with whose router cannot connect although it should.
-pub(crate) const CANNOT_LISTEN: &str = "NotListening: routers cannot connect to this node";
+pub(crate) const CANNOT_LISTEN: &str = "CannotListen: routers cannot connect to this node";
 
 /// Whose habits an installation has: what `bgpBackend` of the MetalLB resource says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -97,7 +97,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// All that makes up a session on the wire. A session is begun anew only when this changes.
+/// All that a session is made from. It is begun anew only when something changes that the router sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Spec {
     /// Where the router is.
@@ -112,6 +112,20 @@ pub(crate) struct Spec {
     pub(super) password: Option<Key>,
     /// Settings of the protocol; `seed` and `graceful_restart.restarting` are set when the session begins.
     pub(super) settings: bgp::Settings,
+}
+
+impl Spec {
+    /// Whether a session with `former` goes on with this: nothing that the router sees is different.
+    pub(super) fn continues(&self, former: &Self) -> bool {
+        let settings = former.settings.with_habits_of(&self.settings);
+        *self == Self { settings, ..former.clone() }
+    }
+
+    /// Whether it goes another way, or to another router.
+    pub(super) fn leads_elsewhere_than(&self, former: &Self) -> bool {
+        let way = |spec: &Self| (spec.endpoint.clone(), spec.source, spec.device.clone());
+        way(self) != way(former)
+    }
 }
 
 /// TTL or hop limit of a session's packets.
@@ -167,14 +181,19 @@ impl Wanted {
                 tables.push((table, Arc::clone(&routes)));
                 routes
             });
-            let bfd = peer.bfd_profile.as_ref().and_then(|profile| config.bfd_profiles.get(profile)).cloned();
-            let is_multihop = !peer.is_external() || peer.ebgp_multi_hop;
+            let profile = peer.bfd_profile.as_ref().and_then(|profile| config.bfd_profiles.get(profile));
+            let bfd = profile.map(|profile| BfdProfile {
+                echo_mode: profile.echo_mode && peer.takes_echo(),
+                // BFD packets take as many hops as those of BGP may.
+                minimum_ttl: profile.minimum_ttl.or(peer.ttl_security_hops.map(|hops| u8::MAX - (hops - 1))),
+                ..profile.clone()
+            });
             let wanted = WantedPeer {
                 endpoint: peer.endpoint.clone(),
                 vrf: peer.vrf.clone(),
                 spec: spec(peer, node, secrets).map(Arc::new),
                 bfd,
-                is_multihop,
+                is_multihop: peer.is_multihop(),
                 routes,
             };
             Some((name, wanted))

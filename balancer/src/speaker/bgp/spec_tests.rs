@@ -17,9 +17,10 @@ fn wanted(more: &Value, node: Node, secrets: &[(&str, Found)]) -> WantedPeer {
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let object = |kind: &str, name: &str, spec: &Value| json!({ "apiVersion": "metallb.io/v1beta2", "kind": kind, "metadata": { "name": name }, "spec": spec });
     let peer = serde_json::from_value(object("BGPPeer", "router", &spec)).unwrap();
-    let profile = serde_json::from_value(object("BFDProfile", "fast", &json!({}))).unwrap();
-    let (config, problems) =
-        parse(&Objects { bgp_peers: vec![&peer], bfd_profiles: vec![&profile], ..Objects::default() });
+    let profiles = [("fast", json!({})), ("echo", json!({ "echoMode": true }))]
+        .map(|(name, spec)| serde_json::from_value(object("BFDProfile", name, &spec)).unwrap());
+    let bfd_profiles = profiles.iter().collect();
+    let (config, problems) = parse(&Objects { bgp_peers: vec![&peer], bfd_profiles, ..Objects::default() });
     assert_eq!(problems, []);
     let nodes = [("node1".to_owned(), metallb_core::plan::Node::default())].into();
     let world = World { config, nodes, ..World::default() };
@@ -133,9 +134,55 @@ fn the_ttl_is_what_users_of_each_backend_have() {
         (&multihop, frr, Ttl::Default, true),
         (&internal, frr, Ttl::Default, true),
         (&json!({ "ttlSecurityHops": 1 }), frr, Ttl::Security { hops: 1 }, false),
+        (&json!({ "ttlSecurityHops": 3 }), frr, Ttl::Security { hops: 3 }, true),
     ] {
         let wanted = wanted(more, node, &[]);
         assert_eq!((wanted.spec.unwrap().ttl, wanted.is_multihop), (ttl, is_multihop), "{more}");
+    }
+}
+
+#[test]
+fn bfd_packets_take_as_many_hops_as_those_of_bgp_and_echo_packets_none() {
+    for (more, minimum_ttl, echo_mode) in [
+        (json!({}), None, true),
+        (json!({ "ttlSecurityHops": 1 }), Some(255), true),
+        (json!({ "ttlSecurityHops": 3 }), Some(253), false),
+        (json!({ "ebgpMultiHop": true }), None, false),
+        (json!({ "peerASN": 64512 }), None, false),
+    ] {
+        let mut spec = more.clone();
+        spec["bfdProfile"] = "echo".into();
+        let bfd = wanted(&spec, NODE, &[]).bfd.unwrap();
+        assert_eq!((bfd.minimum_ttl, bfd.echo_mode), (minimum_ttl, echo_mode), "{more}");
+    }
+}
+
+#[test]
+fn a_session_goes_on_with_what_the_router_does_not_see_of_an_edit() {
+    let least = spec_of(&json!({ "holdTime": "90s" }), NODE, &[]).unwrap();
+    for (more, continues, leads_elsewhere) in [
+        (json!({ "connectTime": "5s" }), true, false),
+        (json!({ "maxPrefixes": 9 }), true, false),
+        (json!({ "keepaliveTime": "3s" }), true, false),
+        (json!({ "passive": true }), true, false),
+        (json!({ "disableMP": true }), true, false),
+        (json!({ "holdTime": "60s" }), false, false),
+        (json!({ "routerID": "9.9.9.9" }), false, false),
+        (json!({ "peerASN": 64514 }), false, false),
+        (json!({ "password": "secret" }), false, false),
+        (json!({ "peerPort": 1790 }), false, false),
+        (json!({ "enableGracefulRestart": true }), false, false),
+        (json!({ "dualStackAddressFamily": true }), false, false),
+        (json!({ "ttlSecurityHops": 2 }), false, false),
+        (json!({ "peerAddress": "192.0.2.2" }), false, true),
+        (json!({ "sourceAddress": "192.0.2.9" }), false, true),
+        (json!({ "vrf": "red" }), false, true),
+    ] {
+        let mut spec = json!({ "holdTime": "90s" });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let spec = spec_of(&spec, Node { listens: true, ..NODE }, &[]).unwrap();
+        let said = (spec.continues(&least), spec.leads_elsewhere_than(&least));
+        assert_eq!(said, (continues, leads_elsewhere), "{more}");
     }
 }
 

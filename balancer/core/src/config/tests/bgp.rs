@@ -224,6 +224,30 @@ fn a_reference_to_what_does_not_exist_is_told_from_a_mistake() {
 }
 
 #[test]
+fn how_far_a_router_may_be_and_whether_echo_packets_reach_it() {
+    let interface = json!({ "myASN": 64512, "peerASN": 64513, "interface": "eth1" });
+    let dynamic = |asn: &str| json!({ "myASN": 64512, "dynamicASN": asn, "peerAddress": "192.0.2.1" });
+    for (spec, is_multihop, takes_echo) in [
+        (spec(&json!({})), false, true),
+        (spec(&json!({ "peerAddress": "2001:db8::1" })), false, true),
+        (spec(&json!({ "peerAddress": "fe80::1" })), false, false),
+        (interface, false, false),
+        (spec(&json!({ "peerASN": 64512 })), true, false),
+        (spec(&json!({ "localASN": 64513 })), true, false),
+        (dynamic("internal"), true, false),
+        (dynamic("external"), false, true),
+        (spec(&json!({ "ebgpMultiHop": true })), true, false),
+        (spec(&json!({ "ttlSecurityHops": 1 })), false, true),
+        (spec(&json!({ "ttlSecurityHops": 2 })), true, false),
+    ] {
+        let (peers, problems) = parse_peer(&spec);
+        assert_eq!(problems, [], "{spec}");
+        let peer = &peers["router"];
+        assert_eq!((peer.is_multihop(), peer.takes_echo()), (is_multihop, takes_echo), "{spec}");
+    }
+}
+
+#[test]
 fn a_password_is_not_printed() {
     let (peers, _) = parse_peer(&spec(&json!({ "password": "hunter2" })));
     assert_eq!(peers["router"].password, Some(Password::Plain("hunter2".into())));

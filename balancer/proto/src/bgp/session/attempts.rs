@@ -21,6 +21,12 @@ pub(super) enum Dial {
     Until(Instant),
 }
 
+/// The wait after so many attempts in a row, or sessions, that came to nothing.
+pub(super) fn growing(times: u32) -> Duration {
+    let doubled = 1_u64.checked_shl(times.saturating_sub(1)).unwrap_or(LONGEST_RETRY);
+    Duration::from_secs(doubled.clamp(1, LONGEST_RETRY))
+}
+
 impl Session {
     pub(super) fn connect(&mut self, now: Instant, out: &mut Vec<Action>) {
         self.dial = Dial::Until(now + CONNECT_WAIT);
@@ -38,11 +44,14 @@ impl Session {
     /// Plans the next attempt, unless another connection stands or is on its way.
     pub(super) fn retry(&mut self, now: Instant) {
         let is_wanted = self.phase == Phase::Running && !self.settings.passive;
-        if is_wanted && self.outgoing.is_none() && self.standing().is_none() && self.dial == Dial::Off {
-            let failures = self.failures.max(self.flaps);
-            let doubled = 1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(LONGEST_RETRY);
-            let growing = Duration::from_secs(doubled.clamp(1, LONGEST_RETRY));
-            let time = self.settings.connect_retry.unwrap_or(growing);
+        let is_free = !self.connections.contains_key(&Side::Outgoing) && self.standing().is_none();
+        if is_wanted && is_free && self.dial == Dial::Off {
+            let time = match self.settings.connect_retry {
+                None => growing(self.failures.max(self.flaps)),
+                // A path that flaps is held off all the same.
+                Some(time) if self.flaps > 0 => time.max(growing(self.flaps)),
+                Some(time) => time,
+            };
             self.dial = Dial::At(now + jitter(&mut self.rng, time));
         }
     }

@@ -7,15 +7,27 @@ use crate::bgp::event::{Action, Down, Side, Stop};
 use crate::bgp::notification::{self, Notification};
 
 impl Session {
+    pub(super) fn bfd_up(&mut self) {
+        self.bfd_is_up = true;
+        self.excused = None;
+    }
+
     pub(super) fn bfd_down(&mut self, now: Instant, out: &mut Vec<Action>) {
         self.bfd_ended = true;
+        self.bfd_is_up = false;
         // RFC 5882 §4.3.2: where the BFD of a router goes down with its control plane, that is no reason to end the
-        // graceful restart that is under way: our word would cost the routes that the router kept.
-        if self.returned.take().is_some_and(|until| now < until) {
-            return;
+        // graceful restart that is under way: our word would cost the routes that the router kept. BFD that does not come
+        // up again is one.
+        self.excused = self.returned.take().filter(|until| now < *until);
+        if self.excused.is_none() {
+            self.path_broke(now, out);
         }
+    }
+
+    /// Ends the session, whose path BFD found broken.
+    pub(super) fn path_broke(&mut self, now: Instant, out: &mut Vec<Action>) {
         for side in Side::ALL {
-            let Some(connection) = self.slot(side).as_ref() else { continue };
+            let Some(connection) = self.connections.get(&side) else { continue };
             if connection.established.is_some() {
                 // The path is broken, so nothing is to be kept (RFC 9384 §3, RFC 8538 §3.1).
                 let notification = connection.hard(Notification::cease(notification::BFD_DOWN));
@@ -25,9 +37,7 @@ impl Session {
     }
 
     pub(super) fn stop(&mut self, now: Instant, stop: Stop, out: &mut Vec<Action>) {
-        let standing = Side::ALL
-            .into_iter()
-            .find(|side| self.slot(*side).as_ref().is_some_and(|c| c.established.is_some()));
+        let standing = self.side();
         let keeps_routes = self.agreed().is_some_and(|agreed| agreed.graceful_restart.is_some());
         let is_draining = matches!(self.phase, Phase::Draining { .. });
         match (stop, standing) {
@@ -39,7 +49,7 @@ impl Session {
             (Stop::Leave { text } | Stop::Restart { text }, Some(side))
                 if !is_draining && !self.settings.drain.is_zero() && self.advertised() > 0 =>
             {
-                if let Some(connection) = self.slot(side) {
+                if let Some(connection) = self.connections.get_mut(&side) {
                     connection.rewrite();
                 }
                 self.phase = Phase::Draining { until: now + self.settings.drain, text };
@@ -73,7 +83,7 @@ impl Session {
         self.hang_up(out);
         let is_reset = notification.subcode == notification::CONFIGURATION_CHANGE;
         for side in Side::ALL {
-            let Some(connection) = self.slot(side).as_ref() else { continue };
+            let Some(connection) = self.connections.get(&side) else { continue };
             let notification =
                 if is_reset { notification.clone() } else { connection.hard(notification.clone()) };
             self.end(now, side, Down::Sent(notification), out);

@@ -129,19 +129,17 @@ impl Links {
         Self { links: HashMap::new(), heard }
     }
 
-    /// What a session over a path makes of echo packets: nothing unless the profile asks for it, the router is on the same
-    /// link, and the address of this end is one that routers forward to.
+    /// What a session over a path makes of echo packets: nothing unless the profile asks for it.
     ///
     /// # Errors
     /// Why no packets can be sent.
     pub(super) fn of(&mut self, reach: &Reach, profile: &BfdProfile) -> anyhow::Result<Use> {
-        let own = reach.local.ip().to_canonical();
-        let is_link_local = matches!(own, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        if !profile.echo_mode || reach.is_multihop || is_link_local {
+        if !profile.echo_mode {
             return Ok(Use::default());
         }
+        let own = reach.local.ip().to_canonical();
         let name = interface_of(own)?.with_context(|| format!("{own} is on no interface"))?;
-        if let Some(device) = reach.device.as_deref() {
+        if let Some(device) = reach.device.as_ref().map(|device| device.name.as_str()) {
             // Another interface may have the same address in another VRF.
             let master = std::fs::read_link(format!("/sys/class/net/{name}/master")).ok();
             let is_there = name == device || master.is_some_and(|master| master.ends_with(device));

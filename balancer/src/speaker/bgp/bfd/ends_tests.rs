@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -27,6 +28,11 @@ struct End {
     thread: i32,
     metrics: BgpMetrics,
     label: Label,
+    profile: BfdProfile,
+    /// Profiles to be watched with from now on.
+    edits: mpsc::UnboundedSender<Option<BfdProfile>>,
+    /// Times that the path broke.
+    failures: Arc<AtomicU64>,
     go: Option<std::sync::mpsc::Sender<()>>,
     cancel: CancellationToken,
     running: Option<JoinHandle<()>>,
@@ -44,6 +50,9 @@ impl End {
         let (tell, told) = std::sync::mpsc::channel();
         let (go, ready) = std::sync::mpsc::channel::<()>();
         let (shown, its, stop) = (metrics.clone(), label.clone(), cancel.clone());
+        let (edits, mut edited) = mpsc::unbounded_channel();
+        let failures = Arc::new(AtomicU64::new(0));
+        let (first, broken) = (profile.clone(), Arc::clone(&failures));
         let running = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).expect("network namespaces need root");
             tell.send(nix::unistd::gettid().as_raw()).unwrap();
@@ -52,17 +61,25 @@ impl End {
             runtime.block_on(async {
                 let (sender, task) = task(shown.bfd.clone());
                 let mut monitor = sender.monitor("other", its);
-                monitor.configure(Some(&profile));
+                monitor.configure(Some(&first));
                 let at = |address: IpAddr| SocketAddr::new(address, 0);
                 monitor.watch(Reach { local: at(own), router: at(other), device: None, is_multihop: false });
-                tokio::select! {
-                    ended = task => panic!("BFD ended: {ended:?}"),
-                    () = stop.cancelled() => {}
+                let mut task = std::pin::pin!(task);
+                loop {
+                    tokio::select! {
+                        ended = &mut task => panic!("BFD ended: {ended:?}"),
+                        () = stop.cancelled() => break,
+                        Some(profile) = edited.recv() => monitor.configure(Option::as_ref(&profile)),
+                        has_failed = monitor.changed() => {
+                            broken.fetch_add(u64::from(has_failed), Ordering::Relaxed);
+                        }
+                    }
                 }
             });
         });
         let thread = told.recv().unwrap();
-        Self { thread, metrics, label, go: Some(go), cancel, running: Some(running) }
+        let (go, running) = (Some(go), Some(running));
+        Self { thread, metrics, label, profile, edits, failures, go, cancel, running }
     }
 
     /// Runs a line of words in the namespace.
@@ -151,4 +168,35 @@ fn ipv4_echo_packets_go_both_ways_and_ipv6_asks_for_none() {
             end.echoes()[1] > before[its][1] + 60
         });
     }
+}
+
+#[test]
+#[ignore = "needs root; `make e2e` runs it"]
+fn an_edit_of_a_profile_and_a_session_that_is_begun_anew_break_no_path() {
+    let ends = joined(["172.22.0.1", "172.22.0.2"]);
+    let is_up = |end: &End| end.count(|bfd| &bfd.session_up) == 1;
+    let rest = |count: i64| {
+        let before = ends.each_ref().map(|end| end.count(|bfd| &bfd.control_packet_input));
+        move |end: &End, its: usize| end.count(|bfd| &bfd.control_packet_input) > before[its] + count
+    };
+    until("sessions", &ends, is_up);
+    for passive_mode in [true, false] {
+        ends[0].edits.send(Some(BfdProfile { passive_mode, ..ends[0].profile.clone() })).unwrap();
+        let is_over = rest(20);
+        until("another role", &ends, |end| {
+            is_up(end) && is_over(end, usize::from(end.thread == ends[1].thread))
+        });
+    }
+    // The former session says that its end is meant, and then leaves the path to the new one.
+    for profile in [None, Some(ends[0].profile.clone())] {
+        ends[0].edits.send(profile).unwrap();
+    }
+    let ups = |end: &End| end.count(|bfd| &bfd.session_up_events);
+    let began = Instant::now();
+    while !ends.iter().all(is_up) || ups(&ends[1]) < 2 || began.elapsed() < Duration::from_secs(5) {
+        assert!(began.elapsed() < PATIENCE, "sessions up: {:?}", ends.each_ref().map(is_up));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(ups(&ends[1]), 2, "the session came back once, and stayed");
+    assert_eq!(ends.each_ref().map(|end| end.failures.load(Ordering::Relaxed)), [0, 0]);
 }

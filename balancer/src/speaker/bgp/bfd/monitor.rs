@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use metallb_core::config::BfdProfile;
 use metallb_proto::bfd::State;
+use nix::net::if_::if_nametoindex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::speaker::bgp::metrics::Label;
@@ -18,8 +19,23 @@ pub(in crate::speaker::bgp) struct Reach {
     pub(in crate::speaker::bgp) local: SocketAddr,
     pub(in crate::speaker::bgp) router: SocketAddr,
     /// Interface (a VRF) that sockets are bound to.
-    pub(in crate::speaker::bgp) device: Option<String>,
+    pub(in crate::speaker::bgp) device: Option<Device>,
     pub(in crate::speaker::bgp) is_multihop: bool,
+}
+
+/// An interface that sockets are bound to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::speaker::bgp) struct Device {
+    pub(in crate::speaker::bgp) name: String,
+    /// Its number: another interface of that name has another, and a socket stays bound to the one that is gone.
+    index: Option<u32>,
+}
+
+impl Device {
+    /// The interface that has this name now.
+    pub(in crate::speaker::bgp) fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), index: if_nametoindex(name).ok() }
+    }
 }
 
 /// What is told about a session.

@@ -22,8 +22,11 @@ use crate::speaker::bgp::peer::{self, Order, Ports};
 use crate::speaker::bgp::spec::{Spec, Ttl};
 use crate::speaker::bgp::status::Statuses;
 
-/// Type of a NOTIFICATION, and where a message has its length and type (RFC 4271 §4.1).
+/// A hold time that no test waits for.
+const HOLD: Duration = Duration::from_secs(90);
+/// Types of a NOTIFICATION and of a KEEPALIVE, and where a message has its length and type (RFC 4271 §4.1).
 const NOTIFICATION: u8 = 3;
+const KEEPALIVE: u8 = 4;
 const LENGTH_AT: usize = 16;
 const TYPE_AT: usize = 18;
 
@@ -111,14 +114,24 @@ fn types(mut bytes: &[u8]) -> Vec<u8> {
     types
 }
 
-#[tokio::test]
-async fn before_the_silence_of_a_restart_bfd_says_that_it_is_meant() {
+/// A peer whose session stands, and the router's end.
+struct Begun {
+    orders: watch::Sender<Order>,
+    asked: mpsc::UnboundedReceiver<Command>,
+    stream: TcpStream,
+    listener: TcpListener,
+    task: tokio::task::JoinHandle<()>,
+    _accept: mpsc::Sender<TcpStream>,
+}
+
+async fn begun(hold: Duration) -> Begun {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let order = order(listener.local_addr().unwrap().port());
+    let mut order = order(listener.local_addr().unwrap().port());
+    Arc::make_mut(&mut order.spec).settings.hold_time = hold;
     let (sender, mut asked) = Sender::new();
     let metrics = BgpMetrics::default().of_peer(&order.spec);
     let (orders, ordered) = watch::channel(order.clone());
-    let (_accept, incoming) = mpsc::channel(1);
+    let (accept, incoming) = mpsc::channel(1);
     let (statuses, mut told) = watch::channel(Statuses::new());
     let ports = Ports {
         name: "router".into(),
@@ -127,7 +140,9 @@ async fn before_the_silence_of_a_restart_bfd_says_that_it_is_meant() {
         statuses,
         monitor: sender.monitor("router", metrics.label.clone()),
         metrics,
+        addresses: watch::channel(Vec::new()).1,
         restarting: false,
+        has_stood: false,
     };
     let task = tokio::spawn(peer::run(ports));
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -138,7 +153,52 @@ async fn before_the_silence_of_a_restart_bfd_says_that_it_is_meant() {
     told.wait_for(is_up).await.unwrap();
     let Some(Command::Watch(watched)) = asked.recv().await else { panic!("the path is not watched") };
     assert_eq!(watched.reach.router.ip(), std::net::Ipv4Addr::LOCALHOST);
+    Begun { orders, asked, stream, listener, task, _accept: accept }
+}
 
+#[tokio::test]
+async fn bfd_goes_another_way_and_the_session_stays() {
+    let Begun { orders, mut asked, stream, listener, .. } = begun(HOLD).await;
+    // Nothing of this is on the wire but where BFD packets go.
+    orders.send_modify(|order| {
+        let settings = &mut Arc::make_mut(&mut order.spec).settings;
+        settings.connect_retry = Some(Duration::from_secs(1));
+        settings.keepalive = Some(Duration::from_secs(5));
+        settings.max_prefixes = Some(7);
+        order.is_multihop = true;
+    });
+    let Some(Command::Watch(watched)) = asked.recv().await else { panic!("the path is not watched") };
+    assert!(watched.reach.is_multihop);
+    let mut received = [0; 4096];
+    let count = stream.try_read(&mut received).unwrap_or_default();
+    assert!(!types(&received[..count]).contains(&NOTIFICATION));
+    // A session with another router is none of this one's, and neither is its BFD.
+    orders.send_modify(|order| {
+        Arc::make_mut(&mut order.spec).endpoint = Endpoint::Address([127, 0, 0, 2].into());
+    });
+    let Some(Command::Shut { .. }) = asked.recv().await else { panic!("the former router is watched") };
+    drop(listener);
+}
+
+#[tokio::test]
+async fn a_machine_that_stood_still_hears_first_what_came_meanwhile() {
+    let hold = Duration::from_secs(3);
+    let Begun { orders, mut stream, .. } = begun(hold).await;
+    let mut received = [0; 4096];
+    let _ = stream.try_read(&mut received);
+    let keepalive = [&[0xff; LENGTH_AT][..], &[0, 19, KEEPALIVE]].concat();
+    stream.write_all(&keepalive).await.unwrap();
+    // Nothing runs for longer than the hold time.
+    std::thread::sleep(hold + Duration::from_millis(50));
+    let count = stream.read(&mut received).await.unwrap();
+    let types = types(&received[..count]);
+    assert!(types.contains(&KEEPALIVE) && !types.contains(&NOTIFICATION), "{types:?}");
+    drop(orders);
+}
+
+#[tokio::test]
+async fn before_the_silence_of_a_restart_bfd_says_that_it_is_meant() {
+    let Begun { orders, mut asked, mut stream, task, .. } = begun(HOLD).await;
     orders.send_modify(|order| order.stop = Some(Stop::Restart { text: "the speaker is restarted".into() }));
     let Some(Command::Shut { done: Some(done), .. }) = asked.recv().await else { panic!("BFD is not told") };
     // All that the peer does of its own accord is done.

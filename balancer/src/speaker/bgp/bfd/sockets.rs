@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-use super::Reach;
+use super::{Device, Reach};
 
 /// Ports of this end (RFC 5881 §4).
 const SOURCE_PORTS: std::ops::RangeInclusive<u16> = 49_152..=65_535;
@@ -26,7 +26,7 @@ const LONGEST: usize = 256;
 pub(super) struct ListenAt {
     pub(super) is_v4: bool,
     pub(super) port: u16,
-    pub(super) device: Option<String>,
+    pub(super) device: Option<Device>,
 }
 
 impl ListenAt {
@@ -60,12 +60,20 @@ impl Arrival {
     }
 }
 
+impl Reach {
+    /// Whether two sessions over these paths are one to the router.
+    pub(super) fn is_between_ends_of(&self, other: &Self) -> bool {
+        let ends = |reach: &Self| (reach.local.ip(), reach.router.ip());
+        ends(self) == ends(other) && ListenAt::of(self) == ListenAt::of(other)
+    }
+}
+
 /// Port to which packets of a session go.
 pub(super) fn port(is_multihop: bool) -> u16 {
     if is_multihop { MULTIHOP_PORT } else { SINGLE_HOP_PORT }
 }
 
-fn udp(is_v4: bool, device: Option<&str>) -> io::Result<Socket> {
+fn udp(is_v4: bool, device: Option<&Device>) -> io::Result<Socket> {
     let domain = if is_v4 { Domain::IPV4 } else { Domain::IPV6 };
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
@@ -73,33 +81,39 @@ fn udp(is_v4: bool, device: Option<&str>) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     if let Some(device) = device {
-        socket.bind_device(Some(device.as_bytes()))?;
+        socket.bind_device(Some(device.name.as_bytes()))?;
     }
     Ok(socket)
 }
 
 /// A socket on which packets of all sessions of a kind arrive.
 ///
-/// The first of ours at a port must have it alone, so that another program there is noticed. Later ones, which are bound
-/// to other interfaces, share it (`has_port`): the kernel delivers to the socket of the interface before that of none.
-pub(super) fn listen(at: &ListenAt, has_port: bool) -> io::Result<Socket> {
-    let socket = udp(at.is_v4, at.device.as_deref())?;
-    socket.set_reuse_address(has_port)?;
+/// Ours have the port alone, so that another program there is noticed, whichever comes first. They share it with each
+/// other, `beside` are those that have it already: the kernel delivers to the socket of the interface before that of none.
+pub(super) fn listen(at: &ListenAt, beside: &[&Socket]) -> io::Result<Socket> {
+    let socket = udp(at.is_v4, at.device.as_ref())?;
     let any: IpAddr = if at.is_v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     if at.is_v4 {
         setsockopt(&socket, sockopt::Ipv4RecvTtl, &true)?;
     } else {
         setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
     }
-    socket.bind(&SocketAddr::new(any, at.port).into())?;
-    socket.set_reuse_address(true)?;
+    // The kernel asks for it when a socket is bound, and not afterwards.
+    let share = |shares: bool| {
+        let mut ours = beside.iter().copied().chain([&socket]);
+        ours.try_for_each(|socket| socket.set_reuse_address(shares))
+    };
+    share(!beside.is_empty())?;
+    let bound = socket.bind(&SocketAddr::new(any, at.port).into());
+    share(false)?;
+    bound?;
     Ok(socket)
 }
 
 /// A socket for one session, with a source port of its own.
 pub(super) fn sending(reach: &Reach) -> anyhow::Result<Socket> {
     let is_v4 = reach.router.is_ipv4();
-    let socket = udp(is_v4, reach.device.as_deref())?;
+    let socket = udp(is_v4, reach.device.as_ref())?;
     if is_v4 {
         socket.set_ttl_v4(TTL.into())?;
         socket.set_tos_v4(TRAFFIC_CLASS.into())?;
@@ -168,14 +182,25 @@ mod tests {
         let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = other.local_addr().unwrap().port();
         let anywhere = ListenAt { is_v4: true, port, device: None };
-        let bound = ListenAt { device: Some("lo".into()), ..anywhere };
-        assert_eq!(listen(&anywhere, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert_eq!(listen(&bound, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let bound = ListenAt { device: Some(Device::named("lo")), ..anywhere };
+        let in_use = |bound: io::Result<()>| {
+            assert_eq!(bound.map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
+        };
+        in_use(listen(&anywhere, &[]).map(drop));
+        in_use(listen(&bound, &[]).map(drop));
         drop(other);
 
-        let first = listen(&anywhere, false).unwrap();
-        assert_eq!(listen(&bound, false).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        let second = listen(&bound, true).unwrap();
+        // Also one that comes later and would share the port.
+        let greedy = || {
+            let other = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP)).unwrap();
+            other.set_reuse_address(true).unwrap();
+            other.bind(&SocketAddr::from(([0; 4], port)).into())
+        };
+        let first = listen(&anywhere, &[]).unwrap();
+        in_use(greedy());
+        in_use(listen(&bound, &[]).map(drop));
+        let second = listen(&bound, &[&first]).unwrap();
+        in_use(greedy());
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         sender.send_to(b"packet", ("127.0.0.1", port)).unwrap();
         second.set_nonblocking(false).unwrap();

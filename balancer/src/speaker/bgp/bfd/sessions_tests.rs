@@ -1,0 +1,94 @@
+//! What becomes of a session's peer, metrics and place when it ends, on loopback, where no packet need arrive.
+
+use metallb_core::config::BfdProfile;
+
+use super::*;
+use crate::speaker::bgp::metrics::BgpMetrics;
+
+fn sessions() -> Sessions {
+    let (arrive, _) = mpsc::channel(1);
+    let (hear, _) = mpsc::channel(1);
+    Sessions {
+        entries: Vec::new(),
+        refused: BTreeMap::new(),
+        retry: None,
+        listeners: HashMap::new(),
+        arrive,
+        links: Links::new(hear),
+        metrics: BgpMetrics::default().bfd,
+    }
+}
+
+/// A path on loopback, from an address of this node, or from one that it does not have.
+fn wanted(peer: &str, own: [u8; 4]) -> (Watch, watch::Receiver<Told>) {
+    let (tell, told) = watch::channel(Told::default());
+    let router = ([127, 0, 0, 1], 0).into();
+    let milliseconds = Duration::from_millis;
+    let profile = BfdProfile {
+        name: "fast".into(),
+        receive_interval: milliseconds(100),
+        transmit_interval: milliseconds(100),
+        detect_multiplier: 3,
+        echo_interval: milliseconds(50),
+        echo_mode: false,
+        passive_mode: false,
+        minimum_ttl: None,
+    };
+    let watch = Watch {
+        peer: peer.to_owned(),
+        label: Label::at(peer),
+        reach: Reach { local: (own, 0).into(), router, device: None, is_multihop: false },
+        profile,
+        tell,
+    };
+    (watch, told)
+}
+
+/// Adds a session without the sockets on which packets arrive: another program of the machine may have the port.
+fn add(sessions: &mut Sessions, wanted: Watch) {
+    let settings = settings(&wanted, Duration::ZERO, sessions.discriminator(), 0);
+    let socket = sockets::sending(&wanted.reach).unwrap();
+    let Watch { peer, label, reach, tell, .. } = wanted;
+    let session = Session::new(settings);
+    let mut entry = Entry { peer, label, reach, settings, session, socket, tell, path: None, is_shut: false };
+    entry.handle(Event::Start, &sessions.metrics);
+    sessions.metrics.control_packet_output.get_or_create(&entry.label).set(7);
+    sessions.entries.push(entry);
+}
+
+#[tokio::test]
+async fn a_path_that_is_watched_no_more_is_nobodys_trouble() {
+    let mut sessions = sessions();
+    let (watch, told) = wanted("a", [192, 0, 2, 1]);
+    sessions.obey(Command::Watch(Box::new(watch)));
+    assert!(told.borrow().problem.is_some(), "this node has no such address");
+    sessions.obey(Command::Shut { peer: "a".to_owned(), done: None });
+    assert_eq!(*told.borrow(), Told::default());
+    assert!(sessions.refused.is_empty());
+}
+
+#[tokio::test]
+async fn two_peers_of_one_router_have_one_session() {
+    let mut sessions = sessions();
+    add(&mut sessions, wanted("a", [127, 0, 0, 1]).0);
+    let (second, told) = wanted("b", [127, 0, 0, 1]);
+    sessions.obey(Command::Watch(Box::new(second)));
+    let problem = told.borrow().problem.clone();
+    assert_eq!(problem.as_deref(), Some("BGPPeer \"a\" has the BFD session with this router"));
+    assert_eq!(sessions.entries.len(), 1);
+}
+
+#[tokio::test]
+async fn metrics_go_with_the_last_session_of_a_router() {
+    let mut sessions = sessions();
+    let (first, second) = (wanted("a", [127, 0, 0, 1]).0, wanted("a", [127, 0, 0, 1]).0);
+    let label = first.label.clone();
+    let sent = |sessions: &Sessions| sessions.metrics.control_packet_output.get_or_create(&label).get();
+    add(&mut sessions, first);
+    sessions.obey(Command::Shut { peer: "a".to_owned(), done: None });
+    add(&mut sessions, second);
+    sessions.forget(|entry| entry.is_shut);
+    assert_eq!((sessions.entries.len(), sent(&sessions)), (1, 7));
+    sessions.forget(|_| true);
+    assert_eq!(sent(&sessions), 0);
+}
