@@ -406,6 +406,17 @@ bench-operator: images ## Measure the operator on a real API server; ARGS="--sto
 	cargo build -q -p metallb-e2e --bin bench-operator
 	target/debug/bench-operator --operator target/images/bin/operator $(ARGS)
 
+# Above the corpora, which are committed; what is found goes to target/fuzz.
+SECONDS_EACH := 60
+.PHONY: fuzz
+fuzz: ## Run each fuzz target of balancer/proto for SECONDS_EACH (60); needs a nightly Rust and a C++ compiler, no cluster
+	@[ -x "$(METALLB_CACHE)/cargo/bin/cargo-fuzz" ] || { echo "building cargo-fuzz, once"; \
+	  cargo install -q cargo-fuzz --version 0.13.2 --locked --root "$(METALLB_CACHE)/cargo"; }
+	@cd balancer/proto && export PATH="$(METALLB_CACHE)/cargo/bin:$$PATH" && for target in $$(cd fuzz/fuzz_targets && ls | sed 's/\.rs$$//'); do \
+	  mkdir -p "$(CURDIR)/target/fuzz/$$target"; \
+	  cargo +nightly fuzz run --target-dir "$(CURDIR)/target/fuzz/build" $$target "$(CURDIR)/target/fuzz/$$target" fuzz/corpus/$$target \
+	    -- -max_total_time=$(SECONDS_EACH) -print_final_stats=1 2>&1 | grep -E 'Done|number_of_executed|ERROR|panicked|crash|error' || exit 1; done
+
 .PHONY: bench-membership
 bench-membership: ## Measure what speakers tell each other: 1 to 1,000 of them, with and without loss; no cluster, some minutes
 	cargo test -q --release -p metallb-proto --test membership_scale -- --ignored --nocapture
