@@ -440,8 +440,8 @@ fn facts_that_arrive_late_do_not_replace_later_ones() {
 
 #[test]
 fn facts_that_a_member_missed_reach_it_whoever_watches_it() {
-    for size in [5, 16] {
-        for missing in 1..size {
+    for (size, first) in [(5, 1), (16, 14)] {
+        for missing in first..size {
             let mut cluster = Cluster::joined(size, 1);
             // Shorter than what counts as silence.
             cluster.group(missing, 1);
