@@ -19,7 +19,7 @@ use super::sleep_until;
 use groups::Groups;
 
 /// Longest time for which two nodes answer for an address that is handed over to one that may be heard no more, since it
-/// has announced it for long.
+/// was heard already, or has announced it for long.
 const HAND_OVER: Duration = Duration::from_millis(200);
 /// How long one that is to announce it is waited for: it may learn of that later than this node.
 pub(super) const LATE: Duration = Duration::from_secs(2);
@@ -103,6 +103,9 @@ pub(super) struct Announcer {
     /// Addresses that were handed over, and until when they are still answered for: until the new owner is heard, so
     /// that somebody always answers.
     leaving: BTreeMap<IpAddr, Instant>,
+    /// Addresses that are announced here and were claimed by others, and when: the new owner of one may be heard before
+    /// this node learns that there is one.
+    claimed: BTreeMap<IpAddr, Instant>,
     arp: PacketSocket,
     ndp: Option<PacketSocket>,
     groups: Groups,
@@ -137,6 +140,7 @@ impl Announcer {
             schedule: Schedule::new(settings),
             asked: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            claimed: BTreeMap::new(),
             arp: PacketSocket::arp(interface.index)?,
             ndp: None,
             groups: Groups::default(),
@@ -223,8 +227,11 @@ impl Announcer {
     }
 
     fn saw(&mut self, sighting: Sighting) {
-        if let Some(until) = self.leaving.get_mut(&sighting.claim.address) {
-            *until = Instant::now();
+        let (now, address) = (Instant::now(), sighting.claim.address);
+        if let Some(until) = self.leaving.get_mut(&address) {
+            *until = now;
+        } else if self.responder.announces(address) {
+            self.claimed.insert(address, now);
         }
         // Full when claims come faster than they can matter: the next one tells the same.
         let _ = self.sightings.try_send(sighting);
@@ -236,12 +243,13 @@ impl Announcer {
         let ipv6_back = !self.interface.ipv6 && next.interface.ipv6;
         self.interface = next.interface;
         let former: BTreeSet<IpAddr> = self.responder.addresses().collect();
-        let wait = if next.is_patient { LATE } else { HAND_OVER };
+        self.claimed.retain(|_, at| now.saturating_duration_since(*at) < LATE);
         self.leaving.retain(|address, _| !next.addresses.contains(address));
         for gone in former.difference(&next.addresses) {
             self.schedule.stop(*gone);
             if next.elsewhere.contains(gone) {
-                self.leaving.entry(*gone).or_insert(now + wait);
+                let is_late = next.is_patient && !self.claimed.contains_key(gone);
+                self.leaving.entry(*gone).or_insert(now + if is_late { LATE } else { HAND_OVER });
             } else {
                 self.responder.set(*gone, false);
                 self.leaving.remove(gone);

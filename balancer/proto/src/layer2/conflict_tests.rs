@@ -220,8 +220,7 @@ fn two_that_probe_at_one_time_both_yield_and_one_has_it_in_the_end() {
     let mut had_it = None;
     for at in 0..120_000 {
         let own = probe(address());
-        let asks =
-            [0, 1].map(|index: usize| both[index].run(at).iter().any(|(_, action)| *action == own));
+        let asks = [0, 1].map(|index: usize| both[index].run(at).iter().any(|(_, action)| *action == own));
         for index in [0, 1].into_iter().filter(|index: &usize| asks[*index]) {
             let other = &mut both[1 - index];
             if other.guard.withholds(address()) {

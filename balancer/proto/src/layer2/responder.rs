@@ -62,6 +62,11 @@ impl Responder {
         if announced { self.addresses.insert(address) } else { self.addresses.remove(&address) }
     }
 
+    /// Whether `address` is answered for.
+    pub fn announces(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
     /// The addresses answered for, in no order.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.addresses.iter().copied()
