@@ -46,7 +46,7 @@ fn a_node_that_is_excluded_hands_its_address_over_without_a_gap_and_gets_it_back
     let scene = Scene::new("handover", "[172.22.0.188/30]");
     let address = served(&scene, "");
     let before = owner(address).unwrap();
-    let (watch, client) = (Watch::start(address).unwrap(), Client::start(address));
+    let (watch, client) = (Watch::start(address).unwrap(), Client::patient(address));
     let excluded = Excluded(before.clone());
     kube(&format!("label node {before} {EXCLUDE}=")).unwrap();
     eventually("another node to answer", 5, || moved_from(address, &before));
@@ -83,7 +83,7 @@ fn all_speakers_replaced_at_once_move_nothing_and_cost_no_connection() {
     let scene = Scene::new("restart", "[172.22.0.192/30]");
     let address = served(&scene, "");
     let before = owner(address).unwrap();
-    let (watch, client) = (Watch::start(address).unwrap(), Client::start(address));
+    let (watch, client) = (Watch::start(address).unwrap(), Client::patient(address));
     let pods = "-n metallb-system delete pod -l app=metallb,component=speaker --wait=true";
     kube(pods).unwrap();
     kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=60s")).unwrap();
