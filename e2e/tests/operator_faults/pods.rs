@@ -20,9 +20,11 @@ async fn node(scene: &Scene, name: &str) -> Result<()> {
     create(&scene.client, "v1", "Node", "", node).await?;
     let ready =
         json!({"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}});
-    api(&scene.client, "v1", "Node", "")
-        .patch_status(name, &PatchParams::default(), &Patch::Merge(&ready))
-        .await?;
+    let nodes = api(&scene.client, "v1", "Node", "");
+    nodes.patch_status(name, &PatchParams::default(), &Patch::Merge(&ready)).await?;
+    // The API server gives it one that says it is not ready, and nobody takes that back here.
+    let untainted = json!({"spec": {"taints": null}});
+    nodes.patch(name, &PatchParams::default(), &Patch::Merge(&untainted)).await?;
     Ok(())
 }
 
