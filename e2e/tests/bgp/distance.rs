@@ -109,8 +109,9 @@ fn packets_that_took_a_hop_too_many_open_no_session() {
     };
     let _objects = Objects::apply(&[("BGPPeer", "router", &one(", ttlSecurityHops: 1"))]);
     established(&["172.22.0.11"]).unwrap();
-    // With the usual TTL the router takes our packets for those of somebody far away.
-    edit("BGPPeer", "router", &one(""));
+    // With the usual TTL the router takes our packets for those of somebody far away: all, or all but the first, which may
+    // arrive before FRR has told the kernel so, and then it waits for the second.
+    edit("BGPPeer", "router", &one(", holdTime: 3s, keepaliveTime: 1s"));
     established(&[]).unwrap();
     eventually("the attempt to fail", 40, || {
         let status = session("node1", "172.22.0.1")?;
