@@ -64,4 +64,7 @@ pub struct BGPSessionStateStatus {
     /// Number of prefixes that the router holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefixes_sent: Option<i64>,
+    /// Routes that the router should hold and cannot be told, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routes_not_sent: Option<String>,
 }

@@ -37,6 +37,8 @@ pub const VALID: &str = "Valid";
 
 /// Condition type of a BGPPeer that is passive: routers cannot connect to a node.
 pub const NOT_LISTENING: &str = "NotListening";
+/// Condition type of a BGPPeer: there are routes that its router cannot be told.
+pub const ROUTES_NOT_SENT: &str = "RoutesNotSent";
 /// Condition type of a BGPAdvertisement: its routes lead here for addresses that no Service has, too.
 pub const UNUSED_ADDRESSES_LOOP: &str = "UnusedAddressesLoop";
 

@@ -5,7 +5,6 @@
 //! the cluster has not taken up yet takes no pod away: those that are ready count until they are not.
 
 mod images;
-mod placement;
 mod trouble;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -19,12 +18,12 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
 use kube::ResourceExt;
+use metallb_runtime::placement::takes;
 
 use self::trouble::{Complaints, trouble, troubles, waiting_for};
 use crate::plan::FIELD_MANAGER;
 
 pub use images::{has_run, is_listed, lacks, trim};
-pub use placement::takes;
 pub use trouble::{Cause, Trouble};
 
 /// How long a pod on a Ready node may be not ready before an administrator is asked to look.

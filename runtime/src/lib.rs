@@ -8,5 +8,6 @@ pub mod logs;
 pub mod metrics;
 pub mod owner;
 pub mod page;
+pub mod placement;
 pub mod probes;
 pub mod shutdown;

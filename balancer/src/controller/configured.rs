@@ -12,7 +12,9 @@ use kube::{
 };
 use metallb_api::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement,
-    conditions::{CONFLICT, ConfiguredStatus, NOT_LISTENING, Report, UNUSED_ADDRESSES_LOOP, set},
+    conditions::{
+        CONFLICT, ConfiguredStatus, NOT_LISTENING, ROUTES_NOT_SENT, Report, UNUSED_ADDRESSES_LOOP, set,
+    },
 };
 use metallb_core::{
     config::{Config, Objects, Problem, parse},
@@ -29,6 +31,9 @@ const NO_CONFLICT: &str = "NoConflict";
 const BGP_LISTEN_OFF: &str = "BGPListenOff";
 const CANNOT_LISTEN: &str = "CannotListen";
 const LISTENING: &str = "Listening";
+/// Reasons of condition [`ROUTES_NOT_SENT`] of a BGPPeer.
+const ROUTER_CANNOT_BE_TOLD: &str = "RouterCannotBeTold";
+const ALL_SENT: &str = "AllSent";
 /// Reasons of condition [`UNUSED_ADDRESSES_LOOP`] of a BGPAdvertisement.
 const AGGREGATED: &str = "Aggregated";
 const SINGLE_ADDRESSES: &str = "SingleAddresses";
@@ -75,7 +80,7 @@ pub(super) struct Configured {
     communities: Store<Community>,
     peers: Store<BGPPeer>,
     profiles: Store<BFDProfile>,
-    /// By BGPSessionState, what keeps the session from standing.
+    /// By BGPSessionState, what is wrong with the session.
     troubles: BTreeMap<String, Trouble>,
     problems: Vec<Problem>,
     together: Together,
@@ -231,7 +236,7 @@ impl Configured {
         report(status, UNUSED_ADDRESSES_LOOP, [AGGREGATED, SINGLE_ADDRESSES], message)
     }
 
-    /// What keeps the sessions of a BGPPeer from standing.
+    /// What is wrong with the sessions of a BGPPeer.
     fn obstacles(&self, peer: &str, status: &ConfiguredStatus) -> Vec<Report> {
         let nodes = |cause| {
             let its = self.troubles.values().filter(|trouble| trouble.peer == peer && trouble.cause == cause);
@@ -260,12 +265,18 @@ impl Configured {
                  why"
             )
         });
+        let unsent = nodes(Obstacle::RoutesNotSent).map(|nodes| {
+            format!(
+                "there are routes that the router is not told by {nodes}: routesNotSent of the BGPSessionState says why"
+            )
+        });
         let reason = if off.is_some() { BGP_LISTEN_OFF } else { CANNOT_LISTEN };
         let silent: Vec<String> = off.into_iter().chain(unable).collect();
         let silent = Some(silent.join("; ")).filter(|silent| !silent.is_empty());
         let conflict = report(status, CONFLICT, [ANOTHER_SPEAKER, NO_CONFLICT], conflict);
         let silent = report(status, NOT_LISTENING, [reason, LISTENING], silent);
-        conflict.into_iter().chain(silent).collect()
+        let unsent = report(status, ROUTES_NOT_SENT, [ROUTER_CANNOT_BE_TOLD, ALL_SENT], unsent);
+        conflict.into_iter().chain(silent).chain(unsent).collect()
     }
 
     /// These could not be written at `now`.

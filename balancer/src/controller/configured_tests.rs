@@ -149,6 +149,33 @@ fn a_passive_peer_says_which_nodes_no_router_can_connect_to() {
 }
 
 #[test]
+fn a_peer_says_which_nodes_have_routes_that_its_router_cannot_be_told() {
+    let mut configured = complete(peer(1, ""));
+    configured.read(std::iter::empty());
+    let session = |unsent: Option<&str>| {
+        let status = json!({
+            "node": "node1", "peerName": "router", "bgpStatus": "Established", "routesNotSent": unsent,
+        });
+        let object = json!({ "metadata": { "name": "bgp-1" }, "spec": {}, "status": status });
+        Change::Set(Session::of(serde_json::from_value(object).unwrap()))
+    };
+    let said = |configured: &mut Configured, now: u64| {
+        let its = configured.changed(Duration::from_secs(now)).remove(0).status;
+        let last = its.conditions.last().unwrap().clone();
+        configured.take(Edit::Peers(Change::Set(BGPPeer { status: Some(its), ..peer(1, "") })));
+        format!("{}={} {} {}", last.type_, last.status, last.reason, last.message)
+    };
+    configured.take_sessions(&session(Some("2 IPv6 routes, since the router does not take IPv6 unicast")));
+    assert_eq!(
+        said(&mut configured, 1),
+        "RoutesNotSent=True RouterCannotBeTold there are routes that the router is not told by node1: routesNotSent of \
+         the BGPSessionState says why"
+    );
+    configured.take_sessions(&session(None));
+    assert_eq!(said(&mut configured, 2), "RoutesNotSent=False AllSent ");
+}
+
+#[test]
 fn what_objects_say_together_is_told_at_the_one_that_does_not_get_its_way() {
     let mut configured = complete(peer(1, ""));
     let advertisement = |status| {

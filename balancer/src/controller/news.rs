@@ -97,11 +97,11 @@ pub(super) struct Session {
     pub(super) object: String,
     /// Node and BGPPeer, when the session stands.
     pub(super) standing: Option<(String, String)>,
-    /// What keeps it from standing, where that is told of the BGPPeer.
+    /// What is wrong with it, where that is told of the BGPPeer.
     pub(super) trouble: Option<Trouble>,
 }
 
-/// What keeps the session of a node with a router from standing.
+/// What is wrong with the session of a node with a router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
     pub(super) node: String,
@@ -110,7 +110,7 @@ pub(super) struct Trouble {
     pub(super) cause: Obstacle,
 }
 
-/// What a session needs that somebody else decides about.
+/// What a session lacks that somebody else decides about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Obstacle {
     /// Another BGP speaker of the node has the session.
@@ -119,6 +119,8 @@ pub(super) enum Obstacle {
     NotListening,
     /// The peer is passive, and the speaker cannot listen where the router is to connect.
     CannotListen,
+    /// The session stands, and there are routes that the router cannot be told.
+    RoutesNotSent,
 }
 
 impl Obstacle {
@@ -136,8 +138,12 @@ impl Obstacle {
 impl Session {
     pub(super) fn of(session: BGPSessionState) -> Self {
         let standing = Sessions::standing(&session);
-        let trouble = session.status.filter(|_| standing.is_none()).and_then(|status| {
-            let cause = Obstacle::of(status.last_error.as_deref().unwrap_or_default())?;
+        let trouble = session.status.and_then(|status| {
+            let cause = match &standing {
+                Some(_) => status.routes_not_sent.as_ref().map(|_| Obstacle::RoutesNotSent),
+                None => Obstacle::of(status.last_error.as_deref().unwrap_or_default()),
+            };
+            let cause = cause?;
             Some(Trouble { node: status.node?, peer: status.peer_name?, cause })
         });
         Self { object: session.metadata.name.unwrap_or_default(), standing, trouble }

@@ -1,18 +1,16 @@
 //! How this speaker ends: its successor on the same node follows, or the node gives its addresses away.
 
-mod successor;
-
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
-use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, Taint};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::{Api, Client};
 use metallb_core::selector::Labels;
+use metallb_runtime::placement;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-use successor::{Place, follows};
 
 /// Longest time for asking the API server what the end means.
 const ASK: Duration = Duration::from_secs(1);
@@ -63,7 +61,7 @@ pub(super) async fn run(
     }
     let home = home.borrow().clone();
     let daemon_set = async {
-        match tokio::time::timeout(ASK, daemon_set(client, &settings)).await {
+        match tokio::time::timeout(ASK, daemon_set(client, &settings, &home.labels)).await {
             Ok(Ok(found)) => found,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot tell whether a successor follows");
@@ -72,7 +70,7 @@ pub(super) async fn run(
             Err(_) => Workload::Unknown,
         }
     };
-    let departure = decide(&home, &daemon_set.await);
+    let departure = decide(home.going, &daemon_set.await);
     tracing::info!(event = "departing", ?departure, "ending");
     tell.send_replace(Some(departure));
     if departure == Departure::Leave {
@@ -86,7 +84,7 @@ pub(super) async fn run(
 #[derive(Clone, Debug, PartialEq)]
 enum Workload {
     /// It is there, for pods like this; and this is the node of this one.
-    Stays { pod: Box<PodSpec>, place: Place },
+    Stays { pod: Box<PodSpec>, node: Box<Node> },
     /// It is deleted, or being deleted.
     Goes,
     /// The API server did not tell.
@@ -94,16 +92,16 @@ enum Workload {
 }
 
 /// Without better knowledge a successor follows: an address that moves needlessly costs connections.
-fn decide(home: &Home, workload: &Workload) -> Departure {
+fn decide(going: bool, workload: &Workload) -> Departure {
     let unwanted = match workload {
         Workload::Goes => true,
-        Workload::Stays { pod, place } => !follows(pod, place, &home.labels),
+        Workload::Stays { pod, node } => !placement::takes(node, pod),
         Workload::Unknown => false,
     };
-    if home.going || unwanted { Departure::Leave } else { Departure::Restart }
+    if going || unwanted { Departure::Leave } else { Departure::Restart }
 }
 
-async fn daemon_set(client: Client, settings: &Settings) -> kube::Result<Workload> {
+async fn daemon_set(client: Client, settings: &Settings, labels: &Labels) -> kube::Result<Workload> {
     let pod = Api::<Pod>::namespaced(client.clone(), &settings.namespace).get_opt(&settings.pod).await?;
     let Some(pod) = pod else { return Ok(Workload::Unknown) };
     let owners = pod.metadata.owner_references.unwrap_or_default();
@@ -114,37 +112,42 @@ async fn daemon_set(client: Client, settings: &Settings) -> kube::Result<Workloa
     let found = api.get_opt(&owner.name).await?.filter(|found| found.metadata.deletion_timestamp.is_none());
     let Some(found) = found else { return Ok(Workload::Goes) };
     let name = pod.spec.and_then(|spec| spec.node_name).unwrap_or_default();
-    // Without its taints, what is known of the node is what its labels say.
-    let taints = taints(client, &name).await.unwrap_or_default();
-    let pod = found.spec.and_then(|spec| spec.template.spec).unwrap_or_default();
-    Ok(Workload::Stays { pod: Box::new(pod), place: Place { name, taints } })
+    let pod = Box::new(found.spec.and_then(|spec| spec.template.spec).unwrap_or_default());
+    // Where the API server does not tell, what is known of the node is its labels.
+    let node = Box::new(node(client, &name).await.ok().flatten().unwrap_or_else(|| labelled(name, labels)));
+    Ok(Workload::Stays { pod, node })
 }
 
-async fn taints(client: Client, node: &str) -> kube::Result<Vec<Taint>> {
-    let only = ListParams::default().fields(&format!("metadata.name={node}"));
-    let nodes = Api::<Node>::all(client).list(&only).await?;
-    Ok(nodes.items.into_iter().filter_map(|node| node.spec?.taints).flatten().collect())
+async fn node(client: Client, name: &str) -> kube::Result<Option<Node>> {
+    let only = ListParams::default().fields(&format!("metadata.name={name}"));
+    Ok(Api::<Node>::all(client).list(&only).await?.items.pop())
+}
+
+fn labelled(name: String, labels: &Labels) -> Node {
+    let labels = labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    let metadata = ObjectMeta { name: Some(name), labels: Some(labels), ..ObjectMeta::default() };
+    Node { metadata, ..Node::default() }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::{NodeSpec, Taint};
+
     use super::*;
 
     #[test]
     fn a_speaker_restarts_unless_its_node_or_its_daemon_set_goes() {
-        let labels = |pairs: &[(&str, &str)]| -> Labels {
-            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-        };
-        let linux = labels(&[("os", "linux"), ("zone", "a")]);
-        let home = |going| Home { going, labels: linux.clone() };
+        let labels = [("os", "linux"), ("zone", "a")].into_iter().collect();
+        let node = labelled("node1".to_owned(), &labels);
         let stays = |pairs: &[(&str, &str)]| {
             let selector = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
             let pod = PodSpec { node_selector: Some(selector.collect()), ..PodSpec::default() };
-            Workload::Stays { pod: Box::new(pod), place: Place::default() }
+            Workload::Stays { pod: Box::new(pod), node: Box::new(node.clone()) }
         };
         let tainted = {
             let taint = Taint { key: "dedicated".into(), effect: "NoExecute".into(), ..Taint::default() };
-            Workload::Stays { pod: Box::default(), place: Place { taints: vec![taint], ..Place::default() } }
+            let spec = NodeSpec { taints: Some(vec![taint]), ..NodeSpec::default() };
+            Workload::Stays { pod: Box::default(), node: Box::new(Node { spec: Some(spec), ..node.clone() }) }
         };
         for (going, workload, want) in [
             (false, stays(&[]), Departure::Restart),
@@ -156,7 +159,7 @@ mod tests {
             (true, stays(&[]), Departure::Leave),
             (true, Workload::Unknown, Departure::Leave),
         ] {
-            assert_eq!(decide(&home(going), &workload), want, "{going} {workload:?}");
+            assert_eq!(decide(going, &workload), want, "{going} {workload:?}");
         }
     }
 }

@@ -9,6 +9,7 @@ use metallb_e2e::{
 use serde_json::{Value, json};
 
 use crate::fixture::{available, eventually};
+use crate::gobgp::{gobgp, paths};
 use crate::peers::{ASN, Objects, nobody_tells, password, scene, session, until_sessions};
 use crate::restart::roll_out;
 
@@ -117,29 +118,15 @@ fn bird_of_the_same_as_reads_local_pref_and_an_aggregate_and_has_its_password() 
 }
 
 /// GoBGP in the nodes' AS, with a password for each node.
-fn gobgp(passwords: [&str; 3]) -> String {
-    let family = |name: &str| {
-        format!("[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"{name}-unicast\"\n")
-    };
-    let families = family("ipv4") + &family("ipv6");
-    let neighbors: String = (1..)
+fn inside(passwords: [&str; 3]) -> String {
+    let restart = "[neighbors.graceful-restart.config]\nenabled = true\nrestart-time = 120\n";
+    let nodes: Vec<_> = (1..)
         .zip(passwords)
         .map(|(node, password)| {
-            format!(
-                "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"172.22.0.1{node}\"\npeer-as = {ASN}\n\
-                 auth-password = \"{password}\"\n[neighbors.graceful-restart.config]\nenabled = true\n\
-                 restart-time = 120\n{families}"
-            )
+            (format!("172.22.0.1{node}"), format!("auth-password = \"{password}\"\n{restart}"))
         })
         .collect();
-    format!("[global.config]\nas = {ASN}\nrouter-id = \"172.22.0.1\"\n{neighbors}")
-}
-
-/// The paths that GoBGP holds of a prefix, as JSON.
-fn paths(router: &GoBgp, prefix: &str) -> anyhow::Result<Vec<Value>> {
-    let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
-    let found = router.json(&format!("global rib -a {family}"))?;
-    Ok(found[prefix].as_array().cloned().unwrap_or_default())
+    gobgp(ASN, &nodes)
 }
 
 /// The value of an attribute of a path, by its number (RFC 4271 §5).
@@ -152,7 +139,7 @@ fn attribute(path: &Value, number: u64) -> Value {
 fn gobgp_of_the_same_as_reads_both_families_and_keeps_them_in_a_rollout() {
     available();
     let (right, wrong) = ("inside-gobgp-0d3a", "inside-gobgp-wrong");
-    let router = GoBgp::start("router", &gobgp([right, wrong, right])).unwrap();
+    let router = GoBgp::start("router", &inside([right, wrong, right])).unwrap();
     let more = format!(", password: {right}, dualStackAddressFamily: true, enableGracefulRestart: true");
     let _objects = Objects::apply(&[("BGPPeer", "router", &internal("172.22.0.1", &more))]);
     let more = ", localPref: 150, med: 20, communities: ['64512:100', 'large:64512:1:2']";

@@ -14,6 +14,7 @@ use metallb_e2e::{
     router::{Bird, Frr},
 };
 
+use crate::counted::Counted;
 use crate::fixture::{available, eventually};
 use crate::others::BIRD;
 use crate::peers::{Objects, frr, metrics, peer, scene, session, until_sessions};
@@ -111,6 +112,53 @@ fn a_node_that_is_powered_off_leaves_birds_table_in_under_a_second_and_comes_bac
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     eventually("the node to be back, with BFD", 60, up);
+}
+
+/// The least interval that BFDProfile allows.
+const LEAST: Duration = Duration::from_millis(10);
+/// Control packets of one node that are timed.
+const TIMED: u32 = 500;
+
+#[test]
+fn control_packets_go_both_ways_every_ten_milliseconds() {
+    available();
+    let frr = Frr::start("router", &frr(" neighbor nodes bfd\n neighbor nodes bfd profile least")).unwrap();
+    let profile = ["profile least", "detect-multiplier 50", "receive-interval 10", "transmit-interval 10"];
+    frr.commands(&[&["configure terminal", "bfd"], &profile[..]].concat()).unwrap();
+    let _objects = Objects::apply(&[
+        ("BFDProfile", "least", "{receiveInterval: 10, transmitInterval: 10, detectMultiplier: 50}"),
+        ("BGPPeer", "router", &peer("172.22.0.1", ", bfdProfile: least")),
+    ]);
+    until_sessions("172.22.0.1", "Established");
+    eventually("both ends to agree on 10 ms", 30, || {
+        let peers = frr.json("show bfd peers")?;
+        let all = peers.as_array().map(Vec::as_slice).unwrap_or_default();
+        let agreed = |peer: &serde_json::Value| {
+            let intervals = ["transmit-interval", "receive-interval", "remote-transmit-interval"];
+            peer["status"] == "up"
+                && intervals.iter().all(|interval| peer[*interval] == 10)
+                && peer["remote-receive-interval"] == 10
+                && peer["remote-detect-multiplier"] == 50
+        };
+        ensure!(all.len() == 3 && all.iter().all(agreed), "{peers}");
+        Ok(())
+    });
+    let sent = Counted::packets_of("router", &["ip saddr 172.22.0.12 udp dport 3784"]);
+    let back = Counted::packets_of("node2", &["ip saddr 172.22.0.1 udp dport 3784"]);
+    let started = Instant::now();
+    eventually("500 control packets each way", 60, || {
+        let counts = (sent.packets()?, back.packets()?);
+        let enough = |counts: &[u64]| counts.iter().all(|count| *count >= u64::from(TIMED));
+        ensure!(enough(&counts.0) && enough(&counts.1), "{counts:?}");
+        Ok(())
+    });
+    let took = started.elapsed();
+    println!("500 control packets each way took {} ms", took.as_millis());
+    // Each interval is shortened by up to a quarter (RFC 5880 section 6.8.7), and never lengthened; the machine may be busy.
+    assert!(took > LEAST * TIMED * 3 / 4 - LEAST && took < LEAST * TIMED * 2, "{took:?}");
+    let text = metrics("172.22.0.12").unwrap();
+    assert_eq!(sample(&text, "bfd_session_down_events").unwrap_or(0), 0);
+    until_sessions("172.22.0.1", "Established");
 }
 
 /// Control packets alone would need 3 times 5 s.

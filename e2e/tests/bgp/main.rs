@@ -15,6 +15,7 @@ mod counted;
 mod distance;
 #[path = "../cluster/fixture.rs"]
 mod fixture;
+mod gobgp;
 mod inside;
 mod liveness;
 mod others;

@@ -6,7 +6,7 @@ use anyhow::ensure;
 use metallb_e2e::{
     deploy::NAMESPACE,
     exec::{on, output, run_on},
-    observe::{address, fetch_from, kube},
+    observe::{address, fetch_from, get, kube},
     router::{Frr, Program},
 };
 
@@ -188,4 +188,41 @@ fn an_edit_that_asks_for_more_than_a_node_selector_allows_moves_the_sessions_and
         nodes.extend(answer.split_once(" on ").map(|(_, node)| node.trim().to_owned()));
     }
     assert_eq!(nodes, BTreeSet::from(["node2", "node3"].map(str::to_owned)));
+}
+
+#[test]
+fn routes_of_a_family_that_the_router_does_not_take_are_told_of_the_peer() {
+    available();
+    let config = "router bgp 64513\n bgp router-id 172.22.0.1\n no bgp ebgp-requires-policy\n neighbor nodes peer-group\n \
+                  neighbor nodes remote-as 64512\n bgp listen range 172.22.0.0/24 peer-group nodes\n";
+    let _frr = Frr::start("router", config).unwrap();
+    let _objects =
+        Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ", dualStackAddressFamily: true"))]);
+    let scene = scene("bgp-unsent", "[198.51.100.148/30, 2001:db8:100::148/126]", "");
+    scene.service("six", ", ipFamilies: [IPv6]");
+    address(scene.name, "six").unwrap();
+    until_sessions("172.22.0.1", "Established");
+    let condition = || -> anyhow::Result<String> {
+        let peer = get(&["-n", NAMESPACE, "bgppeer", "router"])?;
+        let mut conditions = peer["status"]["conditions"].as_array().into_iter().flatten();
+        let its = conditions.find(|condition| condition["type"] == "RoutesNotSent");
+        Ok(its.map(|its| format!("{} {}", its["status"], its["message"])).unwrap_or_default())
+    };
+    eventually("the routes that are not sent to be told", 30, || {
+        let status = session("node1", "172.22.0.1")?;
+        let why = "1 IPv6 route, since the router does not take IPv6 unicast";
+        ensure!(status["routesNotSent"] == why, "{status}");
+        let said = condition()?;
+        ensure!(said.starts_with("\"True\"") && said.contains("node1, node2, node3"), "{said}");
+        Ok(())
+    });
+    scene.service("four", "");
+    kube(&format!("-n {} delete service six", scene.name)).unwrap();
+    eventually("all routes to be sent", 30, || {
+        let status = session("node1", "172.22.0.1")?;
+        ensure!(status["routesNotSent"].is_null() && status["prefixesSent"] == 1, "{status}");
+        let said = condition()?;
+        ensure!(said.starts_with("\"False\""), "{said}");
+        Ok(())
+    });
 }

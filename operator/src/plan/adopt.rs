@@ -11,6 +11,7 @@ use k8s_openapi::{
 };
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use metallb_api::{MetalLB, names};
+use metallb_runtime::placement;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -228,7 +229,7 @@ fn lacking(situation: Situation<'_>, rendered: &Set) -> Vec<String> {
     let pod = speaker["spec"]["template"]["spec"].clone();
     let pod: PodSpec = serde_json::from_value(pod).unwrap_or_default();
     let ready = situation.world.nodes().filter(|node| health::is_ready_node(node));
-    let wanted = ready.filter(|node| health::takes(node, &pod));
+    let wanted = ready.filter(|node| placement::takes(node, &pod));
     let is_pulled = |node: &&Node| {
         let name = node.name_any();
         health::is_listed(node, image) == Some(true)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use super::route::{Attributes, Family, Routes};
+use super::route::{Attributes, Family, Routes, Unsent};
 use super::update::{Encoder, is_announceable};
 
 /// Wait after the second announcement of a prefix; it doubles from one to the next.
@@ -33,6 +33,8 @@ pub(super) struct AdjRibOut {
     refreshing: BTreeSet<Family>,
     /// Those that the router asked for once more meanwhile, however often.
     again: BTreeSet<Family>,
+    /// As of the last round.
+    unsent: Unsent,
 }
 
 /// Announcements of one prefix.
@@ -58,6 +60,11 @@ impl AdjRibOut {
     /// Number of prefixes that the router holds.
     pub(super) fn len(&self) -> usize {
         self.held.len()
+    }
+
+    /// The routes that the router cannot be told.
+    pub(super) fn unsent(&self) -> &Unsent {
+        &self.unsent
     }
 
     /// When an announcement that waits may go.
@@ -153,13 +160,18 @@ impl AdjRibOut {
         round: &mut Round,
         room: &mut usize,
     ) {
-        let families: Vec<Family> =
-            Family::ALL.into_iter().filter(|family| encoder.can_announce(*family)).collect();
+        self.unsent = Unsent::default();
         let mut groups: BTreeMap<(Family, &Arc<Attributes>), Vec<IpNet>> = BTreeMap::new();
         for (prefix, attributes) in wanted {
             let family = Family::of(prefix);
             let is_held = matches!(self.held.get(prefix), Some(Some(held)) if held == attributes);
-            if is_held || !families.contains(&family) || !is_announceable(prefix) {
+            if is_held || !is_announceable(prefix) {
+                continue;
+            }
+            if !encoder.can_announce(family) {
+                let is_agreed = encoder.agreed.families.contains(&family);
+                let Unsent { not_agreed, no_next_hop, .. } = &mut self.unsent;
+                *(if is_agreed { no_next_hop } else { not_agreed }).entry(family).or_default() += 1;
                 continue;
             }
             if let Some(wait_until) = self.pace.get(prefix).map(|pace| pace.last + pace.wait)
@@ -174,6 +186,7 @@ impl AdjRibOut {
             for chunk in prefixes.chunks(CHUNK) {
                 let messages = encoder.announce(family, attributes, chunk);
                 let sent = !messages.is_empty();
+                self.unsent.too_large += if sent { 0 } else { chunk.len() };
                 if !spend(messages, round, room) {
                     return;
                 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use super::super::open::Agreed;
 use super::super::received::{self, Received};
-use super::super::route::NextHops;
+use super::super::route::{Community, NextHops};
 use super::super::settings::{Asn, RemoteAsn, RouterId, Settings};
 use super::*;
 
@@ -211,4 +211,35 @@ fn routes_that_cannot_be_told_are_passed_over() {
     let routes = wanted(&[("224.0.0.1/32", 1), ("10.0.0.1/32", 1), ("2001:db8::1/128", 1)]);
     assert_eq!(table.sent(&routes), words(&["10.0.0.1/32"], &[]));
     assert_eq!(table.rib.len(), 1);
+}
+
+#[test]
+fn routes_that_cannot_be_told_are_counted_by_their_cause() {
+    let mut table = Table::new();
+    let mut routes = wanted(&[("10.0.0.1/32", 1), ("10.0.0.2/32", 1), ("2001:db8::1/128", 1)]);
+    table.agreed.families.remove(&Family::Ipv6);
+    table.sent(&routes);
+    let one = |family| BTreeMap::from([(family, 1)]);
+    assert_eq!(table.rib.unsent(), &Unsent { not_agreed: one(Family::Ipv6), ..Unsent::default() });
+    assert_eq!(table.rib.unsent().to_string(), "1 IPv6 route, since the router does not take IPv6 unicast");
+
+    table.agreed.families.insert(Family::Ipv6);
+    table.next_hops.v6 = None;
+    // 4 octets each: more than any message holds.
+    let communities = (0..20_000).map(Community).collect();
+    let large = Arc::new(Attributes { communities, ..Attributes::default() });
+    routes.insert("10.0.0.3/32".parse().unwrap(), large);
+    table.sent(&routes);
+    let unsent = Unsent { no_next_hop: one(Family::Ipv6), too_large: 1, ..Unsent::default() };
+    assert_eq!(table.rib.unsent(), &unsent);
+    assert_eq!(
+        table.rib.unsent().to_string(),
+        "1 IPv6 route, since this node has no IPv6 address towards the router; 1 route, since the attributes fill a \
+         whole message"
+    );
+
+    table.next_hops = Table::new().next_hops;
+    routes.remove(&"10.0.0.3/32".parse().unwrap());
+    table.sent(&routes);
+    assert_eq!(table.rib.unsent(), &Unsent::default());
 }

@@ -13,7 +13,7 @@ use super::frame::{Framer, Kind, encode};
 use super::notification::{self, Notification};
 use super::open::{self, Agreed};
 use super::received;
-use super::route::{Family, NextHops, Routes};
+use super::route::{Family, NextHops, Routes, Unsent};
 use super::settings::Settings;
 use super::update::Encoder;
 
@@ -106,6 +106,11 @@ impl Connection {
     /// Number of prefixes that the router holds.
     pub(super) fn advertised(&self) -> usize {
         self.rib.len()
+    }
+
+    /// The routes that the router cannot be told.
+    pub(super) fn unsent(&self) -> &Unsent {
+        self.rib.unsent()
     }
 
     /// When [`Connection::timeout`] has something to do.

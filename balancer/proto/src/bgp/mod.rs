@@ -26,6 +26,6 @@ mod update;
 pub use event::{Action, Counters, Down, Event, Report, Side, State, Stop};
 pub use notification::Notification;
 pub use open::{Agreed, RouterRestart};
-pub use route::{Attributes, Community, Family, LargeCommunity, NextHops, Routes};
+pub use route::{Attributes, Community, Family, LargeCommunity, NextHops, Routes, Unsent};
 pub use session::Session;
 pub use settings::{Asn, GracefulRestart, RemoteAsn, RouterId, Settings};

@@ -59,6 +59,37 @@ impl Family {
     }
 }
 
+/// Routes that are wanted, and that the router cannot be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unsent {
+    /// Families that the two ends did not agree on, and the number of routes.
+    pub not_agreed: BTreeMap<Family, usize>,
+    /// Families in which this end has no address that routes could lead to, and the number of routes.
+    pub no_next_hop: BTreeMap<Family, usize>,
+    /// Number of routes whose attributes alone fill a message.
+    pub too_large: usize,
+}
+
+impl fmt::Display for Unsent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes = |count: usize, kind: &str| match count {
+            1 => format!("1 {kind}route"),
+            count => format!("{count} {kind}routes"),
+        };
+        let of = |family: &Family, count: &usize| routes(*count, &format!("{family} "));
+        let not_agreed = self.not_agreed.iter().map(|(family, count)| {
+            format!("{}, since the router does not take {family} unicast", of(family, count))
+        });
+        let no_next_hop = self.no_next_hop.iter().map(|(family, count)| {
+            format!("{}, since this node has no {family} address towards the router", of(family, count))
+        });
+        let too_large = (self.too_large > 0)
+            .then(|| format!("{}, since the attributes fill a whole message", routes(self.too_large, "")));
+        let all: Vec<String> = not_agreed.chain(no_next_hop).chain(too_large).collect();
+        f.write_str(&all.join("; "))
+    }
+}
+
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

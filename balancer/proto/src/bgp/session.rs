@@ -16,7 +16,7 @@ use super::connection::{Connection, Context, Step};
 use super::event::{Action, Counters, Down, Event, Report, Side, State};
 use super::notification::{self, Notification};
 use super::open::Agreed;
-use super::route::{NextHops, Routes};
+use super::route::{NextHops, Routes, Unsent};
 use super::settings::Settings;
 use attempts::Dial;
 
@@ -166,6 +166,12 @@ impl Session {
     #[must_use]
     pub fn advertised(&self) -> usize {
         self.standing().map_or(0, Connection::advertised)
+    }
+
+    /// The routes that the router cannot be told, while the session stands.
+    #[must_use]
+    pub fn unsent(&self) -> Option<&Unsent> {
+        self.standing().map(Connection::unsent)
     }
 
     /// Number of prefixes that the router is to hold.

@@ -215,6 +215,7 @@ fn session(node: &str, name: &str, router: String, vrf: String, status: &Status)
         last_error: Some(errors.join("; ")).filter(|errors| !errors.is_empty()),
         capabilities: status.agreed.as_ref().map(capabilities).unwrap_or_default(),
         prefixes_sent: i64::try_from(status.prefixes).ok(),
+        routes_not_sent: status.unsent.clone(),
     }
 }
 

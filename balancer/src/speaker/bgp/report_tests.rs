@@ -48,6 +48,7 @@ fn status() -> Status {
         unheard: None,
         agreed: Some(agreed()),
         prefixes: 7,
+        unsent: None,
         bfd: Some(bfd::State::Up),
         bfd_error: None,
     }

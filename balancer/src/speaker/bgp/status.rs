@@ -20,6 +20,8 @@ pub(crate) struct Status {
     pub(crate) agreed: Option<Agreed>,
     /// Prefixes that the router holds.
     pub(crate) prefixes: usize,
+    /// Routes that the router cannot be told, and why.
+    pub(crate) unsent: Option<String>,
     /// State of the BFD session, where there is one.
     pub(crate) bfd: Option<bfd::State>,
     /// Why there is none in spite of a BFDProfile.
@@ -36,6 +38,7 @@ impl Status {
             unheard: None,
             agreed: None,
             prefixes: 0,
+            unsent: None,
             bfd: None,
             bfd_error: None,
         }

@@ -65,6 +65,8 @@ impl Driver {
     /// Publishes what changed.
     pub(super) fn tell(&mut self, ports: &mut Ports) {
         self.status.prefixes = self.session.advertised();
+        let unsent = self.session.unsent().map(ToString::to_string);
+        self.status.unsent = unsent.filter(|unsent| !unsent.is_empty());
         self.status.unheard.clone_from(&self.order.unheard);
         self.status.bfd = ports.monitor.state();
         self.status.bfd_error = ports.monitor.problem();

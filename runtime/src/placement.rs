@@ -80,6 +80,8 @@ fn is_tolerated(taint: &Taint, tolerations: &[Toleration]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::NodeSpec;
+
     use super::*;
 
     #[test]
@@ -115,12 +117,42 @@ mod tests {
             (asked("{key: rack, operator: Exists}"), false),
             (asked("{key: generation, operator: Gt, values: ['6']}"), true),
             (asked("{key: generation, operator: Lt, values: ['7']}"), false),
+            (
+                asked(
+                    "{key: zone, operator: In, values: [a]}, {key: generation, operator: Lt, values: ['7']}",
+                ),
+                false,
+            ),
             (affine("{matchFields: [{key: metadata.name, operator: In, values: [n1]}]}"), true),
             (affine("{matchFields: [{key: metadata.name, operator: In, values: [n2]}]}, {}"), false),
+            (
+                affine(
+                    "{matchFields: [{key: metadata.name, operator: In, values: [n2]}]}, {matchExpressions: \
+                     [{key: zone, operator: Exists}]}",
+                ),
+                true,
+            ),
         ];
         for (pod, want) in table {
             let spec: PodSpec = serde_saphyr::from_str(&format!("{{containers: [], {pod}}}")).unwrap();
             assert_eq!(takes(&node, &spec), want, "{pod}");
+        }
+    }
+
+    #[test]
+    fn a_taint_repels_by_its_effect_unless_each_daemon_set_tolerates_it() {
+        for (key, effect, want) in [
+            ("dedicated", "NoSchedule", false),
+            ("dedicated", "NoExecute", false),
+            ("dedicated", "PreferNoSchedule", true),
+            ("node.kubernetes.io/unreachable", "NoExecute", true),
+            ("node.kubernetes.io/unschedulable", "NoSchedule", true),
+            ("node.kubernetes.io/out-of-service", "NoExecute", false),
+        ] {
+            let taint = Taint { key: key.to_owned(), effect: effect.to_owned(), ..Taint::default() };
+            let spec = NodeSpec { taints: Some(vec![taint]), ..NodeSpec::default() };
+            let node = Node { spec: Some(spec), ..Node::default() };
+            assert_eq!(takes(&node, &PodSpec::default()), want, "{key} {effect}");
         }
     }
 }
