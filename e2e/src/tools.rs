@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 use crate::exec::output;
 
 const KUBERNETES: &str = "v1.36.3";
+/// The last release of the oldest Kubernetes that is supported.
+const OLDEST_KUBERNETES: &str = "v1.30.14";
 
 struct Module {
     folder: &'static str,
@@ -23,9 +25,14 @@ struct Module {
     programs: &'static [&'static str],
 }
 
-fn modules() -> [Module; 3] {
+/// What tells the programs of Kubernetes which release they are.
+fn ldflags(release: &str) -> String {
     let version = "k8s.io/component-base/version";
-    let minor = KUBERNETES.split('.').nth(1).unwrap_or_default();
+    let minor = release.split('.').nth(1).unwrap_or_default();
+    format!("-s -w -X {version}.gitVersion={release} -X {version}.gitMajor=1 -X {version}.gitMinor={minor}")
+}
+
+fn modules() -> [Module; 3] {
     [
         Module {
             folder: "etcd",
@@ -44,9 +51,7 @@ fn modules() -> [Module; 3] {
         Module {
             folder: "kubernetes",
             tags: "",
-            ldflags: format!(
-                "-s -w -X {version}.gitVersion={KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor={minor}"
-            ),
+            ldflags: ldflags(KUBERNETES),
             rename: None,
             programs: &[
                 "kube-apiserver",
@@ -132,6 +137,17 @@ pub fn build() -> Result<Vec<(&'static str, PathBuf)>> {
         programs.extend(module.programs.iter().map(|program| (*program, target.join(program))));
     }
     Ok(programs)
+}
+
+/// The API server of the oldest Kubernetes that is supported, built when the cache does not hold it.
+///
+/// # Errors
+/// As [`build`].
+pub fn oldest_api_server() -> Result<PathBuf> {
+    let programs = &["kube-apiserver"];
+    let ldflags = ldflags(OLDEST_KUBERNETES);
+    let module = Module { folder: "kubernetes-oldest", tags: "", ldflags, rename: None, programs };
+    Ok(module.build()?.join("kube-apiserver"))
 }
 
 /// Helm, built when the cache does not hold it: only the tests of the chart need it.

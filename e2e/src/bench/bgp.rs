@@ -2,8 +2,10 @@
 //!
 //! etcd, the API server and BIRD are real; the speaker is a process of its own. They share a network namespace that is
 //! this program's own, but for BIRD, which has another at the end of a cable. With several peers, BIRD is that many
-//! routers, each with an address of its own. Prints one JSON line a measurement, and a table at the end.
+//! routers, each with an address of its own. Prints one JSON line a measurement, a table at the end, and what is asked of the
+//! figures of one router and whether it is so.
 
+mod goals;
 #[path = "bgp/scene.rs"]
 mod scene;
 
@@ -15,6 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use goals::{Goal, Of, Table, judge};
 use metallb_e2e::{
     exec::{output, run},
     plane::{
@@ -36,6 +39,28 @@ const CHANGES: usize = 100;
 /// Host of BIRD.
 const ROUTER: &str = "bench";
 
+const FIVE_THOUSAND: &[&str] = &["5000 IPv4", "5000 IPv6"];
+const TEN_THOUSAND: &[&str] = &["10000 IPv4", "10000 IPv6"];
+const ALL_HELD: &str = "all held";
+const FIRST_CHANGE: &str = "first change, 99 of 100";
+const ONE_MORE: &str = "one Service more";
+
+/// What is asked of tables that one router holds.
+const GOALS: [Goal; 8] = [
+    goal(FIVE_THOUSAND, "all held: ms", 1500.0),
+    goal(TEN_THOUSAND, "all held: ms", 2500.0),
+    goal(FIVE_THOUSAND, "all held: CPU s", 1.0),
+    goal(TEN_THOUSAND, "all held: CPU s", 1.0),
+    goal(FIVE_THOUSAND, "all held: RSS MiB", 30.0),
+    goal(FIVE_THOUSAND, "one Service more: ms", 100.0),
+    goal(TEN_THOUSAND, "one Service more: ms", 100.0),
+    goal(&[], "first change, 99 of 100: ms", 50.0),
+];
+
+const fn goal(cases: &'static [&'static str], figure: &'static str, at_most: f64) -> Goal {
+    Goal { cases, figure, of: Of::Median, at_most, must: false }
+}
+
 /// Measure the speaker's BGP with BIRD.
 #[derive(Parser)]
 struct Cli {
@@ -54,6 +79,9 @@ struct Cli {
     /// Number of routes that each router announces to the speaker, which keeps none.
     #[arg(long, default_value_t = 0)]
     received: u32,
+    /// How often each table is measured.
+    #[arg(long, default_value_t = 1)]
+    runs: usize,
     /// Let the speaker write its status objects, and wait for them.
     #[arg(long)]
     statuses: bool,
@@ -96,11 +124,31 @@ async fn measure(cli: &Cli) -> Result<()> {
         for count in &cli.routes {
             scene.services(made..*count).await?;
             made = *count;
-            Bench::start(cli, &scene, *count)?.run(&mut rows).await?;
+            for _ in 0..cli.runs {
+                Bench::start(cli, &scene, *count)?.run(&mut rows).await?;
+            }
         }
     }
-    println!("{}", table(&rows));
+    println!("{}", shown(&rows));
+    if cli.peers == 1 && cli.received == 0 {
+        judge(&GOALS, &figures(&rows))?;
+    }
     Ok(())
+}
+
+fn figures(rows: &[Row]) -> Table {
+    let mut table = Table::new();
+    for row in rows {
+        let case = format!("{} IPv{}", row.routes, row.family);
+        for (unit, value) in [
+            ("ms", row.took.as_secs_f64() * 1000.0),
+            ("CPU s", row.cpu),
+            ("RSS MiB", row.rss as f64 / 1024.0),
+        ] {
+            table.entry((case.clone(), format!("{}: {unit}", row.what))).or_default().push(value);
+        }
+    }
+    table
 }
 
 /// One measurement.
@@ -120,7 +168,7 @@ struct Row {
     octets: u64,
 }
 
-fn table(rows: &[Row]) -> String {
+fn shown(rows: &[Row]) -> String {
     let head = ["family", "peers", "routes", "measurement", "ms", "CPU s", "RSS MiB", "UPDATEs", "octets"];
     let mut lines = vec![head.map(str::to_owned)];
     lines.extend(rows.iter().map(|row| {
@@ -177,7 +225,7 @@ impl<'a> Bench<'a> {
 
     async fn run(mut self, rows: &mut Vec<Row>) -> Result<()> {
         let count = self.count;
-        rows.push(self.until("all held", self.started, "", count).await?);
+        rows.push(self.until(ALL_HELD, self.started, "", count).await?);
         if self.received > 0 {
             let all = u64::from(self.received) * u64::from(self.scene.peers);
             while self.sample("bgp_routes_received")? < all {
@@ -197,7 +245,7 @@ impl<'a> Bench<'a> {
         rows.push(self.first_changes(count + 1..count + 1 + CHANGES).await?);
         let started = Instant::now();
         self.scene.service(count).await?;
-        rows.push(self.until("one Service more", started, "", count + 1).await?);
+        rows.push(self.until(ONE_MORE, started, "", count + 1).await?);
         let started = Instant::now();
         self.scene.delete_service(count).await?;
         rows.push(self.until("one Service less", started, "", count).await?);
@@ -241,7 +289,7 @@ impl<'a> Bench<'a> {
                 "p99_ms": milliseconds(part(99)), "longest_ms": milliseconds(part(100)),
             })
         );
-        let row = self.row("first change, 99 of 100", part(99))?;
+        let row = self.row(FIRST_CHANGE, part(99))?;
         for number in numbers {
             self.scene.delete_service(number).await?;
         }

@@ -43,7 +43,7 @@ impl Of {
     }
 }
 
-/// One line of the verdict: what it is about, what was measured, and whether that is good; what was not measured has
+/// One line of the verdict: what it is about, what was measured, and whether that is good. A case that was not run has
 /// none.
 struct Line {
     text: String,
@@ -55,6 +55,12 @@ fn lines(goals: &[Goal], table: &Table) -> Vec<Line> {
     let mut lines = Vec::new();
     for goal in goals {
         let about = |case: &str| goal.cases.is_empty() || goal.cases.contains(&case);
+        let ran = |case: &&&str| table.keys().any(|(its, _)| its == **case);
+        let is_measured = |case: &str| table.contains_key(&(case.to_owned(), goal.figure.to_owned()));
+        for case in goal.cases.iter().filter(ran).filter(|case| !is_measured(case)) {
+            let text = format!("{case:<18} {:<28} was not measured", goal.figure);
+            lines.push(Line { text, good: false, must: goal.must });
+        }
         for ((case, _), values) in
             table.iter().filter(|((case, figure), _)| figure == goal.figure && about(case))
         {
@@ -69,7 +75,7 @@ fn lines(goals: &[Goal], table: &Table) -> Vec<Line> {
             };
             let (figure, of, most) = (goal.figure, goal.of.name(), goal.at_most);
             let kind = if goal.must { "must" } else { "goal" };
-            let text = format!("{case:<18} {figure:<24} {of:<8} {value:>10.2} {most:>10.2} {kind} {verdict}");
+            let text = format!("{case:<18} {figure:<28} {of:<8} {value:>10.2} {most:>10.2} {kind} {verdict}");
             lines.push(Line { text, good, must: goal.must });
         }
     }
@@ -82,7 +88,7 @@ fn lines(goals: &[Goal], table: &Table) -> Vec<Line> {
 /// When what must be is not.
 pub(crate) fn judge(goals: &[Goal], table: &Table) -> Result<()> {
     println!(
-        "\n{:<18} {:<24} {:<8} {:>10} {:>10} kind verdict",
+        "\n{:<18} {:<28} {:<8} {:>10} {:>10} kind verdict",
         "case", "figure", "of runs", "measured", "at most"
     );
     let lines = lines(goals, table);
@@ -118,5 +124,8 @@ mod tests {
         assert_eq!(verdict(&[900.0, 601.0, 100.0], &[0.0]), (vec![false, true], true));
         assert_eq!(verdict(&[1.0], &[0.0, 1.0, 0.0]), (vec![true, false], false));
         assert_eq!(verdict(&[], &[]), (vec![], true), "nothing was measured");
+        let renamed =
+            Goal { cases: &["dark"], figure: "outages", of: Of::Greatest, at_most: 0.0, must: true };
+        assert!(judge(&[renamed], &table(&[1.0], &[0.0])).is_err(), "a case that ran lacks the figure");
     }
 }

@@ -11,13 +11,8 @@ use metallb_e2e::{
 use crate::fixture::{available, eventually};
 use crate::peers::{Objects, edit, frr, peer, scene, session, until_sessions};
 
-#[test]
-fn a_router_behind_another_one_learns_routes_and_watches_the_path() {
-    available();
-    // The nodes are two networks away from host remote.
-    let bird = Bird::start(
-        "remote",
-        "router id 172.24.0.2;
+/// BIRD on host remote, from which the nodes are two networks away.
+pub(crate) const FAR: &str = "router id 172.24.0.2;
 protocol device {}
 protocol direct { ipv4; }
 protocol kernel { ipv4 { import all; export none; }; learn; }
@@ -30,9 +25,12 @@ protocol bgp nodes {
   bfd { min rx interval 300 ms; min tx interval 300 ms; multiplier 3; };
   ipv4 { import all; export none; };
 }
-",
-    )
-    .unwrap();
+";
+
+#[test]
+fn a_router_behind_another_one_learns_routes_and_watches_the_path() {
+    available();
+    let bird = Bird::start("remote", FAR).unwrap();
     let _objects = Objects::apply(&[
         // BIRD sends with the kernel's TTL of 64, and one hop is on the way.
         ("BFDProfile", "far", "{minimumTtl: 63}"),

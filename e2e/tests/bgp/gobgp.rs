@@ -32,7 +32,7 @@ pub(crate) fn gobgp(asn: u32, nodes: &[(String, String)]) -> String {
 }
 
 /// The paths that GoBGP holds of a prefix, as JSON.
-fn paths(router: &GoBgp, prefix: &str) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn paths(router: &GoBgp, prefix: &str) -> anyhow::Result<Vec<Value>> {
     let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
     let found = router.json(&format!("global rib -a {family}"))?;
     Ok(found[prefix].as_array().cloned().unwrap_or_default())

@@ -15,6 +15,7 @@ use metallb_e2e::{
 };
 
 use crate::counted::Counted;
+use crate::distance::FAR;
 use crate::fixture::{available, eventually};
 use crate::others::BIRD;
 use crate::peers::{Objects, frr, metrics, peer, scene, session, until_sessions};
@@ -63,6 +64,45 @@ fn a_node_that_is_powered_off_leaves_the_routers_table_in_under_a_second() {
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     until_sessions("172.22.0.1", "Established");
+}
+
+#[test]
+fn a_node_that_is_unplugged_leaves_frrs_ipv6_table_in_under_a_second_and_comes_back() {
+    available();
+    let frr = Frr::start("router", &frr(" neighbor nodes bfd\n neighbor nodes bfd 3 100 100")).unwrap();
+    let more = ", bfdProfile: fast, dualStackAddressFamily: true";
+    let _objects =
+        Objects::apply(&[("BFDProfile", "fast", FAST), ("BGPPeer", "router", &peer("fd00:22::1", more))]);
+    let scene = scene("bgp-bfd-six", "[2001:db8:100::164/126]", "");
+    scene.service("web", ", externalTrafficPolicy: Local, ipFamilies: [IPv6]");
+    let address = address(scene.name, "web").unwrap();
+    until_sessions("fd00:22::1", "Established");
+    let up = || {
+        for node in ["node1", "node2", "node3"] {
+            let status = session(node, "fd00:22::1")?;
+            ensure!(status["bfdStatus"] == "up", "{status}");
+        }
+        let peers = frr.json("show bfd peers")?;
+        let up = peers.as_array().into_iter().flatten().filter(|peer| peer["status"] == "up").count();
+        ensure!(up == 3 && frr.paths(&address.to_string())?.len() == 3, "{peers}");
+        Ok(())
+    };
+    eventually("BFD to be up on both sides", 30, up);
+    power::off("node2", Mode::Link).unwrap();
+    let started = Instant::now();
+    let gone = frr.0.until("two paths", 20, |_| {
+        let paths = frr.paths(&address.to_string())?;
+        ensure!(paths.len() == 2, "{paths:?}");
+        Ok(())
+    });
+    let took = started.elapsed();
+    let answers = (0..20).map(|_| fetch_from("remote", address)).collect::<Vec<_>>();
+    power::on("node2").unwrap();
+    gone.unwrap();
+    println!("a node that was unplugged left FRR's IPv6 table after {} ms", took.as_millis());
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    eventually("the node to be back, with BFD", 60, up);
 }
 
 #[test]
@@ -288,29 +328,40 @@ fn a_bfd_port_that_another_program_has_is_told_and_taken_once_it_is_free() {
     let other =
         Bird::start("node1", "router id 172.22.0.11;\nprotocol device {}\nprotocol bfd {}\n").unwrap();
     kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=60s")).unwrap();
+    let far = Bird::start("remote", FAR).unwrap();
     let _objects = Objects::apply(&[
         ("BFDProfile", "slow", "{receiveInterval: 300, transmitInterval: 300}"),
+        // BIRD sends with the kernel's TTL of 64, and one hop is on the way.
+        ("BFDProfile", "far", "{receiveInterval: 300, transmitInterval: 300, minimumTtl: 63}"),
         ("BGPPeer", "router", &peer("172.22.0.1", ", bfdProfile: slow")),
+        ("BGPPeer", "far", &peer("172.24.0.2", ", ebgpMultiHop: true, bfdProfile: far")),
     ]);
-    let told = |node: &str| -> anyhow::Result<(String, String, String)> {
-        let status = session(node, "172.22.0.1")?;
+    let told = |node: &str, router: &str| -> anyhow::Result<(String, String, String)> {
+        let status = session(node, router)?;
         let word = |field: &str| status[field].as_str().unwrap_or_default().to_owned();
         Ok((word("bgpStatus"), word("bfdStatus"), word("lastError")))
     };
-    eventually("the port to be told", 40, || {
-        let (bgp, bfd, said) = told("node1")?;
-        let why = "BFD cannot have UDP port 3784, which another program on this node may use";
-        ensure!(bgp == "Established" && bfd == "N/A" && said.contains(why), "{bgp} {bfd} {said}");
-        let (bgp, bfd, said) = told("node2")?;
-        ensure!(bgp == "Established" && bfd == "up" && !said.contains("3784"), "{bgp} {bfd} {said}");
+    // The next hop, and the router behind it.
+    let ports = [("172.22.0.1", 3784), ("172.24.0.2", 4784)];
+    eventually("the ports to be told", 60, || {
+        for (router, port) in ports {
+            let (bgp, bfd, said) = told("node1", router)?;
+            let why = format!("BFD cannot have UDP port {port}, which another program on this node may use");
+            ensure!(bgp == "Established" && bfd == "N/A" && said.contains(&why), "{bgp} {bfd} {said}");
+            let (bgp, bfd, said) = told("node2", router)?;
+            ensure!(bgp == "Established" && bfd == "up" && !said.contains("BFD"), "{bgp} {bfd} {said}");
+        }
         Ok(())
     });
     drop(other);
     eventually("BFD to be up", 40, || {
-        let (bgp, bfd, said) = told("node1")?;
-        ensure!(bgp == "Established" && bfd == "up" && !said.contains("3784"), "{bgp} {bfd} {said}");
+        for (router, _) in ports {
+            let (bgp, bfd, said) = told("node1", router)?;
+            ensure!(bgp == "Established" && bfd == "up" && !said.contains("BFD"), "{bgp} {bfd} {said}");
+        }
         Ok(())
     });
+    drop(far);
     assert_eq!(frr.established().unwrap().len(), 3);
 }
 

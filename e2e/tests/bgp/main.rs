@@ -23,5 +23,6 @@ mod passive;
 mod peers;
 mod restart;
 mod routes;
+mod settings;
 mod trouble;
 mod wire;

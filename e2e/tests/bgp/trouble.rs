@@ -23,11 +23,11 @@ const SOON: u64 = 5;
 fn a_wrong_password_keeps_the_session_down_until_the_secret_is_mended() {
     available();
     let frr = Frr::start("router", &frr(&format!(" neighbor nodes password {RIGHT}"))).unwrap();
-    let _objects = Objects::apply(&[(
-        "BGPPeer",
-        "router",
-        &peer("172.22.0.1", ", passwordSecret: {name: bgp-password}"),
-    )]);
+    let secret = ", passwordSecret: {name: bgp-password}";
+    let _objects = Objects::apply(&[
+        ("BGPPeer", "router", &peer("172.22.0.1", secret)),
+        ("BGPPeer", "six", &peer("fd00:22::1", secret)),
+    ]);
     eventually("the missing Secret to be told", 20, || {
         let status = session("node1", "172.22.0.1")?;
         ensure!(status["lastError"] == "there is no Secret \"bgp-password\"", "{status}");
@@ -35,13 +35,16 @@ fn a_wrong_password_keeps_the_session_down_until_the_secret_is_mended() {
     });
     password("bgp-password", WRONG);
     eventually("an attempt with the wrong password to fail", 40, || {
-        let status = session("node1", "172.22.0.1")?;
-        ensure!(status["lastError"] == "no answer to the attempt to connect", "{status}");
+        for router in ["172.22.0.1", "fd00:22::1"] {
+            let status = session("node1", router)?;
+            ensure!(status["lastError"] == "no answer to the attempt to connect", "{status}");
+        }
         Ok(())
     });
     assert_eq!(frr.established().unwrap(), Vec::<String>::new());
     password("bgp-password", RIGHT);
     until_sessions("172.22.0.1", "Established");
+    until_sessions("fd00:22::1", "Established");
     let events = kube(&format!("-n {NAMESPACE} get events --field-selector reason=SessionUp")).unwrap();
     assert!(
         events.contains("bgppeer/router") && events.contains("has a session with router 172.22.0.1"),

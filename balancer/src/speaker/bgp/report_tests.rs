@@ -48,7 +48,7 @@ fn status() -> Status {
         unheard: None,
         agreed: Some(agreed()),
         prefixes: 7,
-        unsent: None,
+        unsent: Some("1 IPv6 route, since".to_owned()),
         bfd: Some(bfd::State::Up),
         bfd_error: None,
     }
@@ -116,6 +116,7 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
         .map(str::to_owned)
         .to_vec(),
         prefixes_sent: Some(7),
+        routes_not_sent: Some("1 IPv6 route, since".to_owned()),
     };
     let second = BGPSessionStateStatus {
         bgp_status: Some("Idle".to_owned()),
