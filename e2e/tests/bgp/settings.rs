@@ -113,37 +113,69 @@ fn a_router_that_announces_more_than_max_prefixes_is_let_go_and_told_why() {
     assert_eq!(routes.unwrap(), "");
 }
 
+/// What the router sends to node1 looks as if it came over one hop, until this value ends.
+struct Farther;
+
+impl Farther {
+    fn router() -> Self {
+        let rules = [
+            "nft add table inet farther",
+            "nft add chain inet farther out { type filter hook output priority 0 ; }",
+            "nft add rule inet farther out ip daddr 172.22.0.11 ip ttl set 254",
+            "nft add rule inet farther out ip6 daddr fd00:22::11 ip6 hoplimit set 254",
+        ];
+        let farther = Self;
+        for rule in rules {
+            run_on("router", rule).unwrap();
+        }
+        farther
+    }
+}
+
+impl Drop for Farther {
+    fn drop(&mut self) {
+        let removed = run_on("router", "nft delete table inet farther");
+        if !std::thread::panicking() {
+            removed.unwrap();
+        }
+    }
+}
+
 #[test]
 fn packets_from_farther_away_than_ttl_security_allows_open_no_session() {
     available();
-    // FRR sends to a neighbor of another AS with a TTL of 1.
-    let frr = Frr::start("router", &frr("")).unwrap();
-    let near = format!(", ttlSecurityHops: 1, dualStackAddressFamily: true{NODE1}");
-    let objects = Objects::apply(&[
+    let frr = Frr::start("router", &frr(" neighbor nodes ttl-security hops 1")).unwrap();
+    let farther = Farther::router();
+    let near = format!(", ttlSecurityHops: 1{NODE1}");
+    let _objects = Objects::apply(&[
         ("BGPPeer", "four", &peer("172.22.0.1", &near)),
         ("BGPPeer", "six", &peer("fd00:22::1", &near)),
     ]);
-    eventually("no answer to count", 60, || {
+    let both = |check: &dyn Fn(&Value) -> bool| {
         for router in ["172.22.0.1", "fd00:22::1"] {
             let status = session("node1", router)?;
-            ensure!(status["bgpStatus"] != "Established", "{status}");
-            ensure!(status["lastError"] == "no answer to the attempt to connect", "{status}");
+            ensure!(check(&status), "{status}");
         }
         Ok(())
+    };
+    eventually("no answer to count", 60, || {
+        both(&|status| {
+            status["bgpStatus"] != "Established"
+                && status["lastError"] == "no answer to the attempt to connect"
+        })
     });
     assert_eq!(frr.established().unwrap(), Vec::<String>::new());
-    // The same packets are good enough for a peer that does not ask.
-    let usual = format!(", dualStackAddressFamily: true{NODE1}");
-    edit("BGPPeer", "four", &peer("172.22.0.1", &usual));
-    edit("BGPPeer", "six", &peer("fd00:22::1", &usual));
-    eventually("both sessions", 60, || {
-        for router in ["172.22.0.1", "fd00:22::1"] {
-            let status = session("node1", router)?;
-            ensure!(status["bgpStatus"] == "Established", "{status}");
-        }
+    // The same router nearby.
+    drop(farther);
+    eventually("both sessions", 60, || both(&|status| status["bgpStatus"] == "Established"));
+    // And a session that stands ends when what it hears comes from farther away.
+    let _farther = Farther::router();
+    edit("BGPPeer", "four", &peer("172.22.0.1", &format!(", holdTime: 3s, keepaliveTime: 1s{near}")));
+    eventually("no session", 60, || {
+        let status = session("node1", "172.22.0.1")?;
+        ensure!(status["bgpStatus"] != "Established", "{status}");
         Ok(())
     });
-    drop(objects);
 }
 
 #[test]
