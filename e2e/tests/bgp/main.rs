@@ -10,6 +10,7 @@
 
 mod advice;
 mod attributes;
+mod bfd;
 mod bird;
 mod counted;
 mod distance;
