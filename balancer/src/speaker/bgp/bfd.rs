@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metallb_proto::bfd::echo::{Frame, discriminator};
-use metallb_proto::bfd::{self, Action, Event, Packet, Session, Settings, State, Timers};
+use metallb_proto::bfd::wire::TTL as SINGLE_HOP_TTL;
+use metallb_proto::bfd::{self, Action, Discarded, Event, Packet, Session, Settings, State, Timers};
 use socket2::Socket;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -106,6 +107,8 @@ struct Entry {
     tell: watch::Sender<Told>,
     /// The way of echo packets.
     path: Option<Path>,
+    /// Why the last packet of the router was dropped.
+    dropped: Option<Discarded>,
     /// Whether it ends and only lets the other end know.
     is_shut: bool,
 }
@@ -196,8 +199,19 @@ impl Sessions {
         let socket = sockets::sending(&reach)?;
         let session = Session::new(settings);
         let path = echo.path;
-        let mut entry = Entry { peer, label, reach, settings, session, socket, tell, path, is_shut: false };
-        entry.tell();
+        let mut entry = Entry {
+            peer,
+            label,
+            reach,
+            settings,
+            session,
+            socket,
+            tell,
+            path,
+            dropped: None,
+            is_shut: false,
+        };
+        entry.tell(false);
         self.metrics.session_up.get_or_create(&entry.label).set(0);
         entry.handle(Event::Start, &self.metrics);
         let reach = entry.reach.clone();
@@ -306,7 +320,8 @@ fn settings(wanted: &Watch, accepts: Duration, discriminator: u32, seed: u64) ->
             transmit_interval: profile.transmit_interval,
             receive_interval: profile.receive_interval,
             detect_multiplier: profile.detect_multiplier,
-            echo_transmit_interval: profile.echo_mode.then_some(profile.echo_interval),
+            echo_transmit_interval: (profile.echo_mode && !wanted.reach.is_multihop)
+                .then_some(profile.echo_interval),
             echo_receive_interval: accepts,
         },
         passive: profile.passive_mode,
@@ -320,12 +335,36 @@ fn settings(wanted: &Watch, accepts: Duration, discriminator: u32, seed: u64) ->
     }
 }
 
+/// What becomes of a router's packets, for people.
+fn dropping(why: Discarded, settings: &Settings) -> String {
+    let least = match (why, settings.reach) {
+        (Discarded::Ttl(_), bfd::Reach::SingleHop) => {
+            format!(" ({SINGLE_HOP_TTL}: the router is on the same link)")
+        }
+        (Discarded::Ttl(_), bfd::Reach::Multihop { minimum_ttl }) => {
+            format!(" (minimumTtl of the BFDProfile: {minimum_ttl})")
+        }
+        _ => String::new(),
+    };
+    format!("BFD packets of the router are dropped: {why}{least}")
+}
+
 impl Entry {
     fn handle(&mut self, event: Event<'_>, metrics: &BfdMetrics) {
+        let is_packet = matches!(event, Event::Datagram { .. });
         let actions = match self.session.handle(Instant::now(), event) {
-            Ok(actions) => actions,
-            Err(why) => return tracing::debug!(peer = self.peer, %why, "BFD packet dropped"),
+            Ok(actions) => {
+                self.dropped = self.dropped.take().filter(|_| !is_packet);
+                actions
+            }
+            Err(why) => {
+                tracing::debug!(peer = self.peer, %why, "BFD packet dropped");
+                metrics.control_packet_dropped.get_or_create(&self.label).inc();
+                self.dropped = Some(why);
+                vec![]
+            }
         };
+        let mut has_failed = false;
         for action in actions {
             match action {
                 Action::Send(bytes) => {
@@ -361,22 +400,24 @@ impl Entry {
                     } else if from == State::Up {
                         metrics.session_down_events.get_or_create(&self.label).inc();
                     }
-                    if change.is_failure() {
-                        self.tell.send_modify(|told| told.failures += 1);
-                    }
-                    self.tell();
+                    has_failed |= change.is_failure();
                 }
                 // It is forgotten in its turn.
                 Action::Stopped => {}
             }
         }
+        self.tell(has_failed);
     }
 
-    /// Says what state the session is in.
-    fn tell(&mut self) {
+    /// Says what state the session is in, and whether the path broke.
+    fn tell(&mut self, has_failed: bool) {
         let state = Some(self.session.state()).filter(|_| !self.is_shut);
+        let is_down = matches!(state, Some(State::Down | State::Init));
+        let problem = self.dropped.filter(|_| is_down).map(|why| dropping(why, &self.settings));
+        let is_shut_there = is_down && self.session.is_shut_there();
         self.tell.send_if_modified(|told| {
-            let now = Told { state, problem: None, failures: told.failures };
+            let failures = told.failures + u64::from(has_failed);
+            let now = Told { state, is_shut_there, problem: problem.clone(), failures };
             std::mem::replace(told, now.clone()) != now
         });
     }
