@@ -513,4 +513,28 @@ mod tests {
             assert_eq!(passwords(&peers), want, "{what}");
         }
     }
+
+    #[test]
+    fn packets_are_dropped_by_their_ttl_before_a_connection_only_where_all_peers_want_it() {
+        use spec::Ttl::{Default as Kernel, Security};
+        let far = |hops: u8| Security { hops };
+        for (ttls, want) in [
+            (vec![], None),
+            (vec![Kernel], None),
+            (vec![far(1)], Some(255)),
+            (vec![far(1), far(3)], Some(253)),
+            (vec![far(1), Kernel], None),
+        ] {
+            let peer = |ttl| WantedPeer {
+                endpoint: Endpoint::Address([192, 0, 2, 1].into()),
+                vrf: None,
+                spec: Ok(Arc::new(Spec { ttl, ..spec::tests::least() })),
+                bfd: None,
+                distance: metallb_core::config::Distance::OneHop,
+                routes: Arc::default(),
+            };
+            let peers = ttls.iter().enumerate().map(|(index, ttl)| (index.to_string(), peer(*ttl))).collect();
+            assert_eq!(least_ttl(&peers), want, "{ttls:?}");
+        }
+    }
 }

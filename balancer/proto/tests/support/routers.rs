@@ -226,14 +226,16 @@ pub(crate) fn bfd(bytes: &[u8]) {
     let far = bfd::Reach::Multihop { minimum_ttl: 200 };
     let near = bfd::Reach::SingleHop;
     let (down, init, up) = (bfd::State::Down, bfd::State::Init, bfd::State::Up);
+    let said = [down, up];
+    let [nothing, hello, all] = [&said[..0], &said[..1], &said[..]];
     let (reach, said, state) = chosen(
         [
-            (near, &[][..], down),
-            (near, &[down][..], init),
-            (near, &[down, up][..], up),
-            (far, &[][..], down),
-            (far, &[down][..], init),
-            (far, &[down, up][..], up),
+            (near, nothing, down),
+            (near, hello, init),
+            (near, all, up),
+            (far, nothing, down),
+            (far, hello, init),
+            (far, all, up),
         ],
         bytes,
     );

@@ -1,9 +1,12 @@
 //! What becomes of a session's peer, metrics and place when it ends, on loopback, where no packet need arrive.
 
 use metallb_core::config::BfdProfile;
+use metallb_proto::bfd::{self, State};
+use tokio::sync::watch;
 
+use super::monitor::Told;
 use super::*;
-use crate::speaker::bgp::metrics::BgpMetrics;
+use crate::speaker::bgp::metrics::{BgpMetrics, Label};
 
 fn sessions() -> Sessions {
     let (arrive, _) = mpsc::channel(1);
