@@ -165,6 +165,7 @@ set protocols bgp group tor family inet6 unicast
 # the password in Secret tor-password:
 # set protocols bgp group tor authentication-key 
 set protocols bgp group tor multihop ttl 255
+set protocols bgp group tor local-address 172.22.0.1
 set protocols bgp group tor bfd-liveness-detection minimum-receive-interval 200
 set protocols bgp group tor bfd-liveness-detection transmit-interval minimum-interval 100
 set protocols bgp group tor bfd-liveness-detection multiplier 5

@@ -205,9 +205,8 @@ fn bird(of: &Neighbors, lines: &mut Lines) {
             let takes_fewer = bfd.minimum_ttl.is_some_and(|ttl| ttl < BIRD_TTL);
             if of.distance != Distance::OneHop && !of.is_unnumbered() && !takes_fewer {
                 lines.note(format!(
-                    "Across other routers BIRD sends BFD packets with a TTL of {BIRD_TTL}: BFDProfile {} needs a minimumTtl of \
-                     {BIRD_TTL} less the hops.",
-                    bfd.name
+                    "Across other routers BIRD sends BFD packets with a TTL of {BIRD_TTL}: the BFDProfile needs a \
+                     minimumTtl of {BIRD_TTL} less the hops."
                 ));
             }
             if of.graceful_restart {
