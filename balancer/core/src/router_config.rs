@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::config::{BfdProfile, Config, Endpoint, Password, Peer, RemoteAsn};
+use crate::config::{BfdProfile, Config, Distance, Endpoint, Password, Peer, RemoteAsn};
 use crate::range::Family;
 use crate::routes::families;
 use crate::selector::Labels;
@@ -50,7 +50,9 @@ pub struct Neighbors {
     /// Where the password of the sessions is, in words.
     pub password: Option<String>,
     /// How far away the nodes may be.
-    pub hops: Hops,
+    pub distance: Distance,
+    /// How many hops away by the TTL of what is received (GTSM, RFC 5082).
+    pub ttl_security_hops: Option<u8>,
     /// Timers of the BFD sessions; echo mode only where echo packets go to the router.
     pub bfd: Option<BfdProfile>,
     /// Whether routes survive a restart of a speaker (RFC 4724).
@@ -59,22 +61,17 @@ pub struct Neighbors {
     pub router_connects: bool,
 }
 
-/// How far away the other end may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hops {
-    /// As the protocol has it: one hop for another AS, any number within one.
-    Usual,
-    /// Any number of hops though the AS is another one.
-    Many,
-    /// This many at most, by the TTL of what is received (GTSM, RFC 5082).
-    Security(u8),
-}
-
 impl Neighbors {
     /// Whether both ends are of one AS.
     #[must_use]
     pub fn is_internal(&self) -> bool {
         self.router_asn == Some(self.node_asn)
+    }
+
+    /// Whether the router is known by an interface of the nodes: IPv4 routes have IPv6 next hops then (RFC 8950).
+    #[must_use]
+    pub fn is_unnumbered(&self) -> bool {
+        matches!(self.router, Endpoint::Interface(_))
     }
 
     /// Shortest time between BFD echo packets, where the nodes send and take any.
@@ -129,22 +126,14 @@ pub fn neighbors(config: &Config, nodes: &[Node]) -> Vec<Neighbors> {
                 Password::Plain(_) => format!("the password of BGPPeer {}", peer.name),
                 Password::Secret(name) => format!("the password in Secret {name}"),
             }),
-            hops: match peer.ttl_security_hops {
-                Some(hops) => Hops::Security(hops),
-                None if peer.ebgp_multi_hop => Hops::Many,
-                None => Hops::Usual,
-            },
-            bfd: profile(config, peer),
+            distance: peer.distance(),
+            ttl_security_hops: peer.ttl_security_hops,
+            bfd: config.bfd_of(peer),
             graceful_restart: peer.graceful_restart,
             router_connects: peer.passive,
         })
     };
     config.peers.values().filter_map(of).collect()
-}
-
-fn profile(config: &Config, peer: &Peer) -> Option<BfdProfile> {
-    let profile = config.bfd_profiles.get(peer.bfd_profile.as_ref()?)?;
-    Some(BfdProfile { echo_mode: profile.echo_mode && peer.takes_echo(), ..profile.clone() })
 }
 
 /// The address from which a node most likely connects to the router: its first of the same family.

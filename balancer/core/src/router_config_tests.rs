@@ -165,6 +165,7 @@ set protocols bgp group tor family inet6 unicast
 # the password in Secret tor-password:
 # set protocols bgp group tor authentication-key 
 set protocols bgp group tor multihop ttl 255
+set protocols bgp group tor local-address 172.22.0.1
 set protocols bgp group tor bfd-liveness-detection minimum-receive-interval 200
 set protocols bgp group tor bfd-liveness-detection transmit-interval minimum-interval 100
 set protocols bgp group tor bfd-liveness-detection multiplier 5
@@ -214,6 +215,40 @@ router bgp 64513
 afi=ip,ipv6 output.filter-chain=tor-out connect=no listen=yes tcp-md5-key=\"\" multihop=yes use-bfd=yes
 "
     );
+}
+
+/// `UPDATE_GOLDEN=1` writes what is rendered to the files that it is compared with.
+#[test]
+fn each_dialect_says_how_far_away_the_nodes_are_and_what_leads_there() {
+    let scenes = [
+        json!({ "peerASN": 64513, "interface": "eth1", "bfdProfile": "fast" }),
+        json!({ "dynamicASN": "internal", "interface": "eth1" }),
+        json!({ "peerASN": 64512, "peerAddress": "172.22.0.1", "bfdProfile": "echo" }),
+        json!({ "peerASN": 64513, "peerAddress": "172.22.0.1", "bfdProfile": "fast", "ebgpMultiHop": true }),
+        json!({ "peerASN": 64513, "peerAddress": "172.22.0.1", "bfdProfile": "fast", "ttlSecurityHops": 3 }),
+        json!({ "peerASN": 64513, "peerAddress": "fd00:22::1", "passive": true, "ttlSecurityHops": 1 }),
+    ];
+    for (dialect, name) in [
+        (Dialect::Frr, "frr"),
+        (Dialect::Bird, "bird"),
+        (Dialect::Junos, "junos"),
+        (Dialect::Eos, "eos"),
+        (Dialect::RouterOs, "routeros"),
+    ] {
+        let texts = scenes.iter().map(|scene| {
+            let mut spec = json!({ "myASN": 64512, "nodeSelectors": [{ "matchLabels": { "rack": "a" } }] });
+            spec.as_object_mut().unwrap().extend(scene.as_object().unwrap().clone());
+            format!("=== {scene}\n{}", render(dialect, &tor(&spec)))
+        });
+        let text = texts.collect::<Vec<_>>().join("\n");
+        let path = format!("{}/src/router_config/golden/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::create_dir_all(std::path::Path::new(&path).parent().unwrap()).unwrap();
+            std::fs::write(&path, &text).unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(text == golden, "{path} is not what is rendered:\n{text}");
+    }
 }
 
 #[test]

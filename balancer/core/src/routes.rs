@@ -14,7 +14,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use metallb_api::names::EXCLUDE_LB_LABEL;
 
-use crate::config::{BgpAdvertisement, Cause, Community, Config, Endpoint, Peer, Problem};
+use crate::config::{BgpAdvertisement, Cause, Community, Config, Endpoint, Peer, Pool, Problem};
 use crate::plan::{Node, Service, World};
 use crate::range::Family;
 use crate::service::ServiceKey;
@@ -230,13 +230,14 @@ fn audiences<'a>(peers: &[&'a Peer], advertisements: &[&BgpAdvertisement]) -> Ve
 /// A Service that this node may announce.
 struct Eligible<'a> {
     service: &'a Service,
+    pool: &'a Pool,
     /// Indices of the advertisements that are about it, in order.
     advertisements: Vec<usize>,
 }
 
 impl<'a> Eligible<'a> {
     fn of(
-        world: &World,
+        world: &'a World,
         (me, node): (&str, &Node),
         service: &'a Service,
         advertisements: &[&BgpAdvertisement],
@@ -261,7 +262,7 @@ impl<'a> Eligible<'a> {
         if advertisements.is_empty() {
             return Err(Reason::NoMatchingAdvertisement);
         }
-        Ok(Self { service, advertisements })
+        Ok(Self { service, pool, advertisements })
     }
 }
 
@@ -286,7 +287,7 @@ impl Table {
             let its = service.advertisements.iter().filter(|index| audience.advertisements.contains(index));
             self.0.extend(its.filter_map(|index| {
                 let advertisement = advertisements.get(*index)?;
-                Some((aggregate(advertisement, *address)?, *index))
+                Some((aggregate(advertisement, service.pool, *address)?, *index))
             }));
         }
         self.0.len() > before
@@ -356,13 +357,20 @@ fn merge<'b>(
     attributes
 }
 
-/// The prefix by which an address is announced.
-fn aggregate(advertisement: &BgpAdvertisement, address: IpAddr) -> Option<IpNet> {
-    let length = match Family::of(address) {
-        Family::V4 => advertisement.aggregation_length,
-        Family::V6 => advertisement.aggregation_length_v6,
+/// The prefix by which an address of a pool is announced. Where that of the aggregation length reaches beyond the pool, as at
+/// its ends, it is the widest that does not: nobody is to lose addresses beside the pool unasked.
+fn aggregate(advertisement: &BgpAdvertisement, pool: &Pool, address: IpAddr) -> Option<IpNet> {
+    let (length, host) = match Family::of(address) {
+        Family::V4 => (advertisement.aggregation_length, 32),
+        Family::V6 => (advertisement.aggregation_length_v6, 128),
     };
-    IpNet::new(address, length).ok().map(|prefix| prefix.trunc())
+    let route = |length| IpNet::new(address, length).ok().map(|prefix| prefix.trunc());
+    if advertisement.covering || length == host {
+        return route(length);
+    }
+    let Some(range) = pool.ranges.iter().find(|range| range.contains(address)) else { return route(host) };
+    let mut routes = (length..=host).filter_map(route);
+    routes.find(|route| range.contains(route.network()) && range.contains(route.broadcast()))
 }
 
 #[cfg(test)]

@@ -67,6 +67,7 @@ fn advertisement(name: &str) -> BgpAdvertisement {
         peers: BTreeSet::new(),
         aggregation_length: 32,
         aggregation_length_v6: 128,
+        covering: true,
         local_pref: None,
         med: None,
         prepend: 0,
@@ -205,6 +206,48 @@ fn addresses_of_one_aggregate_make_one_route() {
         prefixes(&plan(&world, "node1")),
         [("one", words(&["198.51.100.0/28", "2001:db8::/64"])), ("two", words(&["198.51.100.0/28"]))]
     );
+}
+
+#[test]
+fn without_leave_no_route_reaches_beyond_the_pool() {
+    let mut world = world();
+    world.config.pools =
+        [pool("pool", &["198.51.100.10-198.51.100.20", "2001:db8::1-2001:db8::ffff"])].into();
+    let addresses = ["198.51.100.10", "198.51.100.13", "198.51.100.20", "2001:db8::1", "2001:db8::9999"];
+    world.services = [(key("web"), service(&addresses))].into();
+    add_peer(&mut world, Peer { dual_stack: true, ..peer("one", "192.0.2.1") });
+    world.config.peers.remove("two");
+    for (covering, want) in [
+        (
+            false,
+            [
+                "198.51.100.10/31",
+                "198.51.100.12/30",
+                "198.51.100.20/32",
+                "2001:db8::1/128",
+                "2001:db8::8000/113",
+            ],
+        ),
+        (
+            true,
+            [
+                "198.51.100.8/30",
+                "198.51.100.12/30",
+                "198.51.100.20/30",
+                "2001:db8::/113",
+                "2001:db8::8000/113",
+            ],
+        ),
+    ] {
+        let all = BgpAdvertisement {
+            aggregation_length: 30,
+            aggregation_length_v6: 113,
+            covering,
+            ..advertisement("all")
+        };
+        advertise(&mut world, all);
+        assert_eq!(prefixes(&plan(&world, "node1")), [("one", words(&want))], "covering: {covering}");
+    }
 }
 
 #[test]

@@ -35,19 +35,20 @@ fn each_test_that_the_conformance_table_names_is_there() {
     for row in chapter.lines().filter(|line| line.starts_with('|')).skip(2) {
         let shown = row.trim_end_matches('|').rsplit('|').next().unwrap();
         let mut of_module = BTreeSet::new();
+        let mut alone = None;
         for word in shown.split('`').skip(1).step_by(2) {
-            if word == "make e2e-bgp" {
-                of_module = tests_with_routers();
-            } else if word.contains("::") {
-                of_module = tests(word);
-                assert!(!of_module.is_empty(), "{row}: module {word} has no tests");
+            if word == "make e2e-bgp" || word.contains("::") {
+                assert_eq!(alone.replace(word), None, "{row} names no test of it");
+                of_module = if word.contains("::") { tests(word) } else { tests_with_routers() };
             } else {
+                alone = None;
                 let start = word.trim_end_matches("...");
                 let is_there = of_module.iter().any(|test| test.starts_with(start));
                 assert!(is_there, "{row}: {word} is none of {of_module:?}");
             }
             named += 1;
         }
+        assert_eq!(alone, None, "{row} names no test of it");
         assert!(shown.contains('`'), "{row} names no test");
     }
     assert!(named > 20, "{named} names were found");

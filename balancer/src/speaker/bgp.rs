@@ -89,7 +89,7 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
                 let wanted = ports.wanted.borrow_and_update().clone();
                 if let Some(wanted) = wanted {
                     if let Some(listener) = &mut peers.listener {
-                        listener.follow(passwords(&addressed(&wanted.peers)));
+                        listener.follow(passwords(&addressed(&wanted.peers)), least_ttl(&wanted.peers));
                     }
                     peers.follow(&wanted.peers);
                 }
@@ -177,6 +177,15 @@ fn passwords(peers: &[(IpAddr, Option<&str>, Option<&Key>)]) -> BTreeMap<Option<
     devices.into_iter().map(|device| (device.map(str::to_owned), keys(device))).collect()
 }
 
+/// The least TTL of packets from routers, where all peers that are addressed have one (RFC 5082 §3): what came from farther away
+/// is then dropped before a connection is taken; else from the moment on that it is.
+fn least_ttl(wanted: &BTreeMap<String, WantedPeer>) -> Option<u8> {
+    let specs = wanted.values().filter_map(|peer| peer.spec.as_ref().ok());
+    let addressed = specs.filter(|spec| matches!(spec.endpoint, Endpoint::Address(_)));
+    let all: Option<Vec<u8>> = addressed.map(|spec| spec.ttl.least()).collect();
+    all?.into_iter().min()
+}
+
 /// A peer whose task runs.
 struct Running {
     orders: watch::Sender<Order>,
@@ -219,7 +228,7 @@ impl Peers {
                     Order {
                         spec: Arc::clone(spec),
                         bfd: peer.bfd.clone(),
-                        is_multihop: peer.is_multihop,
+                        distance: peer.distance,
                         routes: Arc::clone(&peer.routes),
                         unheard: self.unheard(spec),
                         stop: None,
@@ -256,12 +265,16 @@ impl Peers {
 
     /// Why the router of a passive peer cannot connect.
     fn unheard(&self, spec: &Spec) -> Option<String> {
-        let problems = self.listener.as_ref()?.problems();
-        let why = problems.get(&spec.device).filter(|_| spec.settings.passive)?;
-        Some(match &spec.device {
-            Some(device) => format!("{CANNOT_LISTEN} on {device:?}: {why}"),
-            None => format!("{CANNOT_LISTEN}: {why}"),
-        })
+        let listener = self.listener.as_ref().filter(|_| spec.settings.passive)?;
+        if let Some(why) = listener.problems().get(&spec.device) {
+            return Some(match &spec.device {
+                Some(device) => format!("{CANNOT_LISTEN} on {device:?}: {why}"),
+                None => format!("{CANNOT_LISTEN}: {why}"),
+            });
+        }
+        let Endpoint::Address(router) = spec.endpoint else { return None };
+        let why = listener.unsigned(&spec.device, router)?;
+        Some(format!("{CANNOT_LISTEN}: its password cannot be set: {why}"))
     }
 
     fn order(&mut self, name: &str, order: Order) {
@@ -312,11 +325,27 @@ impl Peers {
             let rank = fits(&spec.endpoint, spec.device.as_deref(), from.ip(), device.as_deref())?;
             Some((rank, running))
         });
-        match fitting.min_by_key(|(rank, _)| *rank).map(|(_, running)| running) {
+        let fitting: Vec<(u8, &Running)> = fitting.collect();
+        let best = fitting.iter().map(|(rank, _)| *rank).min();
+        let mut best =
+            fitting.into_iter().filter(|(rank, _)| Some(*rank) == best).map(|(_, running)| running);
+        match best.find(|running| self.is_signed(running, from.ip(), device.as_deref())) {
             // A router that connects again and again is heard once in a while.
             Some(running) => drop(running.incoming.try_send(stream)),
-            None => tracing::debug!(%from, "connection of a stranger closed"),
+            None => {
+                tracing::debug!(%from, "connection of a stranger, or without the router's password, closed")
+            }
         }
+    }
+
+    /// Whether a connection for a peer was signed as the peer wants it: where the kernel did not take a router's password,
+    /// it lets everybody in.
+    fn is_signed(&self, peer: &Running, from: IpAddr, device: Option<&str>) -> bool {
+        let spec = Arc::clone(&peer.orders.borrow().spec);
+        let listener = self.listener.as_ref();
+        let asks =
+            |key| listener.is_some_and(|listener| listener.is_signed(device, from.to_canonical(), key));
+        spec.password.as_ref().is_none_or(asks)
     }
 
     /// A peer that can have no session.
@@ -482,6 +511,30 @@ mod tests {
             ),
         ] {
             assert_eq!(passwords(&peers), want, "{what}");
+        }
+    }
+
+    #[test]
+    fn packets_are_dropped_by_their_ttl_before_a_connection_only_where_all_peers_want_it() {
+        use spec::Ttl::{Default as Kernel, Security};
+        let far = |hops: u8| Security { hops };
+        for (ttls, want) in [
+            (vec![], None),
+            (vec![Kernel], None),
+            (vec![far(1)], Some(255)),
+            (vec![far(1), far(3)], Some(253)),
+            (vec![far(1), Kernel], None),
+        ] {
+            let peer = |ttl| WantedPeer {
+                endpoint: Endpoint::Address([192, 0, 2, 1].into()),
+                vrf: None,
+                spec: Ok(Arc::new(Spec { ttl, ..spec::tests::least() })),
+                bfd: None,
+                distance: metallb_core::config::Distance::OneHop,
+                routes: Arc::default(),
+            };
+            let peers = ttls.iter().enumerate().map(|(index, ttl)| (index.to_string(), peer(*ttl))).collect();
+            assert_eq!(least_ttl(&peers), want, "{ttls:?}");
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct BgpAdvertisement {
     pub aggregation_length: u8,
     /// Prefix length of IPv6 routes: 0 to 128.
     pub aggregation_length_v6: u8,
+    /// Whether routes may reach beyond their pool.
+    pub covering: bool,
     /// LOCAL_PREF (RFC 4271 §5.1.5).
     pub local_pref: Option<u32>,
     /// MULTI_EXIT_DISC (RFC 4271 §5.1.4).
@@ -61,6 +63,7 @@ pub(super) fn parse(
         peers: findings.names("spec.peers", &spec.peers),
         aggregation_length: within("aggregationLength", spec.aggregation_length, 1, 32, findings),
         aggregation_length_v6: within("aggregationLengthV6", spec.aggregation_length_v6, 0, 128, findings),
+        covering: spec.allow_covering.unwrap_or(false),
         local_pref: spec.local_pref.and_then(|value| {
             let parsed = u32::try_from(value).ok();
             if parsed.is_none() {
@@ -80,8 +83,8 @@ pub(super) fn parse(
         );
     }
     let selected = pools.values().filter(|pool| selection.matches(pool));
-    let covering = spec.allow_covering.unwrap_or(false);
-    let suitable = selected.filter(|pool| covering || is_wide_enough(pool, &advertisement, findings));
+    let suitable =
+        selected.filter(|pool| advertisement.covering || is_wide_enough(pool, &advertisement, findings));
     advertisement.pools = suitable.map(|pool| pool.name.clone()).collect();
     advertisement
 }

@@ -26,7 +26,7 @@ pub(crate) use bgp::widest_prefix;
 pub use community::{Community, CommunityError};
 pub use interfaces::{DEFAULT, InterfaceSelection};
 pub use l2::{L2Advertisement, Preference};
-pub use peer::{Endpoint, Password, Peer, RemoteAsn, Timers};
+pub use peer::{Distance, Endpoint, LONGEST_PASSWORD, Password, Peer, RemoteAsn, Timers};
 pub use pool::{Pool, PoolSelection, ServiceAllocation};
 pub use problem::{Cause, Problem};
 
@@ -62,6 +62,20 @@ pub struct Config {
     pub peers: BTreeMap<String, Peer>,
     /// Settings of BFD sessions.
     pub bfd_profiles: BTreeMap<String, BfdProfile>,
+}
+
+impl Config {
+    /// The BFD session that goes with the session of a peer: its BFDProfile as far as that fits the way to the router.
+    #[must_use]
+    pub fn bfd_of(&self, peer: &Peer) -> Option<BfdProfile> {
+        let profile = self.bfd_profiles.get(peer.bfd_profile.as_ref()?)?;
+        Some(BfdProfile {
+            echo_mode: profile.echo_mode && peer.takes_echo(),
+            // BFD packets take as many hops as those of BGP may.
+            minimum_ttl: profile.minimum_ttl.or(peer.ttl_security_hops.map(|hops| u8::MAX - (hops - 1))),
+            ..profile.clone()
+        })
+    }
 }
 
 /// Reads the configuration, and lists what is wrong with it by kind, object and field.

@@ -69,15 +69,20 @@ impl Peer {
         }
     }
 
-    /// Whether the router may be more than one hop away, which makes BFD with it multihop (RFC 5883).
+    /// How far away the router may be.
     #[must_use]
-    pub fn is_multihop(&self) -> bool {
-        let hops = self.ttl_security_hops.unwrap_or(1);
-        !self.is_external() || self.ebgp_multi_hop || hops > 1
+    pub fn distance(&self) -> Distance {
+        match self.ttl_security_hops {
+            Some(1) => Distance::OneHop,
+            Some(_) => Distance::ManyHops,
+            None if self.ebgp_multi_hop => Distance::ManyHops,
+            None if self.is_external() => Distance::OneHop,
+            None => Distance::AsFound,
+        }
     }
 
     /// Whether BFD echo packets can go to the router and come back: not across routers, and not from link-local addresses,
-    /// which are forwarded to nowhere (RFC 5881 §4).
+    /// which are forwarded to nowhere (RFC 5881 §4). Within one AS, only where the router turns out to be on a link.
     #[must_use]
     pub fn takes_echo(&self) -> bool {
         let is_forwarded_to = match self.endpoint {
@@ -85,7 +90,30 @@ impl Peer {
             Endpoint::Address(IpAddr::V4(_)) => true,
             Endpoint::Interface(_) => false,
         };
-        is_forwarded_to && !self.is_multihop()
+        is_forwarded_to && self.distance() != Distance::ManyHops
+    }
+}
+
+/// How far away a router may be, which makes BFD with it single hop (RFC 5881) or multihop (RFC 5883).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distance {
+    /// On a link of the node.
+    OneHop,
+    /// Behind other routers.
+    ManyHops,
+    /// Either, as it is within one AS: what the addresses of the connection tell.
+    AsFound,
+}
+
+impl Distance {
+    /// Whether BFD is multihop, where the router is `on_link` of the node or not. FRR decides in the same way.
+    #[must_use]
+    pub fn is_multihop(self, on_link: bool) -> bool {
+        match self {
+            Self::OneHop => false,
+            Self::ManyHops => true,
+            Self::AsFound => !on_link,
+        }
     }
 }
 
@@ -138,6 +166,9 @@ impl fmt::Debug for Password {
 
 /// The greatest hold time that an OPEN can carry (RFC 4271 §4.2), and of a connect time.
 const LONGEST: Duration = Duration::from_secs(u16::MAX as u64);
+
+/// The most octets that Linux takes of a password (`TCP_MD5SIG_MAXKEYLEN`; RFC 2385 §4.5 wants no fewer).
+pub const LONGEST_PASSWORD: usize = 80;
 
 /// Port that stands for none in v1beta1, where 0 is allowed.
 const DEFAULT_PORT: u16 = 179;
@@ -289,7 +320,16 @@ fn password(spec: &api::BGPPeerSpec, findings: &mut Findings) -> Option<Password
             findings.add("spec.passwordSecret", "cannot be set together with password");
             None
         }
-        (Some(plain), None) => Some(Password::Plain(plain)),
+        (Some(plain), None) => {
+            if plain.len() > LONGEST_PASSWORD {
+                let length = plain.len();
+                findings.add(
+                    "spec.password",
+                    format_args!("has {length} octets: TCP MD5 takes at most {LONGEST_PASSWORD}"),
+                );
+            }
+            Some(Password::Plain(plain))
+        }
         (None, Some(secret)) => Some(Password::Secret(secret)),
         (None, None) => None,
     }

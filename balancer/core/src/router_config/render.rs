@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::{Dialect, Hops, Neighbors};
-use crate::config::Endpoint;
+use super::{Dialect, Neighbors};
+use crate::config::{Distance, Endpoint};
 use crate::range::Family;
 
 /// Port on which routers listen unless told otherwise (RFC 4271 §8.2.1).
@@ -12,6 +12,8 @@ const BGP: u16 = 179;
 const LISTEN_LIMIT: usize = 100;
 /// The most next hops of one route that FRR can be told of.
 const MOST_PATHS: usize = 256;
+/// TTL of BFD packets that BIRD sends across routers: the kernel's.
+const BIRD_TTL: u8 = 64;
 /// Stands for what only the router's administrator knows.
 const ASN: &str = "ASN-OF-THE-ROUTER";
 /// The same for the interface of the router that leads to the nodes.
@@ -118,10 +120,10 @@ fn frr(of: &Neighbors, lines: &mut Lines) {
     if let Some(password) = &of.password {
         lines.note(format!("{password}:\n!neighbor {name} password "));
     }
-    match of.hops {
-        Hops::Usual => {}
-        Hops::Many => lines.add(format!(" neighbor {name} ebgp-multihop 255")),
-        Hops::Security(hops) => lines.add(format!(" neighbor {name} ttl-security hops {hops}")),
+    match (of.ttl_security_hops, of.distance) {
+        (Some(hops), _) => lines.add(format!(" neighbor {name} ttl-security hops {hops}")),
+        (None, Distance::ManyHops) => lines.add(format!(" neighbor {name} ebgp-multihop 255")),
+        (None, Distance::OneHop | Distance::AsFound) => {}
     }
     if let Some(bfd) = &of.bfd {
         let (receive, transmit) = (bfd.receive_interval.as_millis(), bfd.transmit_interval.as_millis());
@@ -182,11 +184,16 @@ fn bird(of: &Neighbors, lines: &mut Lines) {
         if let Some(password) = &of.password {
             lines.note(format!("{password}:\n# password \"\";"));
         }
-        match of.hops {
-            Hops::Usual => {}
-            Hops::Many => lines.add("  multihop;"),
-            Hops::Security(1) => lines.add("  ttl security on;"),
-            Hops::Security(hops) => lines.add(format!("  multihop {hops};\n  ttl security on;")),
+        match (of.ttl_security_hops, of.distance) {
+            (Some(1), _) => lines.add("  ttl security on;"),
+            (Some(hops), _) => lines.add(format!("  multihop {hops};\n  ttl security on;")),
+            (None, Distance::ManyHops) => lines.add("  multihop;"),
+            // BIRD takes any distance within an AS for multihop, and BFD with it.
+            (None, Distance::AsFound) if of.bfd.is_some() && !of.is_unnumbered() => {
+                lines.note("\"direct\" is for nodes on a link of the router; for others it is \"multihop\".");
+                lines.add("  direct;");
+            }
+            (None, Distance::OneHop | Distance::AsFound) => {}
         }
         if let Some(bfd) = &of.bfd {
             let (receive, transmit) = (bfd.receive_interval.as_millis(), bfd.transmit_interval.as_millis());
@@ -195,6 +202,13 @@ fn bird(of: &Neighbors, lines: &mut Lines) {
                 bfd.detect_multiplier
             );
             without_echo("BIRD has no BFD echo packets", of, lines);
+            let takes_fewer = bfd.minimum_ttl.is_some_and(|ttl| ttl < BIRD_TTL);
+            if of.distance != Distance::OneHop && !of.is_unnumbered() && !takes_fewer {
+                lines.note(format!(
+                    "Across other routers BIRD sends BFD packets with a TTL of {BIRD_TTL}: the BFDProfile needs a \
+                     minimumTtl of {BIRD_TTL} less the hops."
+                ));
+            }
             if of.graceful_restart {
                 lines.note(format!("protocol bfd must be there, with: interface \"*\" {{ {timers} }};"));
                 lines.add("  bfd graceful;");
@@ -206,9 +220,8 @@ fn bird(of: &Neighbors, lines: &mut Lines) {
         if of.graceful_restart {
             lines.add("  graceful restart on;");
         }
-        let unnumbered = matches!(of.router, Endpoint::Interface(_));
         for family in afis(of, "ipv4", "ipv6") {
-            let more = if unnumbered && family == "ipv4" { " extended next hop on;" } else { "" };
+            let more = if of.is_unnumbered() && family == "ipv4" { " extended next hop on;" } else { "" };
             lines.add(format!("  {family} {{ import all; export none;{more} }};"));
         }
         lines.add("}");
@@ -237,25 +250,37 @@ fn junos(of: &Neighbors, lines: &mut Lines) {
     }
     lines.add(format!("{group} type {}", if of.is_internal() { "internal" } else { "external" }));
     lines.add(format!("{group} local-as {}", asn(of)));
-    if !of.is_internal() {
-        lines.add(format!("{group} peer-as {}", of.node_asn));
+    match (of.is_unnumbered(), of.is_internal()) {
+        (true, true) => lines.note("Junos finds neighbors of another AS only."),
+        (true, false) => {
+            let list = format!("{}-nodes", of.name);
+            lines.add(format!("set policy-options as-list {list} members {}", of.node_asn));
+            lines.add(format!("{group} peer-as-list {list}"));
+        }
+        (false, true) => {}
+        (false, false) => lines.add(format!("{group} peer-as {}", of.node_asn)),
     }
     lines.add(format!("{group} multipath"));
     for family in afis(of, "inet", "inet6") {
-        lines.add(format!("{group} family {family} unicast"));
+        let more = if of.is_unnumbered() && family == "inet" { " extended-nexthop" } else { "" };
+        lines.add(format!("{group} family {family} unicast{more}"));
     }
     if let Some(password) = &of.password {
         lines.note(format!("{password}:\n# {group} authentication-key "));
     }
-    match of.hops {
-        Hops::Usual => {}
-        Hops::Many => lines.add(format!("{group} multihop ttl 255")),
-        Hops::Security(hops) => {
+    match (of.ttl_security_hops, of.distance) {
+        (Some(hops), _) => {
             lines.add(format!("{group} ttl 255"));
             lines.note(least_ttl(hops));
         }
+        (None, Distance::ManyHops) => lines.add(format!("{group} multihop ttl 255")),
+        (None, Distance::OneHop | Distance::AsFound) => {}
     }
     if let Some(bfd) = &of.bfd {
+        // BFD across routers needs to know where packets are sent from.
+        if let (Endpoint::Address(address), true) = (&of.router, of.distance != Distance::OneHop) {
+            lines.add(format!("{group} local-address {address}"));
+        }
         let bfd_group = format!("{group} bfd-liveness-detection");
         lines.add(format!("{bfd_group} minimum-receive-interval {}", bfd.transmit_interval.as_millis()));
         lines.add(format!(
@@ -271,6 +296,8 @@ fn junos(of: &Neighbors, lines: &mut Lines) {
     ));
     match &of.router {
         Endpoint::Interface(_) => {
+            lines.add(format!("set protocols router-advertisement interface {INTERFACE}"));
+            lines.note(format!("{INTERFACE} needs \"family inet\" and \"family inet6\"."));
             let found = format!("{group} dynamic-neighbor {} peer-auto-discovery", of.name);
             lines.add(format!("{found} family inet6 ipv6-nd\n{found} interface {INTERFACE}"));
         }
@@ -289,6 +316,11 @@ fn junos(of: &Neighbors, lines: &mut Lines) {
 
 fn eos(of: &Neighbors, lines: &mut Lines) {
     let name = &of.name;
+    if of.is_unnumbered() {
+        lines.add(format!(
+            "ip routing ipv6 interfaces\nipv6 unicast-routing\ninterface {INTERFACE}\n   ipv6 enable\n!"
+        ));
+    }
     lines.add(format!("route-map {name}-out deny 10\n!\nrouter bgp {}", asn(of)));
     if of.graceful_restart {
         lines.add("   graceful-restart-helper");
@@ -299,10 +331,10 @@ fn eos(of: &Neighbors, lines: &mut Lines) {
     if let Some(password) = &of.password {
         lines.note(format!("{password}:\n!  neighbor {name} password "));
     }
-    match of.hops {
-        Hops::Usual => {}
-        Hops::Many => lines.add(format!("   neighbor {name} ebgp-multihop 255")),
-        Hops::Security(hops) => lines.add(format!("   neighbor {name} ttl maximum-hops {hops}")),
+    match (of.ttl_security_hops, of.distance) {
+        (Some(hops), _) => lines.add(format!("   neighbor {name} ttl maximum-hops {hops}")),
+        (None, Distance::ManyHops) => lines.add(format!("   neighbor {name} ebgp-multihop 255")),
+        (None, Distance::OneHop | Distance::AsFound) => {}
     }
     if let Some(bfd) = &of.bfd {
         let (receive, transmit) = (bfd.receive_interval.as_millis(), bfd.transmit_interval.as_millis());
@@ -335,6 +367,9 @@ fn eos(of: &Neighbors, lines: &mut Lines) {
     }
     for family in afis(of, "ipv4", "ipv6") {
         lines.add(format!("   address-family {family}\n      neighbor {name} activate"));
+        if of.is_unnumbered() && family == "ipv4" {
+            lines.add(format!("      neighbor {name} next-hop address-family ipv6 originate"));
+        }
     }
 }
 
@@ -362,13 +397,13 @@ fn routeros(of: &Neighbors, lines: &mut Lines) {
         if of.password.is_some() {
             command.push_str(" tcp-md5-key=\"\"");
         }
-        match of.hops {
-            Hops::Usual => {}
-            Hops::Many => command.push_str(" multihop=yes"),
-            Hops::Security(hops) => {
+        match (of.ttl_security_hops, of.distance) {
+            (Some(hops), _) => {
                 command.push_str(" local.ttl=255");
                 lines.note(least_ttl(hops));
             }
+            (None, Distance::ManyHops) => command.push_str(" multihop=yes"),
+            (None, Distance::OneHop | Distance::AsFound) => {}
         }
         if of.bfd.is_some() {
             command.push_str(" use-bfd=yes");
@@ -397,6 +432,7 @@ fn routeros(of: &Neighbors, lines: &mut Lines) {
             lines.note(
                 "Put the node's link-local address and this router's interface in the place of fe80::.",
             );
+            lines.note("Whether RouterOS takes IPv4 routes with IPv6 next hops (RFC 8950) is not known.");
             connection(&of.name, &format!("fe80::%{INTERFACE}"), lines);
         }
         Endpoint::Address(_) => {

@@ -114,6 +114,12 @@ impl Session {
         self.state
     }
 
+    /// Whether an administrator has shut the other end, as far as it was heard (RFC 5882 §3.2).
+    #[must_use]
+    pub fn is_shut_there(&self) -> bool {
+        self.remote.is_some_and(|remote| remote.state == State::AdminDown)
+    }
+
     /// Time without a packet after which the path counts as broken; `None` until one was received (RFC 5880 §6.8.4).
     #[must_use]
     pub fn detection_time(&self) -> Option<Duration> {

@@ -56,7 +56,26 @@ pub(super) struct Round {
     pub(super) unfinished: bool,
 }
 
+/// The prefixes that changed again and again of late, for the connection that follows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Paces(BTreeMap<IpNet, Pace>);
+
 impl AdjRibOut {
+    /// One of a connection that follows another. The router holds nothing, so nothing waits; but what changed again and
+    /// again goes on to do so at its pace.
+    pub(super) fn following(former: Paces) -> Self {
+        // As one that is due. With the announcement that comes first the wait is what it was.
+        let due = |(prefix, Pace { last, wait }): (IpNet, Pace)| {
+            Some((prefix, Pace { last: last.checked_sub(wait)?, wait: wait / 2 }))
+        };
+        Self { pace: former.0.into_iter().filter_map(due).collect(), ..Self::default() }
+    }
+
+    /// What the next connection has to know.
+    pub(super) fn into_paces(self) -> Paces {
+        Paces(self.pace.into_iter().filter(|(_, pace)| !pace.wait.is_zero()).collect())
+    }
+
     /// Number of prefixes that the router holds.
     pub(super) fn len(&self) -> usize {
         self.held.len()
@@ -184,11 +203,19 @@ impl AdjRibOut {
         }
         for ((family, attributes), prefixes) in groups {
             for chunk in prefixes.chunks(CHUNK) {
-                let messages = encoder.announce(family, attributes, chunk);
+                let mut messages = encoder.announce(family, attributes, chunk);
                 let sent = !messages.is_empty();
-                self.unsent.too_large += if sent { 0 } else { chunk.len() };
+                if !sent {
+                    self.unsent.too_large += chunk.len();
+                    // The router must not go on with what the routes were before.
+                    let held = chunk.iter().filter(|prefix| self.held.contains_key(prefix)).copied();
+                    messages = encoder.withdraw(family, &held.collect::<Vec<_>>());
+                }
                 if !spend(messages, round, room) {
                     return;
+                }
+                for prefix in chunk.iter().filter(|_| !sent) {
+                    self.held.remove(prefix);
                 }
                 for prefix in chunk.iter().filter(|_| sent) {
                     self.held.insert(*prefix, Some(Arc::clone(attributes)));

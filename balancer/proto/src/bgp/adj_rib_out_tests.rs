@@ -243,3 +243,24 @@ fn routes_that_cannot_be_told_are_counted_by_their_cause() {
     table.sent(&routes);
     assert_eq!(table.rib.unsent(), &Unsent::default());
 }
+
+#[test]
+fn a_route_that_no_longer_fits_is_withdrawn() {
+    let mut table = Table::new();
+    let mut routes = wanted(&[("10.0.0.1/32", 1), ("10.0.0.2/32", 1)]);
+    table.sent(&routes);
+    table.now += QUIET;
+    let communities = (0..20_000).map(Community).collect();
+    let large = Arc::new(Attributes { communities, ..Attributes::default() });
+    for _ in 0..2 {
+        // Also where it would only be told anew.
+        table.rib.rewrite(Family::Ipv4);
+        routes.insert("10.0.0.2/32".parse().unwrap(), Arc::clone(&large));
+        assert_eq!(table.sent(&routes).1, words(&[], &["10.0.0.2/32"]).1);
+        assert_eq!((table.rib.len(), table.rib.unsent().too_large), (1, 1));
+        routes = wanted(&[("10.0.0.1/32", 1), ("10.0.0.2/32", 1)]);
+        table.now += QUIET;
+        assert_eq!(table.sent(&routes), words(&["10.0.0.2/32"], &[]));
+        table.now += QUIET;
+    }
+}

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::adj_rib_out::AdjRibOut;
+use super::adj_rib_out::{AdjRibOut, Paces};
 use super::event::{Action, Counters, Down, Report, Side, State};
 use super::frame::{Framer, Kind, encode};
 use super::notification::{self, Notification};
@@ -76,7 +76,12 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Begins a connection with an OPEN. `restarting` sets the R bit (RFC 4724 §3).
-    pub(super) fn begin(context: &mut Context<'_>, next_hops: NextHops, restarting: bool) -> Self {
+    pub(super) fn begin(
+        context: &mut Context<'_>,
+        next_hops: NextHops,
+        restarting: bool,
+        paces: Paces,
+    ) -> Self {
         let mut connection = Self {
             framer: Framer::default(),
             next_hops,
@@ -86,7 +91,7 @@ impl Connection {
             keepalive: None,
             unflushed: 0,
             unflushed_since: None,
-            rib: AdjRibOut::default(),
+            rib: AdjRibOut::following(paces),
             stale: true,
             received: context.settings.max_prefixes.map(|_| BTreeSet::new()),
         };
@@ -106,6 +111,11 @@ impl Connection {
     /// Number of prefixes that the router holds.
     pub(super) fn advertised(&self) -> usize {
         self.rib.len()
+    }
+
+    /// What the next connection has to know of the routes that were sent over this one.
+    pub(super) fn into_paces(self) -> Paces {
+        self.rib.into_paces()
     }
 
     /// The routes that the router cannot be told.

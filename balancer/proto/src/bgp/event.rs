@@ -63,14 +63,24 @@ pub enum Event<'a> {
     },
     /// What the router does not see of the settings may be different; the rest of them is not looked at.
     Configure(&'a Settings),
-    /// BFD found the path to the router whole.
-    BfdUp,
-    /// BFD found the path to the router broken. Not to be told for AdminDown, nor while BFD never came up.
-    BfdDown,
+    /// What BFD says of the path to the router.
+    Bfd(Bfd),
     /// The session is to end.
     Stop(Stop),
     /// The deadline has come.
     Timeout,
+}
+
+/// What BFD says of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bfd {
+    /// It is whole.
+    Up,
+    /// It broke, having been whole.
+    Down,
+    /// Nothing, and what it said before means nothing any more: it is not configured, or an administrator has shut the other
+    /// end (RFC 5882 §3.2).
+    Nothing,
 }
 
 /// How a session is to end. A second one while the first still drains ends it at once.

@@ -23,7 +23,7 @@ mod transcripts;
 pub mod unnumbered;
 mod update;
 
-pub use event::{Action, Counters, Down, Event, Report, Side, State, Stop};
+pub use event::{Action, Bfd, Counters, Down, Event, Report, Side, State, Stop};
 pub use notification::Notification;
 pub use open::{Agreed, RouterRestart};
 pub use route::{Attributes, Community, Family, LargeCommunity, NextHops, Routes, Unsent};

@@ -174,7 +174,8 @@ pub(super) fn agree(settings: &Settings, body: &[u8]) -> Result<Agreed, Notifica
         // FRR and BIRD do so unless told otherwise, and GoBGP.
         graceful_restart: settings
             .graceful_restart
-            .and_then(|_| capabilities.iter().find_map(router_restart)),
+            // Of several the last one counts (RFC 4724 §3).
+            .and_then(|_| capabilities.iter().rev().find_map(router_restart)),
         families,
     })
 }

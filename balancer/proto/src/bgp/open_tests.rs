@@ -146,6 +146,8 @@ fn a_router_that_only_helps_others_to_restart_keeps_routes() {
     for (restart, families) in [
         (&[64, 2, 0, 120][..], BTreeMap::new()),
         (&[64, 6, 0, 120, 0, 2, 1, 0x80], BTreeMap::from([(Family::Ipv6, true)])),
+        // Of several the last one counts (RFC 4724 §3).
+        (&[64, 6, 0x80, 9, 0, 1, 1, 0x80, 64, 2, 0, 120], BTreeMap::new()),
     ] {
         let length = u8::try_from(6 + restart.len()).unwrap();
         let parameters = [&[2, length][..], &[1, 4, 0, 1, 0, 1], restart].concat();

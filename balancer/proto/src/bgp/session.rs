@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::adj_rib_out::Paces;
 use super::connection::{Connection, Context, Step};
 use super::event::{Action, Counters, Down, Event, Report, Side, State};
 use super::notification::{self, Notification};
@@ -37,6 +38,8 @@ pub struct Session {
     dial: Dial,
     connections: BTreeMap<Side, Connection>,
     wanted: Option<Arc<Routes>>,
+    /// Of the last connection on which the session stood.
+    paces: Paces,
     /// Attempts in a row that led nowhere.
     failures: u32,
     /// Sessions in a row that BFD ended before they had stood for [`QUIET`].
@@ -79,6 +82,7 @@ impl Session {
             dial: Dial::Off,
             connections: BTreeMap::new(),
             wanted: None,
+            paces: Paces::default(),
             failures: 0,
             flaps: 0,
             held_off: None,
@@ -89,6 +93,13 @@ impl Session {
             phase: Phase::New,
             counters: Counters::default(),
         }
+    }
+
+    /// A session that has not begun, with the router of `former`, which has ended: what flapped is held off as before.
+    #[must_use]
+    pub fn following(former: Self, settings: Settings) -> Self {
+        let Self { paces, flaps, held_off, .. } = former;
+        Self { paces, flaps, held_off, ..Self::new(settings) }
     }
 
     /// Handles an event. Actions are to be carried out in their order.
@@ -113,8 +124,7 @@ impl Session {
                 }
             }
             Event::Configure(settings) => self.configure(now, settings, &mut out),
-            Event::BfdUp => self.bfd_up(),
-            Event::BfdDown => self.bfd_down(now, &mut out),
+            Event::Bfd(bfd) => self.bfd(now, bfd, &mut out),
             Event::Stop(stop) => self.stop(now, stop, &mut out),
             Event::Timeout => self.timeout(now, &mut out),
         }
@@ -266,10 +276,10 @@ impl Session {
         if self.phase != Phase::Running || is_held_off {
             return out.push(Action::Close(side));
         }
-        let restarting = self.restarting;
+        let (restarting, paces) = (self.restarting, self.paces.clone());
         let Self { settings, rng, counters, .. } = self;
         let mut context = Context { now, side, settings, rng, counters, out };
-        let connection = Connection::begin(&mut context, next_hops, restarting);
+        let connection = Connection::begin(&mut context, next_hops, restarting, paces);
         self.connections.insert(side, connection);
     }
 
@@ -362,7 +372,11 @@ impl Session {
 
     /// Takes note that a connection is gone.
     fn forget(&mut self, now: Instant, side: Side, down: Down, out: &mut Vec<Action>) {
-        let since = self.connections.remove(&side).and_then(|connection| connection.established);
+        let ended = self.connections.remove(&side);
+        let since = ended.as_ref().and_then(|connection| connection.established);
+        if let Some(ended) = ended.filter(|_| since.is_some()) {
+            self.paces = ended.into_paces();
+        }
         let stood = since.map(|since| now.saturating_duration_since(since));
         if since.is_some() {
             self.returned = None;
@@ -376,13 +390,14 @@ impl Session {
             // Once may happen, and the router may be long in coming back.
             self.held_off = (self.flaps > 1).then(|| now + attempts::growing(self.flaps));
         }
-        if stood.is_some_and(|stood| stood >= STABLE) {
-            self.failures = 0;
-        } else {
-            self.failures = self.failures.saturating_add(1);
-        }
         let stands = self.standing().is_some();
         let is_spare = stands || (down.is_collision() && !self.connections.is_empty());
+        if stood.is_some_and(|stood| stood >= STABLE) {
+            self.failures = 0;
+        } else if !is_spare && (stood.is_some() || side == Side::Outgoing) {
+            // What others open at the router's address says nothing of the attempts of this end.
+            self.failures = self.failures.saturating_add(1);
+        }
         out.push(Action::Report(if is_spare { Report::Spare(down) } else { Report::Down(down) }));
         if matches!(self.phase, Phase::Draining { .. }) && !stands {
             self.phase = Phase::Stopped;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::super::event::Stop;
+use super::super::event::{Bfd, Stop};
 use super::super::frame::{Kind, encode};
 use super::super::route::{Attributes, Community, Family};
 use super::super::settings::{Asn, GracefulRestart, RemoteAsn, RouterId};
@@ -547,7 +547,7 @@ fn bfd_ends_the_session_at_once_and_keeps_nothing() {
         let plain = settings(64512, 64513, 1);
         let (mut session, now) = standing(if restart { restartable(plain, false) } else { plain });
         assert_eq!(
-            session.handle(now, Event::BfdDown),
+            session.handle(now, Event::Bfd(Bfd::Down)),
             [
                 notice(&want),
                 Action::Close(Side::Outgoing),
@@ -727,45 +727,62 @@ fn bfd_that_ends_with_a_router_s_restart_does_not_end_the_session_after_it() {
     let second = Duration::from_secs(1);
     let watched = || {
         let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
-        assert_eq!(session.handle(now, Event::BfdUp), []);
+        assert_eq!(session.handle(now, Event::Bfd(Bfd::Up)), []);
         (session, now)
     };
     let (mut session, now) = watched();
     come_back(&mut session, now);
-    assert_eq!(session.handle(now + second, Event::BfdDown), [], "the BFD session from before the restart");
+    assert_eq!(
+        session.handle(now + second, Event::Bfd(Bfd::Down)),
+        [],
+        "the BFD session from before the restart"
+    );
     assert_eq!(session.state(), State::Established);
-    session.handle(now + second, Event::BfdDown);
+    session.handle(now + second, Event::Bfd(Bfd::Down));
     assert_eq!(session.state(), State::Active, "the path broke after that");
 
     let (mut session, now) = watched();
     come_back(&mut session, now);
-    session.handle(now + second, Event::BfdDown);
+    session.handle(now + second, Event::Bfd(Bfd::Down));
     assert_eq!(session.deadline(), Some(now + 10 * second));
     let down = session.handle(now + 10 * second, Event::Timeout);
     assert_eq!((count(&down, 3), session.state()), (1, State::Active), "BFD did not come back");
 
     let (mut session, now) = watched();
     come_back(&mut session, now);
-    session.handle(now + second, Event::BfdDown);
-    session.handle(now + 2 * second, Event::BfdUp);
+    session.handle(now + second, Event::Bfd(Bfd::Down));
+    session.handle(now + 2 * second, Event::Bfd(Bfd::Up));
     session.handle(now + 10 * second, Event::Timeout);
     assert_eq!(session.state(), State::Established, "BFD is up again");
 
+    let (mut session, now) = watched();
+    come_back(&mut session, now);
+    session.handle(now + second, Event::Bfd(Bfd::Down));
+    assert_eq!(session.handle(now + 2 * second, Event::Bfd(Bfd::Nothing)), [], "BFD is not wanted any more");
+    session.handle(now + 10 * second, Event::Timeout);
+    assert_eq!(session.state(), State::Established);
+
+    let (mut session, now) = watched();
+    session.handle(now, Event::Bfd(Bfd::Nothing));
+    come_back(&mut session, now);
+    session.handle(now + second, Event::Bfd(Bfd::Down));
+    assert_eq!(session.state(), State::Active, "BFD watched nothing when the router came back");
+
     let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
     come_back(&mut session, now);
-    session.handle(now + second, Event::BfdUp);
-    session.handle(now + second, Event::BfdDown);
+    session.handle(now + second, Event::Bfd(Bfd::Up));
+    session.handle(now + second, Event::Bfd(Bfd::Down));
     assert_eq!(session.state(), State::Active, "BFD was not up before the restart");
 
     let (mut session, now) = watched();
     come_back(&mut session, now);
-    session.handle(now + 10 * second, Event::BfdDown);
+    session.handle(now + 10 * second, Event::Bfd(Bfd::Down));
     assert_eq!(session.state(), State::Active, "the restart is long over");
 
     let (mut session, now) = watched();
-    session.handle(now, Event::BfdDown);
+    session.handle(now, Event::Bfd(Bfd::Down));
     come_back(&mut session, now + second);
-    session.handle(now + 2 * second, Event::BfdDown);
+    session.handle(now + 2 * second, Event::Bfd(Bfd::Down));
     assert_eq!(session.state(), State::Active, "the BFD session from before has ended already");
 }
 
@@ -773,7 +790,7 @@ fn bfd_that_ends_with_a_router_s_restart_does_not_end_the_session_after_it() {
 fn bfd_says_nothing_about_a_restart_of_this_end() {
     let (mut session, now) = standing(restartable(settings(64512, 64513, 1), false));
     session.handle(now, Event::Stop(Stop::Restart { text: "rollout".into() }));
-    assert_eq!(session.handle(now, Event::BfdDown), []);
+    assert_eq!(session.handle(now, Event::Bfd(Bfd::Down)), []);
 }
 
 #[test]
@@ -781,7 +798,7 @@ fn a_path_that_flaps_is_held_off_longer_each_time() {
     let (mut session, mut now) = standing(settings(64512, 64513, 1));
     let mut hold = |stood: u64, longest: u64| {
         now += Duration::from_secs(stood);
-        session.handle(now, Event::BfdDown);
+        session.handle(now, Event::Bfd(Bfd::Down));
         let wait = session.deadline().unwrap() - now;
         let longest = Duration::from_secs(longest);
         assert!((longest.mul_f64(0.75)..=longest).contains(&wait), "{wait:?} of {longest:?}");
@@ -802,11 +819,77 @@ fn a_path_that_flaps_is_held_off_longer_each_time() {
     hold(15, 2);
 }
 
+#[test]
+fn connections_beside_the_session_do_not_delay_the_next_attempt() {
+    let (mut session, now) = standing(settings(64512, 64513, 1));
+    for _ in 0..9 {
+        let side = session.room();
+        session.handle(now, Event::Connected { side, next_hops: next_hops(1) });
+        session.handle(now, Event::Closed { side, reason: "nothing to say" });
+    }
+    session.handle(now, Event::Closed { side: Side::Outgoing, reason: "reset" });
+    let wait = session.deadline().unwrap() - now;
+    assert!(wait <= Duration::from_secs(1), "{wait:?}");
+    for _ in 0..9 {
+        session.handle(now, Event::Connected { side: Side::Incoming, next_hops: next_hops(1) });
+        session.handle(now, Event::Closed { side: Side::Incoming, reason: "nothing to say" });
+    }
+    let wait = session.deadline().unwrap() - now;
+    assert!(wait <= Duration::from_secs(1), "{wait:?}");
+}
+
+#[test]
+fn what_flapped_is_held_off_by_the_session_that_follows() {
+    let (former, now) = flapping(settings(64512, 64513, 1), 5);
+    let mut session = Session::following(former, settings(64512, 64513, 1));
+    assert_eq!(session.handle(now, Event::Start)[0], Action::Connect, "at once: somebody edited the peer");
+    let incoming = Event::Connected { side: Side::Incoming, next_hops: next_hops(1) };
+    assert_eq!(session.handle(now, incoming), [Action::Close(Side::Incoming)]);
+    let reason = "refused";
+    session.handle(now, Event::Closed { side: Side::Outgoing, reason });
+    let wait = session.deadline().unwrap() - now;
+    assert!(wait >= Duration::from_secs(12), "{wait:?}");
+}
+
+#[test]
+fn a_prefix_that_changes_again_and_again_keeps_its_pace_across_connections() {
+    let (mut session, mut now) = standing(settings(64512, 64513, 1));
+    let side = Side::Outgoing;
+    let told = |session: &mut Session, now: Instant, hosts: &[u8]| {
+        let prefix = |host: &u8| format!("198.51.100.{host}/32").parse().unwrap();
+        let routes = hosts.iter().map(|host| (prefix(host), Arc::default())).collect();
+        session.handle(now, Event::Routes(Arc::new(routes)));
+        session.handle(now, Event::Flushed(side));
+        session.advertised()
+    };
+    // The first one comes at once, the others after 1 and 2 s.
+    for (seconds, want) in [(0, 1), (1, 1), (3, 1)] {
+        let at = now + Duration::from_secs(seconds);
+        told(&mut session, at, &[]);
+        assert_eq!(told(&mut session, at, &[1]), want, "after {seconds} s");
+    }
+    now += Duration::from_secs(4);
+    session.handle(now, Event::Closed { side, reason: "reset" });
+    now = session.deadline().unwrap();
+    session.handle(now, Event::Timeout);
+    session.handle(now, Event::Connected { side, next_hops: next_hops(1) });
+    let open = encode(Kind::Open, &open::encode(&settings(64513, 64512, 9), false));
+    for bytes in [open, encode(Kind::Keepalive, &[])] {
+        session.handle(now, Event::Received { side, bytes: &bytes });
+    }
+    assert_eq!(session.advertised(), 1, "the router gets what it lost at once");
+    told(&mut session, now, &[]);
+    assert_eq!(told(&mut session, now, &[1, 2]), 1, "the one that changes waits, another does not");
+    now += Duration::from_secs(2);
+    session.handle(now, Event::Timeout);
+    assert_eq!(session.advertised(), 2);
+}
+
 /// A session that BFD ends as soon as it stands, so many times.
 fn flapping(settings: Settings, times: u32) -> (Session, Instant) {
     let (mut session, mut now) = standing(settings);
     for time in 1..=times {
-        session.handle(now, Event::BfdDown);
+        session.handle(now, Event::Bfd(Bfd::Down));
         if time == times {
             break;
         }
@@ -1039,8 +1122,7 @@ enum Happening {
     Flushed(Side),
     Closed(Side),
     Routes(Vec<u8>),
-    BfdDown,
-    BfdUp,
+    Bfd(Bfd),
     Configure(Option<u32>, bool),
     NextHops(Side, u8),
     Wait(u64),
@@ -1067,8 +1149,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => side.clone().prop_map(Happening::Flushed),
         1 => side.clone().prop_map(Happening::Closed),
         3 => octets().prop_map(Happening::Routes),
-        1 => Just(Happening::BfdDown),
-        1 => Just(Happening::BfdUp),
+        1 => prop_oneof![Just(Bfd::Up), Just(Bfd::Down), Just(Bfd::Nothing)].prop_map(Happening::Bfd),
         1 => (proptest::option::of(0..20_u32), any::<bool>())
             .prop_map(|(limit, passive)| Happening::Configure(limit, passive)),
         1 => (side, 1..4_u8).prop_map(|(side, id)| Happening::NextHops(side, id)),
@@ -1151,8 +1232,7 @@ proptest! {
                     let routes = hosts.iter().map(|host| (prefix(host), Arc::default())).collect();
                     session.handle(now, Event::Routes(Arc::new(routes)))
                 }
-                Happening::BfdDown => session.handle(now, Event::BfdDown),
-                Happening::BfdUp => session.handle(now, Event::BfdUp),
+                Happening::Bfd(bfd) => session.handle(now, Event::Bfd(bfd)),
                 Happening::Configure(max_prefixes, passive) => {
                     let keepalive = max_prefixes.map(|limit| Duration::from_secs(limit.into()));
                     let other = Settings { max_prefixes, passive, keepalive, ..settings(64512, 64513, 1) };

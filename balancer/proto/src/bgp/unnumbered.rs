@@ -27,6 +27,18 @@ pub fn advertisement() -> Vec<u8> {
     bytes
 }
 
+/// A solicitation: routers on the link advertise themselves at once (RFC 4861 §4.1, §6.2.6). The checksum is left to the
+/// kernel.
+#[must_use]
+pub fn solicitation() -> Vec<u8> {
+    let solicit = Icmpv6Repr::Ndisc(NdiscRepr::RouterSolicit { lladdr: None });
+    let mut bytes = vec![0; solicit.buffer_len()];
+    let any = Ipv6Addr::UNSPECIFIED;
+    let mut packet = Icmpv6Packet::new_unchecked(&mut bytes);
+    solicit.emit(&any, &any, &mut packet, &ChecksumCapabilities::ignored());
+    bytes
+}
+
 /// Whether an ICMPv6 message, whose checksum the kernel has checked, is a router advertisement of the link: only
 /// those that took no hop are (RFC 4861 §6.1.2).
 #[must_use]
@@ -57,7 +69,8 @@ mod tests {
         assert!(is_advertisement(&bytes, on_link, 255));
         bytes.truncate(LENGTH - 1);
         assert!(!is_advertisement(&bytes, on_link, 255), "it is cut short");
-        assert!(!is_advertisement(&[133, 0, 0, 0, 0, 0, 0, 0], on_link, 255), "it is a solicitation");
+        assert_eq!(solicitation(), [133, 0, 0, 0, 0, 0, 0, 0]);
+        assert!(!is_advertisement(&solicitation(), on_link, 255));
         assert!(!is_advertisement(&[], on_link, 255));
     }
 }

@@ -1,6 +1,7 @@
 //! BFD sessions with routers. One task owns all of them.
 
 mod echo;
+mod entry;
 mod monitor;
 mod sockets;
 
@@ -9,17 +10,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metallb_proto::bfd::echo::{Frame, discriminator};
-use metallb_proto::bfd::{self, Action, Event, Packet, Session, Settings, State, Timers};
+use metallb_proto::bfd::{Event, Packet, Session, Settings};
 use socket2::Socket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::metrics::{BfdMetrics, Label};
+use super::metrics::BfdMetrics;
 use crate::speaker::{sleep_until, sys};
-use echo::{Heard, Links, Path, Use};
-use monitor::{Command, Told, Watch};
+use echo::{Heard, Links, Use};
+use entry::{Entry, settings};
+use monitor::{Command, Watch};
 pub(super) use monitor::{Device, Monitor, Reach, Sender};
-use sockets::{Arrival, ListenAt, listen, port, receive};
+use sockets::{Arrival, ListenAt, listen, receive};
 
 /// Datagrams that wait to be looked at.
 const BACKLOG: usize = 1024;
@@ -27,8 +29,6 @@ const BACKLOG: usize = 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Pause before a session that could not be opened is tried again: another program may have the port.
 const RETRY: Duration = Duration::from_secs(5);
-/// Least TTL of packets on a multihop session unless the profile says otherwise: FRR's.
-const MINIMUM_TTL: u8 = 254;
 
 /// The task, and the way to it. The task ends a moment after the last [`Sender`] and [`Monitor`] are gone.
 pub(super) fn task(
@@ -94,20 +94,6 @@ struct Sessions {
 struct Listener {
     socket: Socket,
     _task: AbortOnDropHandle<()>,
-}
-
-struct Entry {
-    peer: String,
-    label: Label,
-    reach: Reach,
-    settings: Settings,
-    session: Session,
-    socket: Socket,
-    tell: watch::Sender<Told>,
-    /// The way of echo packets.
-    path: Option<Path>,
-    /// Whether it ends and only lets the other end know.
-    is_shut: bool,
 }
 
 impl Sessions {
@@ -196,8 +182,19 @@ impl Sessions {
         let socket = sockets::sending(&reach)?;
         let session = Session::new(settings);
         let path = echo.path;
-        let mut entry = Entry { peer, label, reach, settings, session, socket, tell, path, is_shut: false };
-        entry.tell();
+        let mut entry = Entry {
+            peer,
+            label,
+            reach,
+            settings,
+            session,
+            socket,
+            tell,
+            path,
+            dropped: None,
+            is_shut: false,
+        };
+        entry.tell(false);
         self.metrics.session_up.get_or_create(&entry.label).set(0);
         entry.handle(Event::Start, &self.metrics);
         let reach = entry.reach.clone();
@@ -295,111 +292,6 @@ impl Sessions {
                 entry.handle(Event::Echo(payload), &self.metrics);
             }
         }
-    }
-}
-
-/// The settings of a session as its profile wants them; `accepts` is the time between echo packets of the router.
-fn settings(wanted: &Watch, accepts: Duration, discriminator: u32, seed: u64) -> Settings {
-    let profile = &wanted.profile;
-    Settings {
-        timers: Timers {
-            transmit_interval: profile.transmit_interval,
-            receive_interval: profile.receive_interval,
-            detect_multiplier: profile.detect_multiplier,
-            echo_transmit_interval: profile.echo_mode.then_some(profile.echo_interval),
-            echo_receive_interval: accepts,
-        },
-        passive: profile.passive_mode,
-        reach: if wanted.reach.is_multihop {
-            bfd::Reach::Multihop { minimum_ttl: profile.minimum_ttl.unwrap_or(MINIMUM_TTL) }
-        } else {
-            bfd::Reach::SingleHop
-        },
-        discriminator,
-        seed,
-    }
-}
-
-impl Entry {
-    fn handle(&mut self, event: Event<'_>, metrics: &BfdMetrics) {
-        let actions = match self.session.handle(Instant::now(), event) {
-            Ok(actions) => actions,
-            Err(why) => return tracing::debug!(peer = self.peer, %why, "BFD packet dropped"),
-        };
-        for action in actions {
-            match action {
-                Action::Send(bytes) => {
-                    let mut to = self.reach.router;
-                    to.set_port(port(self.reach.is_multihop));
-                    match self.socket.send_to(&bytes, &to.into()) {
-                        Ok(_) => drop(metrics.control_packet_output.get_or_create(&self.label).inc()),
-                        // As good as lost on the way: the other end will notice.
-                        Err(error) => tracing::debug!(peer = self.peer, %error, "BFD packet not sent"),
-                    }
-                }
-                Action::SendEcho(payload) => {
-                    let sent = self.path.as_ref().map(|path| path.send(self.reach.local.ip(), &payload));
-                    match sent {
-                        Some(Ok(())) => drop(metrics.echo_packet_output.get_or_create(&self.label).inc()),
-                        Some(Err(error)) => tracing::debug!(peer = self.peer, %error, "echo packet not sent"),
-                        None => {}
-                    }
-                }
-                Action::LookUp => {
-                    let (own, router) = (self.reach.local.ip(), self.reach.router.ip());
-                    let asked = self.path.as_mut().map(|path| path.look_up(own, router));
-                    if let Some(Err(error)) = asked {
-                        tracing::debug!(peer = self.peer, %error, "the router was not looked up");
-                    }
-                }
-                Action::Changed(change) => {
-                    let (peer, from, to) = (&self.peer, change.from, change.to);
-                    tracing::info!(event = "bfd", peer, ?from, ?to, diagnostic = %change.diagnostic, "BFD session");
-                    metrics.session_up.get_or_create(&self.label).set(i64::from(to == State::Up));
-                    if to == State::Up {
-                        metrics.session_up_events.get_or_create(&self.label).inc();
-                    } else if from == State::Up {
-                        metrics.session_down_events.get_or_create(&self.label).inc();
-                    }
-                    if change.is_failure() {
-                        self.tell.send_modify(|told| told.failures += 1);
-                    }
-                    self.tell();
-                }
-                // It is forgotten in its turn.
-                Action::Stopped => {}
-            }
-        }
-    }
-
-    /// Says what state the session is in.
-    fn tell(&mut self) {
-        let state = Some(self.session.state()).filter(|_| !self.is_shut);
-        self.tell.send_if_modified(|told| {
-            let now = Told { state, problem: None, failures: told.failures };
-            std::mem::replace(told, now.clone()) != now
-        });
-    }
-
-    /// Sends echo packets another way; on the same one the ends stay known.
-    fn use_path(&mut self, path: Option<Path>, metrics: &BfdMetrics) {
-        let at = |path: &Option<Path>| path.as_ref().map(|path| path.at);
-        if at(&self.path) != at(&path) {
-            self.path = path;
-            self.handle(Event::EchoPath(false), metrics);
-        }
-    }
-
-    fn shut(&mut self, metrics: &BfdMetrics) {
-        if !self.is_shut {
-            self.is_shut = true;
-            self.handle(Event::Shut, metrics);
-        }
-    }
-
-    /// Whether nothing is left to say.
-    fn has_ended(&self) -> bool {
-        self.is_shut && self.session.deadline().is_none()
     }
 }
 

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use metallb_api::{BFDProfile, BGPAdvertisement, BGPPeer, Community};
-use metallb_core::config::Objects;
+use metallb_core::config::{LONGEST_PASSWORD, Objects};
 use metallb_core::plan::World;
 use metallb_core::routes;
 use tokio::sync::{mpsc, watch};
@@ -204,6 +204,11 @@ fn password(secret: &Secret) -> Found {
     let value =
         secret.data.as_ref().and_then(|data| data.get(SECRET_KEY)).filter(|value| !value.0.is_empty());
     match value {
+        Some(value) if value.0.len() > LONGEST_PASSWORD => {
+            let length = value.0.len();
+            let limit = LONGEST_PASSWORD;
+            Found::Unusable(format!("has a password of {length} octets: TCP MD5 takes at most {limit}"))
+        }
         Some(value) => Found::Password(Key::new(&value.0)),
         None => Found::Unusable(format!("has no key {SECRET_KEY:?}")),
     }
@@ -226,6 +231,11 @@ mod tests {
         let basic = Some("kubernetes.io/basic-auth");
         for (secret, want) in [
             (secret(basic, "password", "x"), Found::Password(Key::new(b"x"))),
+            (secret(basic, "password", &"x".repeat(80)), Found::Password(Key::new(&[b'x'; 80]))),
+            (
+                secret(basic, "password", &"x".repeat(81)),
+                unusable("has a password of 81 octets: TCP MD5 takes at most 80"),
+            ),
             (secret(basic, "password", ""), unusable("has no key \"password\"")),
             (secret(basic, "secret", "x"), unusable("has no key \"password\"")),
             (secret(None, "password", "x"), unusable("has the type Opaque: use kubernetes.io/basic-auth")),

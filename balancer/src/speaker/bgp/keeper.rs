@@ -20,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::spec::named_id;
 use crate::speaker::report::Settings;
 use crate::watch::{Change, changes};
 
@@ -100,7 +101,7 @@ impl<K: Kept> Keeper<K> {
 
     /// Changes of the objects, for [`Self::learn`].
     pub(super) fn changes(&self) -> impl Stream<Item = Change<K>> + Send + use<K> {
-        let labels = format!("{}={}", K::NODE, self.settings.node);
+        let labels = format!("{}={}", K::NODE, label_value(&self.settings.node));
         let events = watcher::watcher(self.api.clone(), watcher::Config::default().labels(&labels));
         changes(std::any::type_name::<K>().rsplit("::").next().unwrap_or_default(), events, |object| object)
     }
@@ -206,9 +207,25 @@ impl<K: Kept> Keeper<K> {
     }
 }
 
-/// Whether the API server answered, and another request may fare better.
+/// Whether the API server refused this object, and the next may fare better: not so where it has too much to do, or where
+/// this program may not write any.
 fn is_refusal(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(kube::Error::Api(_)))
+    let code = match error.downcast_ref() {
+        Some(kube::Error::Api(status)) => status.code,
+        _ => return false,
+    };
+    (400..500).contains(&code) && ![401, 403, 429].contains(&code)
+}
+
+/// A name as the value of a label, which has at most 63 characters: a longer one ends in a number made from it.
+pub(super) fn label_value(name: &str) -> String {
+    const LONGEST: usize = 63;
+    if name.len() <= LONGEST {
+        return name.to_owned();
+    }
+    let hash = named_id(name).0.to_bits();
+    let start: String = name.chars().take(LONGEST - 9).collect();
+    format!("{start}-{hash:08x}")
 }
 
 fn known<K: Kept>(mut object: K) -> (String, Known<K::Status>) {
@@ -349,6 +366,27 @@ mod tests {
         assert_eq!(asked, ["GET", "POST", "POST", "PATCH"]);
         let error = keeping.await.unwrap().unwrap_err();
         assert!(is_refusal(&error), "it is told, and tried again: {error:#}");
+    }
+
+    #[test]
+    fn only_what_is_about_one_object_lets_the_next_be_tried() {
+        let refused = |code: u16| {
+            let status = kube::core::Status { code, ..kube::core::Status::default() };
+            is_refusal(&anyhow::Error::from(kube::Error::Api(Box::new(status))))
+        };
+        assert_eq!([404, 409, 422].map(refused), [true; 3]);
+        assert_eq!([401, 403, 429, 500, 503].map(refused), [false; 5]);
+        assert!(!is_refusal(&anyhow::anyhow!("the API server does not answer")));
+    }
+
+    #[test]
+    fn a_long_name_is_a_label_and_still_this_one() {
+        let long = |last: char| format!("{}{last}", "node.example-".repeat(6));
+        assert_eq!(label_value("node1.example"), "node1.example");
+        assert_eq!(label_value(&"x".repeat(63)), "x".repeat(63));
+        let [one, other] = ['a', 'b'].map(|last| label_value(&long(last)));
+        assert_eq!((one.len(), other.len()), (63, 63));
+        assert_ne!(one, other);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! TCP connections with a router: how they are opened, and what goes over them.
 
+use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,6 +22,13 @@ const LINGER: Duration = Duration::from_secs(1);
 const MOST_HOPS: u8 = 255;
 /// Internetwork Control: BGP is not the traffic to be dropped first (RFC 4271 appendix E).
 const PRECEDENCE: u32 = 0xc0;
+
+/// The kernel's table of IPv6 addresses.
+const ADDRESSES: &str = "/proc/net/if_inet6";
+/// Flags of addresses that are not this node's, or not yet: IFA_F_TENTATIVE and IFA_F_DADFAILED of linux/if_addr.h.
+const UNUSABLE: u32 = 0x40 | 0x08;
+/// Flags of addresses that go by themselves: IFA_F_TEMPORARY and IFA_F_DEPRECATED.
+const PASSING: u32 = 0x01 | 0x20;
 
 /// A socket with all that is set before the connection: `router` is the other end, `bound` the address of this one.
 ///
@@ -61,13 +69,17 @@ pub(super) async fn dial(spec: &Spec, router: SocketAddr) -> anyhow::Result<TcpS
 }
 
 /// Addresses of this end that routes may lead to over a connection: its own, and one of the other family of the same
-/// interface. The link-local one is named only to a router on the same link (RFC 2545 §3).
+/// interface, `former` rather than another. The link-local one is named only to a router on the same link (RFC 2545 §3).
 ///
 /// # Errors
 /// What the kernel says.
-pub(super) fn next_hops(stream: &TcpStream, addresses: &[InterfaceAddress]) -> io::Result<NextHops> {
-    let (local, router) = (stream.local_addr()?.ip(), stream.peer_addr()?.ip());
-    Ok(choose_next_hops(local, router, addresses))
+pub(super) fn next_hops(
+    stream: &TcpStream,
+    addresses: &[InterfaceAddress],
+    former: NextHops,
+) -> io::Result<NextHops> {
+    let ends = (stream.local_addr()?.ip(), stream.peer_addr()?.ip());
+    Ok(choose_next_hops(ends, addresses, former))
 }
 
 /// An address of an interface of this node.
@@ -75,23 +87,52 @@ pub(super) fn next_hops(stream: &TcpStream, addresses: &[InterfaceAddress]) -> i
 pub(super) struct InterfaceAddress {
     interface: String,
     network: IpNet,
+    /// Whether it is known to be this node's alone: duplicate address detection has not failed, nor is it under way.
+    is_usable: bool,
+    /// Whether it is one that goes by itself: temporary (RFC 8981), or deprecated (RFC 4862 §5.5.4).
+    is_passing: bool,
 }
 
-fn choose_next_hops(local: IpAddr, router: IpAddr, addresses: &[InterfaceAddress]) -> NextHops {
-    let (local, router) = (local.to_canonical(), router.to_canonical());
+/// The addresses of the interface that has this one.
+fn beside(local: IpAddr, addresses: &[InterfaceAddress]) -> impl Iterator<Item = &InterfaceAddress> {
     let own = addresses.iter().find(|address| address.network.addr() == local);
-    let beside: Vec<&IpNet> = addresses
-        .iter()
-        .filter(|address| own.is_some_and(|own| own.interface == address.interface))
-        .map(|address| &address.network)
-        // Beside an address of this node that the loopback interface has, there are those that lead nowhere.
-        .filter(|network| !network.addr().is_loopback())
-        .collect();
-    let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    addresses.iter().filter(move |address| own.is_some_and(|own| own.interface == address.interface))
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// Whether a router is on the link of the interface from which a connection leads to it: it has an address of one of the
+/// interface's networks.
+pub(super) fn is_on_link(local: IpAddr, router: IpAddr, addresses: &[InterfaceAddress]) -> bool {
+    let (local, router) = (local.to_canonical(), router.to_canonical());
+    is_link_local(&router) || beside(local, addresses).any(|address| address.network.contains(&router))
+}
+
+/// What was chosen before stays while it is there: an address that comes later, such as a virtual one that moves from node
+/// to node, or one that is renewed every few hours, takes no traffic with it.
+fn choose_next_hops(
+    (local, router): (IpAddr, IpAddr),
+    addresses: &[InterfaceAddress],
+    former: NextHops,
+) -> NextHops {
+    let on_link = is_on_link(local, router, addresses);
+    let local = local.to_canonical();
+    // Beside an address of this node that the loopback interface has, there are those that lead nowhere.
+    let usable = |address: &&InterfaceAddress| address.is_usable && !address.network.addr().is_loopback();
+    let mut beside: Vec<&InterfaceAddress> = beside(local, addresses).filter(usable).collect();
+    let was_chosen = |address: IpAddr| match address {
+        IpAddr::V4(v4) => former.v4 == Some(v4),
+        IpAddr::V6(v6) => [former.v6, former.link_local].contains(&Some(v6)),
+    };
+    // One with a network of its own is the interface's rather than one that was lent to it.
+    beside.sort_by_key(|address| {
+        let is_lent = address.network.prefix_len() == address.network.max_prefix_len();
+        (!was_chosen(address.network.addr()), address.is_passing, is_lent)
+    });
     // The address of the connection itself comes before others of its interface.
-    let candidates = || [local].into_iter().chain(beside.iter().map(|network| network.addr()));
-    let on_link = is_link_local(&router)
-        || beside.iter().any(|network| network.contains(&router) && !is_link_local(&network.addr()));
+    let candidates = || [local].into_iter().chain(beside.iter().map(|address| address.network.addr()));
     let v6 = |address: IpAddr| match address {
         IpAddr::V6(v6) => Some(v6),
         IpAddr::V4(_) => None,
@@ -120,6 +161,12 @@ pub(super) fn interface_of(own: IpAddr) -> io::Result<Option<String>> {
 /// # Errors
 /// What the kernel says.
 pub(super) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
+    let flags = match std::fs::read_to_string(ADDRESSES) {
+        Ok(table) => address_flags(&table),
+        // A node without IPv6 has no such table.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
+        Err(error) => return Err(error),
+    };
     let found = getifaddrs()?.filter_map(|found| {
         let (address, mask) = (found.address?, found.netmask?);
         let network = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
@@ -127,14 +174,31 @@ pub(super) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
             (_, Some(v6)) => IpNet::with_netmask(v6.ip().into(), mask.as_sockaddr_in6()?.ip().into()),
             _ => return None,
         };
-        Some(InterfaceAddress { interface: found.interface_name, network: network.ok()? })
+        let (interface, network) = (found.interface_name, network.ok()?);
+        let flags = flags.get(&(network.addr(), interface.clone())).copied().unwrap_or_default();
+        let (is_usable, is_passing) = (flags & UNUSABLE == 0, flags & PASSING != 0);
+        Some(InterfaceAddress { interface, network, is_usable, is_passing })
     });
     Ok(found.collect())
+}
+
+/// The flags of the IPv6 addresses in the kernel's table, by address and interface: `ADDRESS INDEX LENGTH SCOPE FLAGS NAME`,
+/// numbers in hexadecimal.
+fn address_flags(table: &str) -> BTreeMap<(IpAddr, String), u32> {
+    let parse = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let &[address, _, _, _, flags, name] = words.as_slice() else { return None };
+        let address = Ipv6Addr::from_bits(u128::from_str_radix(address, 16).ok()?);
+        Some(((address.into(), name.to_owned()), u32::from_str_radix(flags, 16).ok()?))
+    };
+    table.lines().filter_map(parse).collect()
 }
 
 /// A connection, and what waits to be sent over it.
 pub(super) struct Link {
     stream: TcpStream,
+    /// Where routes lead over it.
+    next_hops: NextHops,
     queue: Vec<u8>,
     /// How much of the queue was handed to the kernel.
     sent: usize,
@@ -152,10 +216,19 @@ pub(super) enum Ready {
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, next_hops: NextHops) -> Self {
         // A KEEPALIVE must not wait for the acknowledgement of an UPDATE. Without it the session stands all the same.
         let _ = stream.set_nodelay(true);
-        Self { stream, queue: Vec::new(), sent: 0 }
+        Self { stream, next_hops, queue: Vec::new(), sent: 0 }
+    }
+
+    /// Chooses anew where routes lead over it, from the addresses that this node has now.
+    ///
+    /// # Errors
+    /// When the connection broke.
+    pub(super) fn choose_next_hops(&mut self, addresses: &[InterfaceAddress]) -> io::Result<NextHops> {
+        self.next_hops = next_hops(&self.stream, addresses, self.next_hops)?;
+        Ok(self.next_hops)
     }
 
     pub(super) fn stream(&self) -> &TcpStream {
@@ -240,14 +313,13 @@ pub(super) fn adopt(spec: &Spec, stream: &TcpStream) -> anyhow::Result<()> {
 }
 
 fn set_ttl(socket: &Socket, is_v4: bool, ttl: Ttl) -> anyhow::Result<()> {
+    if let Some(least) = ttl.least() {
+        sys::set_minimum_ttl(socket, is_v4, least).context("cannot set the least TTL")?;
+    }
     let ttl = match ttl {
         Ttl::Default => return Ok(()),
         Ttl::OneHop => 1,
-        Ttl::Security { hops } => {
-            let least = (MOST_HOPS - hops).saturating_add(1);
-            sys::set_minimum_ttl(socket, is_v4, least).context("cannot set the least TTL")?;
-            u32::from(MOST_HOPS)
-        }
+        Ttl::Security { .. } => u32::from(MOST_HOPS),
     };
     let set = if is_v4 { socket.set_ttl_v4(ttl) } else { socket.set_unicast_hops_v6(ttl) };
     set.context("cannot set the TTL")
@@ -261,6 +333,8 @@ mod tests {
         let parse = |(interface, network): &(&str, &str)| InterfaceAddress {
             interface: (*interface).to_owned(),
             network: network.parse().unwrap(),
+            is_usable: true,
+            is_passing: false,
         };
         list.iter().map(parse).collect()
     }
@@ -296,8 +370,64 @@ mod tests {
             ("2001:db8:1::11", "2001:db8::1", hops("10.0.0.11", "2001:db8:1::11", "")),
             ("10.0.0.11", "192.0.2.1", hops("10.0.0.11", "2001:db8:1::11", "")),
         ] {
-            let found = choose_next_hops(local.parse().unwrap(), router.parse().unwrap(), &node);
+            let ends = (local.parse().unwrap(), router.parse().unwrap());
+            let found = choose_next_hops(ends, &node, NextHops::default());
             assert_eq!(found, want, "{local} to {router}");
         }
+        for (local, router, want) in [
+            ("192.0.2.11", "192.0.2.1", true),
+            ("::ffff:192.0.2.11", "::ffff:192.0.2.1", true),
+            ("2001:db8::11", "2001:db8::1", true),
+            ("fe80::11", "fe80::1", true),
+            ("192.0.2.11", "198.51.100.2", false),
+            ("192.0.2.11", "203.0.113.1", false),
+            // From an address of its own that no network of the router has.
+            ("10.0.0.11", "192.0.2.1", false),
+            ("203.0.113.7", "203.0.113.1", false),
+        ] {
+            let on_link = is_on_link(local.parse().unwrap(), router.parse().unwrap(), &node);
+            assert_eq!(on_link, want, "{local} to {router}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_comes_later_takes_no_routes_with_it() {
+        // The kernel names the newest IPv6 address first.
+        let mut node = addresses(&[
+            ("eth0", "192.0.2.11/24"),
+            ("eth0", "2001:db8::99/128"),
+            ("eth0", "2001:db8::11/64"),
+            ("eth0", "fe80::11/64"),
+        ]);
+        let ends = ("192.0.2.11".parse().unwrap(), "192.0.2.1".parse().unwrap());
+        let choose = |node: &[InterfaceAddress], former| choose_next_hops(ends, node, former);
+        let own = hops("192.0.2.11", "2001:db8::11", "fe80::11");
+        assert_eq!(choose(&node, NextHops::default()), own, "one without a network is a lent one");
+        node.insert(1, addresses(&[("eth0", "2001:db8::1/64")]).remove(0));
+        assert_eq!(choose(&node, own), own, "the former one stays");
+        let newest = hops("192.0.2.11", "2001:db8::1", "fe80::11");
+        assert_eq!(choose(&node, NextHops::default()), newest);
+        node[1].is_passing = true;
+        assert_eq!(choose(&node, NextHops::default()), own);
+        node[1].is_passing = false;
+        node[3].is_usable = false;
+        assert_eq!(choose(&node, own), newest, "another node has it");
+        node.truncate(1);
+        assert_eq!(choose(&node, newest), hops("192.0.2.11", "", ""), "it is gone");
+    }
+
+    #[test]
+    fn flags_of_addresses_are_read_from_the_kernels_table() {
+        let table = "fe800000000000000000000000000011 02 40 20 80     eth0\n\
+                     20010db8000000000000000000000099 02 80 00 c0     eth0\n\
+                     00000000000000000000000000000001 01 80 10 80       lo\n";
+        let flags = address_flags(table);
+        let of = |address: &str, name: &str| {
+            flags.get(&(address.parse().unwrap(), name.to_owned())).map(|flags| flags & UNUSABLE != 0)
+        };
+        assert_eq!(of("fe80::11", "eth0"), Some(false));
+        assert_eq!(of("2001:db8::99", "eth0"), Some(true), "it is tentative");
+        assert_eq!(of("::1", "lo"), Some(false));
+        assert_eq!(of("::1", "eth0"), None);
     }
 }

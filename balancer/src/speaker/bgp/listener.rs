@@ -36,8 +36,12 @@ pub(super) struct Listener {
     port: u16,
     /// Who must sign, on each interface.
     wanted: BTreeMap<Device, Keys>,
+    /// That of the packets of all routers.
+    least_ttl: Option<u8>,
     bound: BTreeMap<Device, Bound>,
     problems: Problems,
+    /// By interface and router, why the kernel does not ask for the router's password.
+    unsigned: BTreeMap<(Device, IpAddr), String>,
     retry: Option<Instant>,
     accept: mpsc::Sender<TcpStream>,
     accepted: mpsc::Receiver<TcpStream>,
@@ -50,8 +54,10 @@ impl Listener {
         Self {
             port,
             wanted: BTreeMap::new(),
+            least_ttl: None,
             bound: BTreeMap::new(),
             problems: Problems::new(),
+            unsigned: BTreeMap::new(),
             retry: None,
             accept,
             accepted,
@@ -68,15 +74,30 @@ impl Listener {
         &self.problems
     }
 
+    /// Why a router cannot connect on an interface although connections are taken there: the kernel has not its password.
+    pub(super) fn unsigned(&self, device: &Device, router: IpAddr) -> Option<&str> {
+        self.unsigned.get(&(device.clone(), router)).map(String::as_str)
+    }
+
+    /// Whether a connection that a router opened on an interface was signed with this password.
+    pub(super) fn is_signed(&self, device: Option<&str>, router: IpAddr, key: &Key) -> bool {
+        // Those that no socket of their interface takes come to that of all.
+        let own = device.and_then(|device| self.bound.get(&Some(device.to_owned())));
+        let bound = own.or_else(|| self.bound.get(&None));
+        bound.is_some_and(|bound| bound.keys.get(&router) == Some(key))
+    }
+
     /// When [`Self::settle`] is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.retry
     }
 
-    /// Listens on these interfaces, and sets which routers must sign there, and with which passwords.
-    pub(super) fn follow(&mut self, mut wanted: BTreeMap<Device, Keys>) {
+    /// Listens on these interfaces, and sets which routers must sign there, and with which passwords, and the least TTL of
+    /// their packets.
+    pub(super) fn follow(&mut self, mut wanted: BTreeMap<Device, Keys>, least_ttl: Option<u8>) {
         wanted.entry(None).or_default();
         self.wanted = wanted;
+        self.least_ttl = least_ttl;
         self.settle();
     }
 
@@ -102,9 +123,22 @@ impl Listener {
                 tracing::info!(device = device.as_deref(), "routers can connect to this node now");
             }
         }
-        self.retry = (!problems.is_empty()).then(|| Instant::now() + RETRY);
-        let is_news = self.problems != problems;
+        let unsigned: BTreeMap<_, _> = self
+            .bound
+            .iter()
+            .flat_map(|(device, bound)| {
+                bound.unsigned.iter().map(|(router, error)| ((device.clone(), *router), error.clone()))
+            })
+            .collect();
+        for ((device, router), error) in &unsigned {
+            if !self.unsigned.contains_key(&(device.clone(), *router)) {
+                tracing::warn!(device = device.as_deref(), %router, error, "connections of a router whose password cannot be set are closed");
+            }
+        }
+        self.retry = (!problems.is_empty() || !unsigned.is_empty()).then(|| Instant::now() + RETRY);
+        let is_news = self.problems != problems || self.unsigned != unsigned;
         self.problems = problems;
+        self.unsigned = unsigned;
         is_news
     }
 
@@ -120,7 +154,9 @@ impl Listener {
             self.bound.insert(device.clone(), Bound::bind(device, self.port)?);
         }
         if let Some(bound) = self.bound.get_mut(device) {
-            bound.sign(self.wanted.get(device).cloned().unwrap_or_default());
+            let none = Keys::new();
+            bound.sign(self.wanted.get(device).unwrap_or(&none));
+            bound.admit(self.least_ttl)?;
             bound.listen(&self.accept)?;
         }
         Ok(())
@@ -133,7 +169,10 @@ struct Bound {
     index: Option<u32>,
     /// Kept beside the listeners, to set the passwords of routers on.
     sockets: Vec<Socket>,
+    /// Those that the kernel has.
     keys: Keys,
+    /// Routers whose password the kernel did not take, and why.
+    unsigned: BTreeMap<IpAddr, String>,
     /// Those that take connections.
     tasks: JoinSet<()>,
 }
@@ -152,7 +191,7 @@ impl Bound {
                 Err(error) => return Err(error.context(format!("cannot listen on {address}"))),
             }
         }
-        Ok(Self { index, sockets, keys: Keys::new(), tasks: JoinSet::new() })
+        Ok(Self { index, sockets, keys: Keys::new(), unsigned: BTreeMap::new(), tasks: JoinSet::new() })
     }
 
     /// Begins to take connections, unless it does so already.
@@ -174,22 +213,45 @@ impl Bound {
         self.index == device.as_deref().and_then(|name| if_nametoindex(name).ok())
     }
 
-    fn sign(&mut self, wanted: Keys) {
-        let gone =
-            self.keys.keys().filter(|router| !wanted.contains_key(router)).map(|router| (*router, &[][..]));
-        let fresh = wanted.iter().filter(|(router, key)| self.keys.get(router) != Some(key));
-        for (router, key) in gone.chain(fresh.map(|(router, key)| (*router, key.bytes()))) {
-            for socket in &self.sockets {
-                let is_its = socket.domain().is_ok_and(|domain| (domain == Domain::IPV4) == router.is_ipv4());
-                if !is_its {
-                    continue;
-                }
-                if let Err(error) = sys::set_md5_key(socket, &SocketAddr::new(router, 0).into(), key) {
-                    tracing::warn!(%router, %error, "the password of a router cannot be set");
-                }
+    /// Sets the passwords of routers. One that the kernel refuses is in [`Self::unsigned`], and tried again the next time.
+    fn sign(&mut self, wanted: &Keys) {
+        let gone: Vec<IpAddr> =
+            self.keys.keys().filter(|router| !wanted.contains_key(router)).copied().collect();
+        for router in gone {
+            if let Err(error) = self.set_key(router, &[]) {
+                tracing::warn!(%router, %error, "the former password of a router is still asked for");
+            }
+            self.keys.remove(&router);
+        }
+        self.unsigned.clear();
+        for (router, key) in wanted {
+            if self.keys.get(router) == Some(key) {
+                continue;
+            }
+            match self.set_key(*router, key.bytes()) {
+                Ok(()) => drop(self.keys.insert(*router, key.clone())),
+                // What the kernel had before, it still has.
+                Err(error) => drop(self.unsigned.insert(*router, error.to_string())),
             }
         }
-        self.keys = wanted;
+    }
+
+    /// Drops what arrives with a lower TTL, before there is a connection.
+    fn admit(&self, least_ttl: Option<u8>) -> anyhow::Result<()> {
+        for socket in &self.sockets {
+            let is_v4 = socket.domain()? == Domain::IPV4;
+            sys::set_minimum_ttl(socket, is_v4, least_ttl.unwrap_or(0))
+                .context("cannot set the least TTL")?;
+        }
+        Ok(())
+    }
+
+    fn set_key(&self, router: IpAddr, key: &[u8]) -> std::io::Result<()> {
+        let is_its = |socket: &&Socket| {
+            socket.domain().is_ok_and(|domain| (domain == Domain::IPV4) == router.is_ipv4())
+        };
+        let mut sockets = self.sockets.iter().filter(is_its);
+        sockets.try_for_each(|socket| sys::set_md5_key(socket, &SocketAddr::new(router, 0).into(), key))
     }
 }
 
@@ -247,7 +309,7 @@ mod tests {
         let router = other.local_addr().unwrap();
         let mut listener = Listener::new(router.port());
         let lo = Some("lo".to_owned());
-        listener.follow([(lo.clone(), Keys::new()), (Some("none".to_owned()), Keys::new())].into());
+        listener.follow([(lo.clone(), Keys::new()), (Some("none".to_owned()), Keys::new())].into(), None);
         let words = |listener: &Listener| -> Vec<String> {
             let said = listener.problems().iter();
             said.map(|(device, error)| format!("{}: {error}", device.as_deref().unwrap_or("all"))).collect()
@@ -268,8 +330,50 @@ mod tests {
         assert_eq!(accepted.peer_addr().unwrap(), stream.local_addr().unwrap());
         drop(accepted);
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
-        listener.follow([(lo, Keys::new())].into());
+        listener.follow([(lo, Keys::new())].into(), None);
         assert_eq!((words(&listener), listener.deadline()), (vec![], None));
+    }
+
+    #[tokio::test]
+    async fn a_router_whose_password_the_kernel_does_not_take_is_not_let_in() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let router = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let mut listener = Listener::new(free.port());
+        let key = |length: usize| Key::new(&vec![b'x'; length]);
+        let keys = |length: usize| BTreeMap::from([(None, Keys::from([(router, key(length))]))]);
+        listener.follow(keys(81), None);
+        assert_eq!(listener.unsigned(&None, router), Some("a password has at most 80 bytes"));
+        assert!(listener.deadline().is_some(), "it is tried again");
+        let mut stream = std::net::TcpStream::connect(free).unwrap();
+        let accepted = listener.next().await.unwrap();
+        assert!(!listener.is_signed(None, router, &key(81)), "nothing kept this connection out");
+        drop(accepted);
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        listener.follow(keys(80), None);
+        assert_eq!((listener.unsigned(&None, router), listener.deadline()), (None, None));
+        assert!(listener.is_signed(None, router, &key(80)));
+        assert!(listener.is_signed(Some("red"), router, &key(80)), "it has no socket of its own");
+        assert!(!listener.is_signed(None, router, &key(79)), "it is another one by now");
+        listener.follow(keys(81), None);
+        assert!(listener.is_signed(None, router, &key(80)), "the kernel goes on asking for the former one");
+        assert!(!listener.is_signed(None, router, &key(81)));
+    }
+
+    #[tokio::test]
+    async fn packets_from_too_far_away_open_no_connection() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut listener = Listener::new(free.port());
+        let connect = |ttl: u32| async move {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket.set_ttl_v4(ttl).unwrap();
+            tokio::time::timeout(PAUSE, TcpSocket::from_std_stream(socket.into()).connect(free)).await
+        };
+        listener.follow(BTreeMap::new(), Some(254));
+        assert!(connect(253).await.is_err(), "what is dropped is not answered");
+        connect(254).await.unwrap().unwrap();
+        listener.follow(BTreeMap::new(), None);
+        connect(1).await.unwrap().unwrap();
     }
 
     /// Shown on loopback: VRFs need rights that tests do not have.

@@ -56,6 +56,7 @@ pub(super) struct BfdMetrics {
     pub(super) session_up: Family<Label, Gauge>,
     pub(super) control_packet_input: Family<Label, Gauge>,
     pub(super) control_packet_output: Family<Label, Gauge>,
+    pub(super) control_packet_dropped: Family<Label, Gauge>,
     pub(super) echo_packet_input: Family<Label, Gauge>,
     pub(super) echo_packet_output: Family<Label, Gauge>,
     pub(super) session_up_events: Family<Label, Gauge>,
@@ -64,11 +65,16 @@ pub(super) struct BfdMetrics {
 
 impl BfdMetrics {
     /// All of them, with their names and what they are.
-    fn all(&self) -> [(&'static str, &'static str, &Family<Label, Gauge>); 7] {
+    fn all(&self) -> [(&'static str, &'static str, &Family<Label, Gauge>); 8] {
         [
             ("session_up", "BFD session state (1 is up, 0 is down)", &self.session_up),
             ("control_packet_input", "Number of BFD control packets received", &self.control_packet_input),
             ("control_packet_output", "Number of BFD control packets sent", &self.control_packet_output),
+            (
+                "control_packet_dropped",
+                "Number of BFD control packets received that the session does not accept",
+                &self.control_packet_dropped,
+            ),
             ("echo_packet_input", "Number of BFD echo packets that came back", &self.echo_packet_input),
             ("echo_packet_output", "Number of BFD echo packets sent", &self.echo_packet_output),
             ("session_up_events", "Times that the BFD session came up", &self.session_up_events),

@@ -146,6 +146,7 @@ fn bfd_is_shown_by_the_names_that_dashboards_look_for() {
         family.get_or_create(&label).set(i64::try_from(index).unwrap());
     }
     let names = [
+        "control_packet_dropped",
         "control_packet_input",
         "control_packet_output",
         "echo_packet_input",

@@ -49,12 +49,17 @@ async fn serve(interface: &str, found: &watch::Sender<Option<SocketAddrV6>>) -> 
     let index = if_nametoindex(interface).context("there is no such interface")?;
     let socket = sys::register(open(interface, index)?)?;
     let to = SocketAddrV6::new(ALL_NODES, 0, 0, index).into();
+    let routers = SocketAddrV6::new(ALL_ROUTERS, 0, 0, index).into();
     let (mut sent, mut next) = (0, Instant::now());
     loop {
         tokio::select! {
             () = found.closed() => return Ok(()),
             () = sleep_until(Some(next)) => {
                 socket.get_ref().send_to(&unnumbered::advertisement(), &to).context("cannot advertise this node")?;
+                // A router need not advertise itself again before an attempt to find it is over.
+                if sent < FIRST_COUNT && found.borrow().is_none() {
+                    socket.get_ref().send_to(&unnumbered::solicitation(), &routers).context("cannot ask for routers")?;
+                }
                 sent += 1;
                 next = Instant::now() + if sent < FIRST_COUNT { FIRST } else { LATER };
             }

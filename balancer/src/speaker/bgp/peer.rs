@@ -6,9 +6,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use metallb_core::config::BfdProfile;
-use metallb_proto::bfd;
-use metallb_proto::bgp::{Action, Event, Routes, Session, Side, Stop};
+use metallb_core::config::{BfdProfile, Distance};
+use metallb_proto::bgp::{Action, Bfd, Event, NextHops, Routes, Session, Side, Stop};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -29,7 +28,7 @@ const CHUNK: usize = 65_536;
 pub(super) struct Order {
     pub(super) spec: Arc<Spec>,
     pub(super) bfd: Option<BfdProfile>,
-    pub(super) is_multihop: bool,
+    pub(super) distance: Distance,
     pub(super) routes: Arc<Routes>,
     /// Why the router cannot connect though this end waits for it.
     pub(super) unheard: Option<String>,
@@ -56,13 +55,17 @@ pub(super) struct Ports {
 
 /// Runs until the peer is told to stop.
 pub(super) async fn run(mut ports: Ports) {
+    let mut former: Option<(Arc<Spec>, Session)> = None;
     loop {
         let order = ports.orders.borrow_and_update().clone();
         if order.stop.is_some() {
             break;
         }
         let restarting = std::mem::take(&mut ports.restarting);
-        Driver::new(order, restarting, ports.has_stood).run(&mut ports).await;
+        // What another router was told is none of this one's.
+        former = former.filter(|(spec, _)| !order.spec.leads_elsewhere_than(spec));
+        let session = former.map(|(_, session)| session);
+        former = Some(Driver::new(order, session, restarting, ports.has_stood).run(&mut ports).await);
     }
     ports.monitor.shut().await;
 }
@@ -102,7 +105,8 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(order: Order, restarting: bool, has_stood: bool) -> Self {
+    /// One whose session follows another one with the same router, if there was one.
+    fn new(order: Order, former: Option<Session>, restarting: bool, has_stood: bool) -> Self {
         let mut settings = order.spec.settings.clone();
         settings.seed = rand::random();
         if let Some(restart) = &mut settings.graceful_restart {
@@ -110,7 +114,10 @@ impl Driver {
             restart.preserved |= has_stood;
         }
         Self {
-            session: Session::new(settings),
+            session: match former {
+                Some(former) => Session::following(former, settings),
+                None => Session::new(settings),
+            },
             dialer: Dialer::new(Arc::clone(&order.spec)),
             order,
             outgoing: None,
@@ -125,14 +132,16 @@ impl Driver {
         }
     }
 
-    async fn run(mut self, ports: &mut Ports) {
+    /// Runs until the session has ended, and returns it with what it was made from.
+    async fn run(mut self, ports: &mut Ports) -> (Arc<Spec>, Session) {
+        let spec = Arc::clone(&self.order.spec);
         if let Some(former) = ports.statuses.borrow().get(&ports.name) {
             self.status = former.clone();
         }
         ports.monitor.configure(self.order.bfd.as_ref());
         ports.metrics.begin(&self.order.spec);
-        if ports.monitor.state() == Some(bfd::State::Up) {
-            self.handle(ports, Event::BfdUp);
+        if let Some(bfd) = ports.monitor.says() {
+            self.handle(ports, Event::Bfd(bfd));
         }
         self.handle(ports, Event::Start);
         self.handle(ports, Event::Routes(Arc::clone(&self.order.routes)));
@@ -141,6 +150,7 @@ impl Driver {
             self.drive(ports, input).await;
         }
         while self.closing.join_next().await.is_some() {}
+        (spec, self.session)
     }
 
     async fn next(&mut self, ports: &mut Ports) -> Input {
@@ -171,6 +181,9 @@ impl Driver {
                 let reason = format!("{error:#}");
                 self.handle(ports, Event::Closed { side: Side::Outgoing, reason: &reason });
             }
+            Input::Accepted(_) if self.dialer.has_rival() => {
+                tracing::debug!(peer = ports.name, "connection closed: another speaker has the router");
+            }
             Input::Accepted(stream) => match link::adopt(&self.order.spec, &stream) {
                 Ok(()) => self.connected(ports, self.session.room(), stream),
                 Err(error) => {
@@ -180,10 +193,10 @@ impl Driver {
             Input::Ready(side, ready) => self.ready(ports, side, ready),
             Input::Bfd { has_failed } => {
                 if has_failed {
-                    self.handle(ports, Event::BfdDown);
+                    self.handle(ports, Event::Bfd(Bfd::Down));
                 }
-                if ports.monitor.state() == Some(bfd::State::Up) {
-                    self.handle(ports, Event::BfdUp);
+                if let Some(bfd) = ports.monitor.says() {
+                    self.handle(ports, Event::Bfd(bfd));
                 }
                 self.tell(ports);
             }
@@ -216,7 +229,7 @@ impl Driver {
                 self.handle(ports, Event::Configure(&spec.settings));
             }
             ports.monitor.configure(self.order.bfd.as_ref());
-            if self.order.is_multihop != former.is_multihop {
+            if self.order.distance != former.distance {
                 self.watch_path(ports);
             }
             if !Arc::ptr_eq(&former.routes, &self.order.routes) {
@@ -234,19 +247,23 @@ impl Driver {
             // The router must not take the silence that follows for a broken path (RFC 5882 §4.3).
             ports.monitor.shut().await;
         }
+        self.status.stopped = Some(match &stop {
+            Stop::Leave { text } | Stop::Restart { text } => text.clone(),
+            Stop::Reset => "the settings of the peer changed".to_owned(),
+        });
         self.stopping = Some(stop.clone());
         self.handle(ports, Event::Stop(stop));
     }
 
     fn connected(&mut self, ports: &mut Ports, side: Side, stream: TcpStream) {
-        let next_hops =
-            link::interface_addresses().and_then(|addresses| link::next_hops(&stream, &addresses));
+        let next_hops = link::interface_addresses()
+            .and_then(|addresses| link::next_hops(&stream, &addresses, NextHops::default()));
         let next_hops = next_hops.unwrap_or_else(|error| {
             tracing::warn!(peer = ports.name, %error, "addresses of this node cannot be read");
             Default::default()
         });
         // An earlier connection of the same side gives way, and its end is no news to the session.
-        if let Some(former) = self.slot(side).replace(Link::new(stream)) {
+        if let Some(former) = self.slot(side).replace(Link::new(stream, next_hops)) {
             self.closing.spawn(former.close());
         }
         self.handle(ports, Event::Connected { side, next_hops });
@@ -258,7 +275,7 @@ impl Driver {
         for side in Side::ALL {
             let Some(link) = self.slot(side) else { continue };
             // A connection that broke has none, and says so itself.
-            if let Ok(next_hops) = link::next_hops(link.stream(), &addresses) {
+            if let Ok(next_hops) = link.choose_next_hops(&addresses) {
                 self.handle(ports, Event::NextHops { side, next_hops });
             }
         }

@@ -29,7 +29,7 @@ use metallb_proto::bgp::Agreed;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::keeper::{Keeper, Kept, Labels, in_time};
+use super::keeper::{Keeper, Kept, Labels, in_time, label_value};
 use super::spec::Wanted;
 use super::status::{Status, Statuses};
 use crate::speaker::report::Settings;
@@ -42,6 +42,12 @@ const CALM: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(5);
 /// Why a session ended of which nothing else is known.
 const ENDED: &str = "it was ended";
+/// The same where it is that of a peer that this node has no more.
+const GONE: &str = "the BGPPeer is gone or does not concern this node any more";
+/// What is told of a session beside which BFD is not up, for as long as that is so.
+const UNWATCHED: &str = "BFD is not up: nothing watches the path of the session";
+/// The longest name of an object.
+const LONGEST_NAME: usize = 253;
 /// What frr-k8s writes where there is no BFD.
 const NO_BFD: &str = "N/A";
 
@@ -165,8 +171,8 @@ fn services(node: &str, wanted: &Wanted) -> BTreeMap<Labels, ServiceBGPStatusSta
     };
     let services = wanted.services.iter().map(|(key, told)| {
         let (namespace, name) = (key.namespace(), key.name());
-        let labels = [node, name, namespace].map(str::to_owned);
-        (labels.into(), status(told, namespace, name))
+        let labels = vec![label_value(node), name.to_owned(), namespace.to_owned()];
+        (labels, status(told, namespace, name))
     });
     services.collect()
 }
@@ -180,9 +186,14 @@ fn sessions(node: &str, wanted: &Wanted, statuses: &Statuses) -> BTreeMap<Labels
             Endpoint::Interface(interface) => interface.clone(),
         };
         let vrf = peer.vrf.clone().unwrap_or_default();
-        let labels = [node.to_owned(), label(&router), vrf.clone()];
-        // Two peers of one router: the first by name has the session.
-        told.entry(labels.into()).or_insert_with(|| session(node, name, router, vrf, status));
+        let mut labels = vec![label_value(node), label(&router), vrf.clone()];
+        if told.contains_key(&labels)
+            && let Ok(spec) = &peer.spec
+        {
+            // Another session with that router, on another of its ports.
+            labels = vec![label_value(node), format!("{}_{}", label(&router), spec.port), vrf.clone()];
+        }
+        told.entry(labels).or_insert_with(|| session(node, name, router, vrf, status));
     }
     told
 }
@@ -202,8 +213,10 @@ fn session(node: &str, name: &str, router: String, vrf: String, status: &Status)
         Some(bfd::State::Init) => "init",
         Some(bfd::State::AdminDown) => "admin down",
     };
-    let errors = status.unheard.iter().chain(&status.last_error).chain(&status.bfd_error);
-    let errors: Vec<&str> = errors.map(String::as_str).collect();
+    let is_unwatched =
+        status.agreed.is_some() && matches!(status.bfd, Some(bfd::State::Down | bfd::State::Init));
+    let errors = status.unheard.iter().chain(&status.last_error).chain(&status.bfd_error).map(String::as_str);
+    let errors: Vec<&str> = errors.chain(is_unwatched.then_some(UNWATCHED)).collect();
     BGPSessionStateStatus {
         bgp_status: Some(status.state.to_string()),
         bfd_status: Some(bfd.to_owned()),
@@ -265,6 +278,8 @@ async fn tell(
 enum Turn<'a> {
     Up(&'a Agreed),
     Down(&'a str),
+    /// It was ended here, as somebody wanted it.
+    Ended(&'a str),
 }
 
 /// What became of the sessions: that one went and came while nobody looked is told, too.
@@ -274,19 +289,33 @@ fn turns<'a>(before: &'a Statuses, now: &'a Statuses) -> Vec<(&'a str, Turn<'a>)
         let former = before.get(name);
         let was_up = former.is_some_and(|former| former.agreed.is_some());
         let is_same = former.is_some_and(|former| former.since == status.since);
-        let error = status.last_error.as_deref().unwrap_or(ENDED);
+        let went = || match &status.stopped {
+            Some(why) => Turn::Ended(why),
+            None => Turn::Down(status.last_error.as_deref().unwrap_or(ENDED)),
+        };
         match &status.agreed {
             Some(_) if was_up && is_same => {}
             Some(agreed) => {
-                turns.extend(was_up.then_some((name.as_str(), Turn::Down(error))));
+                turns.extend(was_up.then(|| (name.as_str(), went())));
                 turns.push((name, Turn::Up(agreed)));
             }
-            None => turns.extend(was_up.then_some((name.as_str(), Turn::Down(error)))),
+            None => turns.extend(was_up.then(|| (name.as_str(), went()))),
         }
     }
     let gone = before.iter().filter(|(name, status)| status.agreed.is_some() && !now.contains_key(*name));
-    turns.extend(gone.map(|(name, _)| (name.as_str(), Turn::Down(ENDED))));
+    turns.extend(
+        gone.map(|(name, status)| (name.as_str(), Turn::Ended(status.stopped.as_deref().unwrap_or(GONE)))),
+    );
     turns
+}
+
+/// Name of an Event of a peer: the peer's, as far as there is room, and the time.
+fn event_name(peer: &str, now: Timestamp) -> String {
+    let time = format!("{:x}", now.as_nanosecond());
+    let start = peer.get(..LONGEST_NAME - 1 - time.len()).unwrap_or(peer);
+    // Before a dot there is a letter or a digit.
+    let start = start.trim_end_matches(|last: char| !last.is_ascii_alphanumeric());
+    format!("{start}.{time}")
 }
 
 fn event(settings: &Settings, peer: &str, turn: &Turn<'_>, now: Timestamp) -> Event {
@@ -301,10 +330,11 @@ fn event(settings: &Settings, peer: &str, turn: &Turn<'_>, now: Timestamp) -> Ev
             ),
         ),
         Turn::Down(error) => ("SessionDown", "Warning", format!("node {node:?} lost its session: {error}")),
+        Turn::Ended(why) => ("SessionDown", "Normal", format!("node {node:?} ended its session: {why}")),
     };
     Event {
         metadata: ObjectMeta {
-            name: Some(format!("{peer}.{:x}", now.as_nanosecond())),
+            name: Some(event_name(peer, now)),
             namespace: Some(settings.namespace.clone()),
             ..ObjectMeta::default()
         },

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use metallb_core::config::Distance;
 use metallb_core::routes::Told;
 use metallb_core::service::ServiceKey;
 use metallb_proto::bgp::{Asn, Family, RouterId, RouterRestart, State};
@@ -13,7 +14,7 @@ fn peer(endpoint: Endpoint) -> WantedPeer {
         vrf: Some("red".to_owned()),
         spec: Err("no reason".to_owned()),
         bfd: None,
-        is_multihop: false,
+        distance: Distance::OneHop,
         routes: Arc::default(),
     }
 }
@@ -45,10 +46,11 @@ fn status() -> Status {
         state: State::Established,
         since: "2026-01-01T00:00:00Z".parse().unwrap(),
         last_error: Some("the router closed the connection".to_owned()),
+        stopped: None,
         unheard: None,
         agreed: Some(agreed()),
         prefixes: 7,
-        unsent: Some("1 IPv6 route, since".to_owned()),
+        unsent: None,
         bfd: Some(bfd::State::Up),
         bfd_error: None,
     }
@@ -116,7 +118,7 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
         .map(str::to_owned)
         .to_vec(),
         prefixes_sent: Some(7),
-        routes_not_sent: Some("1 IPv6 route, since".to_owned()),
+        routes_not_sent: None,
     };
     let second = BGPSessionStateStatus {
         bgp_status: Some("Idle".to_owned()),
@@ -131,6 +133,32 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
         ..first.clone()
     };
     assert_eq!(told.into_values().collect::<Vec<_>>(), [first, second]);
+}
+
+#[test]
+fn two_sessions_with_one_router_and_one_without_bfd_are_each_told() {
+    let router = Endpoint::Address([192, 0, 2, 1].into());
+    let spec = |port| {
+        let mut spec = crate::speaker::bgp::spec::tests::least();
+        spec.port = port;
+        Ok(Arc::new(spec))
+    };
+    let peers = [("a", 179), ("b", 1790)]
+        .map(|(name, port)| (name.to_owned(), WantedPeer { spec: spec(port), ..peer(router.clone()) }));
+    let wanted = Wanted { peers: peers.into(), ..Wanted::default() };
+    let unwatched = Status { bfd: Some(bfd::State::Down), last_error: None, ..status() };
+    let statuses = [("a".to_owned(), status()), ("b".to_owned(), unwatched)].into();
+    let told = sessions("node1", &wanted, &statuses);
+    let said = told.iter().map(|(labels, status)| {
+        (labels[1].as_str(), status.peer_name.as_deref().unwrap(), status.last_error.as_deref().unwrap())
+    });
+    assert_eq!(
+        said.collect::<Vec<_>>(),
+        [
+            ("192.0.2.1", "a", "the router closed the connection"),
+            ("192.0.2.1_1790", "b", "BFD is not up: nothing watches the path of the session"),
+        ]
+    );
 }
 
 #[test]
@@ -163,6 +191,14 @@ fn the_coming_and_going_of_a_session_are_events_of_its_peer() {
     assert_eq!(words(Turn::Up(&agreed())), told("SessionUp", "Normal", up));
     let down = "node \"node1\" lost its session: the router closed the connection";
     assert_eq!(words(Turn::Down("the router closed the connection")), told("SessionDown", "Warning", down));
+    let ended = "node \"node1\" ended its session: its settings changed";
+    assert_eq!(words(Turn::Ended("its settings changed")), told("SessionDown", "Normal", ended));
+    let now = status().since;
+    let time = format!("{:x}", now.as_nanosecond());
+    assert_eq!(event_name("router", now), format!("router.{time}"));
+    let long = format!("{}.{}", "a".repeat(LONGEST_NAME - 2 - time.len()), "b".repeat(9));
+    let name = event_name(&long, now);
+    assert!(name.len() < LONGEST_NAME && name.ends_with(&format!("a.{time}")), "{name}");
 }
 
 #[test]
@@ -174,6 +210,11 @@ fn a_session_that_went_and_came_while_nobody_looked_is_told() {
     let agreed = agreed();
     let up = || ("a", Turn::Up(&agreed));
     let down = || ("a", Turn::Down("the router closed the connection"));
+    let ended = |why| ("a", Turn::Ended(why));
+    let stopped = |mut statuses: Statuses| {
+        statuses.values_mut().for_each(|status| status.stopped = Some("why".to_owned()));
+        statuses
+    };
     for (before, now, want) in [
         (Statuses::new(), at(false, 0), vec![]),
         (Statuses::new(), at(true, 0), vec![up()]),
@@ -182,7 +223,14 @@ fn a_session_that_went_and_came_while_nobody_looked_is_told() {
         (at(true, 1), at(false, 2), vec![down()]),
         (at(true, 1), at(true, 3), vec![down(), up()]),
         (at(false, 2), at(false, 4), vec![]),
-        (at(true, 1), Statuses::new(), vec![("a", Turn::Down("it was ended"))]),
+        (at(true, 1), stopped(at(false, 2)), vec![ended("why")]),
+        (at(true, 1), stopped(at(true, 3)), vec![ended("why"), up()]),
+        (stopped(at(true, 1)), Statuses::new(), vec![ended("why")]),
+        (
+            at(true, 1),
+            Statuses::new(),
+            vec![ended("the BGPPeer is gone or does not concern this node any more")],
+        ),
     ] {
         assert_eq!(turns(&before, &now), want, "{before:?} to {now:?}");
     }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use metallb_core::config::{BfdProfile, Community, Config, Endpoint, Password, Peer, Problem, RemoteAsn};
+use metallb_core::config::{
+    BfdProfile, Community, Config, Distance, Endpoint, Password, Peer, Problem, RemoteAsn,
+};
 use metallb_core::range;
 use metallb_core::routes::{self, Plan, Told};
 use metallb_core::service::ServiceKey;
@@ -15,8 +17,10 @@ use metallb_proto::bgp::{self, Asn, Family, GracefulRestart, LargeCommunity, Rou
 
 /// Hold time to ask for unless a peer says otherwise: MetalLB's own.
 const HOLD_TIME: Duration = Duration::from_secs(90);
-/// Time in which a restarted speaker is back, before routers drop its routes.
-pub(super) const RESTART_TIME: Duration = Duration::from_secs(120);
+/// Time in which a restarted speaker is back, before routers drop its routes. A pod is replaced within seconds; one that fails
+/// at its start is tried again after 10 s, and a node that has much to do takes its time. Longer than that only keeps the
+/// routes of a node that is rebooted, since nobody can tell that from a restart everywhere.
+pub(super) const RESTART_TIME: Duration = Duration::from_secs(40);
 /// Time between the request to prefer other paths and the withdrawal: a few round trips of the network's routers, and
 /// well within the time that a pod has to end.
 const DRAIN: Duration = Duration::from_secs(3);
@@ -60,7 +64,7 @@ pub(crate) fn router_id(address: Option<IpAddr>, name: &str) -> RouterId {
 }
 
 /// FNV-1a: the same in every run, and never 0 (RFC 6286 §2.1).
-fn named_id(name: &str) -> RouterId {
+pub(super) fn named_id(name: &str) -> RouterId {
     let hash =
         name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     RouterId(Ipv4Addr::from_bits(hash.max(1)))
@@ -142,6 +146,16 @@ pub(crate) enum Ttl {
     },
 }
 
+impl Ttl {
+    /// The least with which packets of the router are taken, where there is one.
+    pub(super) fn least(self) -> Option<u8> {
+        match self {
+            Self::Security { hops } => Some(u8::MAX - (hops - 1)),
+            Self::Default | Self::OneHop => None,
+        }
+    }
+}
+
 /// A peer of this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WantedPeer {
@@ -153,8 +167,8 @@ pub(crate) struct WantedPeer {
     pub(super) spec: Result<Arc<Spec>, String>,
     /// The BFD session that goes with it.
     pub(super) bfd: Option<BfdProfile>,
-    /// Whether the router may be more than one hop away.
-    pub(super) is_multihop: bool,
+    /// How far away the router may be.
+    pub(super) distance: Distance,
     pub(super) routes: Arc<Routes>,
 }
 
@@ -181,19 +195,12 @@ impl Wanted {
                 tables.push((table, Arc::clone(&routes)));
                 routes
             });
-            let profile = peer.bfd_profile.as_ref().and_then(|profile| config.bfd_profiles.get(profile));
-            let bfd = profile.map(|profile| BfdProfile {
-                echo_mode: profile.echo_mode && peer.takes_echo(),
-                // BFD packets take as many hops as those of BGP may.
-                minimum_ttl: profile.minimum_ttl.or(peer.ttl_security_hops.map(|hops| u8::MAX - (hops - 1))),
-                ..profile.clone()
-            });
             let wanted = WantedPeer {
                 endpoint: peer.endpoint.clone(),
                 vrf: peer.vrf.clone(),
                 spec: spec(peer, node, secrets).map(Arc::new),
-                bfd,
-                is_multihop: peer.is_multihop(),
+                bfd: config.bfd_of(peer),
+                distance: peer.distance(),
                 routes,
             };
             Some((name, wanted))
@@ -297,4 +304,4 @@ fn attributes_on_the_wire(attributes: &routes::Attributes) -> bgp::Attributes {
 
 #[cfg(test)]
 #[path = "spec_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -47,7 +47,7 @@ fn settings() -> bgp::Settings {
     }
 }
 
-fn least() -> Spec {
+pub(in crate::speaker::bgp) fn least() -> Spec {
     Spec {
         endpoint: Endpoint::Address([192, 0, 2, 1].into()),
         port: 179,
@@ -73,7 +73,7 @@ fn a_peer_is_taken_over_whole() {
         "passive": true, "maxPrefixes": 7, "bfdProfile": "fast",
     });
     let listens = Node { listens: true, ..NODE };
-    let restart = GracefulRestart { time: Duration::from_secs(120), restarting: false, preserved: true };
+    let restart = GracefulRestart { time: RESTART_TIME, restarting: false, preserved: true };
     let want = Spec {
         port: 1790,
         source: Some([192, 0, 2, 9].into()),
@@ -128,16 +128,16 @@ fn the_ttl_is_what_users_of_each_backend_have() {
     let internal = json!({ "peerASN": 64512 });
     let multihop = json!({ "ebgpMultiHop": true });
     let external = json!({});
-    for (more, node, ttl, is_multihop) in [
-        (&external, native, Ttl::Default, false),
-        (&external, frr, Ttl::OneHop, false),
-        (&multihop, frr, Ttl::Default, true),
-        (&internal, frr, Ttl::Default, true),
-        (&json!({ "ttlSecurityHops": 1 }), frr, Ttl::Security { hops: 1 }, false),
-        (&json!({ "ttlSecurityHops": 3 }), frr, Ttl::Security { hops: 3 }, true),
+    for (more, node, ttl, distance) in [
+        (&external, native, Ttl::Default, Distance::OneHop),
+        (&external, frr, Ttl::OneHop, Distance::OneHop),
+        (&multihop, frr, Ttl::Default, Distance::ManyHops),
+        (&internal, frr, Ttl::Default, Distance::AsFound),
+        (&json!({ "ttlSecurityHops": 1 }), frr, Ttl::Security { hops: 1 }, Distance::OneHop),
+        (&json!({ "ttlSecurityHops": 3 }), frr, Ttl::Security { hops: 3 }, Distance::ManyHops),
     ] {
         let wanted = wanted(more, node, &[]);
-        assert_eq!((wanted.spec.unwrap().ttl, wanted.is_multihop), (ttl, is_multihop), "{more}");
+        assert_eq!((wanted.spec.unwrap().ttl, wanted.distance), (ttl, distance), "{more}");
     }
 }
 
@@ -148,7 +148,7 @@ fn bfd_packets_take_as_many_hops_as_those_of_bgp_and_echo_packets_none() {
         (json!({ "ttlSecurityHops": 1 }), Some(255), true),
         (json!({ "ttlSecurityHops": 3 }), Some(253), false),
         (json!({ "ebgpMultiHop": true }), None, false),
-        (json!({ "peerASN": 64512 }), None, false),
+        (json!({ "peerASN": 64512 }), None, true),
     ] {
         let mut spec = more.clone();
         spec["bfdProfile"] = "echo".into();

@@ -14,6 +14,8 @@ pub(crate) struct Status {
     pub(crate) since: Timestamp,
     /// Why the last session or attempt ended.
     pub(crate) last_error: Option<String>,
+    /// Why the last session was ended by this end as somebody wanted it, where that is so.
+    pub(crate) stopped: Option<String>,
     /// Why the router cannot connect though this end waits for it.
     pub(crate) unheard: Option<String>,
     /// What the two ends agreed on, while the session stands.
@@ -35,6 +37,7 @@ impl Status {
             state: State::Idle,
             since: Timestamp::now(),
             last_error,
+            stopped: None,
             unheard: None,
             agreed: None,
             prefixes: 0,

@@ -225,25 +225,44 @@ fn a_reference_to_what_does_not_exist_is_told_from_a_mistake() {
 
 #[test]
 fn how_far_a_router_may_be_and_whether_echo_packets_reach_it() {
+    use Distance::{AsFound, ManyHops, OneHop};
     let interface = json!({ "myASN": 64512, "peerASN": 64513, "interface": "eth1" });
     let dynamic = |asn: &str| json!({ "myASN": 64512, "dynamicASN": asn, "peerAddress": "192.0.2.1" });
-    for (spec, is_multihop, takes_echo) in [
-        (spec(&json!({})), false, true),
-        (spec(&json!({ "peerAddress": "2001:db8::1" })), false, true),
-        (spec(&json!({ "peerAddress": "fe80::1" })), false, false),
-        (interface, false, false),
-        (spec(&json!({ "peerASN": 64512 })), true, false),
-        (spec(&json!({ "localASN": 64513 })), true, false),
-        (dynamic("internal"), true, false),
-        (dynamic("external"), false, true),
-        (spec(&json!({ "ebgpMultiHop": true })), true, false),
-        (spec(&json!({ "ttlSecurityHops": 1 })), false, true),
-        (spec(&json!({ "ttlSecurityHops": 2 })), true, false),
+    for (spec, distance, takes_echo) in [
+        (spec(&json!({})), OneHop, true),
+        (spec(&json!({ "peerAddress": "2001:db8::1" })), OneHop, true),
+        (spec(&json!({ "peerAddress": "fe80::1" })), OneHop, false),
+        (interface, OneHop, false),
+        (spec(&json!({ "peerASN": 64512 })), AsFound, true),
+        (spec(&json!({ "localASN": 64513 })), AsFound, true),
+        (dynamic("internal"), AsFound, true),
+        (dynamic("external"), OneHop, true),
+        (spec(&json!({ "ebgpMultiHop": true })), ManyHops, false),
+        (spec(&json!({ "ttlSecurityHops": 1 })), OneHop, true),
+        (spec(&json!({ "ttlSecurityHops": 1, "peerASN": 64512 })), OneHop, true),
+        (spec(&json!({ "ttlSecurityHops": 2 })), ManyHops, false),
     ] {
         let (peers, problems) = parse_peer(&spec);
         assert_eq!(problems, [], "{spec}");
         let peer = &peers["router"];
-        assert_eq!((peer.is_multihop(), peer.takes_echo()), (is_multihop, takes_echo), "{spec}");
+        assert_eq!((peer.distance(), peer.takes_echo()), (distance, takes_echo), "{spec}");
+    }
+    for (distance, on_link, elsewhere) in
+        [(OneHop, false, false), (ManyHops, true, true), (AsFound, false, true)]
+    {
+        let is_multihop = [true, false].map(|on_link| distance.is_multihop(on_link));
+        assert_eq!(is_multihop, [on_link, elsewhere], "{distance:?}");
+    }
+}
+
+#[test]
+fn a_password_fits_into_its_signature() {
+    for (length, want) in [
+        (80, vec![]),
+        (81, vec!["BGPPeer \"router\": spec.password: has 81 octets: TCP MD5 takes at most 80"]),
+    ] {
+        let (_, problems) = parse_peer(&spec(&json!({ "password": "x".repeat(length) })));
+        assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), want);
     }
 }
 
@@ -329,6 +348,7 @@ fn advertised(pools: &[&str]) -> BgpAdvertisement {
         peers: BTreeSet::new(),
         aggregation_length: 32,
         aggregation_length_v6: 128,
+        covering: false,
         local_pref: None,
         med: None,
         prepend: 0,
@@ -358,6 +378,7 @@ fn a_bgp_advertisement_keeps_everything_that_it_says() {
     let want = BgpAdvertisement {
         aggregation_length: 26,
         aggregation_length_v6: 64,
+        covering: true,
         local_pref: Some(100),
         med: Some(u32::MAX),
         prepend: 10,
@@ -431,7 +452,7 @@ fn a_pool_that_is_narrower_than_its_route_does_not_stop_the_others() {
 
 #[test]
 fn a_route_may_cover_more_than_its_pool_when_that_is_asked_for() {
-    let want = BgpAdvertisement { aggregation_length: 8, ..advertised(&["lan", "wan"]) };
+    let want = BgpAdvertisement { aggregation_length: 8, covering: true, ..advertised(&["lan", "wan"]) };
     let spec = json!({ "aggregationLength": 8, "allowCovering": true });
     assert_eq!(advertise(&spec, &[]), (routes(want), vec![]));
 }

@@ -3,18 +3,24 @@
 use std::time::Instant;
 
 use super::{Phase, Session};
-use crate::bgp::event::{Action, Down, Side, Stop};
+use crate::bgp::event::{Action, Bfd, Down, Side, Stop};
 use crate::bgp::notification::{self, Notification};
 
 impl Session {
-    pub(super) fn bfd_up(&mut self) {
-        self.bfd_is_up = true;
-        self.excused = None;
+    pub(super) fn bfd(&mut self, now: Instant, bfd: Bfd, out: &mut Vec<Action>) {
+        self.bfd_is_up = bfd == Bfd::Up;
+        match bfd {
+            Bfd::Up => self.excused = None,
+            Bfd::Down => self.bfd_down(now, out),
+            Bfd::Nothing => {
+                self.excused = None;
+                self.returned = None;
+            }
+        }
     }
 
-    pub(super) fn bfd_down(&mut self, now: Instant, out: &mut Vec<Action>) {
+    fn bfd_down(&mut self, now: Instant, out: &mut Vec<Action>) {
         self.bfd_ended = true;
-        self.bfd_is_up = false;
         // RFC 5882 §4.3.2: where the BFD of a router goes down with its control plane, that is no reason to end the
         // graceful restart that is under way: our word would cost the routes that the router kept. BFD that does not come
         // up again is one.

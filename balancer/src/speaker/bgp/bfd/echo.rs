@@ -129,12 +129,13 @@ impl Links {
         Self { links: HashMap::new(), heard }
     }
 
-    /// What a session over a path makes of echo packets: nothing unless the profile asks for it.
+    /// What a session over a path makes of echo packets: nothing unless the profile asks for it, and nothing
+    /// across routers (RFC 5883 §5).
     ///
     /// # Errors
     /// Why no packets can be sent.
     pub(super) fn of(&mut self, reach: &Reach, profile: &BfdProfile) -> anyhow::Result<Use> {
-        if !profile.echo_mode {
+        if !profile.echo_mode || reach.is_multihop {
             return Ok(Use::default());
         }
         let own = reach.local.ip().to_canonical();

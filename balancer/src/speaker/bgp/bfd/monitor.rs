@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use metallb_core::config::BfdProfile;
 use metallb_proto::bfd::State;
+use metallb_proto::bgp::Bfd;
 use nix::net::if_::if_nametoindex;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -42,7 +43,9 @@ impl Device {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Told {
     pub(super) state: Option<State>,
-    /// Why there is no session.
+    /// Whether the session is down since an administrator has shut the router's end.
+    pub(super) is_shut_there: bool,
+    /// Why there is no session, or none that comes up.
     pub(super) problem: Option<String>,
     /// Times that the path broke.
     pub(super) failures: u64,
@@ -144,7 +147,17 @@ impl Monitor {
         self.told.borrow().state
     }
 
-    /// Why there is no session in spite of the profile.
+    /// What that means for the BGP session; nothing new while the session comes up.
+    pub(in crate::speaker::bgp) fn says(&self) -> Option<Bfd> {
+        let told = self.told.borrow();
+        match told.state {
+            Some(State::Up) => Some(Bfd::Up),
+            Some(_) if !told.is_shut_there => None,
+            _ => Some(Bfd::Nothing),
+        }
+    }
+
+    /// Why there is no session in spite of the profile, or none that comes up.
     pub(in crate::speaker::bgp) fn problem(&self) -> Option<String> {
         self.told.borrow().problem.clone()
     }

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use metallb_core::config::Endpoint;
+use metallb_core::config::{Distance, Endpoint};
 use metallb_proto::bgp::{
     self, Action, Asn, Event, Family, GracefulRestart, RemoteAsn, RouterId, Session, Side, Stop,
 };
@@ -73,7 +73,7 @@ fn order(port: u16) -> Order {
     Order {
         spec: Arc::new(spec),
         bfd: Some(profile),
-        is_multihop: false,
+        distance: Distance::AsFound,
         routes: Arc::default(),
         unheard: None,
         stop: None,
@@ -153,6 +153,7 @@ async fn begun(hold: Duration) -> Begun {
     told.wait_for(is_up).await.unwrap();
     let Some(Command::Watch(watched)) = asked.recv().await else { panic!("the path is not watched") };
     assert_eq!(watched.reach.router.ip(), std::net::Ipv4Addr::LOCALHOST);
+    assert!(!watched.reach.is_multihop, "the router is on the same link");
     Begun { orders, asked, stream, listener, task, _accept: accept }
 }
 
@@ -165,7 +166,7 @@ async fn bfd_goes_another_way_and_the_session_stays() {
         settings.connect_retry = Some(Duration::from_secs(1));
         settings.keepalive = Some(Duration::from_secs(5));
         settings.max_prefixes = Some(7);
-        order.is_multihop = true;
+        order.distance = Distance::ManyHops;
     });
     let Some(Command::Watch(watched)) = asked.recv().await else { panic!("the path is not watched") };
     assert!(watched.reach.is_multihop);

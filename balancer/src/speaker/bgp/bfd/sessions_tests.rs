@@ -1,9 +1,12 @@
 //! What becomes of a session's peer, metrics and place when it ends, on loopback, where no packet need arrive.
 
 use metallb_core::config::BfdProfile;
+use metallb_proto::bfd::{self, State};
+use tokio::sync::watch;
 
+use super::monitor::Told;
 use super::*;
-use crate::speaker::bgp::metrics::BgpMetrics;
+use crate::speaker::bgp::metrics::{BgpMetrics, Label};
 
 fn sessions() -> Sessions {
     let (arrive, _) = mpsc::channel(1);
@@ -50,7 +53,9 @@ fn add(sessions: &mut Sessions, wanted: Watch) {
     let socket = sockets::sending(&wanted.reach).unwrap();
     let Watch { peer, label, reach, tell, .. } = wanted;
     let session = Session::new(settings);
-    let mut entry = Entry { peer, label, reach, settings, session, socket, tell, path: None, is_shut: false };
+    let (path, dropped) = (None, None);
+    let mut entry =
+        Entry { peer, label, reach, settings, session, socket, tell, path, dropped, is_shut: false };
     entry.handle(Event::Start, &sessions.metrics);
     sessions.metrics.control_packet_output.get_or_create(&entry.label).set(7);
     sessions.entries.push(entry);
@@ -91,4 +96,48 @@ async fn metrics_go_with_the_last_session_of_a_router() {
     assert_eq!((sessions.entries.len(), sent(&sessions)), (1, 7));
     sessions.forget(|_| true);
     assert_eq!(sent(&sessions), 0);
+}
+
+#[tokio::test]
+async fn packets_that_are_dropped_are_told_while_the_session_is_not_up() {
+    let mut sessions = sessions();
+    let (mut watch, told) = wanted("a", [127, 0, 0, 1]);
+    watch.reach.is_multihop = true;
+    let label = watch.label.clone();
+    add(&mut sessions, watch);
+    let at = ListenAt::of(&sessions.entries[0].reach);
+    let mut hear = |state: State, ttl: u8| {
+        let packet = Packet {
+            diagnostic: bfd::Diagnostic::NONE,
+            state,
+            poll: false,
+            is_final: false,
+            control_plane_independent: false,
+            demand: false,
+            detect_multiplier: 3,
+            my_discriminator: 7,
+            your_discriminator: sessions.entries[0].settings.discriminator,
+            desired_min_tx: Duration::from_secs(1),
+            required_min_rx: Duration::from_secs(1),
+            required_min_echo_rx: Duration::ZERO,
+        };
+        let from = ([127, 0, 0, 1], 49_152).into();
+        sessions.arrived(&Arrival { at: at.clone(), from, ttl, bytes: packet.encode().to_vec() });
+        told.borrow().clone()
+    };
+    let far = hear(State::Down, 63);
+    let why = "BFD packets of the router are dropped: TTL 63 is below the least that is accepted (minimumTtl of the \
+               BFDProfile: 254)";
+    assert_eq!((far.state, far.problem.as_deref()), (Some(State::Down), Some(why)));
+    assert_eq!(hear(State::Init, 254).problem, None);
+    assert_eq!(
+        hear(State::Up, 63).problem,
+        None,
+        "a stranger's packet is no trouble of a session that is up"
+    );
+    let broken = hear(State::Down, 254);
+    assert_eq!((broken.state, broken.failures, broken.is_shut_there), (Some(State::Down), 1, false));
+    let shut = hear(State::AdminDown, 254);
+    assert_eq!((shut.state, shut.failures, shut.is_shut_there), (Some(State::Down), 1, true));
+    assert_eq!(sessions.metrics.control_packet_dropped.get_or_create(&label).get(), 2);
 }

@@ -7,6 +7,7 @@ use metallb_proto::bgp::Report;
 
 use super::{Driver, Ports};
 use crate::speaker::bgp::bfd::{Device, Reach};
+use crate::speaker::bgp::link;
 
 /// Time between two complaints about UPDATEs of one router.
 const COMPLAINTS: Duration = Duration::from_secs(60);
@@ -30,6 +31,9 @@ impl Driver {
             }
             Report::Down(down) => {
                 let error = down.to_string();
+                if self.stopping.is_none() {
+                    self.status.stopped = None;
+                }
                 if self.session.agreed().is_none() && self.status.agreed.take().is_some() {
                     self.status.since = Timestamp::now();
                     tracing::warn!(event = "sessionDown", peer, error, "BGP session lost");
@@ -58,7 +62,10 @@ impl Driver {
             link.and_then(|link| Some((link.stream().local_addr().ok()?, link.stream().peer_addr().ok()?)));
         if let Some((local, router)) = ends {
             let device = self.order.spec.device.as_deref().map(Device::named);
-            ports.monitor.watch(Reach { local, router, device, is_multihop: self.order.is_multihop });
+            let on_link = link::interface_addresses()
+                .is_ok_and(|addresses| link::is_on_link(local.ip(), router.ip(), &addresses));
+            let is_multihop = self.order.distance.is_multihop(on_link);
+            ports.monitor.watch(Reach { local, router, device, is_multihop });
         }
     }
 
