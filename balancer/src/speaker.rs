@@ -327,7 +327,7 @@ impl Network {
             links: links.subscribe(),
             plan: self.plan,
             roster: self.roster.subscribe(),
-            standing: self.standing,
+            standing: self.standing.clone(),
             hold: self.hold.subscribe(),
             checks: self.checks,
             questions: asked,
@@ -356,6 +356,7 @@ impl Network {
                     questions: ask,
                     roster: self.roster,
                     links: own_links,
+                    standing: self.standing.subscribe(),
                 };
                 tasks.spawn(gossip::run(settings, own, ports, self.metrics, cancel.clone()));
             }
