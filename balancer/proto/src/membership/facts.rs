@@ -173,7 +173,7 @@ mod tests {
             stays: told.stays,
         };
         let length = postcard::to_stdvec(&message).unwrap().len() + super::super::seal::OVERHEAD;
-        assert!((ROOM - 500..usize::from(u16::MAX)).contains(&length), "{length} bytes");
+        assert!((ROOM - 2000..usize::from(u16::MAX)).contains(&length), "{length} bytes");
         assert_eq!(Facts { kept: all(0, 1000).collect(), ..Facts::default() }.untold(), 0);
     }
 }

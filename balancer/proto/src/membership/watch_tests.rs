@@ -119,8 +119,8 @@ fn a_host_that_nobody_can_ask_stays_in_while_its_speaker_said_that_it_restarts()
             }
         }
     };
-    assert_eq!(gone(true, Duration::MAX / 2), 5000, "as long as a restart may take");
-    assert_eq!(gone(false, Duration::MAX / 2), 430, "it said nothing");
+    assert_eq!(gone(true, Duration::from_secs(60)), 5000, "as long as a restart may take");
+    assert_eq!(gone(false, Duration::from_secs(60)), 430, "it said nothing");
     assert_eq!(gone(true, Duration::ZERO), 430, "somebody else asked the host");
     assert!((1500..2000).contains(&gone(true, Duration::from_millis(1500))));
 }
