@@ -94,12 +94,10 @@ impl Membership {
     pub(super) fn host_out_of_reach(&mut self, now: Instant, address: IpAddr) {
         self.is_no_silence(address);
         self.inquiries.retain(|inquiry| inquiry.host != address);
+        let timing = self.timing;
         let watched: Vec<String> = self
             .watches_of(address)
-            .map(|(node, watch)| {
-                watch.host_out_of_reach(now);
-                node.clone()
-            })
+            .filter_map(|(node, watch)| watch.host_out_of_reach(now, &timing).then(|| node.clone()))
             .collect();
         for node in watched {
             for to in self.nearest(address, &node) {
@@ -127,6 +125,10 @@ impl Membership {
 
     /// Asks a host for a member that cannot.
     pub(super) fn inquire(&mut self, now: Instant, node: String, from: SocketAddr) {
+        // Two that cannot ask it must not ask each other without end.
+        if self.watches.get(&node).is_some_and(|watch| watch.is_out_of_reach(now)) {
+            return;
+        }
         let Some(host) = self.peers.get(&node).map(|peer| peer.address.ip()).filter(|_| self.carrier) else {
             return;
         };

@@ -79,9 +79,19 @@ impl Watch {
         self.host_heard = Some(now);
     }
 
-    /// This member is in no network with the host, so that it cannot ask it.
-    pub(super) fn host_out_of_reach(&mut self, now: Instant) {
-        self.out_of_reach = Some(now);
+    /// This member is in no network with the host, so that it cannot ask it. Returns whether others are to be asked: not
+    /// when that was found a moment ago, by a question that this member was asked by them.
+    pub(super) fn host_out_of_reach(&mut self, now: Instant, timing: &Timing) -> bool {
+        let again = self.out_of_reach.is_some_and(|at| now < at + timing.probe_gap / 2);
+        if !again {
+            self.out_of_reach = Some(now);
+        }
+        !again
+    }
+
+    /// Whether it was found lately that this member cannot ask the host.
+    pub(super) fn is_out_of_reach(&self, now: Instant) -> bool {
+        self.out_of_reach.is_some_and(|at| at + HOST_SILENCE >= now)
     }
 
     /// Another member asked the host in vain.

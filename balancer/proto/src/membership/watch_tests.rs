@@ -113,7 +113,7 @@ fn a_host_that_nobody_can_ask_stays_in_while_its_speaker_said_that_it_restarts()
             if watch.poll(now, &TIMING, restarts).contains(&Step::Gone) {
                 return (now - origin).as_millis();
             }
-            watch.host_out_of_reach(now);
+            watch.host_out_of_reach(now, &TIMING);
             if now >= origin + unseen_until {
                 watch.host_silent(now);
             }
