@@ -146,6 +146,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
 /// Waits until all tasks have ended; one that ends before `cancel` ends the others.
 ///
+/// The token is cancelled here, so whoever calls this inside a task of another such group hands over a child of that
+/// group's token: else the outer one takes an end that nobody asked for as asked for.
+///
 /// # Errors
 /// That of the task that ended first, when it ended before `cancel`.
 async fn until_all_ended(
@@ -163,7 +166,11 @@ async fn until_all_ended(
             Ok(()) => {}
             // Tasks that end take their channels along. Whoever misses them then ends as well, and must not cut short
             // those that take leave of routers and neighbors.
-            Err(error) => tracing::debug!(error = format!("{error:#}"), "a task ended with an error"),
+            Err(error) if cause.is_ok() => {
+                tracing::debug!(error = format!("{error:#}"), "a task ended with an error");
+            }
+            // One that only misses a channel may be seen to end before the one that took it along.
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "a task ended with an error"),
         }
     }
     cause
@@ -310,7 +317,8 @@ impl Network {
         })
     }
 
-    async fn run(self, cancel: CancellationToken) -> anyhow::Result<()> {
+    async fn run(self, asked_to_end: CancellationToken) -> anyhow::Result<()> {
+        let cancel = asked_to_end.child_token();
         let (ask, asked) = mpsc::channel(BACKLOG);
         let (answer, answered) = mpsc::channel(BACKLOG);
         let links = self.links;
@@ -319,7 +327,7 @@ impl Network {
             links: links.subscribe(),
             plan: self.plan,
             roster: self.roster.subscribe(),
-            standing: self.standing,
+            standing: self.standing.clone(),
             hold: self.hold.subscribe(),
             checks: self.checks,
             questions: asked,
@@ -348,6 +356,7 @@ impl Network {
                     questions: ask,
                     roster: self.roster,
                     links: own_links,
+                    standing: self.standing.subscribe(),
                 };
                 tasks.spawn(gossip::run(settings, own, ports, self.metrics, cancel.clone()));
             }
@@ -409,5 +418,23 @@ mod tests {
         assert_eq!(ended(missed(), true).await, (Ok(()), true));
         assert_eq!(ended(missed(), false).await, (Err("the membership ended".to_owned()), true));
         assert_eq!(ended(Ok(()), false).await, (Err("a task ended early".to_owned()), true));
+    }
+
+    #[tokio::test]
+    async fn the_error_of_a_group_inside_another_is_that_of_the_whole() {
+        let cancel = CancellationToken::new();
+        let (inner, outer) = (cancel.child_token(), cancel.clone());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut group = JoinSet::new();
+            group.spawn(async { Err(anyhow::anyhow!("gossip: cannot bind UDP 192.0.2.1:7946")) });
+            until_all_ended(group, inner).await
+        });
+        tasks.spawn(async move {
+            outer.cancelled().await;
+            Ok(())
+        });
+        let result = until_all_ended(tasks, cancel).await.map_err(|error| error.to_string());
+        assert_eq!(result, Err("gossip: cannot bind UDP 192.0.2.1:7946".to_owned()));
     }
 }

@@ -29,7 +29,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::{page::Page, probes::JSON};
+use crate::{listen, page::Page, probes::JSON};
 
 const PATH: &str = "/metrics";
 /// How long an answer about a token holds.
@@ -97,11 +97,11 @@ pub async fn serve_with(
         cancel.cancelled().await;
         stopping.shutdown();
     });
-    axum_server::bind_rustls(endpoint.address, tls)
-        .handle(handle)
-        .serve(routes.into_make_service())
-        .await
-        .with_context(|| format!("metrics: cannot serve on {}", endpoint.address))
+    let served = async {
+        let server = axum_server::from_tcp_rustls(listen::bind(endpoint.address)?, tls)?;
+        server.handle(handle).serve(routes.into_make_service()).await
+    };
+    served.await.with_context(|| format!("metrics: cannot serve on {}", endpoint.address))
 }
 
 async fn from_folder(folder: &Path) -> anyhow::Result<RustlsConfig> {

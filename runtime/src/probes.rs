@@ -12,7 +12,7 @@ use axum::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::page::Page;
+use crate::{listen, page::Page};
 
 /// The content type of a [`Page`].
 pub(crate) const JSON: (HeaderName, &str) = (header::CONTENT_TYPE, "application/json");
@@ -65,8 +65,8 @@ pub async fn serve_with(
     page: Option<Page>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let listener = tokio::net::TcpListener::bind(addr)
-        .await
+    let listener = listen::bind(addr)
+        .and_then(tokio::net::TcpListener::from_std)
         .with_context(|| format!("health probes: cannot bind {addr}"))?;
     let mut routes = Router::new().route("/healthz", get(async || "ok")).route("/readyz", get(ready));
     if let Some(page) = page {

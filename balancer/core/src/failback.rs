@@ -62,6 +62,13 @@ impl Failback {
         plan.announcements.keys().filter(keeps).copied().collect()
     }
 
+    /// The addresses of `plan` that moved too often, and the nodes that they stay on. Each node tells all that it saw, so that
+    /// one whose speaker starts anew learns what it keeps.
+    pub fn stays(&self, now: Instant, plan: &Plan, me: &str) -> BTreeMap<IpAddr, String> {
+        let stays = self.moves.keys().filter(|address| self.release(now, address).is_some());
+        stays.filter_map(|address| Some((*address, owner(plan, me, address)?.to_owned()))).collect()
+    }
+
     /// When an address that is kept now is free to move again.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         self.moves.keys().filter_map(|address| self.release(now, address)).min()
@@ -216,6 +223,38 @@ mod tests {
         }
         let want = ["node1", "node2", "node1", "node2", "node1", "node1", "node1", "node1", "node1", "node1"];
         assert_eq!(owners, want, "four moves");
+    }
+
+    #[test]
+    fn a_speaker_that_starts_anew_learns_what_it_keeps() {
+        let (origin, me) = (origin(), "node1");
+        let address: IpAddr = ADDRESS.parse().unwrap();
+        let (mut mine, mut other) = (Failback::new(false), Failback::new(false));
+        let (mut my_plan, mut their_plan) = (Plan::default(), Plan::default());
+        let mut owners = vec![];
+        for step in 0..12 {
+            let now = origin + Duration::from_secs(step * 10);
+            let mut world = world(if step % 2 == 0 { WITHOUT_2 } else { ALL });
+            if step == 9 {
+                mine = Failback::new(false);
+                my_plan = Plan::default();
+            }
+            let told = [mine.stays(now, &my_plan, me), other.stays(now, &their_plan, "node3")];
+            for (address, node) in told.into_iter().flatten() {
+                world.kept.entry(address).or_default().insert(node);
+            }
+            for (failback, former, node) in
+                [(&mut mine, &mut my_plan, me), (&mut other, &mut their_plan, "node3")]
+            {
+                let next = plan(&world, node);
+                failback.observe(now, &world, node, former, &next);
+                *former = next;
+            }
+            owners.push(owner(&my_plan, me, &address).unwrap().to_owned());
+        }
+        let flapping = ["node1", "node2"].repeat(4);
+        assert_eq!(owners[..8], flapping[..], "node1 has it after the last of the moves");
+        assert_eq!(owners[8..], ["node1"; 4], "and keeps it, as node3 saw");
     }
 
     #[test]

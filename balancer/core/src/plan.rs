@@ -37,8 +37,13 @@ pub struct World {
     pub drain: bool,
     /// By address, the nodes whose speakers announce it and keep it, whatever the hash says.
     pub kept: BTreeMap<IpAddr, BTreeSet<String>>,
-    /// By Service, the node that announced it last by the record: it keeps it where nobody else does.
+    /// By Service, the node that announced it last by the record.
     pub recorded: BTreeMap<ServiceKey, String>,
+    /// `failback: Never`: the node of the record keeps a Service where nobody else does.
+    pub never_fail_back: bool,
+    /// Nodes whose speaker this one never heard, though it should be there: they are candidates, and nothing goes to them
+    /// that by the record a living node has.
+    pub unheard: BTreeSet<String>,
     /// By address with `electionPolicy: Even`, what living nodes say of it.
     pub claims: BTreeMap<IpAddr, Claims>,
     /// The same as it was written down: it counts for nodes that have said nothing later.
@@ -83,6 +88,9 @@ pub struct Plan {
     pub checks: BTreeMap<IpAddr, String>,
     /// L2Advertisements that differ in how the owner is chosen, and an address that all of them are about.
     pub mixed: BTreeMap<BTreeSet<String>, IpAddr>,
+    /// By L2Advertisement with `electionPolicy: Even`, how many groups of Services have no owner since each node has as
+    /// many as it can have.
+    pub crowded: BTreeMap<String, usize>,
 }
 
 /// An address with `electionPolicy: Even`.
@@ -181,6 +189,9 @@ pub fn plan(world: &World, me: &str) -> Plan {
         let owner = found.node;
         if let Some(even) = found.even {
             let advertisement = even.advertisement.to_owned();
+            if found.crowded {
+                *plan.crowded.entry(advertisement.clone()).or_default() += 1;
+            }
             plan.even.insert(even.address, Even { advertisement, mine: owner == Some(me) });
         }
         let mut addresses = group.iter().flat_map(|(_, eligible)| &eligible.service.addresses);
@@ -307,8 +318,10 @@ impl<'a> Eligible<'a> {
         let mut interfaces = Interfaces::Named(BTreeSet::new());
         let Some(node) = world.nodes.get(node) else { return interfaces };
         let selecting = self.advertisements.iter().filter(|ad| can_announce(ad, node, addresses));
+        let carries = |name: &String| addresses.iter().any(|address| node.carries(name, *address));
+        let carry_all = node.no_ipv6.iter().all(carries);
         for selection in selecting.map(|ad| &ad.interfaces) {
-            if selection.is_everything() {
+            if selection.is_everything() && (carry_all || node.interfaces.is_none()) {
                 return Interfaces::All;
             }
             let known = node.interfaces.iter().flatten();
@@ -317,7 +330,8 @@ impl<'a> Eligible<'a> {
                     .iter()
                     .any(|address| selection.selects(name, node.default_routes.of(*address).contains(*name)))
             });
-            let names = selection.names().iter().chain(selected).cloned().collect();
+            let names =
+                selection.names().iter().chain(selected).filter(|name| carries(name)).cloned().collect();
             interfaces.join(&Interfaces::Named(names));
         }
         interfaces

@@ -222,6 +222,11 @@ fn record(world: &mut World, node: &str) {
     world.recorded.insert(key("web"), node.to_owned());
 }
 
+fn record_and_stay(world: &mut World, node: &str) {
+    record(world, node);
+    world.never_fail_back = true;
+}
+
 #[test]
 fn the_owner_follows_from_the_facts() {
     let cases: &[(&str, Change, Result<&str, Reason>)] = &[
@@ -272,12 +277,38 @@ fn the_owner_follows_from_the_facts() {
             },
             Ok("node2"),
         ),
-        ("recorded at another", |world| record(world, "node3"), Ok("node3")),
-        ("recorded at a node that is gone", |world| record(world, "node9"), Ok("node2")),
+        ("recorded at another, and addresses return", |world| record(world, "node3"), Ok("node2")),
+        (
+            "recorded at another, and the first was never heard",
+            |world| {
+                record(world, "node3");
+                world.unheard = names(&["node2"]);
+            },
+            Ok("node3"),
+        ),
+        (
+            "recorded at another that was never heard either",
+            |world| {
+                record(world, "node3");
+                world.unheard = names(&["node2", "node3"]);
+            },
+            Ok("node2"),
+        ),
+        (
+            "recorded at one that was never heard, and the first was",
+            |world| {
+                record(world, "node3");
+                world.unheard = names(&["node3"]);
+            },
+            Ok("node2"),
+        ),
+        ("never heard, and recorded nowhere", |world| world.unheard = names(&["node2"]), Ok("node2")),
+        ("recorded at another, and it stays", |world| record_and_stay(world, "node3"), Ok("node3")),
+        ("recorded at a node that is gone", |world| record_and_stay(world, "node9"), Ok("node2")),
         (
             "recorded at one and kept by another",
             |world| {
-                record(world, "node3");
+                record_and_stay(world, "node3");
                 keep(world, &["node1"]);
             },
             Ok("node1"),

@@ -11,6 +11,9 @@ use std::net::IpAddr;
 
 use crate::election::rank_of;
 
+/// The most shares that a node is given: it has to tell all that it has in one message.
+pub const MOST: usize = 2600;
+
 /// What a node says of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -43,11 +46,11 @@ pub struct Share<'a> {
     pub pinned: bool,
 }
 
-/// The node for each share, in the same order; `None` where no node may announce it.
+/// The node for each share, in the same order; `None` where no node may announce it, or each that may has `most`.
 ///
 /// A holder that may keep a share keeps it, free ones go to the node with the fewest, and then shares move from nodes
 /// that have two more than another.
-pub fn spread<'a>(shares: &[Share<'a>]) -> Vec<Option<&'a str>> {
+pub fn spread<'a>(shares: &[Share<'a>], most: usize) -> Vec<Option<&'a str>> {
     let mut loads: BTreeMap<&'a str, usize> =
         shares.iter().flat_map(|share| &share.nodes).map(|node| (*node, 0)).collect();
     let mut owners: Vec<Option<&'a str>> =
@@ -57,7 +60,8 @@ pub fn spread<'a>(shares: &[Share<'a>]) -> Vec<Option<&'a str>> {
     }
     for (share, owner) in shares.iter().zip(&mut owners).filter(|(_, owner)| owner.is_none()) {
         let load = |node: &&'a str| loads.get(*node).copied().unwrap_or_default();
-        *owner = share.nodes.iter().copied().min_by_key(|node| (load(node), rank_of(node, share.address)));
+        let nodes = share.nodes.iter().copied().filter(|node| load(node) < most);
+        *owner = nodes.min_by_key(|node| (load(node), rank_of(node, share.address)));
         if let Some(owner) = owner {
             *loads.entry(owner).or_default() += 1;
         }

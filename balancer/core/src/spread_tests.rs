@@ -30,7 +30,7 @@ fn moved(before: &[Option<&str>], after: &[Option<&str>]) -> usize {
 
 #[test]
 fn free_addresses_are_spread_evenly() {
-    let owners = spread(&shares(THREE, &[None; 10]));
+    let owners = spread(&shares(THREE, &[None; 10]), MOST);
     let mut loads = loads(&owners, THREE);
     loads.sort_unstable();
     assert_eq!(loads, [3, 3, 4]);
@@ -38,17 +38,17 @@ fn free_addresses_are_spread_evenly() {
 
 #[test]
 fn a_lost_node_moves_its_own_addresses_and_a_new_one_gets_its_share_and_no_more() {
-    let before = spread(&shares(THREE, &[None; 90]));
+    let before = spread(&shares(THREE, &[None; 90]), MOST);
     assert_eq!(loads(&before, THREE), [30, 30, 30]);
     let two = ["node1", "node3"];
     let without: Vec<_> = before.iter().map(|owner| owner.filter(|owner| *owner != "node2")).collect();
-    let after = spread(&shares(&two, &without));
+    let after = spread(&shares(&two, &without), MOST);
     assert_eq!((loads(&after, &two), moved(&before, &after)), (vec![45, 45], 30));
 
-    let back = spread(&shares(THREE, &after));
+    let back = spread(&shares(THREE, &after), MOST);
     assert_eq!((loads(&back, THREE), moved(&after, &back)), (vec![30, 30, 30], 30));
     let four = ["node1", "node2", "node3", "node4"];
-    let grown = spread(&shares(&four, &back));
+    let grown = spread(&shares(&four, &back), MOST);
     assert_eq!(moved(&back, &grown), 22);
     assert!(loads(&grown, &four).iter().all(|load| (22..=23).contains(load)));
 }
@@ -56,7 +56,7 @@ fn a_lost_node_moves_its_own_addresses_and_a_new_one_gets_its_share_and_no_more(
 #[test]
 fn nothing_moves_for_a_difference_of_one() {
     let holders = [Some("node1"), Some("node1"), Some("node2"), Some("node3")];
-    assert_eq!(spread(&shares(THREE, &holders)), holders);
+    assert_eq!(spread(&shares(THREE, &holders), MOST), holders);
 }
 
 #[test]
@@ -65,18 +65,18 @@ fn what_is_pinned_or_has_nowhere_to_go_stays() {
     for share in &mut all[..3] {
         share.nodes = ["node1"].into();
     }
-    assert_eq!(spread(&all), [Some("node1"), Some("node1"), Some("node1"), Some("node2")]);
+    assert_eq!(spread(&all, MOST), [Some("node1"), Some("node1"), Some("node1"), Some("node2")]);
     all[3].pinned = true;
-    assert_eq!(spread(&all), [Some("node1"); 4]);
+    assert_eq!(spread(&all, MOST), [Some("node1"); 4]);
     all[3].nodes.clear();
-    assert_eq!(spread(&all)[3], None);
+    assert_eq!(spread(&all, MOST)[3], None);
 }
 
 #[test]
 fn a_share_leaves_a_holder_that_may_not_have_it() {
     let mut all = shares(THREE, &[Some("node1"), Some("node2"), Some("gone")]);
     all[0].nodes = ["node2", "node3"].into();
-    let owners = spread(&all);
+    let owners = spread(&all, MOST);
     assert_eq!(loads(&owners, THREE), [1, 1, 1]);
     assert_ne!(owners[0], Some("node1"));
 }
@@ -87,7 +87,7 @@ fn any_spread_ends_balanced_where_every_node_may_have_everything() {
     for seed in 0..200_usize {
         let holders: Vec<_> =
             (0..40).map(|index| nodes.get((index * seed + seed / 3) % 9).copied()).collect();
-        let owners = spread(&shares(&nodes, &holders));
+        let owners = spread(&shares(&nodes, &holders), MOST);
         assert_eq!(loads(&owners, &nodes), [8; 5], "seed {seed}");
     }
 }
@@ -110,4 +110,14 @@ fn the_latest_epoch_holds_and_a_release_frees_only_its_own_claim() {
     for (claims, want) in cases {
         assert_eq!(holder(address, claims.iter().copied()), want, "{claims:?}");
     }
+}
+
+#[test]
+fn a_node_gets_no_more_than_it_can_tell_the_others_of() {
+    let owners = spread(&shares(THREE, &[None; 8]), 2);
+    assert_eq!(loads(&owners, THREE), [2, 2, 2]);
+    assert_eq!(owners.iter().filter(|owner| owner.is_none()).count(), 2);
+    // What it has already it keeps.
+    let owners = spread(&shares(&["node1"], &[Some("node1"), Some("node1"), Some("node1"), None]), 2);
+    assert_eq!(owners, [Some("node1"), Some("node1"), Some("node1"), None]);
 }

@@ -36,6 +36,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::layer2::MacAddress;
 
+use detection::Inquiry;
 use fence::Fence;
 use identity::Identity;
 use joining::KnownSeed;
@@ -64,6 +65,8 @@ pub struct Membership {
     swim: Swim,
     peers: BTreeMap<String, Peer>,
     watches: BTreeMap<String, Watch>,
+    /// Hosts that are asked for members that cannot.
+    inquiries: Vec<Inquiry>,
     /// Whom this member sends heartbeats.
     targets: BTreeSet<String>,
     next_heartbeat: Instant,
@@ -82,8 +85,6 @@ pub struct Membership {
     streams: BTreeMap<SocketAddr, Instant>,
     /// What this node is able to do; `None` until it is known.
     facts: Option<Facts>,
-    /// Link-layer addresses of every node that told its facts.
-    macs: BTreeSet<MacAddress>,
     facts_version: u32,
     /// When whoever did not confirm the facts is told again, and the pause before that.
     facts_again: Instant,
@@ -110,6 +111,7 @@ impl Membership {
             rng,
             peers: BTreeMap::new(),
             watches: BTreeMap::new(),
+            inquiries: vec![],
             targets: BTreeSet::new(),
             next_heartbeat: now,
             carrier: true,
@@ -122,7 +124,6 @@ impl Membership {
             changed: true,
             streams: BTreeMap::new(),
             facts: None,
-            macs: BTreeSet::new(),
             facts_version: 0,
             facts_again: now,
             facts_pause: timing.heartbeat,
@@ -142,6 +143,7 @@ impl Membership {
             Event::Seeds(seeds) => self.learn_seeds(now, seeds),
             Event::Timeout => {}
             Event::HostAnswered(address) => self.host_answered(now, address),
+            Event::HostOutOfReach(address) => self.host_out_of_reach(now, address),
             Event::SpeakerAnswered(node) => self.speaker_answered(now, node),
             Event::Facts(facts) => self.set_facts(now, facts),
             Event::Secrets(secrets) => {
@@ -163,7 +165,7 @@ impl Membership {
             self.run_timers(now);
             self.settle(now);
         }
-        self.publish();
+        self.publish(now);
         std::mem::take(&mut self.actions)
     }
 
@@ -177,7 +179,8 @@ impl Membership {
         let watches =
             self.watches.values().filter(|_| self.carrier).map(|watch| watch.deadline(&self.timing));
         let settle = self.settle_deadline();
-        let fence = self.fence.deadline().into_iter().chain(self.linger_deadline());
+        let inquiries = self.inquiries.iter().map(|inquiry| inquiry.until).min();
+        let fence = self.fence.deadline().into_iter().chain(self.linger_deadline()).chain(inquiries);
         watches.chain(heartbeat).chain(join).chain(settle).chain(fence).chain(self.swim.deadline()).min()
     }
 
@@ -189,6 +192,7 @@ impl Membership {
     fn run_timers(&mut self, now: Instant) {
         self.streams.retain(|_, until| *until > now);
         self.end_lingering(now);
+        self.end_inquiries(now);
         self.run_fence(now);
         let effects = self.swim.expire(now);
         self.apply(now, effects);
@@ -224,7 +228,17 @@ impl Membership {
                 }
             }
             Message::FactsWanted => self.send_facts(from),
-            Message::Facts { version, interfaces, macs, kept, default_v4, default_v6, claims, no_ipv6 } => {
+            Message::Facts {
+                version,
+                interfaces,
+                macs,
+                kept,
+                default_v4,
+                default_v6,
+                claims,
+                no_ipv6,
+                stays,
+            } => {
                 let facts = Facts {
                     interfaces: interfaces.into_iter().collect(),
                     no_ipv6: no_ipv6.into_iter().collect(),
@@ -236,6 +250,7 @@ impl Membership {
                         .into_iter()
                         .map(|(address, epoch, held)| (address, (epoch, held)))
                         .collect(),
+                    stays: stays.into_iter().collect(),
                 };
                 let facts = self.learn_facts(node, version, facts);
                 self.send(from, &Message::Known { facts });
@@ -305,6 +320,12 @@ impl Membership {
                 {
                     let effects = self.swim.declare_down(now, vec![identity]);
                     self.apply(now, effects);
+                }
+            }
+            Message::AskHost { node: about } => self.inquire(now, about, from),
+            Message::HostAnswers { node: about, answers } => {
+                if let Some(watch) = self.watches.get_mut(&about) {
+                    if answers { watch.host_heard(now) } else { watch.host_silent(now) }
                 }
             }
             Message::Alive { watched: true } | Message::Challenge { .. } | Message::Proof { .. } => {}

@@ -161,6 +161,24 @@ fn the_link_layer_addresses_of_a_dead_node_are_still_known() {
 }
 
 #[test]
+fn a_node_that_is_deleted_is_forgotten_in_time() {
+    let mut cluster = Cluster::joined(2, 1);
+    let mac = metallb_proto::layer2::MacAddress([2, 0, 0, 0, 0, 1]);
+    cluster.tell(1, Event::Facts(Facts { macs: [mac].into(), ..Facts::default() }));
+    cluster.run(ms(10));
+    cluster.power_off(1);
+    agreed(&mut cluster, ms(500), &[0], &nodes(0..1));
+    cluster.tell(0, Event::Seeds(vec![]));
+    cluster.run(Duration::from_secs(3500));
+    cluster.tell(0, Event::Seeds(vec![]));
+    let seen = |cluster: &Cluster| (cluster.roster(0).macs.clone(), cluster.roster(0).known.clone());
+    assert_eq!(seen(&cluster), ([mac].into(), nodes([1])));
+    cluster.run(Duration::from_secs(200));
+    cluster.tell(0, Event::Seeds(vec![]));
+    assert_eq!(seen(&cluster), (BTreeSet::new(), nodes([])));
+}
+
+#[test]
 fn halves_of_a_cluster_part_and_meet_again_within_a_second() {
     for size in [2, 3, 8] {
         let mut cluster = Cluster::joined(size, 1);
@@ -321,6 +339,65 @@ fn a_seed_that_is_ready_and_never_heard_stays_a_candidate() {
     assert!(cluster.roster(0).settled);
     assert_eq!(cluster.roster(0).unheard, nodes([2]));
     assert_eq!(cluster.roster(0).candidates().collect::<Vec<_>>(), ["node1", "node2", "node3"]);
+}
+
+#[test]
+fn a_seed_whose_host_is_off_is_no_candidate_until_it_answers() {
+    let mut cluster = Cluster::new(2, 1);
+    cluster.power_off(1);
+    cluster.start(0);
+    assert!(cluster.run_until(ms(600), |cluster| cluster.roster(0).settled));
+    let seen = |cluster: &Cluster| (cluster.roster(0).unheard.clone(), cluster.roster(0).silent.clone());
+    assert_eq!(seen(&cluster), (nodes([]), nodes([1])), "from the first moment on");
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(seen(&cluster), (nodes([]), nodes([1])));
+    cluster.host_back(1);
+    assert!(cluster.run_until(ms(1500), |cluster| seen(cluster) == (nodes([1]), nodes([]))));
+
+    // One that cannot be asked may be alive.
+    let mut cluster = Cluster::new(2, 1);
+    cluster.network(1, 1);
+    cluster.power_off(1);
+    cluster.start(0);
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(seen(&cluster), (nodes([1]), nodes([])));
+}
+
+#[test]
+fn a_speaker_restarts_though_some_of_its_watchers_are_in_another_network() {
+    // Racks of three and four, each with a prefix of its own; what watches a node is in any of them.
+    for restarted in 0..11 {
+        let mut cluster = Cluster::joined(11, 1);
+        (0..11).for_each(|node| cluster.network(node, (node + 1) / 4));
+        cluster.tell(restarted, Event::Restarting);
+        cluster.run(ms(50));
+        cluster.kill(restarted);
+        cluster.run(ms(4000));
+        cluster.start(restarted);
+        cluster.run(ms(2000));
+        // A crash, of which nothing is said.
+        cluster.kill(restarted);
+        cluster.run(ms(1500));
+        cluster.start(restarted);
+        cluster.run(ms(2000));
+        assert_eq!(cluster.removals, vec![], "node{}", restarted + 1);
+        // Its host is asked by others, and is off.
+        cluster.power_off(restarted);
+        let others: Vec<usize> = (0..11).filter(|node| *node != restarted).collect();
+        agreed(&mut cluster, ms(500), &others, &nodes(others.iter().copied()));
+    }
+}
+
+#[test]
+fn a_speaker_whose_host_nobody_can_ask_may_restart_if_it_said_so() {
+    let mut cluster = Cluster::joined(3, 1);
+    (0..3).for_each(|node| cluster.network(node, node));
+    cluster.tell(2, Event::Restarting);
+    cluster.run(ms(50));
+    cluster.kill(2);
+    cluster.run(ms(4500));
+    assert_eq!(cluster.removals, vec![]);
+    agreed(&mut cluster, ms(1000), &[0, 1], &nodes(0..2));
 }
 
 #[test]

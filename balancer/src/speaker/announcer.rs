@@ -5,8 +5,10 @@ mod groups;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use metallb_proto::layer2::MacAddress;
 use metallb_proto::layer2::frame;
 use metallb_proto::layer2::gratuitous::{Schedule, Settings};
 use metallb_proto::layer2::link::Interface;
@@ -25,9 +27,19 @@ const HAND_OVER: Duration = Duration::from_millis(200);
 pub(super) const LATE: Duration = Duration::from_secs(2);
 /// How long answers to a question are let in.
 const LISTEN: Duration = Duration::from_secs(10);
+/// Pause before announcements are sent that the interface could not take: its queue is short, and a take-over may be of
+/// thousands of addresses.
+const FULL: Duration = Duration::from_millis(5);
+/// Pause before solicited-node groups that could not be joined are tried again.
+const REJOIN: Duration = Duration::from_secs(1);
+/// Claims of one address that are remembered: of its next owner, and of hosts that have no part in it.
+const CLAIMS: usize = 4;
 /// Pause before an address is announced once more because another node of the cluster may have claimed it too: that one
 /// has given way by then, or this one has.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// Addresses of other nodes, with those nodes' link-layer addresses.
+pub(super) type Elsewhere = BTreeMap<IpAddr, Arc<BTreeSet<MacAddress>>>;
 
 /// What an interface is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,8 +48,8 @@ pub(super) struct Assignment {
     pub(super) interface: Interface,
     /// The addresses to answer for.
     pub(super) addresses: BTreeSet<IpAddr>,
-    /// Addresses that another node announces.
-    pub(super) elsewhere: BTreeSet<IpAddr>,
+    /// Addresses that another node announces, and from which link-layer addresses; none where they are not known.
+    pub(super) elsewhere: Arc<Elsewhere>,
     /// Whether a node that takes an address over now says so, and is waited for.
     pub(super) is_patient: bool,
 }
@@ -103,12 +115,17 @@ pub(super) struct Announcer {
     /// Addresses that were handed over, and until when they are still answered for: until the new owner is heard, so
     /// that somebody always answers.
     leaving: BTreeMap<IpAddr, Instant>,
-    /// Addresses that are announced here and were claimed by others, and when: the new owner of one may be heard before
-    /// this node learns that there is one.
-    claimed: BTreeMap<IpAddr, Instant>,
+    /// Who announces them now.
+    elsewhere: Arc<Elsewhere>,
+    /// Addresses that are announced here and were claimed by others, by whom and when: the new owner of one may be heard
+    /// before this node learns that there is one.
+    claimed: BTreeMap<IpAddr, Vec<(MacAddress, Instant)>>,
     arp: PacketSocket,
     ndp: Option<PacketSocket>,
     groups: Groups,
+    /// Addresses whose groups are to be joined, and when that is tried again.
+    grouped: BTreeSet<IpAddr>,
+    rejoin: Option<Instant>,
     /// Asked before each frame that says that an address is here: a program that stood still must not answer for what
     /// others have taken over.
     fence: Fence,
@@ -140,10 +157,13 @@ impl Announcer {
             schedule: Schedule::new(settings),
             asked: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            elsewhere: Arc::default(),
             claimed: BTreeMap::new(),
             arp: PacketSocket::arp(interface.index)?,
             ndp: None,
             groups: Groups::default(),
+            grouped: BTreeSet::new(),
+            rejoin: None,
             fence,
             interface,
             sightings,
@@ -165,8 +185,11 @@ impl Announcer {
         loop {
             self.announce_due();
             self.leave_due()?;
+            if self.rejoin.is_some_and(|at| at <= Instant::now()) {
+                self.join_groups();
+            }
             let leaving = self.leaving.values().min().copied();
-            let deadline = self.schedule.deadline().into_iter().chain(leaving).min();
+            let deadline = self.schedule.deadline().into_iter().chain(leaving).chain(self.rejoin).min();
             let see = |frame: &[u8]| self.see(frame);
             let mut sightings = vec![];
             tokio::select! {
@@ -212,7 +235,9 @@ impl Announcer {
                     return None;
                 }
                 match self.transmit(address, &frame) {
-                    Ok(()) => self.metrics.response(address),
+                    Ok(true) => self.metrics.response(address),
+                    // Who asked asks again.
+                    Ok(false) => {}
                     Err(error) => {
                         tracing::debug!(interface = self.interface.name, %address, %error, "answer not sent");
                     }
@@ -227,11 +252,17 @@ impl Announcer {
     }
 
     fn saw(&mut self, sighting: Sighting) {
-        let (now, address) = (Instant::now(), sighting.claim.address);
+        let (now, Claim { address, mac, .. }) = (Instant::now(), sighting.claim);
         if let Some(until) = self.leaving.get_mut(&address) {
-            *until = now;
+            // Another host, such as a proxy, does not answer in its place.
+            if is_owner(&self.elsewhere, address, mac) {
+                *until = now;
+            }
         } else if self.responder.announces(address) {
-            self.claimed.insert(address, now);
+            let claims = self.claimed.entry(address).or_default();
+            claims.retain(|(former, at)| *former != mac && now.saturating_duration_since(*at) < LATE);
+            claims.truncate(CLAIMS - 1);
+            claims.insert(0, (mac, now));
         }
         // Full when claims come faster than they can matter: the next one tells the same.
         let _ = self.sightings.try_send(sighting);
@@ -243,12 +274,18 @@ impl Announcer {
         let ipv6_back = !self.interface.ipv6 && next.interface.ipv6;
         self.interface = next.interface;
         let former: BTreeSet<IpAddr> = self.responder.addresses().collect();
-        self.claimed.retain(|_, at| now.saturating_duration_since(*at) < LATE);
+        self.elsewhere = next.elsewhere;
+        self.claimed.retain(|_, claims| {
+            claims.retain(|(_, at)| now.saturating_duration_since(*at) < LATE);
+            !claims.is_empty()
+        });
         self.leaving.retain(|address, _| !next.addresses.contains(address));
         for gone in former.difference(&next.addresses) {
             self.schedule.stop(*gone);
-            if next.elsewhere.contains(gone) {
-                let is_late = next.is_patient && !self.claimed.contains_key(gone);
+            if self.elsewhere.contains_key(gone) {
+                let mut claims = self.claimed.get(gone).into_iter().flatten();
+                let is_late =
+                    next.is_patient && !claims.any(|(mac, _)| is_owner(&self.elsewhere, *gone, *mac));
                 self.leaving.entry(*gone).or_insert(now + if is_late { LATE } else { HAND_OVER });
             } else {
                 self.responder.set(*gone, false);
@@ -293,7 +330,8 @@ impl Announcer {
         let wanted = self.asked.iter().filter(|(_, asked)| asked.is_wanted).map(|(address, _)| *address);
         let wanted: HashSet<IpAddr> = wanted.filter(|address| !announced.contains(address)).collect();
         // Others that ask for the same address do so to its group (RFC 4862 §5.4.2).
-        self.join_groups(&announced.iter().chain(&wanted).copied().collect());
+        self.grouped = announced.iter().chain(&wanted).copied().collect();
+        self.join_groups();
         self.responder.want(wanted);
         let (v4, v6) = by_family(announced.iter().chain(self.asked.keys()).copied());
         self.arp.filter_arp(&v4)?;
@@ -310,14 +348,19 @@ impl Announcer {
         Ok(())
     }
 
-    fn join_groups(&mut self, addresses: &BTreeSet<IpAddr>) {
-        let (_, v6) = by_family(addresses.iter().copied());
+    fn join_groups(&mut self) {
+        let (_, v6) = by_family(self.grouped.iter().copied());
         let wanted = if self.interface.ipv6 {
             v6.into_iter().map(frame::solicited_node_group).collect()
         } else {
             BTreeSet::new()
         };
-        if let Err(error) = self.groups.set(self.interface.index, &wanted) {
+        let joined = self.groups.set(self.interface.index, &wanted);
+        let is_known = self.rejoin.is_some();
+        self.rejoin = joined.is_err().then(|| Instant::now() + REJOIN);
+        if let Err(error) = joined
+            && !is_known
+        {
             tracing::warn!(interface = self.interface.name, %error, "solicited-node groups not joined");
         }
     }
@@ -344,27 +387,42 @@ impl Announcer {
 
     fn announce_due(&mut self) {
         let now = Instant::now();
+        let mut is_full = false;
         for address in self.schedule.due(now) {
             if address.is_ipv6() && !self.interface.ipv6 || !self.fence.is_open(now) {
                 continue;
             }
             for frame in frame::unasked(self.responder.local(), address) {
+                if is_full {
+                    break;
+                }
                 match self.transmit(address, &frame) {
-                    Ok(()) => self.metrics.gratuitous(address),
+                    Ok(true) => self.metrics.gratuitous(address),
+                    Ok(false) => is_full = true,
                     Err(error) => {
                         tracing::debug!(interface = self.interface.name, %address, %error, "announcement not sent");
                     }
                 }
             }
+            // What ends an outage must not be lost with a full queue.
+            if is_full {
+                self.schedule.unsent(now + FULL, address);
+            }
         }
     }
 
-    fn transmit(&self, address: IpAddr, frame: &[u8]) -> io::Result<()> {
+    /// Sends a frame by the socket of its family; tells whether it went.
+    fn transmit(&self, address: IpAddr, frame: &[u8]) -> io::Result<bool> {
         match (&self.ndp, address) {
             (Some(ndp), IpAddr::V6(_)) => ndp.send(frame),
             _ => self.arp.send(frame),
         }
     }
+}
+
+/// Whether a link-layer address is of the node that announces an address now.
+fn is_owner(elsewhere: &Elsewhere, address: IpAddr, mac: MacAddress) -> bool {
+    elsewhere.get(&address).is_some_and(|macs| macs.is_empty() || macs.contains(&mac))
 }
 
 async fn receive(

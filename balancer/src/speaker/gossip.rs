@@ -13,12 +13,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::departure::Departure;
-use super::layer2::{Answer, Question};
+use super::layer2::{Answer, Question, Standing};
 use super::links::Snapshot;
 use super::metrics::Metrics;
 use super::settings;
 use super::sleep_until;
-use super::streams::Streams;
+use super::streams::{Arrival, Streams};
 
 /// Largest datagram of the protocol, and some room.
 const DATAGRAM: usize = 2048;
@@ -57,6 +57,8 @@ pub(super) struct Own {
     pub(super) kept: BTreeSet<IpAddr>,
     /// Its claims to those that are spread evenly: an epoch, and whether it holds or released them.
     pub(super) claims: BTreeMap<IpAddr, (u32, bool)>,
+    /// Addresses of any node that stay where they are.
+    pub(super) stays: BTreeMap<IpAddr, String>,
 }
 
 /// What connects the membership to the rest of the speaker.
@@ -72,6 +74,8 @@ pub(super) struct Ports {
     pub(super) questions: mpsc::Sender<Question>,
     /// The links of the node.
     pub(super) links: watch::Receiver<Snapshot>,
+    /// What became of the plan on them.
+    pub(super) standing: watch::Receiver<Standing>,
     /// Who takes part.
     pub(super) roster: watch::Sender<Option<Roster>>,
     /// Until when this node may announce, with `fencing: Strict`.
@@ -112,14 +116,16 @@ pub(super) async fn run(
     let mut buffer = [0; DATAGRAM];
     let mut secrets = tokio::time::interval(READ_SECRETS);
     let mut heard = 0;
+    let mut broken = BTreeSet::new();
     loop {
         let deadline = gossip.member.deadline();
+        let before = std::mem::take(&mut heard);
         tokio::select! {
             // What has arrived is heard before a deadline says that it has not.
             biased;
             () = cancel.cancelled() => break,
-            received = gossip.socket.recv_from(&mut buffer), if heard < TURN => {
-                heard += 1;
+            received = gossip.socket.recv_from(&mut buffer), if before < TURN => {
+                heard = before + 1;
                 gossip.received(received, &buffer, &ports);
             }
             changed = ports.peers.changed() => {
@@ -148,12 +154,15 @@ pub(super) async fn run(
                     gossip.handle(Event::Witnessed(until), &ports);
                 }
             }
-            Some((from, bytes)) = arrived.recv() => {
+            Some(Arrival { from, bytes, line }) = arrived.recv() => {
+                let foreign = gossip.member.counters().foreign;
                 gossip.handle(Event::Datagram { from, bytes: &bytes, via: Via::Stream }, &ports);
+                gossip.streams.judge(line, gossip.member.counters().foreign == foreign);
             }
             () = gossip.streams.accept() => {}
             answer = ports.answers.recv() => match answer {
                 Some(Answer::Host(address)) => gossip.handle(Event::HostAnswered(address), &ports),
+                Some(Answer::OutOfReach(address)) => gossip.handle(Event::HostOutOfReach(address), &ports),
                 Some(Answer::Speaker(node)) => gossip.handle(Event::SpeakerAnswered(&node), &ports),
                 None => break,
             },
@@ -164,6 +173,15 @@ pub(super) async fn run(
                 let facts = ports.facts();
                 gossip.handle(Event::Facts(facts), &ports);
             }
+            changed = ports.standing.changed() => {
+                changed.context("layer 2 ended")?;
+                let now = ports.standing.borrow_and_update().broken.clone();
+                if now != broken {
+                    broken = now;
+                    let facts = ports.facts();
+                    gossip.handle(Event::Facts(facts), &ports);
+                }
+            }
             _ = secrets.tick() => {
                 if let Some(changed) = own.secret_folder.as_deref().and_then(|folder| changed(folder, &known)) {
                     tracing::info!(event = "secretChanged", "the speakers' secret changed");
@@ -173,7 +191,7 @@ pub(super) async fn run(
             }
             () = sleep_until(deadline) => gossip.handle(Event::Timeout, &ports),
             // Nothing else is to be done.
-            () = tokio::task::yield_now(), if heard >= TURN => heard = 0,
+            () = tokio::task::yield_now(), if before >= TURN => {}
         }
     }
     gossip.handle(Event::Restarting, &ports);
@@ -195,8 +213,9 @@ fn changed(folder: &Path, known: &Secrets) -> Option<Secrets> {
 impl Ports {
     /// What this node is able to do, and what it does.
     fn facts(&self) -> Facts {
-        let Own { kept, claims } = self.own.borrow().clone();
-        Facts { kept, claims, ..self.links.borrow().facts().unwrap_or_default() }
+        let Own { kept, claims, stays } = self.own.borrow().clone();
+        let able = self.links.borrow().facts(&self.standing.borrow().broken);
+        Facts { kept, claims, stays, ..able.unwrap_or_default() }
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::announcer::{Announcer, Assignment, Fence, LATE, Order, Sighting};
+use super::announcer::{Announcer, Assignment, Elsewhere, Fence, LATE, Order, Sighting};
 use super::links::Snapshot;
 use super::metrics::Layer2Metrics;
 use super::{sleep_until, wire};
@@ -30,6 +30,11 @@ pub(super) use asking::unspecified;
 const BACKLOG: usize = 256;
 /// Pause before an interface whose sockets broke is opened again.
 const REOPEN: Duration = Duration::from_secs(1);
+/// How long an interface is broken before others are told that this node cannot announce on it: a link that is made anew
+/// is back sooner.
+const GIVE_UP: Duration = Duration::from_secs(2);
+/// How long the sockets of one that was broken have to hold before it counts as mended.
+const MENDED: Duration = Duration::from_secs(2);
 
 /// How layer 2 announces.
 #[derive(Clone, Debug)]
@@ -55,6 +60,8 @@ pub struct Standing {
     pub conflicts: BTreeMap<IpAddr, Conflict>,
     /// Those of the plan for which this node has no interface.
     pub failed: BTreeSet<IpAddr>,
+    /// Interfaces whose sockets cannot be opened or do not hold: this node cannot announce on them.
+    pub broken: BTreeSet<String>,
 }
 
 /// What connects layer 2 to the rest of the speaker.
@@ -93,6 +100,8 @@ pub enum Answer {
     Host(IpAddr),
     /// The speaker of a node answered for an address that it announces.
     Speaker(String),
+    /// This node is in no network with a host, and cannot ask it.
+    OutOfReach(IpAddr),
 }
 
 /// Announces what the plan says until `cancel`.
@@ -113,6 +122,7 @@ pub async fn run(
         members: None,
         met: None,
         overdue: 0,
+        counted: BTreeSet::new(),
         fence: Fence(settings.fencing.then(|| ports.hold.clone())),
         fenced: settings.fencing,
         settings,
@@ -127,12 +137,12 @@ pub async fn run(
         let links = ports.links.borrow_and_update().clone();
         let plan = ports.plan.borrow_and_update().clone();
         layer2.meet(ports.roster.borrow().as_ref());
-        layer2.assign(&links, &plan);
+        layer2.assign(&links, &plan, ports.roster.borrow().as_ref());
         layer2
             .questions
             .checker
             .assign(Instant::now(), wire::subjects(&plan, ports.roster.borrow().as_ref()));
-        let (mut changed, mut deadline) = (true, None);
+        let (mut changed, mut deadline, mut retry) = (true, None, None);
         // Until what is announced changes, everything else is passed through.
         loop {
             // All addresses are looked at only where something may have changed, not for each frame that is heard.
@@ -141,7 +151,8 @@ pub async fn run(
                 if layer2.tell(&links, &plan, &ports.standing) {
                     break;
                 }
-                deadline = layer2.deadline();
+                retry = layer2.retry();
+                deadline = layer2.deadline().into_iter().chain(retry).min();
             }
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
@@ -156,7 +167,10 @@ pub async fn run(
                 told = ports.links.changed() => break told.context("the links ended")?,
                 told = ports.plan.changed() => break told.context("the plans ended")?,
                 question = ports.questions.recv() => {
-                    layer2.ask(&links, &plan, &question.context("the membership ended")?);
+                    let question = question.context("the membership ended")?;
+                    if !layer2.ask(&links, &plan, &question) {
+                        let _ = ports.answers.try_send(Answer::OutOfReach(question.address));
+                    }
                     changed = false;
                 }
                 Some(sighting) = seen.recv() => {
@@ -168,7 +182,7 @@ pub async fn run(
                     }
                 }
                 Some(ended) = layer2.tasks.join_next() => layer2.ended(ended),
-                () = sleep_until(deadline) => if layer2.retry().is_some_and(|retry| retry <= Instant::now()) {
+                () = sleep_until(deadline) => if retry.is_some_and(|retry| retry <= Instant::now()) {
                     break;
                 },
             }
@@ -185,14 +199,48 @@ struct Layer2 {
     met: Option<Instant>,
     /// Addresses that are announced though other hosts are still to be asked for them.
     overdue: usize,
+    /// Addresses that were announced here, and that somebody still announces.
+    counted: BTreeSet<IpAddr>,
     fence: Fence,
     fenced: bool,
     metrics: Layer2Metrics,
     sightings: mpsc::Sender<Sighting>,
     announcers: BTreeMap<u32, Running>,
-    /// Interfaces whose sockets broke, and when they are opened again.
-    broken: BTreeMap<u32, Instant>,
+    /// Interfaces whose sockets broke, until they hold again.
+    broken: BTreeMap<u32, Broken>,
     tasks: JoinSet<(u32, io::Result<()>)>,
+}
+
+/// An interface whose sockets broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Broken {
+    since: Instant,
+    /// When they are opened again, or were.
+    retry: Instant,
+}
+
+impl Broken {
+    /// It broke at `now`, perhaps not for the first time.
+    fn again(former: Option<Self>, now: Instant) -> Self {
+        Self { since: former.map_or(now, |former| former.since), retry: now + REOPEN }
+    }
+
+    /// Whether others are to be told.
+    fn is_given_up(&self, now: Instant) -> bool {
+        self.since + GIVE_UP <= now
+    }
+
+    /// Whether the sockets have held for long enough, when they are open.
+    fn is_mended(&self, now: Instant) -> bool {
+        self.retry + MENDED <= now
+    }
+
+    /// When something about it changes next.
+    fn deadline(&self, now: Instant, is_open: bool) -> Instant {
+        let next = if is_open { self.retry + MENDED } else { self.retry };
+        let told = Some(self.since + GIVE_UP).filter(|told| *told > now);
+        told.map_or(next, |told| told.min(next))
+    }
 }
 
 /// An announcer that runs as a task of its own.
@@ -206,32 +254,49 @@ struct Running {
 }
 
 impl Layer2 {
-    fn assign(&mut self, links: &Snapshot, plan: &Plan) {
+    fn assign(&mut self, links: &Snapshot, plan: &Plan, roster: Option<&Roster>) {
         self.announcers.retain(|index, running| {
-            let kept = links.eligible.get(index).is_some_and(|interface| interface.mac == running.mac);
+            // A link that is renamed is another one to plans.
+            let is_same =
+                |interface: &Interface| interface.mac == running.mac && interface.name == running.name;
+            let kept = links.eligible.get(index).is_some_and(is_same);
             if !kept {
                 running.task.abort();
             }
             kept
         });
         let now = Instant::now();
-        self.broken.retain(|_, retry| *retry > now);
+        let (eligible, open) = (&links.eligible, &self.announcers);
+        self.broken.retain(|index, broken| {
+            eligible.contains_key(index) && !(open.contains_key(index) && broken.is_mended(now))
+        });
         // One that is back after a split announces what it takes already, and says no more of it.
         let is_patient = self.settings.gratuitous.count > 0
             && self.met.is_none_or(|met| now.saturating_duration_since(met) >= LATE);
+        self.counted.extend(plan.announcements.keys());
+        let metrics = &self.metrics;
+        self.counted.retain(|address| {
+            let is_there = plan.announcements.contains_key(address) || plan.elsewhere.contains_key(address);
+            if !is_there {
+                metrics.forget(*address);
+            }
+            is_there
+        });
         let wanted = plan.announcements.keys();
         let wanted = wanted.map(|address| (*address, plan.fresh.contains(address))).collect();
         self.questions.guard.assign(now, &wanted);
+        let elsewhere = Arc::new(elsewhere(plan, roster));
         for interface in links.eligible.values() {
-            if self.broken.contains_key(&interface.index) {
+            let is_open = self.announcers.contains_key(&interface.index);
+            if !is_open && self.broken.get(&interface.index).is_some_and(|broken| broken.retry > now) {
                 continue;
             }
             let wanted =
                 plan.announcements.iter().filter(|(_, interfaces)| interfaces.contains(&interface.name));
             let addresses: BTreeSet<IpAddr> =
                 wanted.map(|(address, _)| *address).filter(|address| self.may_announce(*address)).collect();
-            let elsewhere = plan.elsewhere.keys().copied().collect();
-            let assignment = Assignment { interface: interface.clone(), addresses, elsewhere, is_patient };
+            let (interface_now, elsewhere) = (interface.clone(), elsewhere.clone());
+            let assignment = Assignment { interface: interface_now, addresses, elsewhere, is_patient };
             match self.announcers.get(&interface.index) {
                 Some(running) => {
                     running.assignment.send_if_modified(|former| {
@@ -259,7 +324,7 @@ impl Layer2 {
             Ok(announcer) => announcer,
             Err(error) => {
                 tracing::error!(interface = interface.name, %error, "cannot announce on this interface");
-                self.broken.insert(interface.index, Instant::now() + REOPEN);
+                self.breaks(interface.index);
                 return;
             }
         };
@@ -276,7 +341,7 @@ impl Layer2 {
         match ended {
             Ok((index, result)) => {
                 self.announcers.remove(&index);
-                self.broken.insert(index, Instant::now() + REOPEN);
+                self.breaks(index);
                 if let Err(error) = result {
                     tracing::warn!(interface = index, %error, "interface lost");
                 }
@@ -284,6 +349,11 @@ impl Layer2 {
             Err(error) if error.is_cancelled() => {}
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
+    }
+
+    fn breaks(&mut self, index: u32) {
+        let former = self.broken.get(&index).copied();
+        self.broken.insert(index, Broken::again(former, Instant::now()));
     }
 
     /// Takes note of who takes part. A node that is back after a split announced what this one does: neighbours that
@@ -311,12 +381,15 @@ impl Layer2 {
     fn deadline(&self) -> Option<Instant> {
         let fence = self.fence.closes().filter(|_| !self.fenced);
         let questions = self.questions.deadline(Instant::now());
-        questions.into_iter().chain(self.retry()).chain(fence).min()
+        questions.into_iter().chain(fence).min()
     }
 
-    /// When an interface that broke is opened again.
+    /// When an interface that broke is opened again, counts as lost, or counts as mended.
     fn retry(&self) -> Option<Instant> {
-        self.broken.values().min().copied()
+        let now = Instant::now();
+        let next =
+            |(index, broken): (&u32, &Broken)| broken.deadline(now, self.announcers.contains_key(index));
+        self.broken.iter().map(next).min()
     }
 
     /// Tells what is announced. Returns whether that is something else than before.
@@ -337,6 +410,7 @@ impl Layer2 {
             announced: has_interface.into_iter().filter(|address| self.may_announce(*address)).collect(),
             conflicts: self.questions.guard.conflicts(),
             failed,
+            broken: self.given_up(links),
         };
         let mut moved = false;
         standing.send_if_modified(|former| {
@@ -351,6 +425,13 @@ impl Layer2 {
         moved
     }
 
+    /// The names of the interfaces on which this node cannot announce.
+    fn given_up(&self, links: &Snapshot) -> BTreeSet<String> {
+        let now = Instant::now();
+        let broken = self.broken.iter().filter(|(_, broken)| broken.is_given_up(now));
+        broken.filter_map(|(index, _)| Some(links.eligible.get(index)?.name.clone())).collect()
+    }
+
     /// Whether an address of the plan can be announced on some interface.
     fn has_interface(&self, links: &Snapshot, plan: &Plan, address: IpAddr) -> bool {
         let usable = |(index, running): (&u32, &Running)| {
@@ -360,5 +441,35 @@ impl Layer2 {
                 && wanted.is_some_and(|interfaces| interfaces.contains(&running.name))
         };
         self.announcers.iter().any(usable)
+    }
+}
+
+/// The addresses of other nodes, with the link-layer addresses that those told.
+fn elsewhere(plan: &Plan, roster: Option<&Roster>) -> Elsewhere {
+    let members = roster.into_iter().flat_map(|roster| &roster.members);
+    let told = members.filter_map(|(node, facts)| Some((node, Arc::new(facts.as_ref()?.macs.clone()))));
+    let told: BTreeMap<&String, Arc<BTreeSet<MacAddress>>> = told.collect();
+    let macs = |node| told.get(node).cloned().unwrap_or_default();
+    plan.elsewhere.iter().map(|(address, node)| (*address, macs(node))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_cannot_be_opened_is_given_up_until_its_sockets_hold() {
+        let start = Instant::now();
+        let first = Broken::again(None, start);
+        assert!(!first.is_given_up(start + REOPEN));
+        assert_eq!(first.deadline(start, false), start + REOPEN, "it is opened again");
+        let second = Broken::again(Some(first), start + REOPEN);
+        assert!(second.is_given_up(start + GIVE_UP), "two attempts failed");
+        // Opened, and broken again before that was long enough.
+        let third = Broken::again(Some(second), start + GIVE_UP);
+        assert_eq!(third.since, start);
+        let opened = third.retry;
+        assert_eq!(third.deadline(opened, true), opened + MENDED);
+        assert!(!third.is_mended(opened) && third.is_mended(opened + MENDED));
     }
 }

@@ -29,13 +29,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// What the node is able to do; `None` before its links are known.
-    pub(super) fn facts(&self) -> Option<Facts> {
+    /// What the node is able to do but for its `broken` interfaces; `None` before its links are known.
+    pub(super) fn facts(&self, broken: &BTreeSet<String>) -> Option<Facts> {
         if *self == Self::default() {
             return None;
         }
         let names = |chosen: &dyn Fn(&u32) -> bool| -> BTreeSet<String> {
-            let linked = self.eligible.iter().filter(|(_, interface)| interface.carrier);
+            let works = |interface: &Interface| interface.carrier && !broken.contains(&interface.name);
+            let linked = self.eligible.iter().filter(|(_, interface)| works(interface));
             linked.filter(|(index, _)| chosen(index)).map(|(_, interface)| interface.name.clone()).collect()
         };
         let on_default_route = |family: IpAddr| {
@@ -157,9 +158,16 @@ mod tests {
             interface(2, "eth1", true, false),
             interface(3, "eth2", false, false),
         ];
-        let facts = Snapshot { eligible: eligible.into(), ..Snapshot::default() }.facts().unwrap();
+        let links = Snapshot { eligible: eligible.into(), ..Snapshot::default() };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let facts = links.facts(&BTreeSet::new()).unwrap();
         assert_eq!((facts.interfaces, facts.no_ipv6), (names(&["eth0", "eth1"]), names(&["eth1"])));
+        let facts = links.facts(&names(&["eth1"])).unwrap();
+        assert_eq!(
+            (facts.interfaces, facts.no_ipv6),
+            (names(&["eth0"]), names(&[])),
+            "its sockets are broken"
+        );
     }
 
     #[test]

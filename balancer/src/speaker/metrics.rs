@@ -220,6 +220,14 @@ impl Layer2Metrics {
         }
     }
 
+    /// Forgets an address that nobody announces any more.
+    pub(super) fn forget(&self, address: IpAddr) {
+        let labels = Address { ip: address.to_string() };
+        for family in [&self.requests, &self.responses, &self.gratuitous] {
+            family.remove(&labels);
+        }
+    }
+
     pub(super) fn rejected(&self, reason: Rejected) {
         self.rejected.get_or_create(&Reason { reason: reason.to_string() }).inc();
     }
@@ -227,4 +235,71 @@ impl Layer2Metrics {
 
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use metallb_proto::layer2::responder::{Responder, Verdict};
+    use metallb_proto::layer2::{MacAddress, frame};
+
+    use super::*;
+    use crate::speaker::wires::Wires;
+
+    fn text(metrics: &Metrics) -> String {
+        let mut text = String::new();
+        let registry = metrics.registry("node1", Wires::new().bgp_told());
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    fn lines<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
+        text.lines().filter(|line| line.starts_with(name)).collect()
+    }
+
+    #[test]
+    fn bad_frames_and_dropped_datagrams_are_counted_by_reason() {
+        let metrics = Metrics::default();
+        let own = MacAddress([2, 0, 0, 0, 0, 1]);
+        let address = "192.0.2.9".parse().unwrap();
+        let mut responder = Responder::new(own);
+        responder.set(IpAddr::V4(address), true);
+        let asker = MacAddress([2, 0, 0, 0, 0, 2]);
+        let good = frame::arp_request(asker, "192.0.2.7".parse().unwrap(), address);
+        assert!(matches!(responder.handle(&good), Verdict::Reply { .. }));
+        let spoofed = frame::arp_request(own, "192.0.2.7".parse().unwrap(), address);
+        let tagged = [&good[..12], &[0x81, 0, 0, 5], &good[12..]].concat();
+        for bad in [&good[..20], &good[..30], &tagged[..], &spoofed[..]] {
+            let Verdict::Rejected(reason) = responder.handle(bad) else { panic!("{bad:?} passed") };
+            metrics.layer2.rejected(reason);
+        }
+        let now = Counters { foreign: 1, replayed: 2, unproven: 3, malformed: 4, ..Counters::default() };
+        metrics.gossip(&Counters::default(), &now);
+        let text = text(&metrics);
+        let mut rejected = lines(&text, "metallb_layer2_frames_rejected_total");
+        rejected.sort_unstable();
+        let want = [("malformed", 2), ("spoofed", 1), ("vlan_tagged", 1)];
+        let want = want.map(|(reason, count)| {
+            format!("metallb_layer2_frames_rejected_total{{reason=\"{reason}\"}} {count}")
+        });
+        assert_eq!(rejected, want);
+        let mut dropped = lines(&text, "metallb_speaker_gossip_datagrams_dropped_total");
+        dropped.sort_unstable();
+        let want = [("foreign", 1), ("malformed", 4), ("replayed", 2), ("unproven", 3)];
+        let want = want.map(|(reason, count)| {
+            format!("metallb_speaker_gossip_datagrams_dropped_total{{reason=\"{reason}\"}} {count}")
+        });
+        assert_eq!(dropped, want);
+    }
+
+    #[test]
+    fn an_address_that_nobody_announces_any_more_is_in_no_metric() {
+        let metrics = Metrics::default();
+        let address: IpAddr = "192.0.2.9".parse().unwrap();
+        metrics.layer2.request(address);
+        metrics.layer2.response(address);
+        metrics.layer2.gratuitous(address);
+        assert_eq!(text(&metrics).matches("192.0.2.9").count(), 3);
+        metrics.layer2.forget(address);
+        assert_eq!(text(&metrics).matches("192.0.2.9").count(), 0);
+    }
 }

@@ -3,6 +3,7 @@
 mod inputs;
 mod known;
 mod pools;
+mod problems;
 mod services;
 mod speakers;
 
@@ -30,6 +31,7 @@ use super::bgp;
 use super::departure::Home;
 use super::facts::ServiceFacts;
 use super::gossip::{Own, Peers};
+use super::layer2::Standing;
 use super::links::Snapshot;
 use super::owners::Recording;
 use super::report::{Announced, Mark, Marks};
@@ -38,6 +40,7 @@ use super::state::State;
 use inputs::{Input, inputs, load_balancers};
 pub(super) use inputs::{named, stripped, take};
 use known::Known;
+use problems::problems;
 
 /// How long a node that announced something, by the record, counts as a candidate without having been heard: of speakers
 /// that start together the first must not take over from the last.
@@ -76,6 +79,8 @@ pub(super) struct Ports {
     pub(super) roster: watch::Receiver<Option<Roster>>,
     pub(super) peers: watch::Sender<Option<Peers>>,
     pub(super) links: watch::Receiver<Snapshot>,
+    /// What became of the plan on them.
+    pub(super) standing: watch::Receiver<Standing>,
     /// What the others are told of this node's addresses.
     pub(super) own: watch::Sender<Own>,
     /// What is to be written down about addresses that are spread evenly.
@@ -128,9 +133,13 @@ pub(super) async fn run(
             }
             changed = ports.links.changed() => {
                 changed.context("the links ended")?;
-                let own = ports.links.borrow_and_update().facts();
-                is_due |= observer.own != own;
-                observer.own = own;
+                ports.links.borrow_and_update();
+                is_due |= observer.is_able(&ports);
+            }
+            changed = ports.standing.changed() => {
+                changed.context("layer 2 ended")?;
+                ports.standing.borrow_and_update();
+                is_due |= observer.is_able(&ports);
             }
             () = sleep_until(due) => {
                 observer.known.pass(Instant::now());
@@ -176,6 +185,14 @@ impl Observer {
         }
     }
 
+    /// Takes note of what this node is able to do; whether that is something else than before.
+    fn is_able(&mut self, ports: &Ports) -> bool {
+        let own = ports.links.borrow().facts(&ports.standing.borrow().broken);
+        let changed = self.own != own;
+        self.own = own;
+        changed
+    }
+
     fn publish(&mut self, ports: &Ports) {
         // Whoever takes part in the gossip is elected: not before it can announce.
         if let Some(peers) = self.known.peers().filter(|_| self.known.is_whole()) {
@@ -204,7 +221,8 @@ impl Observer {
         self.claims.follow(&world, &plan, me);
         let claims = self.claims.told();
         let claims = claims.iter().map(|(address, claim)| (*address, (claim.epoch, claim.held))).collect();
-        replace(&ports.own, Own { kept: self.failback.kept(now, &plan), claims });
+        let stays = self.failback.stays(now, &plan, me);
+        replace(&ports.own, Own { kept: self.failback.kept(now, &plan), claims, stays });
         replace(&ports.recording, self.recording(&plan));
         replace(&ports.state, Some(self.state(&plan, &contradictions.unwrap_or_default())));
         let announced = Announced::of(&plan, self.known.services.facts(), me, &self.own_interfaces());
@@ -236,7 +254,9 @@ impl Observer {
             ignore_exclude_label: self.settings.ignore_exclude_label,
             drain: self.settings.drain,
             kept: self.kept(),
-            recorded: self.recorded(),
+            recorded: self.records(),
+            never_fail_back: self.failback.is_never(),
+            unheard: self.unheard(),
             claims: self.claimed(),
             written_claims: self.written(),
             undecided: self.is_undecided(),
@@ -264,8 +284,14 @@ impl Observer {
     fn expected<'a>(&'a self, roster: &'a Roster) -> impl Iterator<Item = &'a str> {
         let waiting = self.is_new();
         let records = self.known.services.facts().values().filter_map(|facts| facts.record.as_ref());
-        let unknown = records.map(|(node, _)| node.as_str()).filter(|node| !roster.known.contains(*node));
+        let is_unknown = |node: &&str| !roster.known.contains(*node) && !roster.silent.contains(*node);
+        let unknown = records.map(|(node, _)| node.as_str()).filter(is_unknown);
         unknown.filter(move |_| waiting)
+    }
+
+    /// Candidates that were never heard.
+    fn unheard(&self) -> BTreeSet<String> {
+        self.roster.iter().flat_map(|roster| roster.unheard.iter().cloned()).collect()
     }
 
     /// What each living speaker says of its node.
@@ -274,11 +300,14 @@ impl Observer {
         members.map(|(node, facts)| (node, facts.as_ref()))
     }
 
-    /// What each speaker says that it keeps.
+    /// What each speaker says that it keeps, and what others saw that it does.
     fn kept(&self) -> BTreeMap<IpAddr, BTreeSet<String>> {
         let mut kept: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
         for (node, facts) in self.told() {
             for address in facts.iter().flat_map(|facts| &facts.kept) {
+                kept.entry(*address).or_default().insert(node.clone());
+            }
+            for (address, node) in facts.iter().flat_map(|facts| &facts.stays) {
                 kept.entry(*address).or_default().insert(node.clone());
             }
         }
@@ -326,11 +355,6 @@ impl Observer {
         Some(Recording { wanted, written: self.known.written(), uids })
     }
 
-    /// Where each Service was announced last, for speakers that have nobody to ask.
-    fn recorded(&self) -> BTreeMap<ServiceKey, String> {
-        if self.failback.is_never() { self.records() } else { BTreeMap::new() }
-    }
-
     /// The node that announced each Service last.
     fn records(&self) -> BTreeMap<ServiceKey, String> {
         let record = |(key, facts): (&ServiceKey, &ServiceFacts)| {
@@ -350,21 +374,15 @@ impl Observer {
     }
 
     fn state(&self, plan: &Plan, contradictions: &[Problem]) -> State {
-        let mixed = plan.mixed.iter().map(|(names, address)| {
-            let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
-            format!(
-                "L2Advertisements {}: spec.electionPolicy: they differ for {address}, whose owner is chosen by Hash",
-                names.join(", ")
-            )
-        });
-        let known = self.known.problems.iter();
+        let known = self.known.problems.iter().cloned();
+        let roster = self.roster.as_ref();
+        let own = roster.and_then(|roster| roster.members.get(&self.settings.node)?.as_ref());
         State {
             problems: known
-                .cloned()
                 .chain(contradictions.iter().map(Problem::to_string))
-                .chain(mixed)
+                .chain(problems(plan, own))
                 .collect(),
-            unheard: self.roster.as_ref().map(|roster| roster.unheard.clone()).unwrap_or_default(),
+            unheard: roster.map(|roster| roster.unheard.clone()).unwrap_or_default(),
             port: self.settings.port,
         }
     }

@@ -117,14 +117,14 @@ impl PacketSocket {
         Ok(seen)
     }
 
-    /// Sends one frame, or drops it when the interface cannot take it now: whoever asked asks again.
+    /// Sends one frame, unless the interface cannot take it now. Tells whether it went.
     ///
     /// # Errors
     /// What the kernel says.
-    pub(super) fn send(&self, frame: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&self, frame: &[u8]) -> io::Result<bool> {
         match self.socket.get_ref().write(frame) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            result => result.map(|_| ()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            result => result.map(|_| true),
         }
     }
 }

@@ -113,6 +113,7 @@ impl Wires {
             roster: self.roster.subscribe(),
             peers: self.peers.clone(),
             links: self.links.subscribe(),
+            standing: self.standing.subscribe(),
             own: self.own.clone(),
             recording: self.recording.clone(),
             home: self.home.clone(),

@@ -25,6 +25,13 @@ pub struct Node {
     pub default_routes: DefaultRoutes,
 }
 
+impl Node {
+    /// Whether the interface of this name can carry announcements of `address`.
+    pub(super) fn carries(&self, name: &str, address: IpAddr) -> bool {
+        address.is_ipv4() || !self.no_ipv6.contains(name)
+    }
+}
+
 /// Interfaces that default routes go through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DefaultRoutes {
@@ -44,7 +51,7 @@ impl DefaultRoutes {
 /// Whether the advertisement selects the node and the node has an interface for one of the addresses.
 pub(super) fn can_announce(advertisement: &L2Advertisement, node: &Node, addresses: &[IpAddr]) -> bool {
     let selected = |name: &String, address: &IpAddr| {
-        (address.is_ipv4() || !node.no_ipv6.contains(name))
+        node.carries(name, *address)
             && advertisement.interfaces.selects(name, node.default_routes.of(*address).contains(name))
     };
     let linked = node.interfaces.as_ref().is_none_or(|available| {

@@ -8,7 +8,7 @@ use metallb_api::ElectionPolicy;
 use super::{Eligible, World};
 use crate::election::{Candidate, elect};
 use crate::service::ServiceKey;
-use crate::spread::{Claim, Share, holder, spread};
+use crate::spread::{Claim, MOST, Share, holder, spread};
 
 /// Services that share addresses, directly or by way of others.
 pub(super) type Group<'a, 'w> = Vec<(&'w ServiceKey, &'a Eligible<'w>)>;
@@ -22,6 +22,8 @@ pub(super) struct Owner<'w> {
     pub(super) even: Option<Even<'w>>,
     /// The advertisements of the group where they differ in how the owner is chosen; the hash decides then.
     pub(super) mixed: BTreeSet<String>,
+    /// Whether there is none since each that could be has as many addresses with `electionPolicy: Even` as it can have.
+    pub(super) crowded: bool,
 }
 
 /// A group whose advertisements all have `electionPolicy: Even`.
@@ -71,7 +73,8 @@ pub(super) fn owners<'w>(world: &'w World, groups: &[Group<'_, 'w>], me: &str) -
         })
         .collect();
     let (evenly, shares): (Vec<_>, Vec<_>) = evenly.into_iter().unzip();
-    for ((owner, share), wanted) in evenly.into_iter().zip(&shares).zip(spread(&shares)) {
+    for ((owner, share), wanted) in evenly.into_iter().zip(&shares).zip(spread(&shares, MOST)) {
+        owner.crowded = wanted.is_none() && !share.nodes.is_empty();
         let released = share.holder.is_none_or(|holder| holder == me || wanted == Some(holder));
         owner.node = match (released, share.holder) {
             (true, None) if wanted == Some(me) && world.undecided => None,
@@ -91,17 +94,20 @@ fn by_hash<'w>(world: &'w World, group: &Group<'_, 'w>) -> Owner<'w> {
     let node = || {
         let nodes = narrowed(candidates(world, group), |node| world.keeps(node, group));
         let keeps = nodes.first().is_some_and(|node| world.keeps(node.node, group));
+        let elected = elect(&nodes, address);
+        let is_heard = |node: &str| !world.unheard.contains(node);
         let mut recorded = group.iter().filter_map(|(key, _)| world.recorded.get(*key));
         let recorded = recorded.find_map(|node| nodes.iter().find(|candidate| candidate.node == node));
-        match recorded.filter(|_| !keeps) {
+        let stays = |node: &str| world.never_fail_back || is_heard(node) && !elected.is_some_and(is_heard);
+        match recorded.filter(|recorded| !keeps && stays(recorded.node)) {
             Some(recorded) => Some(recorded.node),
-            None => elect(&nodes, address),
+            None => elected,
         }
     };
     if even == 0 || even < all {
         let names = advertisements().map(|ad| ad.name.clone());
         let mixed = if even == 0 { BTreeSet::new() } else { names.collect() };
-        return Owner { node: node(), even: None, mixed };
+        return Owner { node: node(), mixed, ..Owner::default() };
     }
     let first = advertisements().map(|ad| ad.name.as_str()).min().unwrap_or_default();
     Owner { even: Some(Even { address, advertisement: first }), ..Owner::default() }

@@ -26,6 +26,9 @@ const MEMORY: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(10);
 /// How long an address waits for the pace of the probes before it is announced without them.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Pause before hosts are asked for an address that is announced without that: a former owner of this cluster has given
+/// it up by then.
+const LATER: Duration = Duration::from_secs(3);
 /// Free addresses that a rival is tried with; a host with some addresses of its own answers for few of them by chance.
 pub const DECOYS: usize = 2;
 /// Frames that ask for them once.
@@ -75,6 +78,8 @@ pub struct Guard {
     verifying: BTreeSet<IpAddr>,
     /// Neighbours that answer for every address, and when that was found.
     proxies: BTreeMap<MacAddress, Instant>,
+    /// When the pace allows the next question for an address that is announced already.
+    later: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -88,6 +93,9 @@ struct Entry {
     repeated: Option<Instant>,
     /// Whether the pace of the probes made it be announced before hosts were asked.
     early: bool,
+    /// When hosts are asked once for an address that is announced without that: one that had it before answers for it, and
+    /// is not heard otherwise.
+    later: Option<Instant>,
 }
 
 impl Entry {
@@ -139,6 +147,7 @@ impl Guard {
             entries: BTreeMap::new(),
             verifying: BTreeSet::new(),
             proxies: BTreeMap::new(),
+            later: None,
         }
     }
 
@@ -147,6 +156,7 @@ impl Guard {
     pub fn assign(&mut self, now: Instant, addresses: &BTreeMap<IpAddr, bool>) {
         self.entries.retain(|address, _| addresses.contains_key(address));
         for (address, fresh) in addresses {
+            let later = self.settings.probe.filter(|_| !fresh).map(|_| now + LATER);
             let first = match self.settings.probe.filter(|_| *fresh) {
                 Some(pace) => {
                     let since = now + random(&mut self.rng, pace.wait);
@@ -154,8 +164,15 @@ impl Guard {
                 }
                 None => State::Clear,
             };
-            let entry =
-                Entry { state: first, rival: None, heard: now, defended: None, repeated: None, early: false };
+            let entry = Entry {
+                state: first,
+                rival: None,
+                heard: now,
+                defended: None,
+                repeated: None,
+                early: false,
+                later,
+            };
             let entry = self.entries.entry(*address).or_insert(entry);
             let is_announced = matches!(entry.state, State::Verifying(Doubt { announced: true, .. }));
             if !fresh && !entry.early && !is_announced {
@@ -264,6 +281,7 @@ impl Guard {
     pub fn poll(&mut self, now: Instant, budget: &mut Budget) -> Vec<Action> {
         let mut actions = vec![];
         let pace = self.pace();
+        self.proxies.retain(|_, found| now.saturating_duration_since(*found) < MEMORY);
         for (address, entry) in &mut self.entries {
             match &mut entry.state {
                 State::Probing { sent, next } if *next <= now => {
@@ -341,6 +359,27 @@ impl Guard {
             entry.state = State::Queued { since, next };
         }
         actions
+    }
+
+    /// Asks once for an address that is announced already and was not asked for, as far as the budget allows: less urgent
+    /// than all else.
+    pub(super) fn ask_later(&mut self, now: Instant, budget: &mut Budget) -> Option<Action> {
+        let open = self.entries.iter_mut().filter(|(_, entry)| matches!(entry.state, State::Clear));
+        let due = open.filter(|(_, entry)| entry.later.is_some_and(|later| later <= now));
+        let (address, entry) = due.min_by_key(|(_, entry)| entry.later)?;
+        self.later = Some(budget.next(now, 1)).filter(|next| *next > now);
+        if self.later.is_some() || !budget.take(now, 1) {
+            return None;
+        }
+        entry.later = None;
+        Some(Action::Probe { address: *address, target: *address })
+    }
+
+    /// When [`Guard::ask_later`] is wanted next.
+    pub(super) fn later(&self) -> Option<Instant> {
+        let open = self.entries.values().filter(|entry| matches!(entry.state, State::Clear));
+        let first = open.filter_map(|entry| entry.later).min()?;
+        Some(self.later.map_or(first, |next| next.max(first)))
     }
 
     fn pace(&self) -> Pace {

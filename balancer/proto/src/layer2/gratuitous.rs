@@ -36,6 +36,9 @@ pub struct Schedule {
     pending: BTreeMap<IpAddr, Pending>,
     /// For all but first rounds.
     budget: Budget,
+    /// What [`Schedule::deadline`] found, until something changes: thousands of addresses may wait for their later rounds
+    /// while frames come in.
+    next: Option<Option<Instant>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -50,12 +53,13 @@ struct Pending {
 impl Schedule {
     /// An empty schedule.
     pub fn new(settings: Settings) -> Self {
-        Self { settings, pending: BTreeMap::new(), budget: Budget::spaced(settings.rate) }
+        Self { settings, pending: BTreeMap::new(), budget: Budget::spaced(settings.rate), next: None }
     }
 
     /// Begins the burst for an address that was taken over, or whose interface came back.
     pub fn start(&mut self, now: Instant, address: IpAddr) {
         if self.settings.count > 0 {
+            self.next = None;
             self.pending.insert(address, Pending { due: now, left: self.settings.count, first: true });
         }
     }
@@ -63,6 +67,7 @@ impl Schedule {
     /// Adds one round, at `due`, for an address that is announced already.
     pub fn once(&mut self, due: Instant, address: IpAddr) {
         if self.settings.count > 0 {
+            self.next = None;
             let round = Pending { due, left: 1, first: false };
             let pending = self.pending.entry(address).or_insert(round);
             pending.due = pending.due.min(due);
@@ -71,21 +76,30 @@ impl Schedule {
 
     /// Counts a frame that was sent unasked for another reason: announcements wait for it.
     pub fn spend(&mut self, now: Instant) {
+        self.next = None;
         self.budget.spend(now, 1);
     }
 
     /// Ends every announcement of an address.
     pub fn stop(&mut self, address: IpAddr) {
+        self.next = None;
         self.pending.remove(&address);
     }
 
     /// When [`Schedule::due`] has something next; `None` when nothing is left to send.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.pending.iter().map(|(address, pending)| self.earliest(*address, pending)).min()
+    pub fn deadline(&mut self) -> Option<Instant> {
+        let first = || self.pending.iter().map(|(address, pending)| self.earliest(*address, pending)).min();
+        let next = self.next.unwrap_or_else(first);
+        self.next = Some(next);
+        next
     }
 
     /// The addresses to announce now, each with one round of frames.
     pub fn due(&mut self, now: Instant) -> Vec<IpAddr> {
+        if self.deadline().is_none_or(|next| next > now) {
+            return vec![];
+        }
+        self.next = None;
         let mut due: Vec<(Instant, IpAddr)> = self
             .pending
             .iter()
@@ -112,6 +126,16 @@ impl Schedule {
             }
         }
         send
+    }
+
+    /// The interface could not take the round of an address that was due: it is to go at `due`, and a first one still
+    /// waits for no pace.
+    pub fn unsent(&mut self, due: Instant, address: IpAddr) {
+        self.next = None;
+        let pending = self.pending.entry(address).or_insert(Pending { due, left: 0, first: false });
+        pending.due = due;
+        pending.left += 1;
+        pending.first = pending.left == self.settings.count;
     }
 
     fn earliest(&self, address: IpAddr, pending: &Pending) -> Instant {

@@ -108,3 +108,33 @@ fn a_thousand_addresses_share_the_pace_fairly() {
     assert_eq!(second.len(), 1000);
     assert!(second.values().all(|times| *times == 1));
 }
+
+#[test]
+fn a_first_round_that_the_interface_could_not_take_waits_for_no_pace() {
+    let settings = Settings { count: 2, rate: 10, ..Settings::default() };
+    let (origin, mut schedule) = (origin(), Schedule::new(settings));
+    for last in 1..=4 {
+        schedule.start(origin, address(last));
+    }
+    let (full, later) = (Duration::from_millis(5), Duration::from_secs(10));
+    // Two go at a time.
+    let mut sent = vec![];
+    while let Some(deadline) = schedule.deadline().filter(|deadline| *deadline <= origin + later) {
+        for (index, address) in schedule.due(deadline).into_iter().enumerate() {
+            if index < 2 {
+                sent.push(((deadline - origin).as_millis(), address));
+            } else {
+                schedule.unsent(deadline + full, address);
+            }
+        }
+    }
+    let want = [(0, 1), (0, 2), (5, 3), (5, 4), (1100, 1), (1300, 2), (1500, 3), (1700, 4)];
+    assert_eq!(sent, want.map(|(at, last)| (at, address(last))));
+    assert_eq!(schedule.deadline(), None);
+    // One whose burst is a single round.
+    let mut schedule = Schedule::new(Settings { count: 1, ..settings });
+    schedule.start(origin, address(1));
+    assert_eq!(schedule.due(origin), [address(1)]);
+    schedule.unsent(origin + full, address(1));
+    assert_eq!((schedule.due(origin), schedule.due(origin + full)), (vec![], vec![address(1)]));
+}

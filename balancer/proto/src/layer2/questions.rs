@@ -1,5 +1,5 @@
 //! What a node asks on the wire by itself, under one pace: probes for addresses that it is to announce, then checks of
-//! what others announce.
+//! what others announce, then one question for each address that is announced without having been asked for.
 
 use std::time::Instant;
 
@@ -26,15 +26,20 @@ impl Questions {
 
     /// Does what is due, as far as the pace allows.
     pub fn poll(&mut self, now: Instant) -> (Vec<Action>, Option<Question>) {
-        let actions = self.guard.poll(now, &mut self.budget);
-        let waits = self.guard.waits(now);
-        (actions, if waits { None } else { self.checker.poll(now, &mut self.budget) })
+        let mut actions = self.guard.poll(now, &mut self.budget);
+        if self.guard.waits(now) {
+            return (actions, None);
+        }
+        let question = self.checker.poll(now, &mut self.budget);
+        actions.extend(self.guard.ask_later(now, &mut self.budget));
+        (actions, question)
     }
 
     /// When [`Questions::poll`] is wanted next.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let checker = if self.guard.waits(now) { None } else { self.checker.deadline() };
-        self.guard.deadline().into_iter().chain(checker).min()
+        let rest = || self.checker.deadline().into_iter().chain(self.guard.later()).min();
+        let rest = if self.guard.waits(now) { None } else { rest() };
+        self.guard.deadline().into_iter().chain(rest).min()
     }
 }
 

@@ -121,6 +121,39 @@ fn checks_without_end_keep_neither_probes_nor_announcements_waiting() {
 }
 
 #[test]
+fn what_is_announced_at_once_is_asked_for_once_when_nothing_else_waits() {
+    let mut bench = Bench::new();
+    bench.run(Duration::from_secs(10));
+    let at_once: BTreeMap<IpAddr, bool> = (0..20).map(|number| (address(number), false)).collect();
+    bench.questions.guard.assign(bench.now, &at_once);
+    bench.run(Duration::from_millis(2900));
+    assert_eq!(bench.probes, BTreeMap::new(), "a former owner may still answer");
+    // A new one goes first.
+    let fresh = address(100);
+    let all = at_once.into_iter().chain([(fresh, true)]).collect();
+    bench.questions.guard.assign(bench.now, &all);
+    let checks = bench.checks;
+    bench.run(Duration::from_millis(900));
+    assert_eq!(bench.probes.get(&fresh), Some(&3));
+    bench.run(Duration::from_secs(20));
+    assert_eq!(bench.probes.remove(&fresh), Some(3));
+    assert_eq!(bench.probes, (0..20).map(|number| (address(number), 1)).collect());
+    assert!(bench.checks > checks + 20, "checks go on beside");
+    // Whoever answers is told of, and the address stays.
+    let rival = Claim { address: address(3), mac: MacAddress([2, 0, 0, 0, 0, 9]) };
+    assert!(bench.questions.guard.claim(bench.now, rival, || [address(200), address(201)]));
+    let mut defended = vec![];
+    for _ in 0..100 {
+        bench.now += Duration::from_millis(10);
+        let (actions, _) = bench.questions.poll(bench.now);
+        defended.extend(actions.into_iter().filter(|action| matches!(action, Action::Defend(_))));
+    }
+    assert_eq!(defended, [Action::Defend(address(3))]);
+    let conflict = bench.questions.guard.conflicts()[&address(3)];
+    assert_eq!((conflict.mac, conflict.withheld), (rival.mac, false));
+}
+
+#[test]
 fn checks_wait_while_probes_do() {
     let mut bench = Bench::new();
     bench.run(Duration::from_secs(10));

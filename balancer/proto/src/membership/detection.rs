@@ -1,5 +1,6 @@
 //! Noticing that a member is silent, and making sure.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -8,13 +9,26 @@ use rand::RngExt;
 
 use super::event::{Action, Via};
 use super::message::Message;
-use super::watch::Step;
+use super::watch::{Step, Watch};
 use super::{Membership, ring};
 
 /// Lateness of a timer from which on this member has not been running, rather than the others silent.
 const STALL: Duration = Duration::from_millis(60);
 /// Members asked about a silent one.
 const WITNESSES: usize = 3;
+
+/// Questions for others that are open at once.
+const INQUIRIES: usize = 64;
+
+/// A host that is asked for a member in another network.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    node: String,
+    host: IpAddr,
+    from: SocketAddr,
+    /// When its silence is told.
+    pub(super) until: Instant,
+}
 
 impl Membership {
     /// A timer that fires late says that this process was not running: others' silence meanwhile is no news.
@@ -31,8 +45,7 @@ impl Membership {
         for (node, watch) in &mut self.watches {
             let Some(peer) = self.peers.get(node) else { continue };
             let restart = peer.restart_until.is_some_and(|until| now < until);
-            let hold = if restart { self.timing.restart_hold } else { self.timing.crash_hold };
-            for step in watch.poll(now, &self.timing, hold) {
+            for step in watch.poll(now, &self.timing, restart) {
                 match step {
                     Step::Gone => gone.extend(peer.identity.clone()),
                     Step::Probe | Step::Ask => steps.push((node.clone(), peer.address, step)),
@@ -68,10 +81,71 @@ impl Membership {
     }
 
     pub(super) fn host_answered(&mut self, now: Instant, address: IpAddr) {
-        for (node, watch) in &mut self.watches {
-            if self.peers.get(node).is_some_and(|peer| peer.address.ip() == address) {
-                watch.host_heard(now);
+        self.is_no_silence(address);
+        self.watches_of(address).for_each(|(_, watch)| watch.host_heard(now));
+        for Inquiry { node, from, .. } in
+            self.inquiries.extract_if(.., |inquiry| inquiry.host == address).collect::<Vec<_>>()
+        {
+            self.send(from, &Message::HostAnswers { node, answers: true });
+        }
+    }
+
+    /// Has those who are nearest to the host ask it.
+    pub(super) fn host_out_of_reach(&mut self, now: Instant, address: IpAddr) {
+        self.is_no_silence(address);
+        self.inquiries.retain(|inquiry| inquiry.host != address);
+        let timing = self.timing;
+        let watched: Vec<String> = self
+            .watches_of(address)
+            .filter_map(|(node, watch)| watch.host_out_of_reach(now, &timing).then(|| node.clone()))
+            .collect();
+        for node in watched {
+            for to in self.nearest(address, &node) {
+                self.send(to, &Message::AskHost { node: node.clone() });
             }
+        }
+    }
+
+    fn watches_of(&mut self, address: IpAddr) -> impl Iterator<Item = (&String, &mut Watch)> {
+        let peers = &self.peers;
+        let is_of = move |node: &String| peers.get(node).is_some_and(|peer| peer.address.ip() == address);
+        self.watches.iter_mut().filter(move |(node, _)| is_of(node))
+    }
+
+    /// Of the members other than `about`, those whose addresses have most in common with `address`: where it is in a
+    /// network with any, then with them.
+    fn nearest(&self, address: IpAddr, about: &str) -> Vec<SocketAddr> {
+        let others = self.peers.iter().filter(|(node, peer)| peer.up && node.as_str() != about);
+        let mut others: Vec<_> = others
+            .map(|(node, peer)| (Reverse(common_bits(address, peer.address.ip())), node, peer.address))
+            .collect();
+        others.sort_unstable();
+        others.into_iter().take(WITNESSES).map(|(.., address)| address).collect()
+    }
+
+    /// Asks a host for a member that cannot.
+    pub(super) fn inquire(&mut self, now: Instant, node: String, from: SocketAddr) {
+        // Two that cannot ask it must not ask each other without end.
+        if self.watches.get(&node).is_some_and(|watch| watch.is_out_of_reach(now)) {
+            return;
+        }
+        let Some(host) = self.peers.get(&node).map(|peer| peer.address.ip()).filter(|_| self.carrier) else {
+            return;
+        };
+        self.actions.push(Action::AskHost { node: node.clone(), address: host });
+        let is_open = self.inquiries.iter().any(|open| open.node == node && open.from == from);
+        if !is_open && self.inquiries.len() < INQUIRIES {
+            let until = now + self.timing.probe_gap * 2;
+            self.inquiries.push(Inquiry { node, host, from, until });
+        }
+    }
+
+    /// Tells of hosts that left the questions of others without an answer.
+    pub(super) fn end_inquiries(&mut self, now: Instant) {
+        for Inquiry { node, from, .. } in
+            self.inquiries.extract_if(.., |inquiry| inquiry.until <= now).collect::<Vec<_>>()
+        {
+            self.send(from, &Message::HostAnswers { node, answers: false });
         }
     }
 
@@ -93,5 +167,14 @@ impl Membership {
             self.send_to_node(&joined, &heartbeat);
         }
         self.targets = targets;
+    }
+}
+
+/// Leading bits that two addresses of one family have in common.
+fn common_bits(one: IpAddr, other: IpAddr) -> u32 {
+    match (one, other) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        (IpAddr::V6(one), IpAddr::V6(other)) => (one.to_bits() ^ other.to_bits()).leading_zeros(),
+        _ => 0,
     }
 }

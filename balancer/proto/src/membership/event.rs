@@ -36,6 +36,8 @@ pub enum Event<'a> {
     Timeout,
     /// A host answered at link level for its own address, after [`Action::AskHost`].
     HostAnswered(IpAddr),
+    /// The host cannot be asked from here: this node is in no network with it, after [`Action::AskHost`].
+    HostOutOfReach(IpAddr),
     /// The speaker of a node answered for an address that it announces, after [`Action::AskHost`].
     SpeakerAnswered(&'a str),
     /// What this node is able to do changed.
@@ -108,6 +110,8 @@ pub struct Facts {
     pub kept: BTreeSet<IpAddr>,
     /// What the speaker claims of addresses that are spread evenly: an epoch, and whether it holds or released it.
     pub claims: BTreeMap<IpAddr, (u32, bool)>,
+    /// Addresses that moved too often by what this speaker saw, and the nodes that they stay on.
+    pub stays: BTreeMap<IpAddr, String>,
 }
 
 /// Who takes part in elections.
@@ -119,11 +123,14 @@ pub struct Roster {
     pub members: BTreeMap<String, Option<Facts>>,
     /// The own address of each of these nodes, this one aside.
     pub hosts: BTreeMap<String, IpAddr>,
-    /// Nodes whose speaker is ready by the API's word and was never heard: they stay candidates.
+    /// Nodes whose speaker is ready by the API's word and was never heard: they stay candidates, unless their hosts were
+    /// asked and do not answer.
     pub unheard: BTreeSet<String>,
+    /// Those of the latter kind.
+    pub silent: BTreeSet<String>,
     /// Nodes that were ever heard, or heard of, alive or dead; this one aside.
     pub known: BTreeSet<String>,
-    /// Link-layer addresses of every node that was ever heard, of dead ones too.
+    /// Link-layer addresses of every node that was heard, of dead ones too, until an hour after their end.
     pub macs: BTreeSet<MacAddress>,
 }
 

@@ -1,23 +1,59 @@
 //! Finding the other members, and knowing when everybody has been heard or waited for.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use super::Membership;
-use super::event::{Seed, Via};
+use super::event::{Action, Seed, Via};
 use super::message::Message;
+use super::swim::MEMORY;
 
 /// Seeds asked for the first time in one attempt to join.
 const NEW_SEEDS_AT_ONCE: usize = 64;
 /// Seeds asked again in one attempt to join.
 const OLD_SEEDS_AT_ONCE: usize = 8;
 
+/// Questions that a host has to leave without an answer before it counts as off.
+const HOST_QUESTIONS: u32 = 3;
+/// How long an answer of a host is waited for.
+const HOST_PATIENCE: Duration = Duration::from_millis(100);
+/// Time between two questions to a host that counts as off.
+const HOST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is known at link level of a node whose speaker was never heard.
+#[derive(Default)]
+pub(super) struct Host {
+    /// Questions since it answered, or since it turned out that it cannot be asked.
+    asked: u32,
+    last: Option<Instant>,
+}
+
+impl Host {
+    /// Whether it is to be asked now, which counts as a question.
+    fn ask(&mut self, now: Instant) -> bool {
+        let pause = if self.asked < HOST_QUESTIONS { Duration::ZERO } else { HOST_INTERVAL };
+        let due = self.last.is_none_or(|last| last + pause <= now);
+        if due {
+            self.asked = self.asked.saturating_add(1);
+            self.last = Some(now);
+        }
+        due
+    }
+
+    /// Whether it was asked often enough, and in vain.
+    pub(super) fn is_silent(&self, now: Instant) -> bool {
+        let open = self.last.is_some_and(|last| now < last + HOST_PATIENCE);
+        self.asked.saturating_sub(u32::from(open)) >= HOST_QUESTIONS
+    }
+}
+
 /// A seed, and since when it is asked.
 pub(super) struct KnownSeed {
     pub(super) address: SocketAddr,
     pub(super) ready: bool,
     pub(super) first_tried: Option<Instant>,
+    pub(super) host: Host,
 }
 
 impl Membership {
@@ -28,13 +64,26 @@ impl Membership {
                 .into_iter()
                 .filter(|seed| seed.node != self.node)
                 .map(|Seed { node, address, ready }| {
-                    let first_tried = known.remove(&node).and_then(|seed| seed.first_tried);
-                    (node, KnownSeed { address, ready, first_tried })
+                    let former = known.remove(&node);
+                    let first_tried = former.as_ref().and_then(|seed| seed.first_tried);
+                    let host = former.filter(|seed| seed.address == address).map(|seed| seed.host);
+                    (node, KnownSeed { address, ready, first_tried, host: host.unwrap_or_default() })
                 })
                 .collect(),
         );
+        self.forget(now);
         self.list_absent();
         self.next_join = now;
+    }
+
+    /// Forgets nodes that have been no members, and should have had no speaker, for as long as SWIM remembers the dead.
+    fn forget(&mut self, now: Instant) {
+        let seeds = self.seeds.as_ref();
+        self.peers.retain(|node, peer| {
+            let is_wanted = peer.up || seeds.is_some_and(|seeds| seeds.contains_key(node));
+            peer.unwanted = if is_wanted { None } else { peer.unwanted.or(Some(now)) };
+            peer.unwanted.is_none_or(|since| now < since + MEMORY)
+        });
     }
 
     pub(super) fn list_absent(&mut self) {
@@ -60,6 +109,10 @@ impl Membership {
             }
             *left -= 1;
             let (address, first) = (seed.address, *seed.first_tried.get_or_insert(now));
+            let is_unheard = self.peers.get(&node).is_none_or(|peer| peer.identity.is_none());
+            if seed.ready && is_unheard && seed.host.ask(now) {
+                self.actions.push(Action::AskHost { node: node.clone(), address: address.ip() });
+            }
             let mut effects = self.swim.announce(now, &node, address);
             if now.saturating_duration_since(first) >= self.timing.detection() {
                 // UDP may be what is lost.
@@ -71,6 +124,16 @@ impl Membership {
             self.apply(now, effects);
         }
         self.list_absent();
+    }
+
+    /// A host answered, or cannot be asked: it does not count as off.
+    pub(super) fn is_no_silence(&mut self, address: IpAddr) {
+        for seed in self.seeds.iter_mut().flat_map(BTreeMap::values_mut) {
+            if seed.address.ip() == address {
+                self.changed |= seed.host.asked >= HOST_QUESTIONS;
+                seed.host.asked = 0;
+            }
+        }
     }
 
     /// The time at which each seed that was not heard has been waited for long enough.

@@ -44,6 +44,7 @@ pub(super) enum Message {
         default_v6: Vec<String>,
         claims: Vec<(IpAddr, u32, bool)>,
         no_ipv6: Vec<String>,
+        stays: Vec<(IpAddr, String)>,
     },
     /// Tell me your facts: I have none, or others.
     FactsWanted,
@@ -55,4 +56,8 @@ pub(super) enum Message {
     Vote { token: u64 },
     /// The sender has the receiver's facts of this version.
     Known { facts: u32 },
+    /// Does the host of this node answer at link level? The sender cannot ask it.
+    AskHost { node: String },
+    /// The sender asked, and this is whether it did.
+    HostAnswers { node: String, answers: bool },
 }

@@ -1,10 +1,12 @@
 //! What a member remembers of another.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::event::Facts;
 use super::identity::Identity;
+use crate::layer2::MacAddress;
 
 /// Time between two hints to a member that its life is over for us.
 const STALE_INTERVAL: Duration = Duration::from_millis(50);
@@ -24,6 +26,10 @@ pub(super) struct Peer {
     pub(super) lingers_until: Option<Instant>,
     /// What its node is able to do, with the version.
     pub(super) facts: Option<(u32, Facts)>,
+    /// Every link-layer address that its node told of.
+    pub(super) macs: BTreeSet<MacAddress>,
+    /// Since when it is no member and should have no speaker.
+    pub(super) unwanted: Option<Instant>,
     /// The version of this member's own facts that it has; 0 for none.
     pub(super) confirmed: u32,
     stale_sent: Option<Instant>,
@@ -40,6 +46,8 @@ impl Peer {
             left: false,
             lingers_until: None,
             facts: None,
+            macs: BTreeSet::new(),
+            unwanted: None,
             confirmed: 0,
             stale_sent: None,
         }

@@ -23,7 +23,7 @@ impl Membership {
         }
     }
 
-    pub(super) fn publish(&mut self) {
+    pub(super) fn publish(&mut self, now: Instant) {
         if !std::mem::take(&mut self.changed) {
             return;
         }
@@ -36,17 +36,14 @@ impl Membership {
             members.insert(self.node.clone(), self.facts.clone());
         }
         let never_heard = |node: &String| self.peers.get(node).is_none_or(|peer| peer.identity.is_none());
-        let unheard = self
-            .seeds
-            .iter()
-            .flatten()
-            .filter(|(node, seed)| seed.ready && never_heard(node))
-            .map(|(node, _)| node.clone())
-            .collect();
+        let unheard = self.seeds.iter().flatten().filter(|(node, seed)| seed.ready && never_heard(node));
+        let (silent, unheard): (Vec<_>, Vec<_>) = unheard.partition(|(_, seed)| seed.host.is_silent(now));
+        let names = |seeds: Vec<(&String, _)>| seeds.into_iter().map(|(node, _)| node.clone()).collect();
+        let (silent, unheard) = (names(silent), names(unheard));
         let known = self.peers.iter().filter(|(_, peer)| peer.identity.is_some());
         let known = known.map(|(node, _)| node.clone()).collect();
-        let roster =
-            Roster { settled: self.settled, members, hosts, unheard, known, macs: self.macs.clone() };
+        let macs = self.peers.values().flat_map(|peer| &peer.macs).copied().collect();
+        let roster = Roster { settled: self.settled, members, hosts, unheard, silent, known, macs };
         if roster != self.roster {
             self.roster = roster.clone();
             self.actions.push(Action::Roster(roster));

@@ -27,7 +27,7 @@ const FANOUT: usize = 16;
 /// Times that one piece of news is passed on by one member: more than are told at once, and enough for the rest.
 const TRANSMISSIONS: u8 = 24;
 /// How long a dead life is remembered, so that late packets do not revive it.
-const MEMORY: Duration = Duration::from_secs(3600);
+pub(super) const MEMORY: Duration = Duration::from_secs(3600);
 
 /// What SWIM found out.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! One watched member: from its silence to the verdict.
 //!
 //! Silence is verified before anybody acts on it: the member is probed, others are asked, and its host is asked at
-//! link level, which tells a dead node from a dead speaker.
+//! link level, which tells a dead node from a dead speaker. A watcher in another network than the host has members that
+//! are nearer to it ask.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,10 @@ pub(super) struct Watch {
     host_heard: Option<Instant>,
     /// The speaker answered for an address that it announces.
     answered: Option<Instant>,
+    /// The host cannot be asked from here.
+    out_of_reach: Option<Instant>,
+    /// Another member asked the host, and it was silent.
+    host_silent: Option<Instant>,
     phase: Phase,
 }
 
@@ -45,7 +50,14 @@ pub(super) enum Step {
 impl Watch {
     /// Begins to watch a member that was heard just now.
     pub(super) fn new(now: Instant) -> Self {
-        Self { heard: now, host_heard: None, answered: None, phase: Phase::Listening }
+        Self {
+            heard: now,
+            host_heard: None,
+            answered: None,
+            out_of_reach: None,
+            host_silent: None,
+            phase: Phase::Listening,
+        }
     }
 
     /// The member gave a sign of life.
@@ -65,6 +77,26 @@ impl Watch {
     /// The member's host answered for its own address.
     pub(super) fn host_heard(&mut self, now: Instant) {
         self.host_heard = Some(now);
+    }
+
+    /// This member is in no network with the host, so that it cannot ask it. Returns whether others are to be asked: not
+    /// when that was found a moment ago, by a question that this member was asked by them.
+    pub(super) fn host_out_of_reach(&mut self, now: Instant, timing: &Timing) -> bool {
+        let again = self.out_of_reach.is_some_and(|at| now < at + timing.probe_gap / 2);
+        if !again {
+            self.out_of_reach = Some(now);
+        }
+        !again
+    }
+
+    /// Whether it was found lately that this member cannot ask the host.
+    pub(super) fn is_out_of_reach(&self, now: Instant) -> bool {
+        self.out_of_reach.is_some_and(|at| at + HOST_SILENCE >= now)
+    }
+
+    /// Another member asked the host in vain.
+    pub(super) fn host_silent(&mut self, now: Instant) {
+        self.host_silent = Some(now);
     }
 
     /// The member's speaker answered for an address that it announces, so its host lives too.
@@ -89,8 +121,8 @@ impl Watch {
         }
     }
 
-    /// What to do now. `hold` is the silence for which a member stays in while its host answers.
-    pub(super) fn poll(&mut self, now: Instant, timing: &Timing, hold: Duration) -> Vec<Step> {
+    /// What to do now. `restarts` tells whether the member said that it restarts, and may be silent for it.
+    pub(super) fn poll(&mut self, now: Instant, timing: &Timing, restarts: bool) -> Vec<Step> {
         if now < self.deadline(timing) {
             return vec![];
         }
@@ -101,7 +133,7 @@ impl Watch {
             }
             Phase::Verifying { since, .. } if now >= since + timing.verification => {
                 let host_lives = self.host_heard.is_some_and(|heard| heard >= since);
-                self.hold_or_end(now, timing, host_lives, hold)
+                self.hold_or_end(now, timing, host_lives, restarts)
             }
             Phase::Verifying { since, probes } => {
                 self.phase = Phase::Verifying { since, probes: probes + 1 };
@@ -109,16 +141,21 @@ impl Watch {
             }
             Phase::Held { .. } => {
                 let host_lives = self.host_heard.is_some_and(|heard| heard + HOST_SILENCE >= now);
-                self.hold_or_end(now, timing, host_lives, hold)
+                self.hold_or_end(now, timing, host_lives, restarts)
             }
         }
     }
 
-    fn hold_or_end(&mut self, now: Instant, timing: &Timing, host_lives: bool, hold: Duration) -> Vec<Step> {
+    /// For how long a member stays in depends on what it said, on its host, and on whether it answers for addresses.
+    fn hold_or_end(&mut self, now: Instant, timing: &Timing, host_lives: bool, restarts: bool) -> Vec<Step> {
+        let hold = if restarts { timing.restart_hold } else { timing.crash_hold };
         let answers = self.answered.is_some_and(|answered| answered + HOST_SILENCE >= now);
         let hold = if answers { hold.max(timing.answering_hold) } else { hold };
         let end = self.heard + hold;
-        if host_lives && now < end {
+        let recent = |at: Instant| at + HOST_SILENCE >= now;
+        // Where nobody can ask the host, the word of its speaker is all that there is.
+        let is_unseen = self.out_of_reach.is_some_and(recent) && !self.host_silent.is_some_and(recent);
+        if (host_lives || restarts && is_unseen) && now < end {
             self.phase = Phase::Held { next: (now + HOST_INTERVAL).min(end) };
             vec![Step::Probe]
         } else {

@@ -48,6 +48,8 @@ struct Node {
     announces: bool,
     /// Nodes in different groups do not reach each other.
     group: usize,
+    /// Nodes in different networks reach each other through routers, and not at link level.
+    network: usize,
     starts: u64,
     secret: &'static str,
     /// Not scheduled until then.
@@ -64,12 +66,18 @@ struct Node {
 enum Delivery {
     Datagram(SocketAddr, Vec<u8>, Via),
     HostAnswered(IpAddr),
+    HostOutOfReach(IpAddr),
     SpeakerAnswered(String),
 }
 
 pub(crate) fn address(index: usize) -> SocketAddr {
     let number = u32::try_from(index + 1).unwrap();
     SocketAddr::new(Ipv4Addr::from(0xac16_0000 + number).into(), 7946)
+}
+
+fn index_of(address: IpAddr) -> Option<usize> {
+    let IpAddr::V4(ip) = address else { return None };
+    usize::try_from(u32::from(ip).checked_sub(0xac16_0001)?).ok()
 }
 
 pub(crate) fn name(index: usize) -> String {
@@ -88,6 +96,7 @@ impl Cluster {
             host: true,
             announces: false,
             group: 0,
+            network: 0,
             starts: 0,
             secret: "shared",
             stalled: None,
@@ -229,6 +238,10 @@ impl Cluster {
         self.nodes[index].host = false;
     }
 
+    pub(crate) fn host_back(&mut self, index: usize) {
+        self.nodes[index].host = true;
+    }
+
     /// A node answers for the addresses that it announced, though its part in the membership is over.
     pub(crate) fn announces(&mut self, index: usize) {
         self.nodes[index].announces = true;
@@ -237,6 +250,11 @@ impl Cluster {
     /// Puts a node into a group; groups do not reach each other.
     pub(crate) fn group(&mut self, index: usize, group: usize) {
         self.nodes[index].group = group;
+    }
+
+    /// Puts a node into a network; hosts answer at link level in their own.
+    pub(crate) fn network(&mut self, index: usize, network: usize) {
+        self.nodes[index].network = network;
     }
 
     /// The speaker of a node is not scheduled for a while; what arrives waits for it.
@@ -308,6 +326,7 @@ impl Cluster {
                 self.handle(index, Event::Datagram { from, bytes: &bytes, via });
             }
             Delivery::HostAnswered(host) => self.handle(index, Event::HostAnswered(host)),
+            Delivery::HostOutOfReach(host) => self.handle(index, Event::HostOutOfReach(host)),
             Delivery::SpeakerAnswered(node) => self.handle(index, Event::SpeakerAnswered(&node)),
         }
     }
@@ -343,6 +362,9 @@ impl Cluster {
                 }
                 self.deliver_at(sent, receiver, Delivery::Datagram(from, bytes, via));
             }
+            Action::AskHost { address: host, .. } if !self.shares_network(index, host) => {
+                self.deliver(index, Delivery::HostOutOfReach(host));
+            }
             Action::AskHost { address: host, node } => {
                 if let Some(asked) = self.reached(index, host).filter(|asked| self.nodes[*asked].host) {
                     let answers = self.nodes[asked].frozen.map_or(self.now, |until| until.max(self.now));
@@ -364,9 +386,13 @@ impl Cluster {
         }
     }
 
+    fn shares_network(&self, index: usize, host: IpAddr) -> bool {
+        let node = |index: usize| self.nodes.get(index).map(|node| node.network);
+        index_of(host).is_some_and(|host| node(host) == node(index))
+    }
+
     fn reached(&self, from: usize, to: IpAddr) -> Option<usize> {
-        let IpAddr::V4(ip) = to else { return None };
-        let index = usize::try_from(u32::from(ip).checked_sub(0xac16_0001)?).ok()?;
+        let index = index_of(to)?;
         let node = self.nodes.get(index)?;
         (node.host && node.group == self.nodes[from].group).then_some(index)
     }

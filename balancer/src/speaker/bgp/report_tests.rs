@@ -105,6 +105,7 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
         peer: Some("2001:db8::1".to_owned()),
         vrf: Some("red".to_owned()),
         peer_name: Some("a".to_owned()),
+        routes_not_sent: None,
         since: Some("2026-01-01T00:00:00Z".to_owned()),
         last_error: Some("the router closed the connection".to_owned()),
         capabilities: [

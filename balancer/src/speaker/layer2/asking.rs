@@ -107,12 +107,16 @@ impl Layer2 {
         (changed, answer)
     }
 
-    /// Asks a node on each interface that has an address in a network with it, and its speaker on every interface.
-    pub(super) fn ask(&self, links: &Snapshot, plan: &Plan, question: &Question) {
+    /// Asks a node on each interface that has an address in a network with it, and its speaker on every interface. Returns
+    /// whether there is an interface to ask the node on.
+    pub(super) fn ask(&self, links: &Snapshot, plan: &Plan, question: &Question) -> bool {
+        let mut is_in_reach = false;
         let announced = plan.elsewhere.iter().find(|(_, node)| **node == question.node);
         for (index, running) in &self.announcers {
             let from = links.links.addresses(*index).find(|net| net.contains(&question.address));
-            if let Some(from) = from.map(|net| net.addr()) {
+            let has_carrier = links.eligible.get(index).is_some_and(|interface| interface.carrier);
+            if let Some(from) = from.map(|net| net.addr()).filter(|_| has_carrier) {
+                is_in_reach = true;
                 // Full when the interface is busy: the question comes again.
                 let _ = running.orders.try_send(Order::Ask(Probe {
                     target: question.address,
@@ -125,6 +129,7 @@ impl Layer2 {
                 let _ = running.orders.try_send(Order::Ask(probe));
             }
         }
+        is_in_reach
     }
 
     /// Does what guarding an address takes, on the interfaces that it is for.

@@ -69,7 +69,7 @@ impl Path {
     /// Sends a packet that the router is to send back to `own`.
     pub(super) fn send(&self, own: IpAddr, payload: &[u8]) -> std::io::Result<()> {
         match self.ends {
-            Some(ends) => self.link.socket.send(&echo::encode(ends, own, payload)),
+            Some(ends) => self.link.socket.send(&echo::encode(ends, own, payload)).map(drop),
             None => Ok(()),
         }
     }
@@ -90,7 +90,7 @@ impl Path {
             Some(search) => search,
             None => Search::open(self.at, ends.own, router, self.heard.clone())?,
         };
-        self.search.insert(search).socket.send(&question)
+        self.search.insert(search).socket.send(&question).map(drop)
     }
 }
 
