@@ -261,13 +261,25 @@ mod tests {
 
     /// The answer while the API server refuses whatever is asked.
     async fn refused(operation: Operation, object: Option<Value>, old: Option<Value>) -> Answer {
+        answered(operation, object, old, |_| true).await
+    }
+
+    /// The answer while the API server refuses some paths, and knows nothing below the others.
+    async fn answered(
+        operation: Operation,
+        object: Option<Value>,
+        old: Option<Value>,
+        refuses: fn(&str) -> bool,
+    ) -> Answer {
         let (service, mut api_server) = mock::pair::<http::Request<Body>, http::Response<Body>>();
         tokio::spawn(async move {
-            while let Some((_, send)) = api_server.next_request().await {
+            while let Some((request, send)) = api_server.next_request().await {
                 let status = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden",
                                     "message": "no rights"});
-                let body = Body::from(serde_json::to_vec(&status).unwrap());
-                send.send_response(http::Response::builder().status(403).body(body).unwrap());
+                let nothing = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []});
+                let (code, body) = if refuses(request.uri().path()) { (403, status) } else { (200, nothing) };
+                let body = Body::from(serde_json::to_vec(&body).unwrap());
+                send.send_response(http::Response::builder().status(code).body(body).unwrap());
             }
         });
         let required = ["OPERATOR_NAMESPACE", "POD_NAME", "CONTROLLER_IMAGE", "SPEAKER_IMAGE"];
@@ -283,6 +295,22 @@ mod tests {
             old: old.as_ref(),
         };
         judge(&asked, &question, &operation).await
+    }
+
+    #[tokio::test]
+    async fn what_is_only_told_of_denies_nothing_when_it_cannot_be_read() {
+        let pool = |range: &str| {
+            Some(
+                json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "spec": {"addresses": [range]},
+                       "metadata": {"name": "p", "namespace": "x"}}),
+            )
+        };
+        let refuses = |path: &str| path.ends_with("/services") || path.ends_with("/nodes");
+        let answer = answered(Operation::Update, pool("192.0.2.0/28"), pool("192.0.2.0/24"), refuses).await;
+        assert_eq!(answer.denials, Vec::<String>::new());
+        for what in ["Services cannot be read", "the cluster's own addresses cannot be read"] {
+            assert!(answer.warnings.iter().any(|warning| warning.starts_with(what)), "{:?}", answer.warnings);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,6 +8,7 @@ use metallb_operator::{
     admission::{self, Answer, Existing, Question},
     settings::Settings,
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 const NAMESPACE: &str = "metallb-system";
@@ -46,7 +47,28 @@ fn update(old: &DynamicObject, new: &DynamicObject) -> Answer {
         object: Some(new),
         old: Some(old),
     };
-    admission::judge(&question, &Existing::default(), &settings.unwrap())
+    admission::judge(&question, &beside(old), &settings.unwrap())
+}
+
+/// What there is: the object alone, as it was.
+fn beside(old: &DynamicObject) -> Existing {
+    fn read<K: DeserializeOwned>(old: &DynamicObject, kind: &str) -> Vec<K> {
+        let is_it = old.types.as_ref().is_some_and(|types| types.kind == kind);
+        is_it
+            .then(|| serde_json::to_value(old).and_then(serde_json::from_value).unwrap())
+            .into_iter()
+            .collect()
+    }
+    Existing {
+        pools: read(old, "IPAddressPool"),
+        l2_advertisements: read(old, "L2Advertisement"),
+        bgp_advertisements: read(old, "BGPAdvertisement"),
+        bgp_peers: read(old, "BGPPeer"),
+        bfd_profiles: read(old, "BFDProfile"),
+        communities: read(old, "Community"),
+        address_pools: read(old, "AddressPool"),
+        ..Existing::default()
+    }
 }
 
 fn with(object: &DynamicObject, field: &str, value: Value) -> DynamicObject {

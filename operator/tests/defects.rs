@@ -301,7 +301,7 @@ fn keys() -> BTreeSet<String> {
 /// What is wrong with a test that `text` is to hold.
 fn problem(text: &str, test: &str) -> Option<&'static str> {
     let Some(at) = text.find(&format!("fn {test}()")) else { return Some("is not there") };
-    let attributes = text[..at].lines().rev().skip(1).take_while(|line| line.trim_start().starts_with("#["));
+    let attributes = text[..at].rsplit('\n').skip(1).take_while(|line| line.trim_start().starts_with("#["));
     let attributes: Vec<&str> = attributes.map(str::trim).collect();
     if !attributes.iter().any(|line| line.contains("test")) {
         return Some("is no test");

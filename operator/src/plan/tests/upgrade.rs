@@ -246,7 +246,7 @@ fn the_way_back_is_judged_too_and_waits_for_no_lost_node() {
     bench.now = "2030-01-01T00:10:00Z".parse().unwrap();
     bench.settle();
     assert_eq!(bench.images(), images(1));
-    let lost = json!({"metadata": {"name": "node1", "labels": {"kubernetes.io/os": "linux"}, "resourceVersion": "2"},
+    let lost = json!({"metadata": {"name": "node1", "labels": {"kubernetes.io/os": "linux"}, "resourceVersion": "9999"},
                       "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
     bench.world.take(node(lost));
     bench.settle();
