@@ -49,6 +49,8 @@ pub struct Existing {
     pub services: Vec<Service>,
     /// The cluster's own addresses.
     pub network: Network,
+    /// What of Services and the cluster's own addresses could not be read, for people.
+    pub unread: Vec<String>,
 }
 
 /// The cluster's own addresses, which a pool should not hold.
@@ -136,6 +138,7 @@ pub fn judge(question: &Question<'_>, existing: &Existing, settings: &Settings) 
     if !question.asks_for_more() {
         answer.warnings.append(&mut answer.denials);
     }
+    answer.warnings.extend(existing.unread.iter().cloned());
     answer
 }
 

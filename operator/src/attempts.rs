@@ -15,6 +15,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// As many repairs of one object within [`WINDOW`] are a quarrel with another writer.
 const QUARREL: usize = 5;
+/// As many times an object that is made again may be deleted within [`WINDOW`]: people delete several in a row.
+const DELETIONS: usize = 60;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Longest pause between repairs in a quarrel.
 const LONGEST_TRUCE: Duration = Duration::from_secs(300);
@@ -57,8 +59,10 @@ impl Hold {
 
 #[derive(Debug)]
 struct Repairs {
-    last: Difference,
+    /// What it was about; nothing where the object was deleted.
+    last: Option<Difference>,
     times: Vec<Timestamp>,
+    deletions: Vec<Timestamp>,
     truces: u32,
     hold: Hold,
 }
@@ -103,10 +107,8 @@ impl Attempts {
     /// Quarrels that go on, and about what.
     pub fn quarrels(&self, now: Timestamp) -> impl Iterator<Item = String> {
         self.repairs.iter().filter(move |(_, repairs)| repairs.is_quarrel(now)).map(|(key, repairs)| {
-            format!(
-                "{key}: {}, again and again; it is repaired at longer intervals until that ends",
-                repairs.last
-            )
+            let what = repairs.last.as_ref().map_or("somebody deletes it".to_owned(), Difference::to_string);
+            format!("{key}: {what}, again and again; it is repaired at longer intervals until that ends")
         })
     }
 
@@ -152,14 +154,17 @@ impl Attempts {
             Some(left) => self.settled.insert(key.clone(), left),
             None => self.settled.remove(key),
         };
-        let (true, Some(difference)) = (repaired, found) else { return repaired };
+        if !repaired {
+            return false;
+        }
         let repairs = self.repairs.entry(key.clone()).or_insert_with(|| Repairs {
-            last: difference.clone(),
+            last: None,
             times: Vec::new(),
+            deletions: Vec::new(),
             truces: 0,
             hold: Hold::new(now, Duration::ZERO),
         });
-        repairs.note(difference, now);
+        repairs.note(found, now);
         true
     }
 
@@ -173,12 +178,14 @@ impl Attempts {
 }
 
 impl Repairs {
-    fn recent(&self, now: Timestamp) -> usize {
-        self.times.iter().filter(|time| Hold::new(**time, WINDOW).lasts(now)).count()
+    fn are_many(&self, now: Timestamp) -> bool {
+        let recent =
+            |times: &[Timestamp]| times.iter().filter(|time| Hold::new(**time, WINDOW).lasts(now)).count();
+        recent(&self.times) >= QUARREL || recent(&self.deletions) >= DELETIONS
     }
 
     fn is_quarrel(&self, now: Timestamp) -> bool {
-        self.recent(now) >= QUARREL || (self.truces > 0 && self.last_truce().lasts(now))
+        self.are_many(now) || (self.truces > 0 && self.last_truce().lasts(now))
     }
 
     /// The last truce and a while behind it, in which a repair goes on with the quarrel.
@@ -186,12 +193,13 @@ impl Repairs {
         Hold { until: after(self.hold.until, WINDOW), ..self.hold }
     }
 
-    fn note(&mut self, difference: Difference, now: Timestamp) {
+    fn note(&mut self, difference: Option<Difference>, now: Timestamp) {
         let goes_on = self.is_quarrel(now);
-        self.times.retain(|time| Hold::new(*time, WINDOW).lasts(now));
-        self.times.push(now);
+        let times = if difference.is_some() { &mut self.times } else { &mut self.deletions };
+        times.retain(|time| Hold::new(*time, WINDOW).lasts(now));
+        times.push(now);
         self.last = difference;
-        if goes_on || self.times.len() >= QUARREL {
+        if goes_on || self.are_many(now) {
             self.hold = Hold::new(now, doubled(Duration::from_secs(1), self.truces, LONGEST_TRUCE));
             self.truces = self.truces.saturating_add(1);
         } else {
@@ -268,6 +276,31 @@ mod tests {
         assert_eq!(attempts.quarrels(at(1000)).count(), 0);
         attempts.succeeded(&key(), &wanted, Some(difference()), None, at(1000));
         assert_eq!(attempts.held_until(&key(), &wanted, at(1000)), None, "one repair later is no quarrel");
+    }
+
+    #[test]
+    fn who_deletes_an_object_again_and_again_is_slowed_down_and_told_of_too() {
+        let mut attempts = Attempts::default();
+        let wanted = Value::from("one replica");
+        attempts.succeeded(&key(), &wanted, None, None, at(0));
+        for _ in 1..DELETIONS {
+            assert!(attempts.succeeded(&key(), &wanted, None, None, at(0)));
+        }
+        assert_eq!(
+            (attempts.held_until(&key(), &wanted, at(0)), attempts.quarrels(at(0)).count()),
+            (None, 0)
+        );
+        for pause in [1, 2] {
+            attempts.succeeded(&key(), &wanted, None, None, at(0));
+            assert_eq!(attempts.held_until(&key(), &wanted, at(0)), Some(at(pause)));
+        }
+        assert_eq!(
+            attempts.quarrels(at(0)).collect::<Vec<_>>(),
+            [
+                "Deployment ns/controller: somebody deletes it, again and again; it is repaired at longer intervals until \
+              that ends"
+            ]
+        );
     }
 
     #[test]

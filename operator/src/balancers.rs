@@ -68,6 +68,8 @@ pub struct Balancer {
     pub name: String,
     /// Whether it has pods.
     pub is_active: bool,
+    /// Whether its pods are in the network of their host.
+    pub is_on_host: bool,
     /// Whether an operator of this project made it.
     pub is_managed: bool,
 }
@@ -96,9 +98,14 @@ impl Balancer {
 /// Recognises a workload of another load balancer; also those of this operator, which are told apart later.
 #[must_use]
 pub fn recognise(workload: &Marked, kind: WorkloadKind) -> Option<Balancer> {
-    let watched =
-        matches!(kind, WorkloadKind::Deployment | WorkloadKind::DaemonSet | WorkloadKind::StatefulSet);
-    if !watched {
+    let is_looked_at = matches!(
+        kind,
+        WorkloadKind::Deployment
+            | WorkloadKind::DaemonSet
+            | WorkloadKind::StatefulSet
+            | WorkloadKind::StaticPod
+    );
+    if !is_looked_at {
         return None;
     }
     Some(Balancer {
@@ -107,6 +114,7 @@ pub fn recognise(workload: &Marked, kind: WorkloadKind) -> Option<Balancer> {
         namespace: workload.namespace().to_owned(),
         name: workload.name().to_owned(),
         is_active: workload.is_active(),
+        is_on_host: workload.pod().host_network,
         is_managed: has_label(workload, MANAGED_BY.0, MANAGED_BY.1),
     })
 }
@@ -191,7 +199,7 @@ mod tests {
 
     #[test]
     fn each_load_balancer_is_recognised_by_what_its_makers_ship() {
-        use WorkloadKind::{DaemonSet, Deployment, ReplicaSet};
+        use WorkloadKind::{DaemonSet, Deployment, ReplicaSet, StaticPod};
         let labelled = |labels: &str, pod: &str| {
             format!(
                 "{{metadata: {{name: x, namespace: n}}, spec: {{template: {{metadata: {{labels: {{{labels}}}}}, spec: \
@@ -240,6 +248,16 @@ mod tests {
                 "kube-vip",
                 DaemonSet,
                 image("ghcr.io/kube-vip/kube-vip:v0.8.7", services),
+                Some(Product::KubeVip),
+            ),
+            (
+                "kube-vip as a static pod",
+                StaticPod,
+                format!(
+                    "{{metadata: {{name: kube-vip-cp, namespace: kube-system, ownerReferences: [{{apiVersion: v1, kind: Node, \
+                     name: cp, uid: u}}]}}, spec: {{hostNetwork: true, containers: [{{image: 'ghcr.io/kube-vip/kube-vip:v0.8.7', \
+                     env: [{services}]}}]}}}}"
+                ),
                 Some(Product::KubeVip),
             ),
             ("kube-vip, control plane only", DaemonSet, image("ghcr.io/kube-vip/kube-vip:v0.8.7", ""), None),

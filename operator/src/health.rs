@@ -20,7 +20,7 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use metallb_runtime::placement::takes;
 
-use self::trouble::{Complaints, trouble, troubles, waiting_for};
+use self::trouble::{Complaints, containers, trouble, troubles, waiting_for};
 use crate::plan::FIELD_MANAGER;
 
 pub use images::{has_run, is_listed, lacks, trim};
@@ -28,11 +28,15 @@ pub use trouble::{Cause, Trouble};
 
 /// How long a pod on a Ready node may be not ready before an administrator is asked to look.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a pod has to be ready before the next one is replaced: a program that ends soon after it began is not let
+/// through.
+pub const MIN_READY: Duration = Duration::from_secs(10);
 
 /// How far a rollout has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// When something moved last: the workload was applied, a pod was made or became ready.
+    /// When something moved last: the workload was applied, a pod was made, or had been ready for [`MIN_READY`] after
+    /// it became so for the first time.
     pub last: Option<Timestamp>,
     /// Whether it is held up by something else than nodes that are not Ready, are cordoned or pull the image.
     pub lags: bool,
@@ -52,11 +56,13 @@ pub struct Health {
     /// Whether pods of an older version are still to be replaced, or the change has not been taken up yet. A pod that a
     /// new node is still to get is no change.
     pub rolling_out: bool,
+    /// Whether pods are ready that have not been so for as long as their workload asks for.
+    pub settling: bool,
     /// What needs an administrator.
     pub troubles: Vec<Trouble>,
     /// Nodes that are not Ready and would run a pod.
     pub excused: BTreeSet<String>,
-    /// When a pod that is not ready becomes a trouble, if it does not become ready before.
+    /// When a pod that is not ready becomes a trouble, or holds a rollout up, if it does not become ready before.
     pub patience_ends: Option<Timestamp>,
     /// How far the rollout has come that is under way, if one is.
     pub progress: Progress,
@@ -102,7 +108,14 @@ pub fn of_deployment<'a>(
     let mut health = Health::of(&deployment.metadata, template);
     health.rolling_out = !observed || updated < replicas || surplus;
     // A pod that leaves a lost node has been replaced already.
-    let staying = pods.filter(|pod| pod.metadata.deletion_timestamp.is_none());
+    let staying: Vec<&Pod> = pods.filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
+    // Nobody removes one that was evicted, or that a node ended when it was shut down.
+    let living = staying.iter().filter(|pod| !has_ended(pod));
+    let newest = living.map(|pod| pod.creation_timestamp()).max();
+    let is_replaced = |pod: &&Pod| {
+        has_ended(pod) && newest.as_ref().is_some_and(|newest| *newest >= pod.creation_timestamp())
+    };
+    let staying = staying.into_iter().filter(|pod| !is_replaced(pod));
     let mut complaints = Complaints::new();
     let standings: Vec<_> =
         staying.map(|pod| health.take(pod, &node, |_| true, now, &mut complaints)).collect();
@@ -113,6 +126,7 @@ pub fn of_deployment<'a>(
     health.wanted = count(replicas);
     // A pod of an older version serves, too.
     health.ready = count(status.ready_replicas.unwrap_or_default());
+    health.settling = count(status.available_replicas.unwrap_or_default()) < health.ready;
     // The condition outlives its cause by as long as an older ReplicaSet is kept.
     let failed =
         |condition: &&DeploymentCondition| condition.type_ == "ReplicaFailure" && condition.status == "True";
@@ -165,6 +179,7 @@ pub fn of_daemon_set<'a>(
     let counts = |pod: &&&Pod| node_of(pod).is_none_or(|name| node(name).is_some_and(is_taken));
     let lacks_pods = pods.iter().filter(counts).count() < desired;
     health.rolling_out = !observed || outdated;
+    health.settling = status.number_available.unwrap_or_default() < status.number_ready;
     health.progress.lags = lagging || !waiting;
     if lacks_pods {
         complain_of_refusal(&daemon_set.name_any(), &pods, refusal, &mut complaints);
@@ -245,9 +260,13 @@ impl Health {
         }
         let ready = condition(pod, "Ready");
         let is_ready = ready.is_some_and(|(status, _)| status == "True");
-        let became_ready = ready.and_then(|(_, since)| since).filter(|_| is_ready);
-        let moved = [pod.metadata.creation_timestamp.as_ref(), became_ready].into_iter().flatten();
-        self.progress.last = moved.map(|time| time.0).chain(self.progress.last).max();
+        // One that comes and goes makes no progress.
+        let became_ready =
+            ready.and_then(|(_, since)| since).filter(|since| is_ready && is_first(pod, since.0));
+        let settled = became_ready.and_then(|since| since.0.checked_add(MIN_READY).ok());
+        let moved =
+            [pod.metadata.creation_timestamp.as_ref().map(|time| time.0), settled].into_iter().flatten();
+        self.progress.last = moved.chain(self.progress.last).max();
         if is_ready {
             // One that is left on a node that takes none any more stands in for no other.
             self.ready += usize::from(placed.is_none_or(is_taken));
@@ -255,11 +274,17 @@ impl Health {
         }
         let standing = match placed {
             Some(node) if is_cordoned(node) => Standing::Waiting,
-            Some(node) if trouble(pod).is_none() && images::may_be_pulled(node, pod) => Standing::Waiting,
+            Some(node) if trouble(pod, now).is_none() => match images::pulling(node, pod) {
+                Some(until) if until > now => {
+                    self.wake_at(until);
+                    Standing::Waiting
+                }
+                _ => Standing::Lagging,
+            },
             _ => Standing::Lagging,
         };
         let of = told(pod);
-        if let Some((cause, says)) = trouble(pod) {
+        if let Some((cause, says)) = trouble(pod, now) {
             complaints.entry((cause, says)).or_default().insert(of);
             return standing;
         }
@@ -273,19 +298,31 @@ impl Health {
             );
             complaints.entry((Cause::NotReady, says)).or_default().insert(of);
         } else {
-            self.patience_ends = Some(self.patience_ends.map_or(ends, |before| before.min(ends)));
+            self.wake_at(ends);
         }
         standing
+    }
+
+    fn wake_at(&mut self, time: Timestamp) {
+        // What never ends is not waited for.
+        if time < Timestamp::MAX {
+            self.patience_ends = Some(self.patience_ends.map_or(time, |before| before.min(time)));
+        }
     }
 }
 
 /// What keeps `pods` of DaemonSet `of` from beginning, of which nothing else is wanted: that they end is no trouble.
 /// `refusal`, where pods are lacking, is when one could not be made the last time, and why.
-pub fn not_begun(of: &str, pods: &[&Pod], refusal: Option<(Timestamp, &str)>) -> Vec<Trouble> {
+pub fn not_begun(
+    of: &str,
+    pods: &[&Pod],
+    refusal: Option<(Timestamp, &str)>,
+    now: Timestamp,
+) -> Vec<Trouble> {
     let mut complaints = Complaints::new();
     complain_of_refusal(of, pods, refusal, &mut complaints);
     for pod in pods {
-        if let Some((cause, says)) = trouble(pod).filter(|(cause, _)| *cause != Cause::CrashLoop) {
+        if let Some((cause, says)) = trouble(pod, now).filter(|(cause, _)| *cause != Cause::CrashLoop) {
             complaints.entry((cause, says)).or_default().insert(told(pod));
         }
     }
@@ -305,6 +342,23 @@ fn complain_of_refusal(
         let of = format!("DaemonSet {of}");
         complaints.entry((Cause::PodRefused, says.to_owned())).or_default().insert(of);
     }
+}
+
+/// Whether the pod has done all that it will ever do.
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Failed" | "Succeeded"))
+}
+
+/// Whether a pod that became ready at `since` did so for the first time, as far as it tells: no container of it was
+/// restarted, and it began not long before.
+fn is_first(pod: &Pod, since: Timestamp) -> bool {
+    containers(pod).all(|container| {
+        let running = container.state.as_ref().and_then(|state| state.running.as_ref());
+        let began = running.and_then(|running| running.started_at.as_ref());
+        let is_late = |began: &Time| began.0.checked_add(PATIENCE).is_ok_and(|end| since > end);
+        container.restart_count == 0 && !began.is_some_and(is_late)
+    })
 }
 
 /// A pod and its node, for people.

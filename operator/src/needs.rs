@@ -6,6 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+use metallb_api::{MetalLB, address_pool::v1beta1::AddressPool};
 use serde::Deserialize;
 
 /// The rules of each program, as they are installed.
@@ -159,16 +162,30 @@ pub struct Found {
     pub missing: Vec<String>,
     /// What is missing, for people, should pods be refused: an administrator may have admitted them in another way.
     pub for_pods: Vec<String>,
+    /// Definitions of an older version, for people: what they do not know of an object is lost.
+    pub outdated: Vec<String>,
     /// The Service that converts BGPPeers, as the definition says that an older installation brought.
     pub converter: Option<Converter>,
 }
 
 impl Found {
+    /// What is known while nothing could be asked: nothing is changed until it can.
+    #[must_use]
+    pub fn unasked(error: &str) -> Self {
+        Self { missing: vec![told_of_unasked("what the programs need", error)], ..Self::default() }
+    }
+
     /// Whether there is nothing to wait for. What pods may be admitted without is not waited for.
     #[must_use]
     pub fn is_met(&self) -> bool {
-        self.missing.is_empty() && self.converter.is_none()
+        self.missing.is_empty() && self.outdated.is_empty() && self.converter.is_none()
     }
+}
+
+/// Tells that it cannot be asked about `what`.
+#[must_use]
+pub fn told_of_unasked(what: &str, error: &str) -> String {
+    format!("it cannot be asked whether {what} is there: {error}")
 }
 
 /// A Service by which the API server has objects converted.
@@ -178,6 +195,44 @@ pub struct Converter {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+/// Fields below spec and status, by kind.
+pub type Fields = BTreeMap<String, BTreeSet<String>>;
+
+/// The fields of the operator's own resources, of which it would not work without knowing.
+#[must_use]
+pub fn fields() -> Fields {
+    let definitions = [MetalLB::crd(), AddressPool::crd()];
+    let of = |definition: CustomResourceDefinition| {
+        let schema = definition.spec.versions.first()?.schema.as_ref()?.open_api_v3_schema.as_ref()?;
+        let mut fields = BTreeSet::new();
+        for part in ["spec", "status"] {
+            let properties = schema.properties.as_ref()?.get(part).and_then(|part| part.properties.as_ref());
+            fields.extend(properties.into_iter().flatten().map(|(field, _)| format!("{part}.{field}")));
+        }
+        Some((definition.spec.names.kind, fields))
+    };
+    definitions.into_iter().filter_map(of).collect()
+}
+
+/// Tells of which kinds `served`, as the API server describes them, lacks fields that are `wanted`. A kind that it does not
+/// describe is not judged.
+#[must_use]
+pub fn told_of_outdated(wanted: &Fields, served: &Fields) -> Vec<String> {
+    let lacking = wanted.iter().filter_map(|(kind, wanted)| {
+        let lacking: Vec<&str> = wanted.difference(served.get(kind)?).map(String::as_str).collect();
+        let (shown, more) = lacking.split_at(lacking.len().min(3));
+        let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        (!lacking.is_empty()).then(|| {
+            format!(
+                "the CustomResourceDefinition of {kind} is of an older version, by which {}{more} are lost: apply the \
+                 definitions of this one",
+                shown.join(", ")
+            )
+        })
+    });
+    lacking.collect()
 }
 
 /// Tells that a definition asks `converter`, which nobody who is left of this installation answers for.
@@ -298,10 +353,33 @@ mod tests {
             (Found::default(), true),
             (Found { for_pods: line(), ..Found::default() }, true),
             (Found { missing: line(), ..Found::default() }, false),
+            (Found { outdated: line(), ..Found::default() }, false),
             (Found { converter: Some(converter), ..Found::default() }, false),
         ] {
             assert_eq!(found.is_met(), is_met, "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_definition_that_does_not_know_a_field_is_told() {
+        let wanted = fields();
+        assert!(wanted["MetalLB"].contains("spec.managementState"), "{wanted:?}");
+        assert!(wanted["AddressPool"].contains("spec.protocol"), "{wanted:?}");
+        assert_eq!(told_of_outdated(&wanted, &wanted), Vec::<String>::new());
+        assert_eq!(told_of_outdated(&wanted, &Fields::new()), Vec::<String>::new(), "not described");
+        let mut served = wanted.clone();
+        let of_metallb = served.get_mut("MetalLB").unwrap();
+        of_metallb.remove("spec.managementState");
+        of_metallb.insert("spec.ofAnotherVersion".to_owned());
+        assert_eq!(
+            told_of_outdated(&wanted, &served),
+            [
+                "the CustomResourceDefinition of MetalLB is of an older version, by which spec.managementState are lost: \
+              apply the definitions of this one"
+            ]
+        );
+        served.get_mut("MetalLB").unwrap().clear();
+        assert!(told_of_outdated(&wanted, &served)[0].contains(" more are lost"));
     }
 
     #[test]

@@ -26,9 +26,13 @@ pub enum Neighbour {
     KubeProxy,
     /// Addresses that Cilium gives to Services.
     CiliumPool,
+    /// The same, as Cilium up to 1.17 has it.
+    OlderCiliumPool,
     /// Routers to which Cilium speaks.
     CiliumBgp,
     /// The same, as Cilium up to 1.17 has it.
+    OlderCiliumBgp,
+    /// The same, as Cilium had it before that.
     CiliumPolicy,
     /// Routers to which Calico speaks.
     CalicoPeer,
@@ -40,11 +44,13 @@ pub enum Neighbour {
 
 impl Neighbour {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Namespace,
         Self::KubeProxy,
         Self::CiliumPool,
+        Self::OlderCiliumPool,
         Self::CiliumBgp,
+        Self::OlderCiliumBgp,
         Self::CiliumPolicy,
         Self::CalicoPeer,
         Self::Speaker,
@@ -57,8 +63,10 @@ impl Neighbour {
         let (group, version, kind) = match self {
             Self::Namespace => ("", "v1", "Namespace"),
             Self::KubeProxy => ("", "v1", "ConfigMap"),
-            Self::CiliumPool => ("cilium.io", "v2alpha1", "CiliumLoadBalancerIPPool"),
-            Self::CiliumBgp => ("cilium.io", "v2alpha1", "CiliumBGPClusterConfig"),
+            Self::CiliumPool => ("cilium.io", "v2", "CiliumLoadBalancerIPPool"),
+            Self::OlderCiliumPool => ("cilium.io", "v2alpha1", "CiliumLoadBalancerIPPool"),
+            Self::CiliumBgp => ("cilium.io", "v2", "CiliumBGPClusterConfig"),
+            Self::OlderCiliumBgp => ("cilium.io", "v2alpha1", "CiliumBGPClusterConfig"),
             Self::CiliumPolicy => ("cilium.io", "v2alpha1", "CiliumBGPPeeringPolicy"),
             Self::CalicoPeer => ("crd.projectcalico.org", "v1", "BGPPeer"),
             Self::Speaker => ("metallb.io", "v1beta1", "ConfigurationState"),
@@ -79,9 +87,7 @@ impl Neighbour {
         match self {
             Self::KubeProxy => Some("kube-system"),
             Self::Speaker | Self::Refusal => Some(operator),
-            Self::Namespace | Self::CiliumPool | Self::CiliumBgp | Self::CiliumPolicy | Self::CalicoPeer => {
-                None
-            }
+            _ => None,
         }
     }
 
@@ -92,9 +98,7 @@ impl Neighbour {
             Self::Namespace => Some(format!("metadata.name={operator}")),
             Self::KubeProxy => Some("metadata.name=kube-proxy".to_owned()),
             Self::Refusal => Some("involvedObject.kind=DaemonSet,reason=FailedCreate".to_owned()),
-            Self::CiliumPool | Self::CiliumBgp | Self::CiliumPolicy | Self::CalicoPeer | Self::Speaker => {
-                None
-            }
+            _ => None,
         }
     }
 
@@ -109,9 +113,9 @@ impl Neighbour {
                 let answers = config["mode"] == "ipvs" && config["ipvs"]["strictARP"] != true;
                 answers.then_some(Fact::AnswersEverywhere)
             }
-            Self::CiliumPool => (object.data["spec"]["disabled"] != true)
+            Self::CiliumPool | Self::OlderCiliumPool => (object.data["spec"]["disabled"] != true)
                 .then(|| Fact::Pool(format!("CiliumLoadBalancerIPPool {}", object.name_any()))),
-            Self::CiliumBgp => {
+            Self::CiliumBgp | Self::OlderCiliumBgp => {
                 let instances = object.data["spec"]["bgpInstances"].as_array().into_iter().flatten();
                 let peers = instances.flat_map(|instance| instance["peers"].as_array().into_iter().flatten());
                 let routers = peers.filter_map(|peer| address(&peer["peerAddress"])).collect();
@@ -214,7 +218,9 @@ mod tests {
         let cilium = json!({"metadata": {"name": "c"}, "spec": {"bgpInstances": [
             {"name": "a", "peers": [{"peerAddress": "192.0.2.1"}, {"name": "auto"}]}, {"name": "b"}]}});
         let want = Fact::Routers("CiliumBGPClusterConfig c".to_owned(), vec!["192.0.2.1".parse().unwrap()]);
-        assert_eq!(read(Neighbour::CiliumBgp, cilium), Some(want));
+        for version in [Neighbour::CiliumBgp, Neighbour::OlderCiliumBgp] {
+            assert_eq!(read(version, cilium.clone()), Some(want.clone()));
+        }
         let policy = json!({"metadata": {"name": "c"}, "spec": {"virtualRouters": [
             {"localASN": 64512, "neighbors": [{"peerAddress": "192.0.2.1/32"}, {"peerAddress": "2001:db8::1/128"}]},
             {"localASN": 64513}]}});
@@ -252,6 +258,8 @@ mod tests {
                 "namespaces",
                 "configmaps",
                 "ciliumloadbalancerippools",
+                "ciliumloadbalancerippools",
+                "ciliumbgpclusterconfigs",
                 "ciliumbgpclusterconfigs",
                 "ciliumbgppeeringpolicies",
                 "bgppeers",

@@ -57,6 +57,8 @@ pub struct Situation<'a> {
     pub gossip: &'a Gossip,
     /// For how long a rollout has been seen to run, by a clock that never jumps.
     pub rolling_for: Duration,
+    /// For how long all has been seen to work, by the same clock.
+    pub works_for: Duration,
     /// What the programs need and the cluster lacks; `None` while that is being asked.
     pub missing: Option<&'a Found>,
     /// What is still stored in an older version, and why.
@@ -144,6 +146,8 @@ pub struct Summary {
     pub ip_failover: usize,
     /// What a rollout is at.
     pub step: Option<Step>,
+    /// Whether all of it is there and works.
+    pub works: bool,
     /// Whether it has stopped.
     pub is_stalled: bool,
     /// How many objects the installation has.
@@ -250,7 +254,8 @@ impl Plan {
 
     /// Notes that `object` is as it is to be.
     fn find(&mut self, situation: Situation<'_>, key: &Key, object: &Value) {
-        if !situation.attempts.knows(key) && situation.world.object(key).is_some() {
+        let is_there = |live: &DynamicObject| live.metadata.deletion_timestamp.is_none();
+        if !situation.attempts.knows(key) && situation.world.object(key).is_some_and(is_there) {
             self.found.push((key.clone(), object.clone()));
         }
     }

@@ -18,7 +18,7 @@ use metallb_api::{conditions::Report, names};
 use metallb_runtime::lease::Lease;
 use tokio::{
     sync::{Notify, watch},
-    time::{sleep, sleep_until},
+    time::sleep_until,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -118,6 +118,8 @@ struct Operator<'a> {
     metrics: Metrics,
     /// When the rollout began that runs.
     rolling_since: Option<Instant>,
+    /// Since when all works.
+    working_since: Option<Instant>,
 }
 
 impl<'a> Operator<'a> {
@@ -136,6 +138,7 @@ impl<'a> Operator<'a> {
             upgradeable: None,
             metrics,
             rolling_since: None,
+            working_since: None,
         }
     }
 
@@ -168,15 +171,16 @@ impl<'a> Operator<'a> {
         // An answer that does not come is not waited for longer.
         let patience = Instant::now() + REQUEST_TIMEOUT;
         let mut due = true;
-        let mut wake = None;
+        let mut wake: Option<Instant> = None;
         loop {
             if due {
                 let began = Instant::now();
-                wake = self.converge(cluster).await?;
+                let time = self.converge(cluster).await?;
+                // From here on no clock that is set delays it.
+                let pause = time.map(|time| time.duration_since(Timestamp::now()));
+                wake = pause.map(|pause| Instant::now() + Duration::try_from(pause).unwrap_or_default());
                 self.metrics.reconciled(began.elapsed());
             }
-            let pause = wake.map(|time: Timestamp| time.duration_since(Timestamp::now()));
-            let pause = pause.map(|pause| Duration::try_from(pause).unwrap_or_default());
             tokio::select! {
                 // Only here, where no write is under way, so that the Lease can be given up at once.
                 () = cancel.cancelled() => return Ok(()),
@@ -184,7 +188,7 @@ impl<'a> Operator<'a> {
                     Some(change) => due = self.see(change),
                     None => bail!("the watches ended"),
                 },
-                () = sleep(pause.unwrap_or_default()), if pause.is_some() => due = true,
+                () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => due = true,
                 Ok(()) = missing.changed() => {
                     self.missing.clone_from(&missing.borrow_and_update());
                     due = true;
@@ -194,7 +198,7 @@ impl<'a> Operator<'a> {
                     due = true;
                 }
                 () = sleep_until(patience.into()), if self.missing.is_none() => {
-                    self.missing = Some(Found::default());
+                    self.missing = Some(Found::unasked("the API server does not answer"));
                     due = true;
                 }
             }
@@ -212,6 +216,7 @@ impl<'a> Operator<'a> {
         if summary.step.is_none() {
             self.rolling_since = None;
         }
+        self.working_since = summary.works.then(|| self.working_since.unwrap_or_else(Instant::now));
         // A program that may not do what it needs is not ready, or cannot even be made.
         if !std::mem::replace(&mut self.lacks_pods, summary.lacks_pods) && summary.lacks_pods {
             self.doubt.notify_one();
@@ -231,6 +236,7 @@ impl<'a> Operator<'a> {
                 world: &self.world,
                 attempts: &self.attempts,
                 now,
+                works_for: self.working_since.map(|since| since.elapsed()).unwrap_or_default(),
                 rolling_for: self.rolling_since.map(|since| since.elapsed()).unwrap_or_default(),
                 gossip: &self.gossip,
                 missing: self.missing.as_ref(),

@@ -32,7 +32,7 @@ use serde_json::Value;
 pub use configuration::DEFAULT_EXCLUDED_INTERFACES;
 pub(crate) use configuration::memberlist;
 
-use crate::{install::Install, kinds::Kind, settings::Settings};
+use crate::{health::MIN_READY, install::Install, kinds::Kind, settings::Settings};
 
 /// Label by which the operator knows what it applied, and its value.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "metallb-operator");
@@ -195,6 +195,10 @@ fn readiness(host: Option<&str>, port: u16) -> Probe {
 
 fn liveness(host: Option<&str>, port: u16) -> Probe {
     probe("/healthz", host, port, 10, 10)
+}
+
+fn min_ready_seconds() -> i32 {
+    i32::try_from(MIN_READY.as_secs()).unwrap_or(i32::MAX)
 }
 
 /// Arguments that both programs take.

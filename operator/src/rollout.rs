@@ -11,6 +11,9 @@ use metallb_api::OnFailure;
 
 use crate::{health::Health, install::Upgrade, kinds::Kind};
 
+/// Annotation of the MetalLB resource: the version whose rollout goes on whenever it can, however long it stood still.
+pub const RESUME: &str = "metallb.io/resume";
+
 /// What a rollout does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -46,10 +49,12 @@ pub struct Workload {
 
 impl Workload {
     fn is_done(&self, revision: &str) -> bool {
-        self.is_at(revision) && !self.health.rolling_out && self.health.serves()
+        self.is_at(revision) && !self.health.rolling_out && !self.health.settling && self.health.serves()
     }
 
-    fn is_at(&self, revision: &str) -> bool {
+    /// Whether it was made from the description of that revision.
+    #[must_use]
+    pub fn is_at(&self, revision: &str) -> bool {
         self.revision.as_deref() == Some(revision)
     }
 }
@@ -74,6 +79,8 @@ pub struct Rollout {
     pub deadline: Option<Timestamp>,
     /// Whether the speakers have to wait with their change.
     pub speakers_wait: bool,
+    /// Whether it stays where it is although its cause may be gone.
+    pub is_stopped: bool,
 }
 
 impl Rollout {
@@ -81,6 +88,15 @@ impl Rollout {
     #[must_use]
     pub fn admits(&self, kind: Kind) -> bool {
         kind != Kind::DaemonSet || !self.speakers_wait
+    }
+
+    /// Stops it where it is, which is for `cause` unless it has a newer one. `are_older` tells whether the speakers' change
+    /// is still to be made.
+    pub fn stop(&mut self, cause: &str, are_older: bool) {
+        self.stalled.get_or_insert_with(|| cause.to_owned());
+        self.deadline = None;
+        self.speakers_wait = are_older;
+        self.is_stopped = true;
     }
 }
 

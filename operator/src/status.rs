@@ -85,6 +85,12 @@ pub struct Observation {
     pub known_version: Option<String>,
     /// Where the rollout of `version` stands.
     pub rollout: Rollout,
+    /// How it is told that this rollout has stopped, but for the cause.
+    pub stall: String,
+    /// Where the way back to `known_version` stands, or what else is kept.
+    pub way_back: Rollout,
+    /// Whether all of it is there and works.
+    pub works: bool,
     /// Why it is not rolled out.
     pub kept: Option<Kept>,
     /// Why the last version that worked is not put back although it should be.
@@ -184,13 +190,18 @@ pub(crate) fn upgradeable(seen: &Observation) -> Report {
         let message = format!("version {} failed", failed.version);
         return report(UPGRADEABLE, false, Reason::UpgradeFailed, message);
     }
-    if seen.rollout.stalled.is_some() {
-        return report(UPGRADEABLE, false, Reason::UpgradeStalled, "a rollout has stopped: see Degraded");
+    if let Some(cause) = &seen.rollout.stalled {
+        return report(UPGRADEABLE, false, Reason::UpgradeStalled, format!("{}{cause}", seen.stall));
     }
     if !seen.pending.is_empty() || seen.rollout.step.is_some() {
         return report(UPGRADEABLE, false, Reason::RollingOut, "a change is being carried out");
     }
     report(UPGRADEABLE, true, Reason::Upgradeable, "")
+}
+
+/// How it is told that the rollout of objects with `digest` has stopped; the cause follows.
+pub(crate) fn stall(version: &str, digest: &str) -> String {
+    format!("the rollout of version {version} (objects {digest}) has stopped: ")
 }
 
 fn managed(seen: &Observation) -> Report {
@@ -309,6 +320,11 @@ fn progressing(seen: &Observation, available: bool, before: &[Condition], genera
         .into_iter()
         .flatten()
         .collect();
+    if let (Some(Kept::Failed(_)), Some(step)) = (&seen.kept, seen.way_back.step) {
+        let version = seen.known_version.as_deref().unwrap_or("before");
+        let message = format!("version {version} is put back, {step}: {}", rolling.join(", "));
+        return report(PROGRESSING, true, Reason::RollingOut, message);
+    }
     // Of an installation that has worked before; the first one only starts.
     if let (Some(step), true) = (seen.rollout.step, seen.known_version.is_some()) {
         let detail = if rolling.is_empty() { String::new() } else { format!(": {}", rolling.join(", ")) };

@@ -40,6 +40,10 @@ const LARGEST_REQUEST: usize = 7 * 1024 * 1024;
 
 /// When a server that did not answer is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
+/// How often one that answered is asked.
+const LOOK: Duration = Duration::from_secs(10);
+/// As many times in a row one that answered before may fail to.
+const ENOUGH: u32 = 3;
 
 /// Certificate of the server and whether the API server trusts it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -89,7 +93,17 @@ pub async fn serve(
         .serve(routes.into_make_service());
     tokio::select! {
         result = server => result.with_context(|| format!("webhooks: cannot serve on {address}")),
-        result = keep(&config, &versions, &handle, identity, &readiness) => result,
+        result = async {
+            let address = handle.listening().await.context("webhooks: the server ended")?;
+            let take = |current: &Identity| match server_config(current, &versions) {
+                Ok(new) => config.reload_from_config(new),
+                Err(error) => {
+                    tracing::warn!(error = format!("{error:#}"), "the webhooks' certificate cannot be used");
+                }
+            };
+            let ask = |certificate: String| async move { tls::ask(address.port(), &certificate).await };
+            keep(take, ask, identity, &readiness).await
+        } => result,
         () = cancel.cancelled() => {
             handle.graceful_shutdown(Some(Duration::from_secs(2)));
             Ok(())
@@ -125,40 +139,47 @@ fn server_config(identity: &Identity, versions: &tls::Versions) -> anyhow::Resul
     Ok(Arc::new(config))
 }
 
-/// Takes new certificates up, and says whether the server answers.
-async fn keep(
-    config: &RustlsConfig,
-    versions: &tls::Versions,
-    handle: &axum_server::Handle<SocketAddr>,
+/// Has the server `take` new certificates up, and says whether it answers: it may stop doing so at any time.
+///
+/// # Errors
+/// When it does not answer any more: then it is begun anew.
+async fn keep<Answer>(
+    take: impl Fn(&Identity),
+    ask: impl Fn(String) -> Answer,
     mut identity: watch::Receiver<Option<Identity>>,
     readiness: &Readiness,
-) -> anyhow::Result<()> {
-    let address = handle.listening().await.context("webhooks: the server ended")?;
-    let mut answered_with = String::new();
+) -> anyhow::Result<()>
+where
+    Answer: Future<Output = anyhow::Result<()>>,
+{
+    let mut taken = String::new();
+    let mut failures = 0;
+    let mut has_answered = false;
     loop {
         let current = identity.borrow_and_update().clone();
+        let mut answers = false;
         if let Some(current) = current {
-            if answered_with != current.certificate {
-                match server_config(&current, versions) {
-                    Ok(new) => config.reload_from_config(new),
-                    Err(error) => {
-                        tracing::warn!(
-                            error = format!("{error:#}"),
-                            "the webhooks' certificate cannot be used"
-                        );
+            if taken != current.certificate {
+                take(&current);
+                taken.clone_from(&current.certificate);
+                (failures, has_answered) = (0, false);
+            }
+            match ask(current.certificate).await {
+                Ok(()) => (answers, failures) = (true, 0),
+                Err(error) => {
+                    failures += 1;
+                    tracing::warn!(failures, error = format!("{error:#}"), "the webhooks do not answer");
+                    if has_answered && failures >= ENOUGH {
+                        return Err(error.context("the webhooks do not answer any more"));
                     }
                 }
-                match tls::ask(address.port(), &current.certificate).await {
-                    Ok(()) => answered_with.clone_from(&current.certificate),
-                    Err(error) => tracing::warn!(error = format!("{error:#}"), "the webhooks do not answer"),
-                }
             }
-            readiness.set(current.is_published && answered_with == current.certificate);
+            has_answered |= answers;
+            readiness.set(current.is_published && answers);
         }
-        let is_asked_again = identity.borrow().as_ref().is_some_and(|now| now.certificate != answered_with);
         tokio::select! {
             changed = identity.changed() => changed.context("nobody makes a certificate any more")?,
-            () = sleep(AGAIN), if is_asked_again => {}
+            () = sleep(if answers { LOOK } else { AGAIN }) => {}
         }
     }
 }
@@ -240,13 +261,25 @@ mod tests {
 
     /// The answer while the API server refuses whatever is asked.
     async fn refused(operation: Operation, object: Option<Value>, old: Option<Value>) -> Answer {
+        answered(operation, object, old, |_| true).await
+    }
+
+    /// The answer while the API server refuses some paths, and knows nothing below the others.
+    async fn answered(
+        operation: Operation,
+        object: Option<Value>,
+        old: Option<Value>,
+        refuses: fn(&str) -> bool,
+    ) -> Answer {
         let (service, mut api_server) = mock::pair::<http::Request<Body>, http::Response<Body>>();
         tokio::spawn(async move {
-            while let Some((_, send)) = api_server.next_request().await {
+            while let Some((request, send)) = api_server.next_request().await {
                 let status = json!({"kind": "Status", "status": "Failure", "code": 403, "reason": "Forbidden",
                                     "message": "no rights"});
-                let body = Body::from(serde_json::to_vec(&status).unwrap());
-                send.send_response(http::Response::builder().status(403).body(body).unwrap());
+                let nothing = json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []});
+                let (code, body) = if refuses(request.uri().path()) { (403, status) } else { (200, nothing) };
+                let body = Body::from(serde_json::to_vec(&body).unwrap());
+                send.send_response(http::Response::builder().status(code).body(body).unwrap());
             }
         });
         let required = ["OPERATOR_NAMESPACE", "POD_NAME", "CONTROLLER_IMAGE", "SPEAKER_IMAGE"];
@@ -262,6 +295,52 @@ mod tests {
             old: old.as_ref(),
         };
         judge(&asked, &question, &operation).await
+    }
+
+    #[tokio::test]
+    async fn what_is_only_told_of_denies_nothing_when_it_cannot_be_read() {
+        let pool = |range: &str| {
+            Some(
+                json!({"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "spec": {"addresses": [range]},
+                       "metadata": {"name": "p", "namespace": "x"}}),
+            )
+        };
+        let refuses = |path: &str| path.ends_with("/services") || path.ends_with("/nodes");
+        let answer = answered(Operation::Update, pool("192.0.2.0/28"), pool("192.0.2.0/24"), refuses).await;
+        assert_eq!(answer.denials, Vec::<String>::new());
+        for what in ["Services cannot be read", "the cluster's own addresses cannot be read"] {
+            assert!(answer.warnings.iter().any(|warning| warning.starts_with(what)), "{:?}", answer.warnings);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_stops_answering_is_not_ready_and_is_begun_anew() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let (sender, identity) = watch::channel(Some(Identity { is_published: true, ..Identity::default() }));
+        let hangs = Arc::new(AtomicBool::new(false));
+        let is_hung = hangs.clone();
+        let ask = move |_| {
+            let hangs = is_hung.load(Ordering::Relaxed);
+            async move { if hangs { Err(anyhow::anyhow!("no answer")) } else { Ok(()) } }
+        };
+        let readiness = Readiness::new();
+        let kept = readiness.clone();
+        let keeping = tokio::spawn(async move { keep(|_| {}, ask, identity, &kept).await });
+        let becomes = async |ready: bool| {
+            let waiting = async {
+                while readiness.get() != ready {
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(11), waiting).await.unwrap();
+        };
+        becomes(true).await;
+        hangs.store(true, Ordering::Relaxed);
+        becomes(false).await;
+        let error =
+            tokio::time::timeout(Duration::from_secs(5), keeping).await.unwrap().unwrap().unwrap_err();
+        assert_eq!(format!("{error:#}"), "the webhooks do not answer any more: no answer");
+        drop(sender);
     }
 
     #[tokio::test]

@@ -40,10 +40,12 @@ pub enum WorkloadKind {
     LabelledPod,
     /// Pods of the service account, which nobody owns.
     AccountPod,
+    /// Static pods of kube-vip, looked for by their names: a watch would be of all pods.
+    StaticPod,
 }
 
 impl WorkloadKind {
-    /// All kinds.
+    /// All kinds that are watched.
     pub const ALL: [Self; 7] = [
         Self::Deployment,
         Self::DaemonSet,
@@ -65,7 +67,7 @@ impl WorkloadKind {
             Self::DeploymentConfig => {
                 ApiResource::from_gvk(&GroupVersionKind::gvk("apps.openshift.io", "v1", "DeploymentConfig"))
             }
-            Self::LabelledPod | Self::AccountPod => ApiResource::erase::<Pod>(&()),
+            Self::LabelledPod | Self::AccountPod | Self::StaticPod => ApiResource::erase::<Pod>(&()),
         }
     }
 
@@ -96,7 +98,7 @@ impl WorkloadKind {
             Self::StatefulSet => "StatefulSet",
             Self::ReplicaSet => "ReplicaSet",
             Self::DeploymentConfig => "DeploymentConfig",
-            Self::LabelledPod | Self::AccountPod => "Pod",
+            Self::LabelledPod | Self::AccountPod | Self::StaticPod => "Pod",
         }
     }
 }
@@ -231,7 +233,13 @@ impl Marked {
     pub(crate) fn is_part_of_another(&self, kind: WorkloadKind) -> bool {
         let is_owned = self.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
         is_owned
-            && matches!(kind, WorkloadKind::ReplicaSet | WorkloadKind::LabelledPod | WorkloadKind::AccountPod)
+            && matches!(
+                kind,
+                WorkloadKind::ReplicaSet
+                    | WorkloadKind::LabelledPod
+                    | WorkloadKind::AccountPod
+                    | WorkloadKind::StaticPod
+            )
     }
 
     pub(crate) fn namespace(&self) -> &str {

@@ -125,10 +125,13 @@ impl World {
             }
             Change::Version(version) => self.version.replace(version.clone()) != Some(version),
             Change::Absent(source) => self.forget(source),
-            Change::Fault(source, message) => self.faults.insert(source, message.clone()) != Some(message),
+            Change::Fault(source, message) => {
+                self.refused.remove(&source);
+                self.faults.insert(source, message.clone()) != Some(message)
+            }
             Change::Refused(source, message) => {
                 self.refused.insert(source);
-                self.take(Change::Fault(source, message))
+                self.faults.insert(source, message.clone()) != Some(message)
             }
         }
     }

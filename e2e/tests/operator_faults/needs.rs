@@ -5,8 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use kube::{
     Api,
-    api::{DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams},
-    core::ApiResource,
+    api::{
+        DeleteParams, DynamicObject, GetParams, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+    },
+    core::{ApiResource, Request},
 };
 use metallb_e2e::plane::{
     NAMESPACE,
@@ -186,5 +188,63 @@ async fn constraints_that_openshift_lacks_are_named_when_pods_are_refused() -> R
         !message.contains("metallb-speaker is missing") && message.contains("unable to validate")
     };
     scene.degraded(named).await?;
+    scene.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_it_may_not_be_asked_what_others_may_do_is_named_and_a_first_installation_is_made() -> Result<()>
+{
+    let mut scene = Scene::waiting().await?;
+    let roles = api(&scene.client, RBAC, "ClusterRole", "");
+    let mut role = roles.get("metallb-manager-role").await?;
+    let whole = role.data["rules"].clone();
+    role.data["rules"] = without(&whole, "create", "subjectaccessreviews")?;
+    let role = roles.replace("metallb-manager-role", &PostParams::default(), &role).await?;
+    scene.install_with_own_rights().await?;
+    let texts = [
+        "the operator may not create subjectaccessreviews.authorization.k8s.io in the cluster",
+        "it cannot be asked whether what controller and speaker may do is there",
+    ];
+    scene.names("RequirementsMissing", &texts, LOOKED).await?;
+    scene.find("apps/v1", "DaemonSet", "speaker", |_| true).await?;
+    let mut restored = role;
+    restored.data["rules"] = whole;
+    roles.replace("metallb-manager-role", &PostParams::default(), &restored).await?;
+    scene.recovers().await?;
+    scene.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_of_an_older_version_is_named_until_the_newer_one_is_there() -> Result<()> {
+    let mut scene = Scene::waiting().await?;
+    let definitions = api(&scene.client, "apiextensions.k8s.io/v1", "CustomResourceDefinition", "");
+    let name = "metallbs.metallb.io";
+    let replace = async |edit: &dyn Fn(&mut Value)| {
+        let mut definition = definitions.get(name).await?;
+        let spec = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties";
+        edit(definition.data.pointer_mut(spec).context("no schema")?);
+        definitions.replace(name, &PostParams::default(), &definition).await?;
+        anyhow::Ok(())
+    };
+    let field = definitions
+        .get(name)
+        .await?
+        .data
+        .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/managementState")
+        .cloned();
+    let field = field.context("no field")?;
+    replace(&|fields| drop(fields.as_object_mut().map(|fields| fields.remove("managementState")))).await?;
+    let described = async || {
+        let path = Request::new("/openapi/v3/apis/metallb.io").get("v1beta1", &GetParams::default())?;
+        anyhow::Ok(scene.client.request_text(path).await.unwrap_or_default())
+    };
+    until(described, |text| text.contains("ipFailoverPolicy") && !text.contains("\"managementState\":{"))
+        .await?;
+    scene.install_with_own_rights().await?;
+    let text =
+        "the CustomResourceDefinition of MetalLB is of an older version, by which spec.managementState";
+    scene.names("RequirementsMissing", &[text], LOOKED).await?;
+    replace(&|fields| fields["managementState"] = field.clone()).await?;
+    scene.recovers().await?;
     scene.stop().await
 }

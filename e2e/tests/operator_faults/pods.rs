@@ -73,10 +73,10 @@ async fn a_repair_that_is_not_taken_up_yet_takes_no_availability_away() -> Resul
     node(&scene, "node1").await?;
     pod(&scene, "speaker", "speaker-x", Some("node1")).await?;
     shows(&scene, "speaker-x", &json!({"conditions": [{"type": "Ready", "status": "True"}]})).await?;
-    let status = json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1});
+    let status = json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1});
     runs(&scene, "Deployment", "controller", status).await?;
     let status = json!({"desiredNumberScheduled": 1, "currentNumberScheduled": 1, "numberMisscheduled": 0,
-                        "numberReady": 1, "updatedNumberScheduled": 1});
+                        "numberReady": 1, "numberAvailable": 1, "updatedNumberScheduled": 1});
     runs(&scene, "DaemonSet", "speaker", status).await?;
     let is = |object: &DynamicObject, kind: &str, wanted: &str| whole(object, kind)["status"] == wanted;
     let well = |object: &DynamicObject| is(object, "Available", "True") && is(object, "Progressing", "False");

@@ -1,6 +1,6 @@
 //! Whether the cluster has what the programs need: asked, never written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, stream};
 use k8s_openapi::{
@@ -15,13 +15,16 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource,
-    api::PostParams,
-    core::{ApiResource, DynamicObject, GroupVersionKind},
+    api::{GetParams, PostParams},
+    core::{ApiResource, DynamicObject, GroupVersionKind, Request},
 };
 use metallb_api::names;
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
-use crate::needs::{self, Account, Converter, Found, Lacks, Need};
+use crate::needs::{self, Account, Converter, Fields, Found, Lacks, Need};
 
 /// API group of OpenShift's security context constraints.
 const OPENSHIFT: &str = "security.openshift.io";
@@ -47,12 +50,60 @@ pub async fn missing(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -
             lacks.accounts.insert(account);
         }
     }
-    lacks.rights = refused(client, namespace, needs).await?;
+    let unasked;
+    (lacks.rights, unasked) = refused(client, namespace, needs).await?;
+    let unasked = unasked.map(|error| needs::told_of_unasked("what controller and speaker may do", &error));
     Ok(Found {
-        missing: needs::told_of_lacks(&lacks),
+        missing: needs::told_of_lacks(&lacks).into_iter().chain(unasked).collect(),
         for_pods: missing_for_pods(client).await?,
+        outdated: needs::told_of_outdated(&needs::fields(), &described(client).await),
         converter: converter(client).await?,
     })
+}
+
+/// Of what the API server describes, which everybody may read, only the names of fields below spec and status are kept.
+#[derive(Deserialize)]
+struct Document {
+    components: Components,
+}
+
+#[derive(Deserialize)]
+struct Components {
+    schemas: BTreeMap<String, Whole>,
+}
+
+#[derive(Deserialize)]
+struct Whole {
+    #[serde(default)]
+    properties: BTreeMap<String, Part>,
+}
+
+#[derive(Deserialize)]
+struct Part {
+    #[serde(default)]
+    properties: BTreeMap<String, IgnoredAny>,
+}
+
+/// The fields of kinds of metallb.io as they are served; nothing where that is not described, or not yet.
+async fn described(client: &Client) -> Fields {
+    let path = Request::new("/openapi/v3/apis/metallb.io").get("v1beta1", &GetParams::default());
+    let Ok(request) = path else { return Fields::new() };
+    let document: Document = match client.request(request).await {
+        Ok(document) => document,
+        Err(error) => {
+            tracing::debug!(%error, "the fields of the definitions cannot be read");
+            return Fields::new();
+        }
+    };
+    let kinds = document.components.schemas.into_iter().map(|(name, whole)| {
+        let parts = whole.properties.into_iter();
+        let fields = parts.flat_map(|(part, inner)| {
+            inner.properties.into_keys().map(move |field| format!("{part}.{field}"))
+        });
+        let kind = name.rsplit('.').next().unwrap_or_default().to_owned();
+        (kind, fields.collect())
+    });
+    kinds.collect()
 }
 
 /// What is missing should pods be refused: the security context constraints of OpenShift.
@@ -89,24 +140,31 @@ pub async fn has(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -> ku
             return Ok(false);
         }
     }
-    Ok(refused(client, namespace, needs).await?.is_empty())
+    let (refused, unasked) = refused(client, namespace, needs).await?;
+    Ok(refused.is_empty() && unasked.is_none())
 }
 
-/// What of `needs` is not granted.
-async fn refused(client: &Client, namespace: &str, needs: &BTreeSet<Need>) -> kube::Result<Vec<Need>> {
+/// What of `needs` is not granted, and why it may not be asked about all of them: the others are told all the same.
+async fn refused(
+    client: &Client,
+    namespace: &str,
+    needs: &BTreeSet<Need>,
+) -> kube::Result<(Vec<Need>, Option<String>)> {
     let mut answers = stream::iter(needs.iter().cloned().map(|need| {
         let (client, namespace) = (client.clone(), namespace.to_owned());
-        async move { is_granted(&client, &namespace, &need).await.map(|granted| (need, granted)) }
+        async move { (is_granted(&client, &namespace, &need).await, need) }
     }))
     .buffered(AT_A_TIME);
-    let mut refused = Vec::new();
-    while let Some(answer) = answers.next().await {
-        let (need, granted) = answer?;
-        if !granted {
-            refused.push(need);
+    let (mut refused, mut unasked) = (Vec::new(), None);
+    while let Some((answer, need)) = answers.next().await {
+        match answer {
+            Ok(true) => {}
+            Ok(false) => refused.push(need),
+            Err(kube::Error::Api(status)) if status.is_forbidden() => unasked = Some(status.message),
+            Err(error) => return Err(error),
         }
     }
-    Ok(refused)
+    Ok((refused, unasked))
 }
 
 fn accounts(client: &Client, namespace: &str) -> Api<ServiceAccount> {

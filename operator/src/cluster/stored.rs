@@ -2,7 +2,7 @@
 //! version one day
 //! (<https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definition-versioning/#upgrade-existing-objects-to-a-new-stored-version>).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
@@ -23,6 +23,10 @@ const DEFINITIONS: [&str; 2] = ["addresspools.metallb.io", "bgppeers.metallb.io"
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
 /// Objects that are listed at one time.
 const PAGE: u32 = 500;
+/// A refusal that takes longer is none of the object: somebody who is asked about all of them does not answer.
+const SLOW: Duration = Duration::from_secs(1);
+/// As many of those in a row end a pass.
+const IN_A_ROW: usize = 3;
 
 impl Cluster {
     /// Stores everything anew that is stored in an older version, and notes that no object is any more. Nothing is
@@ -32,14 +36,16 @@ impl Cluster {
         let mut pause = PAUSES.0;
         loop {
             let mut left = Vec::new();
+            let mut is_refused = false;
             for name in DEFINITIONS {
-                if let Err(message) = self.store_kind_anew(name, cancel).await {
+                if let Err(Stopped { message, by_refusals }) = self.store_kind_anew(name, cancel).await {
                     tracing::warn!(definition = name, message, "older versions are still stored");
+                    is_refused |= by_refusals;
                     left.push(format!("objects of {name} are still stored in an older version: {message}"));
                 }
             }
             let is_done = left.is_empty();
-            if is_done || pause > PAUSES.0 {
+            if is_done || pause > PAUSES.0 || is_refused {
                 told.send_if_modified(|before| std::mem::replace(before, left.clone()) != left);
             }
             if is_done {
@@ -53,7 +59,7 @@ impl Cluster {
         }
     }
 
-    async fn store_kind_anew(&self, name: &str, cancel: &CancellationToken) -> Result<(), String> {
+    async fn store_kind_anew(&self, name: &str, cancel: &CancellationToken) -> Result<(), Stopped> {
         let definitions: Api<CustomResourceDefinition> = Api::all(self.client.clone());
         let Some(definition) = definitions.get_opt(name).await.map_err(|error| error.to_string())? else {
             return Ok(());
@@ -65,6 +71,7 @@ impl Cluster {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let mut stored: usize = 0;
         let mut refused = Vec::new();
+        let mut slow = 0;
         let mut page = ListParams::default().limit(PAGE);
         loop {
             let all: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
@@ -80,11 +87,19 @@ impl Cluster {
                 let same = json!({"metadata": {"resourceVersion": object.resource_version()}});
                 let write =
                     async { api.patch(&object.name_any(), &params, &Patch::Merge(&same)).await.map(Some) };
+                let began = Instant::now();
                 match self.send(write).await {
                     // Whoever changed it meanwhile stored it anew.
-                    Outcome::Written(_) | Outcome::Removed | Outcome::Outdated => stored += 1,
+                    Outcome::Written(_) | Outcome::Removed | Outcome::Outdated => {
+                        (stored, slow) = (stored + 1, 0)
+                    }
                     Outcome::Failed(message) => {
                         refused.push(format!("{namespace}/{}: {message}", object.name_any()));
+                        slow = if began.elapsed() < SLOW { 0 } else { slow + 1 };
+                        if slow >= IN_A_ROW {
+                            let message = format!("{}, and others as well", refused.swap_remove(0));
+                            return Err(Stopped { message, by_refusals: true });
+                        }
                     }
                     Outcome::NotLeading => return Ok(()),
                 }
@@ -98,7 +113,7 @@ impl Cluster {
         if let Some(first) = refused.first() {
             let more = refused.len() - 1;
             let more = if more == 0 { String::new() } else { format!(", and {more} more") };
-            return Err(format!("{first}{more}"));
+            return Err(Stopped { message: format!("{first}{more}"), by_refusals: true });
         }
         let noted = json!({
             "metadata": {"resourceVersion": definition.resource_version()}, "status": {"storedVersions": [version]},
@@ -116,9 +131,22 @@ impl Cluster {
                 Ok(())
             }
             Outcome::NotLeading => Ok(()),
-            Outcome::Outdated => Err("the definition was changed meanwhile".to_owned()),
-            Outcome::Failed(message) => Err(message),
+            Outcome::Outdated => Err("the definition was changed meanwhile".to_owned().into()),
+            Outcome::Failed(message) => Err(message.into()),
         }
+    }
+}
+
+/// Why not everything of a kind was stored anew.
+struct Stopped {
+    message: String,
+    /// Whether it is because of the objects: nothing that passes by itself.
+    by_refusals: bool,
+}
+
+impl From<String> for Stopped {
+    fn from(message: String) -> Self {
+        Self { message, by_refusals: false }
     }
 }
 

@@ -8,7 +8,8 @@ use futures::{
 };
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, Pod};
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt,
+    api::ListParams,
     core::DynamicObject,
     runtime::{
         WatchStreamExt,
@@ -78,6 +79,7 @@ pub fn watch(client: &Client, settings: &Settings) -> impl Stream<Item = world::
         }));
     }
     streams.push(versions(client.clone()));
+    streams.push(static_pods(client.clone()));
     let pods: Api<Pod> = Api::namespaced(client.clone(), &settings.namespace);
     let operands = watcher::Config::default().labels("app=metallb,component in (controller, speaker, pull)");
     streams.push(source(Source::Pods, pods, operands, drop_managed_fields, |event| {
@@ -85,9 +87,8 @@ pub fn watch(client: &Client, settings: &Settings) -> impl Stream<Item = world::
     }));
     let nodes: Api<Node> = Api::all(client.clone());
     let config = watcher::Config::default().page_size(100);
-    let images = [settings.controller_image.clone(), settings.speaker_image.clone()];
-    let trim = move |node: &mut Node| trim_node(node, &images.each_ref().map(String::as_str));
-    streams.push(source(Source::Nodes, nodes, config, trim, |event| world::Change::Node(Box::new(event))));
+    streams
+        .push(source(Source::Nodes, nodes, config, trim_node, |event| world::Change::Node(Box::new(event))));
     stream::select_all(streams)
 }
 
@@ -102,6 +103,39 @@ fn versions(client: Client) -> BoxStream<'static, world::Change> {
         Some((version.ok(), (client, true)))
     });
     asked.filter_map(std::future::ready).boxed()
+}
+
+/// Static pods of kube-vip, looked for now and then: nothing selects them but their names, which end with their node's.
+fn static_pods(client: Client) -> BoxStream<'static, world::Change> {
+    const PAUSE: Duration = Duration::from_secs(600);
+    let looked = stream::unfold((client, false), async |(client, again)| {
+        if again {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let found = kube_vip(&client).await;
+        if let Err(error) = &found {
+            tracing::debug!(%error, "static pods cannot be looked for");
+        }
+        Some((found.unwrap_or_default(), (client, true)))
+    });
+    let kind = WorkloadKind::StaticPod;
+    let events = looked.flat_map(stream::iter);
+    events.map(move |event| world::Change::Workload(kind, Box::new(event))).boxed()
+}
+
+async fn kube_vip(client: &Client) -> kube::Result<Vec<watcher::Event<Marked>>> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    let label = ListParams::default().labels("node-role.kubernetes.io/control-plane");
+    let pods: Api<Marked> =
+        Api::namespaced_with(client.clone(), "kube-system", &WorkloadKind::StaticPod.api_resource());
+    let mut events = vec![watcher::Event::Init];
+    for node in nodes.list_metadata(&label).await?.items {
+        let name = format!("metadata.name=kube-vip-{}", node.name_any());
+        let found = pods.list(&ListParams::default().fields(&name)).await?.items;
+        events.extend(found.into_iter().map(watcher::Event::InitApply));
+    }
+    events.push(watcher::Event::InitDone);
+    Ok(events)
 }
 
 fn source<K>(
@@ -154,15 +188,15 @@ fn drop_managed_fields<K: Resource>(object: &mut K) {
 }
 
 /// Of a node, only these are read: its labels and taints, its conditions, what tells its subnets, whether it is cordoned,
-/// and which of images like `images` it has.
-fn trim_node(node: &mut Node, images: &[&str]) {
+/// and which images it has.
+fn trim_node(node: &mut Node) {
     drop_managed_fields(node);
     if let Some(annotations) = &mut node.metadata.annotations {
         annotations.retain(|name, _| pool::ANNOTATIONS.contains(&name.as_str()));
     }
     let NodeSpec { unschedulable, taints, .. } = node.spec.take().unwrap_or_default();
     node.spec = Some(NodeSpec { unschedulable, taints, ..NodeSpec::default() });
-    health::trim(node, images);
+    health::trim(node);
     if let Some(status) = &mut node.status {
         let (conditions, images) = (status.conditions.take(), status.images.take());
         *status = NodeStatus { conditions, images, ..NodeStatus::default() };
@@ -225,11 +259,12 @@ mod tests {
              'other:1']}]}}",
         )
         .unwrap();
-        trim_node(&mut node, &["speaker:2"]);
+        trim_node(&mut node);
+        assert!(health::lacks(&node, "speaker:2") && !health::lacks(&node, "speaker:1"));
+        node.status.as_mut().unwrap().images = None;
         let want: Node = serde_saphyr::from_str(
             "{metadata: {name: n, labels: {zone: a}, annotations: {}}, spec: {unschedulable: true, taints: [{key: \
-             dedicated, effect: NoSchedule}]}, status: {conditions: [{type: Ready, status: 'True'}], images: [{names: \
-             ['speaker:1']}]}}",
+             dedicated, effect: NoSchedule}]}, status: {conditions: [{type: Ready, status: 'True'}]}}",
         )
         .unwrap();
         assert_eq!(node, want);

@@ -1,5 +1,11 @@
 //! Which images a node has, as its kubelet says.
 
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerImage, Node, Pod};
 
 use super::trouble::{containers, waiting_for};
@@ -7,23 +13,26 @@ use super::trouble::{containers, waiting_for};
 /// As many images a kubelet lists at most, unless it is told otherwise (`nodeStatusMaxImages`): a list of that length
 /// does not say what is missing.
 const LISTED: usize = 50;
+/// How long an image may be pulled, as long as the node does not tell whether it has it: a volume or a network that is
+/// not there looks the same.
+const UNSEEN_PULL: Duration = Duration::from_secs(600);
 
-/// Name of an image without registry, path, tag and digest.
-fn short(image: &str) -> &str {
-    let image = image.split('@').next().unwrap_or_default();
-    let name = image.rsplit('/').next().unwrap_or_default();
-    name.split(':').next().unwrap_or_default()
-}
-
-/// Leaves of a node's list of images the names that are like one of `images`. A list that is cut off is dropped.
-pub fn trim(node: &mut Node, images: &[&str]) {
+/// Puts in the place of a node's list of images a digest of each name, since all names of all nodes would be much to keep.
+/// A list that is cut off is dropped.
+pub fn trim(node: &mut Node) {
     let Some(status) = &mut node.status else { return };
     let listed = status.images.take().filter(|listed| !listed.is_empty() && listed.len() < LISTED);
     status.images = listed.map(|listed| {
         let names = listed.into_iter().flat_map(|image| image.names.unwrap_or_default());
-        let kept = names.filter(|name| images.iter().any(|image| short(image) == short(name))).collect();
-        vec![ContainerImage { names: Some(kept), size_bytes: None }]
+        let digests: Vec<_> = names.map(|name| digest(&name)).collect();
+        vec![ContainerImage { names: Some(vec![digests.join(" ")]), size_bytes: None }]
     });
+}
+
+fn digest(name: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// Whether it is known that the node does not have `image`.
@@ -32,28 +41,33 @@ pub fn lacks(node: &Node, image: &str) -> bool {
     is_listed(node, image) == Some(false)
 }
 
-/// Whether the node has `image`; `None` when it is not known.
+/// Whether the node, of which [`trim`] left what is needed, has `image`; `None` when it is not known.
 #[must_use]
 pub fn is_listed(node: &Node, image: &str) -> Option<bool> {
     let listed = node.status.as_ref().and_then(|status| status.images.as_ref())?;
-    let names: Vec<&String> = listed.iter().flat_map(|image| image.names.iter().flatten()).collect();
+    let mut digests =
+        listed.iter().flat_map(|image| image.names.iter().flatten()).flat_map(|all| all.split(' '));
     // A tag beside a digest says nothing more.
     let wanted = match image.split_once('@') {
         Some((name, digest)) => format!("{}@{digest}", untagged(name)),
         None => image.to_owned(),
     };
-    let is_it = |name: &&&String| {
-        **name == &wanted
-            || **name == &format!("docker.io/{wanted}")
-            || **name == &format!("docker.io/library/{wanted}")
-    };
-    Some(names.iter().any(|name| is_it(&name)))
+    let spellings =
+        ["", "docker.io/", "docker.io/library/"].map(|before| digest(&format!("{before}{wanted}")));
+    Some(digests.any(|digest| spellings.iter().any(|spelling| spelling == digest)))
 }
 
-/// Whether a pod that has not begun may wait for an image that the node is still pulling.
-pub(super) fn may_be_pulled(node: &Node, pod: &Pod) -> bool {
-    let is_being_made = || waiting_for(pod) == Some("ContainerCreating");
-    of_pod(pod).any(|image| is_listed(node, image).map_or_else(is_being_made, |listed| !listed))
+/// Until when a pod that has not begun may wait for an image that the node is still pulling; `None` when it waits for
+/// something else. What a node does that does not tell is not waited for longer than [`UNSEEN_PULL`].
+pub(super) fn pulling(node: &Node, pod: &Pod) -> Option<Timestamp> {
+    if of_pod(pod).any(|image| lacks(node, image)) {
+        return Some(Timestamp::MAX);
+    }
+    let is_unknown = of_pod(pod).any(|image| is_listed(node, image).is_none());
+    let is_being_made = waiting_for(pod) == Some("ContainerCreating");
+    let made = || pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let ends = || made().map_or(Some(Timestamp::MAX), |made| made.checked_add(UNSEEN_PULL).ok());
+    (is_unknown && is_being_made).then(ends).flatten()
 }
 
 /// Whether a container of the pod, which is one of `image`, began at any time, so that the image was there.
@@ -92,23 +106,26 @@ mod tests {
     use super::*;
 
     fn node(names: &[&str]) -> Node {
-        serde_json::from_value(
+        let mut node = serde_json::from_value(
             serde_json::json!({"status": {"images": [{"names": names}, {"names": ["other:1"]}]}}),
         )
-        .unwrap()
+        .unwrap();
+        trim(&mut node);
+        node
     }
 
     #[test]
     fn an_image_is_known_by_its_whole_name() {
-        let mut node =
+        let node =
             node(&["localhost/metallb/speaker:1", "reg:5000/m/speaker@sha256:ab", "docker.io/m/speaker:2"]);
-        trim(&mut node, &["localhost/metallb/speaker:9"]);
         let table = [
             ("localhost/metallb/speaker:1", false),
             ("localhost/metallb/speaker:2", true),
             ("reg:5000/m/speaker:7@sha256:ab", false),
             ("reg:5000/m/speaker@sha256:cd", true),
             ("m/speaker:2", false),
+            ("other:1", false),
+            ("mirror/metallb-speaker-rhel9:1", true),
         ];
         for (image, want) in table {
             assert_eq!(lacks(&node, image), want, "{image}");
@@ -122,10 +139,10 @@ mod tests {
             serde_json::json!({"status": {"images": (0..50).map(image).collect::<Vec<_>>()}}),
         )
         .unwrap();
-        trim(&mut cut, &["speaker:1"]);
+        trim(&mut cut);
         assert!(!lacks(&cut, "speaker:1"));
         let mut silent = Node::default();
-        trim(&mut silent, &["speaker:1"]);
+        trim(&mut silent);
         assert!(!lacks(&silent, "speaker:1"));
     }
 }

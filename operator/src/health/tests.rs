@@ -58,7 +58,7 @@ fn speakers(daemon_set: &DaemonSet, pods: &[Pod]) -> Health {
 fn speakers_serve_when_one_is_ready_on_each_ready_node() {
     let pods = [ready("node1"), ready("node2"), pod("node3", "False", NOW, "")];
     let health = speakers(&daemon_set(3, 3), &pods);
-    let progress = Progress { last: Some("2030-01-01T00:00:00Z".parse().unwrap()), lags: false };
+    let progress = Progress { last: Some("2030-01-01T00:00:10Z".parse().unwrap()), lags: false };
     let excused = ["node3".to_owned()].into();
     let want = Health { wanted: 2, ready: 2, excused, progress, ..Health::default() };
     assert_eq!(health, want);
@@ -194,16 +194,12 @@ fn the_cause_is_read_from_the_pod() {
         let container = format!("{{name: c, ready: false, image: i, imageID: '', restartCount: 4, {state}}}");
         pod("node2", "False", NOW, &format!(", containerStatuses: [{container}]"))
     };
-    let restarted = {
-        let state = "state: {running: {}}, lastState: {terminated: {exitCode: 137, reason: OOMKilled}}";
-        let container = format!("{{name: c, ready: false, image: i, imageID: '', restartCount: 2, {state}}}");
-        pod("node2", "False", NOW, &format!(", containerStatuses: [{container}]"))
-    };
+    let restarting = { restarted("2030-01-01T00:09:40Z", "2030-01-01T00:09:50Z") };
     let at = "pod speaker-node2 on node node2: ";
     let table = [
         (waiting("node2", "ErrImagePull", "not found"), Cause::ImagePull, "ErrImagePull: not found"),
         (waiting("node2", "InvalidImageName", ""), Cause::ImagePull, "InvalidImageName"),
-        (restarted, Cause::CrashLoop, "CrashLoopBackOff: OOMKilled, exit code 137, 2 restarts"),
+        (restarting, Cause::CrashLoop, "CrashLoopBackOff: OOMKilled, exit code 137, 2 restarts"),
         (crash, Cause::CrashLoop, "CrashLoopBackOff: Error, exit code 1, 4 restarts"),
         (
             waiting("node2", "CreateContainerConfigError", "no key"),
@@ -222,6 +218,57 @@ fn the_cause_is_read_from_the_pod() {
         assert_eq!(health.troubles, [Trouble { cause, message: format!("{at}{says}") }]);
         assert!(!health.serves());
     }
+}
+
+/// A pod whose program was restarted twice; it ran from `began` to `ended` before that.
+fn restarted(began: &str, ended: &str) -> Pod {
+    let end = format!("exitCode: 137, reason: OOMKilled, startedAt: '{began}', finishedAt: '{ended}'");
+    let state = format!("state: {{running: {{}}}}, lastState: {{terminated: {{{end}}}}}");
+    let container = format!("{{name: c, ready: false, image: i, imageID: '', restartCount: 2, {state}}}");
+    pod("node2", "False", NOW, &format!(", containerStatuses: [{container}]"))
+}
+
+#[test]
+fn a_restart_is_a_crash_loop_only_when_the_program_ended_soon_after_it_began_and_just_now() {
+    let of = |began, ended| {
+        let health = speakers(&daemon_set(3, 2), &[ready("node1"), restarted(began, ended)]);
+        health.troubles.iter().any(|trouble| trouble.cause == Cause::CrashLoop)
+    };
+    for (what, began, ended, want) in [
+        ("again and again", "2030-01-01T00:09:40Z", "2030-01-01T00:09:50Z", true),
+        ("its clock is ahead", "2030-01-01T00:10:40Z", "2030-01-01T00:10:50Z", true),
+        (
+            "its node was rebooted for the third time in a year",
+            "2029-10-01T00:00:00Z",
+            "2030-01-01T00:09:50Z",
+            false,
+        ),
+        (
+            "it ran for three days and ran out of memory",
+            "2029-12-29T00:00:00Z",
+            "2030-01-01T00:09:58Z",
+            false,
+        ),
+        ("that was long ago", "2029-12-31T00:00:00Z", "2029-12-31T00:00:10Z", false),
+    ] {
+        assert_eq!(of(began, ended), want, "{what}");
+    }
+}
+
+#[test]
+fn a_pod_that_comes_and_goes_makes_no_progress() {
+    let of = |restarts: u8, began: &str| {
+        let state = format!("state: {{running: {{startedAt: '{began}'}}}}");
+        let container =
+            format!("{{name: c, ready: true, image: i, imageID: '', restartCount: {restarts}, {state}}}");
+        let mut pod =
+            pod("node2", "True", "2030-01-01T00:09:00Z", &format!(", containerStatuses: [{container}]"));
+        pod.metadata.creation_timestamp = Some(Time("2030-01-01T00:00:00Z".parse().unwrap()));
+        speakers(&daemon_set(3, 1), &[pod]).progress.last.unwrap().to_string()
+    };
+    assert_eq!(of(0, "2030-01-01T00:08:55Z"), "2030-01-01T00:09:10Z", "and has been ready for 10 s");
+    assert_eq!(of(1, "2030-01-01T00:08:55Z"), "2030-01-01T00:00:00Z", "its program ended");
+    assert_eq!(of(0, "2030-01-01T00:00:05Z"), "2030-01-01T00:00:00Z", "it was ready before, or is late");
 }
 
 #[test]
@@ -349,6 +396,44 @@ fn the_controller_serves_when_as_many_are_ready_as_are_wanted_of_whatever_versio
 }
 
 #[test]
+fn a_controller_that_was_evicted_is_no_trouble_once_another_one_was_made() {
+    let of = |made: &str, status: &str| -> Pod {
+        serde_saphyr::from_str(&format!(
+            "{{metadata: {{name: controller-{made}, creationTimestamp: '2030-01-01T00:0{made}:00Z'}}, spec: {{nodeName: \
+             node1, containers: []}}, status: {{{status}}}}}"
+        ))
+        .unwrap()
+    };
+    let ready = "phase: Running, conditions: [{type: Ready, status: 'True'}]";
+    let evicted = "phase: Failed, reason: Evicted, message: low on memory";
+    let causes = |pods: &[Pod]| {
+        let status =
+            "observedGeneration: 5, replicas: 1, updatedReplicas: 1, readyReplicas: 1, availableReplicas: 1";
+        let health = of_deployment(&deployment(status, 1), pods.iter(), find(&nodes()), now());
+        health.troubles.iter().map(|trouble| trouble.cause).collect::<Vec<_>>()
+    };
+    assert_eq!(causes(&[of("1", evicted), of("2", ready)]), []);
+    assert_eq!(causes(&[of("1", "phase: Succeeded"), of("2", ready)]), []);
+    assert_eq!(causes(&[of("1", evicted)]), [Cause::PodRefused], "no other one was made");
+    assert_eq!(causes(&[of("1", ready), of("2", evicted)]), [Cause::PodRefused], "the newer one was refused");
+}
+
+#[test]
+fn what_is_ready_settles_for_a_while() {
+    let of = |available: u8| {
+        let status = format!(
+            "observedGeneration: 5, replicas: 1, updatedReplicas: 1, readyReplicas: 1, availableReplicas: {available}"
+        );
+        of_deployment(&deployment(&status, 1), std::iter::empty(), find(&nodes()), now())
+    };
+    assert_eq!((of(0).serves(), of(0).settling, of(1).settling), (true, true, false));
+    let mut set = daemon_set(3, 2);
+    let status = set.status.as_mut().unwrap();
+    (status.number_ready, status.number_available) = (2, Some(1));
+    assert!(speakers(&set, &[ready("node1"), ready("node2")]).settling);
+}
+
+#[test]
 fn a_rollout_is_held_up_by_a_pod_that_could_start_and_not_by_its_node() {
     let lags = |nodes: &[Node], pod: Pod| {
         let pods = [ready("node1"), pod];
@@ -368,6 +453,7 @@ fn a_rollout_is_held_up_by_a_pod_that_could_start_and_not_by_its_node() {
         .unwrap();
         node.spec = images.spec;
         node.status.as_mut().unwrap().images = images.status.unwrap().images;
+        trim(&mut node);
         vec![super::tests::node("node1", "True"), node]
     };
     let failing = || {
@@ -381,6 +467,18 @@ fn a_rollout_is_held_up_by_a_pod_that_could_start_and_not_by_its_node() {
     assert!(!lags(&with("['speaker:2']", "{unschedulable: true}"), pulling()), "the node is cordoned");
     let unknown = || vec![node("node1", "True"), node("node2", "True")];
     assert!(!lags(&unknown(), pulling()), "it may be being pulled: the kubelet does not list it");
+    let mut long = pulling();
+    long.metadata.creation_timestamp = Some(Time("2030-01-01T00:00:01Z".parse().unwrap()));
+    let [node1, node2] = [node("node1", "True"), node("node2", "True")];
+    let pods = [ready("node1"), long.clone()];
+    let health = of_daemon_set(&daemon_set(3, 2), pods.iter(), find(&[node1, node2]), None, now());
+    assert_eq!(
+        health.patience_ends,
+        Some("2030-01-01T00:10:01Z".parse().unwrap()),
+        "it is looked again then"
+    );
+    long.metadata.creation_timestamp = Some(Time("2030-01-01T00:00:00Z".parse().unwrap()));
+    assert!(lags(&unknown(), long), "for ten minutes: something else may be missing");
     let begun = || {
         let mut pod = pulling();
         pod.status = waiting("node2", "Other", "").status;

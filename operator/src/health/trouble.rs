@@ -2,7 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+
+/// A program that ran for longer did not fail to start: its node was rebooted, or it met with something later.
+const SHORT_RUN: SignedDuration = SignedDuration::from_mins(10);
+/// A kubelet waits no longer than five minutes before it starts a program again.
+const RECENT: SignedDuration = SignedDuration::from_mins(6);
 
 /// Why a workload needs an administrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +51,7 @@ pub(super) fn troubles(complaints: Complaints) -> Vec<Trouble> {
 }
 
 /// What is wrong with a pod that waiting alone does not mend.
-pub(super) fn trouble(pod: &Pod) -> Option<(Cause, String)> {
+pub(super) fn trouble(pod: &Pod, now: Timestamp) -> Option<(Cause, String)> {
     let status = pod.status.as_ref()?;
     let said = |reason: &str, message: Option<&str>| match message.filter(|message| !message.is_empty()) {
         Some(message) => format!("{reason}: {message}"),
@@ -63,8 +69,11 @@ pub(super) fn trouble(pod: &Pod) -> Option<(Cause, String)> {
     }
     containers(pod).find_map(|container| {
         // Between two restarts the program runs for a moment: it is no better for that.
-        if let Some(end) = last_end(container).filter(|_| container.restart_count >= 2 && !container.ready) {
-            return Some((Cause::CrashLoop, format!("CrashLoopBackOff: {end}")));
+        if container.restart_count >= 2
+            && !container.ready
+            && let Some(end) = last_end(container).filter(|end| failed_to_start(end, now))
+        {
+            return Some((Cause::CrashLoop, format!("CrashLoopBackOff: {}", told_of(container, end))));
         }
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.as_deref()?;
@@ -84,7 +93,7 @@ pub(super) fn trouble(pod: &Pod) -> Option<(Cause, String)> {
         };
         let mut says = said(reason, waiting.message.as_deref());
         if let (Cause::CrashLoop, Some(end)) = (cause, last_end(container)) {
-            says = format!("{reason}: {end}");
+            says = format!("{reason}: {}", told_of(container, end));
         }
         Some((cause, says))
     })
@@ -98,10 +107,20 @@ pub(super) fn containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 }
 
 /// How a container ended the last time.
-fn last_end(container: &ContainerStatus) -> Option<String> {
-    let end = container.last_state.as_ref()?.terminated.as_ref()?;
+fn last_end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    container.last_state.as_ref()?.terminated.as_ref()
+}
+
+/// Whether a program ended just now, soon after it began. The number of restarts alone says nothing: it is kept as long
+/// as the pod, over all reboots of its node.
+fn failed_to_start(end: &ContainerStateTerminated, now: Timestamp) -> bool {
+    let (Some(began), Some(ended)) = (&end.started_at, &end.finished_at) else { return false };
+    ended.0.duration_since(began.0) < SHORT_RUN && now.duration_since(ended.0) < RECENT
+}
+
+fn told_of(container: &ContainerStatus, end: &ContainerStateTerminated) -> String {
     let reason = end.reason.as_deref().unwrap_or("ended");
-    Some(format!("{reason}, exit code {}, {} restarts", end.exit_code, container.restart_count))
+    format!("{reason}, exit code {}, {} restarts", end.exit_code, container.restart_count)
 }
 
 pub(super) fn waiting_for(pod: &Pod) -> Option<&str> {

@@ -5,6 +5,8 @@
 //! installer set become the operator's, and all speakers are exchanged at once: two kinds of speakers do not hear each
 //! other, so that a node-by-node exchange would have two owners of an address all the while.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::{
     api::core::v1::{Node, Pod, PodSpec},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
@@ -89,6 +91,13 @@ pub(super) fn is_anothers(object: &DynamicObject) -> bool {
     } else {
         !is_labelled(object) && !is_applied
     }
+}
+
+/// Whether the programs of another installer are there.
+pub(super) fn is_running(situation: Situation<'_>) -> bool {
+    let own = [(Kind::Deployment, names::CONTROLLER), (Kind::DaemonSet, names::SPEAKER)];
+    let mut all = own.into_iter().chain(OTHERS).map(|(kind, name)| operand(situation, kind, name));
+    all.any(|key| !is_webhooks(&key) && situation.world.object(&key).is_some_and(is_anothers))
 }
 
 /// Whether programs end with what is taken over; those that only answer the API server speak no BGP.
@@ -203,9 +212,10 @@ pub(super) fn prepare(
         let (key, object) = puller(situation, reference, rendered);
         stage(change(situation, &key, object).into_iter().collect());
         let pods: Vec<&Pod> = pullers(situation).collect();
-        let is_on = |node: &String| pods.iter().any(|pod| health::node_of(pod) == Some(node));
+        let nodes: BTreeSet<&str> = pods.iter().filter_map(|pod| health::node_of(pod)).collect();
+        let is_on = |node: &String| nodes.contains(node.as_str());
         let refusal = refusal(situation, PULL).filter(|_| !lacking.iter().all(is_on));
-        seen.pulling = health::not_begun(PULL, &pods, refusal);
+        seen.pulling = health::not_begun(PULL, &pods, refusal, situation.now);
         seen.pending.push(format!("the speaker's image is being pulled on {}", lacking.join(", ")));
         return false;
     }
@@ -230,11 +240,10 @@ fn lacking(situation: Situation<'_>, rendered: &Set) -> Vec<String> {
     let pod: PodSpec = serde_json::from_value(pod).unwrap_or_default();
     let ready = situation.world.nodes().filter(|node| health::is_ready_node(node));
     let wanted = ready.filter(|node| placement::takes(node, &pod));
+    let begun = pullers(situation).filter(|pod| health::has_run(pod, image));
+    let have_run: BTreeSet<&str> = begun.filter_map(health::node_of).collect();
     let is_pulled = |node: &&Node| {
-        let name = node.name_any();
-        health::is_listed(node, image) == Some(true)
-            || pullers(situation)
-                .any(|pod| health::node_of(pod) == Some(&name) && health::has_run(pod, image))
+        health::is_listed(node, image) == Some(true) || have_run.contains(node.name_any().as_str())
     };
     wanted.filter(|node| !is_pulled(node)).map(|node| node.name_any()).collect()
 }

@@ -18,10 +18,18 @@ const BGP: u16 = 179;
 /// UDP port of BFD (RFC 5881).
 const BFD: u16 = 3784;
 
-/// Of [`other_metallb`], what no annotation hands over: it is not in the operator's namespace.
+/// Of [`rival_metallb`], what no annotation hands over: it is not in the operator's namespace.
 pub(super) fn metallb_elsewhere(situation: Situation<'_>) -> Vec<&Balancer> {
-    let mut others = other_metallb(situation);
+    let mut others = rival_metallb(situation);
     others.retain(|other| other.namespace != situation.settings.namespace);
+    others
+}
+
+/// Of [`other_metallb`], what keeps this one from being installed. Labels do not: whoever may create pods anywhere could
+/// stop the cluster's load balancer by them. A speaker is in the network of its host, which is not everybody's to ask for.
+pub(super) fn rival_metallb(situation: Situation<'_>) -> Vec<&Balancer> {
+    let mut others = other_metallb(situation);
+    others.retain(|other| other.is_on_host || other.namespace == situation.settings.namespace);
     others
 }
 
@@ -53,6 +61,9 @@ pub(super) fn concerns(situation: Situation<'_>, class: Option<&str>, seen: &Obs
     concerns.extend(other_metallb(situation).into_iter().map(Balancer::concern));
     concerns.extend(situation.world.facts().filter_map(|fact| fact_concern(situation, fact, seen)));
     concerns.extend(taken_ports(situation));
+    // One object is seen in each version that is served.
+    let mut told = BTreeSet::new();
+    concerns.retain(|concern| told.insert(concern.clone()));
     concerns.extend(situation.world.version().filter(|version| is_too_old(version)).map(|version| {
         format!("Kubernetes {version} is older than 1.{OLDEST}, the oldest that is supported")
     }));

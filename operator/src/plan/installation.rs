@@ -20,6 +20,7 @@ use crate::{
     last_good::{self, KINDS, Set},
     needs,
     render::{self, owner_reference},
+    rollout::Rollout,
     status::{Observation, Refusal},
     workload::WorkloadKind,
     world::Source,
@@ -57,6 +58,9 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
         unstored: situation.unstored.to_vec(),
         ..Observation::default()
     };
+    // Also where nothing is installed or changed for another reason.
+    let is_unmanaged = resource.data["spec"]["managementState"] == "Unmanaged";
+    seen.unmanaged = is_unmanaged.then(Vec::new);
     let unseen = situation.unseen(&sources);
     if !unseen.is_empty() {
         // Nothing is decided on half a picture. What cannot be seen at all is told.
@@ -86,6 +90,7 @@ pub(super) fn plan(situation: Situation<'_>, resource: &DynamicObject, plan: &mu
     if seen.has_refused_pods() {
         seen.missing.extend(missing.for_pods.iter().cloned());
     }
+    seen.missing.extend(missing.outdated.iter().cloned());
     seen.missing.extend(missing.converter.as_ref().map(needs::told_of_converter));
     import::plan(situation, resource, &mut seen, plan);
     if situation.unseen(&watched).iter().all(|source| !situation.faults(&[*source]).is_empty()) {
@@ -108,11 +113,14 @@ fn converge(
     seen: &mut Observation,
     plan: &mut Plan,
 ) {
+    let is_set = |annotation: &str| owner.annotations().get(annotation).is_some_and(|value| value == "true");
+    let adopts = is_set(ADOPT);
     if let Some(found) = &seen.ip_failover {
         let active: Vec<Finding> =
             found.findings.iter().filter(|finding| finding.severity == Severity::Block).cloned().collect();
         let blocks = owner.spec.ip_failover_policy.unwrap_or_default() == IpFailoverPolicy::Block;
-        if blocks && !is_installed(owner, seen) {
+        let is_taken_over = adopts && adopt::is_running(situation);
+        if blocks && !is_installed(owner, seen) && !is_taken_over {
             if !active.is_empty() {
                 seen.refusal = Some(Refusal::IpFailover(active));
                 return;
@@ -132,8 +140,6 @@ fn converge(
     let secret = wanted(Kind::Secret, &objects.memberlist);
     let rendered = rendered(situation, objects);
     let mut foreign = adopt::foreign(situation, &rendered);
-    let is_set = |annotation: &str| owner.annotations().get(annotation).is_some_and(|value| value == "true");
-    let adopts = is_set(ADOPT);
     if !is_installed(owner, seen) && refuses_others(situation, owner, &foreign, adopts, seen) {
         return;
     }
@@ -169,6 +175,11 @@ fn converge(
     seen.objects = keys.iter().filter(|key| situation.world.object(key).is_some()).count();
     apply(situation, &secret, &set, &left_alone, seen, plan);
     keys.insert(operand(situation, Kind::ConfigMap, last_good::NAME));
+    if seen.rollout != Rollout::default() {
+        // Pods of the version before still read what only it has.
+        let before = upgrade::last_good(situation, owner).map(|before| before.set).unwrap_or_default();
+        keys.extend(before.iter().map(|(key, _)| key.clone()));
+    }
     let prune = KINDS.iter().flat_map(|&kind| outdated(situation, kind, owner, &keys));
     let prune: Vec<_> = prune.filter(|change| admit(situation, change, seen, plan)).collect();
     plan.stages.push(prune);
@@ -192,7 +203,7 @@ fn refuses_others(
         return true;
     }
     let mut named: Vec<String> = foreign.iter().map(ToString::to_string).collect();
-    named.extend(compatibility::other_metallb(situation).into_iter().map(ToString::to_string));
+    named.extend(compatibility::rival_metallb(situation).into_iter().map(ToString::to_string));
     if named.is_empty() || adopts {
         return false;
     }

@@ -57,12 +57,14 @@ pub(super) fn installation(
     let before = conditions_of(resource);
     let reports = status::conditions(seen, &before, resource.metadata.generation);
     let preflight = matches!(seen.kept, Some(Kept::Preflight(_))).then_some(Step::Preflight);
+    let back = matches!(seen.kept, Some(Kept::Failed(_))).then_some(seen.way_back.step).flatten();
     let configuration = (!seen.pending.is_empty()).then_some(Step::Configuration);
     plan.summary = Some(Summary {
         upgradeable: reports.iter().find(|report| report.kind == UPGRADEABLE).cloned(),
         is_managed: seen.unmanaged.is_none(),
         ip_failover: seen.ip_failover.as_ref().map_or(0, |found| found.findings.len()),
-        step: seen.rollout.step.or(preflight).or(configuration),
+        step: seen.rollout.step.or(back).or(preflight).or(configuration),
+        works: seen.works,
         is_stalled: seen.rollout.stalled.is_some(),
         objects: seen.objects,
         controller: pods(seen.controller.as_ref()),

@@ -5,6 +5,7 @@ mod import;
 mod keys;
 mod older;
 mod pools;
+mod replay;
 mod upgrade;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,12 @@ struct Bench {
     unstored: Vec<String>,
     /// When the operator began to see a rollout.
     began: Timestamp,
+    /// For how long it has seen all work.
+    works_for: Duration,
+    /// How often the operator wrote.
+    writes: usize,
+    /// After how many of them it is killed.
+    dies_after: Option<usize>,
 }
 
 impl Bench {
@@ -52,6 +59,9 @@ impl Bench {
             missing: Some(Found::default()),
             unstored: Vec::new(),
             began: START.parse().unwrap(),
+            works_for: Duration::from_secs(3600),
+            writes: 0,
+            dies_after: None,
         }
     }
 
@@ -130,6 +140,7 @@ impl Bench {
             attempts: &self.attempts,
             now: self.now,
             rolling_for: self.now.duration_since(self.began).try_into().unwrap(),
+            works_for: self.works_for,
             gossip: &self.gossip,
             missing: self.missing.as_ref(),
             unstored: &self.unstored,
@@ -179,7 +190,7 @@ impl Bench {
 
     /// Carries plans out until nothing is left but to tell what is returned.
     fn carry_out(&mut self) -> Vec<StatusReport> {
-        for _ in 0..10 {
+        'plans: for _ in 0..10 {
             let Plan { stages, reports, .. } = self.plan();
             if stages.is_empty() {
                 return reports;
@@ -206,9 +217,25 @@ impl Bench {
                         });
                     }
                 }
+                self.writes += 1;
+                if self.dies_after == Some(self.writes) {
+                    self.restart();
+                    continue 'plans;
+                }
             }
         }
         panic!("there is no end to it: {:?}", self.plan());
+    }
+
+    /// Another operator takes over, which knows nothing but what is there.
+    fn restart(&mut self) {
+        self.attempts = Attempts::default();
+        self.gossip = Gossip::new("another".to_owned());
+        (self.began, self.works_for) = (self.now, Duration::ZERO);
+        let secret = self.world.object(&key(Kind::Secret, "metallb-memberlist"));
+        if let Some(secret) = secret.and_then(|secret| secret.data["data"]["secretkey"].as_str()) {
+            self.gossip.see(secret.to_owned(), None);
+        }
     }
 
     fn condition(
@@ -240,13 +267,14 @@ impl Bench {
         self.run_controller();
         self.edit(Kind::DaemonSet, "speaker", |object| {
             object["status"] = json!({"desiredNumberScheduled": 1, "currentNumberScheduled": 1, "numberMisscheduled": 0,
-                                      "numberReady": 1});
+                                      "numberReady": 1, "numberAvailable": 1});
         });
     }
 
     fn run_controller(&mut self) {
         self.edit(Kind::Deployment, "controller", |object| {
-            object["status"] = json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1});
+            object["status"] = json!({"replicas": 1, "updatedReplicas": 1, "readyReplicas": 1,
+                                      "availableReplicas": 1});
         });
     }
 
@@ -307,7 +335,9 @@ fn neighbour(kind: Neighbour, object: Value) -> world::Change {
 }
 
 fn node(object: Value) -> world::Change {
-    world::Change::Node(Box::new(Event::Apply(serde_json::from_value(object).unwrap())))
+    let mut node = serde_json::from_value(object).unwrap();
+    crate::health::trim(&mut node);
+    world::Change::Node(Box::new(Event::Apply(node)))
 }
 
 fn address_pool(name: &str, spec: &str) -> Value {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::ResourceExt;
 use metallb_api::{MetalLB, conditions::UPGRADEABLE, names};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Plan, Situation,
@@ -17,10 +18,15 @@ use crate::{
     kinds::{Key, Kind},
     last_good::{self, LastGood, REVISION, Set},
     render::owner_reference,
-    rollout::{self, Candidate, Failed, Rollout, Step, Target, Time, Verdict, Workload},
-    status::{Observation, Reason},
+    rollout::{self, Candidate, Failed, Kept, RESUME, Rollout, Step, Target, Time, Verdict, Workload},
+    status::{self, Observation, Reason},
     world::Source,
 };
+
+/// How long another version has to work before it takes the place of the last one that is known to have worked.
+const SOAK: Duration = Duration::from_secs(60);
+/// Update strategy of a DaemonSet whose pods are replaced by hand only.
+const ON_DELETE: &str = "OnDelete";
 
 /// What is to be there. `None` when nothing may be changed for now.
 pub(super) fn choose(
@@ -48,32 +54,47 @@ pub(super) fn choose(
     // An installation that has never worked is not kept as it is: what it lacks is made, and its spec is followed.
     let is_kept =
         last_good.is_some() || (is_installed && is_of_another_version(situation, installed.as_deref()));
+    let controller = workload(situation, Kind::Deployment, names::CONTROLLER, seen.controller.as_ref());
+    let speaker = workload(situation, Kind::DaemonSet, names::SPEAKER, seen.speaker.as_ref());
+    let patience = install.upgrade.progress_deadline;
+    let time = Time { now: situation.now, patience, left: patience.saturating_sub(situation.rolling_for) };
     if is_installed
         && is_kept
         && let Some(kept) = rollout::hold(&install.upgrade, candidate, known.as_ref())
+        && !(matches!(kept, Kept::Preflight(_)) && has_begun(situation, &rendered, last_good.as_ref()))
     {
         seen.kept = Some(kept);
-        return last_good.map(|last_good| last_good.set);
+        let set = last_good?.set;
+        seen.way_back = rollout::judge(controller.as_ref(), speaker.as_ref(), &target(&set), time);
+        if let Some(deadline) = seen.way_back.deadline {
+            plan.wake_at(deadline);
+        }
+        // What worked needs no order.
+        let is_rolling = seen.way_back.step.is_some();
+        return Some(eased(set, is_rolling, seen.speaker.as_ref()));
     }
 
-    let target = Target {
-        controller: rendered.revision(Kind::Deployment),
-        speaker: rendered.revision(Kind::DaemonSet),
-    };
-    let controller = workload(situation, Kind::Deployment, names::CONTROLLER, seen.controller.as_ref());
-    let speaker = workload(situation, Kind::DaemonSet, names::SPEAKER, seen.speaker.as_ref());
+    let target = target(&rendered);
+    let are_older = speaker.as_ref().is_some_and(|speaker| !speaker.is_at(&target.speaker));
     let has_worked = known_digest == digest && is_at(situation, &rendered, seen);
+    // A change of the speakers looks like progress: first it is told that there was none, and then they are held.
+    let mut was_told = false;
     if !has_worked {
-        let patience = install.upgrade.progress_deadline;
-        // What another operator has seen to stall, before this one started, did not begin anew.
-        let left =
-            if was_stalled(owner) { Duration::ZERO } else { patience.saturating_sub(situation.rolling_for) };
-        let time = Time { now: situation.now, patience, left };
         seen.rollout = rollout::judge(controller.as_ref(), speaker.as_ref(), &target, time);
-    }
-    // On half a picture pods seem to be missing.
-    if !situation.unseen(&[Source::Pods, Source::Nodes]).is_empty() {
-        (seen.rollout.stalled, seen.rollout.deadline) = (None, None);
+        let is_resumed = owner.annotations().get(RESUME).is_some_and(|version| version == candidate.version);
+        let told = told_cause(owner, &digest, seen).filter(|_| !is_resumed);
+        // On half a picture pods seem to be missing. What was stopped and may go on has its time again.
+        let is_half = !situation.unseen(&[Source::Pods, Source::Nodes]).is_empty();
+        if is_half || (told.is_none() && is_held(situation)) {
+            (seen.rollout.stalled, seen.rollout.deadline) = (None, None);
+        }
+        was_told = told.is_some();
+        let cause = told.or_else(|| seen.rollout.stalled.clone());
+        if let Some(cause) =
+            cause.filter(|_| seen.rollout.step.is_some() && last_good.is_some() && !is_resumed)
+        {
+            seen.rollout.stop(&cause, are_older);
+        }
     }
     if let Some(deadline) = seen.rollout.deadline {
         plan.wake_at(deadline);
@@ -97,7 +118,25 @@ pub(super) fn choose(
             (Verdict::Pause(reason), _) => seen.no_rollback = reason,
         }
     }
-    Some(eased(rendered, &seen.rollout, seen.speaker.as_ref()))
+    let is_rolling = seen.rollout.step == Some(Step::Speakers);
+    let set = eased(rendered, is_rolling, seen.speaker.as_ref());
+    let is_held = was_told && seen.rollout.is_stopped && !are_older;
+    Some(if is_held { held(set) } else { set })
+}
+
+fn target(set: &Set) -> Target {
+    Target { controller: set.revision(Kind::Deployment), speaker: set.revision(Kind::DaemonSet) }
+}
+
+/// Whether a workload was changed already. What turns out to be missing after that turns nothing back.
+fn has_begun(situation: Situation<'_>, rendered: &Set, last_good: Option<&LastGood>) -> bool {
+    [(Kind::Deployment, names::CONTROLLER), (Kind::DaemonSet, names::SPEAKER)].into_iter().any(
+        |(kind, name)| {
+            let wanted = rendered.revision(kind);
+            let is_new = last_good.is_some_and(|last_good| last_good.set.revision(kind) != wanted);
+            is_new && live_revision(situation, kind, name) == Some(wanted)
+        },
+    )
 }
 
 /// Whether an operator of another version installed what is there.
@@ -107,14 +146,16 @@ fn is_of_another_version(situation: Situation<'_>, installed: Option<&str>) -> b
     is_ours && installed != Some(situation.settings.version.as_str())
 }
 
-/// Whether it was told of this spec that its rollout has stopped.
-fn was_stalled(owner: &MetalLB) -> bool {
+/// Why it was told of these objects, and of this spec, that their rollout has stopped: the status remembers it.
+fn told_cause(owner: &MetalLB, digest: &str, seen: &mut Observation) -> Option<String> {
+    seen.stall = status::stall(&seen.version, digest);
     let conditions = owner.status.iter().flat_map(|status| &status.conditions);
-    let mut told = conditions.filter(|condition| condition.type_ == UPGRADEABLE);
-    told.any(|condition| {
-        condition.reason == Reason::UpgradeStalled.as_str()
+    let mut told = conditions.filter(|condition| {
+        condition.type_ == UPGRADEABLE
+            && condition.reason == Reason::UpgradeStalled.as_str()
             && condition.observed_generation == owner.metadata.generation
-    })
+    });
+    told.find_map(|condition| condition.message.strip_prefix(&seen.stall)).map(str::to_owned)
 }
 
 /// Notes that `set` works, once it does.
@@ -132,12 +173,22 @@ pub(super) fn record(
     };
     let is_over = seen.kept.is_none() && seen.rollout == Rollout::default();
     let is_applied = seen.pending.is_empty() && seen.failures.is_empty() && seen.contested.is_empty();
-    if is_over && is_applied && works(&seen.controller) && works(&seen.speaker) {
-        let record = LastGood { version: situation.settings.version.clone(), set, failed: None };
-        if last_good(situation, owner).as_ref() != Some(&record) {
-            write(situation, owner, &record, seen, plan);
-        }
+    seen.works = is_over && is_applied && works(&seen.controller) && works(&seen.speaker);
+    if !seen.works {
+        return;
     }
+    let record = LastGood { version: situation.settings.version.clone(), set, failed: None };
+    let before = last_good(situation, owner);
+    if before.as_ref() == Some(&record) {
+        return;
+    }
+    let is_another = before.is_some_and(|before| before.set.identity() != record.set.identity());
+    let left = SOAK.saturating_sub(situation.works_for);
+    if is_another && !left.is_zero() {
+        plan.wake_at(situation.now.checked_add(left).unwrap_or(Timestamp::MAX));
+        return;
+    }
+    write(situation, owner, &record, seen, plan);
 }
 
 fn write(
@@ -172,9 +223,11 @@ pub(super) fn last_good(situation: Situation<'_>, owner: &MetalLB) -> Option<Las
 }
 
 fn workload(situation: Situation<'_>, kind: Kind, name: &str, health: Option<&Health>) -> Option<Workload> {
-    let object = situation.world.object(&operand(situation, kind, name));
-    let revision = object.and_then(|object| object.annotations().get(REVISION).cloned());
-    Some(Workload { revision, health: health?.clone() })
+    Some(Workload { revision: live_revision(situation, kind, name), health: health?.clone() })
+}
+
+fn live_revision(situation: Situation<'_>, kind: Kind, name: &str) -> Option<String> {
+    situation.world.object(&operand(situation, kind, name))?.annotations().get(REVISION).cloned()
 }
 
 /// Nodes that are known to lack an image which `set` needs there.
@@ -202,9 +255,9 @@ fn absent(situation: Situation<'_>, set: &Set) -> Vec<String> {
 
 /// The DaemonSet's controller counts a pod on a lost node as one that is being replaced. So that a lost node does not
 /// hold a rollout up, it is allowed one more for each.
-fn eased(set: Set, rollout: &Rollout, speaker: Option<&Health>) -> Set {
+fn eased(set: Set, is_rolling: bool, speaker: Option<&Health>) -> Set {
     let lost = speaker.map_or(0, |health| health.excused.len());
-    if rollout.step != Some(Step::Speakers) || lost == 0 {
+    if !is_rolling || lost == 0 {
         return set;
     }
     let total = speaker.map_or(0, |health| health.wanted) + lost;
@@ -214,6 +267,21 @@ fn eased(set: Set, rollout: &Rollout, speaker: Option<&Health>) -> Set {
             *allowed = (number(allowed, total) + lost).into();
         }
     })
+}
+
+/// With a strategy by which Kubernetes replaces no further speaker, also when the one that held the rollout up is ready.
+fn held(set: Set) -> Set {
+    set.map(|key: &Key, object: &mut Value| {
+        if key.kind == Kind::DaemonSet {
+            object["spec"]["updateStrategy"] = json!({"type": ON_DELETE});
+        }
+    })
+}
+
+/// Whether the speakers are as [`held`] leaves them.
+fn is_held(situation: Situation<'_>) -> bool {
+    let speakers = situation.world.object(&operand(situation, Kind::DaemonSet, names::SPEAKER));
+    speakers.is_some_and(|speakers| speakers.data["spec"]["updateStrategy"]["type"] == ON_DELETE)
 }
 
 /// How many of `total` a number or a percentage means; as Kubernetes rounds it.

@@ -36,11 +36,13 @@ pub(super) fn plan(situation: Situation<'_>, plan: &mut Plan) {
 /// OLM looks after them.
 pub(super) fn missing(situation: Situation<'_>) -> Vec<String> {
     let is_whole = ADMISSIONS.iter().all(|kind| situation.world.complete(Source::Objects(*kind)));
-    if situation.settings.operator_condition.is_some() || !is_whole {
+    if !is_whole {
         return Vec::new();
     }
+    let is_olms = situation.settings.operator_condition.is_some();
     let keys = ADMISSIONS.map(configuration_key).into_iter();
     let lacking = keys.filter_map(|key| match situation.world.object(&key) {
+        None if is_olms => None,
         None => Some(format!("{key} is missing: nobody checks what is written")),
         Some(object) => asking(object, situation.settings, OLDER_WEBHOOK_SERVICE).next().map(|_| {
             format!("{key} is another installation's: it asks Service {OLDER_WEBHOOK_SERVICE}, not {WEBHOOK_SERVICE}")

@@ -45,7 +45,15 @@ pub(super) async fn ask(
                 for_pods.clone_from(&found.for_pods);
                 sender.send_replace(Some(found));
             }
-            Err(error) => tracing::warn!(%error, "what the programs need could not be asked"),
+            Err(error) => {
+                tracing::warn!(%error, "what the programs need could not be asked");
+                // What was known stays so.
+                sender.send_if_modified(|before| {
+                    let is_first = before.is_none();
+                    before.get_or_insert_with(|| Found::unasked(&error.to_string()));
+                    is_first
+                });
+            }
         }
         loop {
             tokio::select! {

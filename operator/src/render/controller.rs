@@ -12,7 +12,7 @@ use metallb_api::names;
 
 use super::{
     Context, common_args, field_variable, image_pull_secrets, label_selector, liveness, metadata,
-    node_selector, pod_labels, port, readiness, variable,
+    min_ready_seconds, node_selector, pod_labels, port, readiness, variable,
 };
 use crate::install::Install;
 
@@ -48,6 +48,7 @@ pub(super) fn deployment(install: &Install, context: Context<'_>) -> Deployment 
         metadata: metadata(names::CONTROLLER, Some(names::CONTROLLER), context),
         spec: Some(DeploymentSpec {
             replicas: Some(install.replicas),
+            min_ready_seconds: Some(min_ready_seconds()),
             revision_history_limit: Some(3),
             selector: label_selector(names::CONTROLLER),
             template: PodTemplateSpec {

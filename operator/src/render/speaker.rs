@@ -12,7 +12,7 @@ use metallb_api::names;
 
 use super::{
     Context, common_args, field_variable, image_pull_secrets, label_selector, liveness, metadata,
-    node_selector, pod_labels, port, readiness, variable,
+    min_ready_seconds, node_selector, pod_labels, port, readiness, variable,
 };
 use crate::{install::Install, settings::Settings};
 
@@ -74,6 +74,7 @@ pub(super) fn daemon_set(install: &Install, context: Context<'_>) -> DaemonSet {
     DaemonSet {
         metadata: metadata(names::SPEAKER, Some(names::SPEAKER), context),
         spec: Some(DaemonSetSpec {
+            min_ready_seconds: Some(min_ready_seconds()),
             selector: label_selector(names::SPEAKER),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {

@@ -48,6 +48,15 @@ fn the_controller_goes_first_and_the_speakers_wait_until_it_is_healthy() {
 }
 
 #[test]
+fn a_controller_that_is_ready_for_a_moment_lets_no_speaker_go() {
+    let mut flapping = healthy("c2");
+    flapping.health.settling = true;
+    assert_eq!(judged(&flapping, &healthy("s1"), 9).step, Some(Step::Controller));
+    assert!(!judged(&flapping, &healthy("s1"), 9).admits(Kind::DaemonSet));
+    assert!(judged(&healthy("c2"), &healthy("s1"), 9).admits(Kind::DaemonSet));
+}
+
+#[test]
 fn what_is_missing_is_made_and_what_was_changed_by_hand_is_repaired_whatever_the_controller_does() {
     let rollout = judge(Some(&rolling("c2", true)), None, &target(), time(9, 0));
     assert!(rollout.admits(Kind::DaemonSet) && rollout.admits(Kind::Deployment));

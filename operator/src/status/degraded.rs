@@ -3,7 +3,11 @@
 use metallb_api::conditions::{DEGRADED, Report};
 
 use super::{Observation, Reason, Refusal, joined, report};
-use crate::{install::ACCEPT_BGP_LOSS, plan::ADOPT, rollout::Kept};
+use crate::{
+    install::ACCEPT_BGP_LOSS,
+    plan::ADOPT,
+    rollout::{Kept, RESUME, Rollout},
+};
 
 /// Every cause is in the message; the first is the reason.
 pub(super) fn condition(seen: &Observation) -> Report {
@@ -84,9 +88,16 @@ fn foreign(objects: &[String]) -> Option<(Reason, String)> {
 fn upgrade_failure(seen: &Observation) -> Option<(Reason, String)> {
     let before = seen.known_version.as_deref().unwrap_or("before");
     if let Some(Kept::Failed(failed)) = &seen.kept {
+        let back = match &seen.way_back {
+            Rollout { step: None, .. } => "was put back as it was".to_owned(),
+            Rollout { stalled: None, .. } => "is being put back as it was".to_owned(),
+            Rollout { stalled: Some(cause), .. } => {
+                format!("is being put back as it was, which makes no progress: {cause}")
+            }
+        };
         let message = format!(
-            "version {} failed and version {before} was put back as it was; it is tried again when the spec or the \
-             operator changes. It failed of: {}",
+            "version {} failed and version {before} {back}; it is tried again when the spec or the operator changes. It \
+             failed of: {}",
             failed.version, failed.cause
         );
         return Some((Reason::UpgradeFailed, message));
@@ -95,6 +106,12 @@ fn upgrade_failure(seen: &Observation) -> Option<(Reason, String)> {
     let mut message = format!("the rollout of version {} stopped at {step}: {cause}", seen.version);
     if let Some(reason) = &seen.no_rollback {
         message.push_str(&format!("; version {before} is not put back, because {reason}"));
+    }
+    if seen.rollout.is_stopped {
+        message.push_str(&format!(
+            "; it goes on when the spec or the operator changes, or with annotation {RESUME}: {:?} on this resource",
+            seen.version
+        ));
     }
     Some((Reason::UpgradeStalled, message))
 }

@@ -50,7 +50,7 @@ fn status() -> Status {
         unheard: None,
         agreed: Some(agreed()),
         prefixes: 7,
-        unsent: None,
+        unsent: Some("1 IPv6 route, since".to_owned()),
         bfd: Some(bfd::State::Up),
         bfd_error: None,
     }
@@ -105,7 +105,6 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
         peer: Some("2001:db8::1".to_owned()),
         vrf: Some("red".to_owned()),
         peer_name: Some("a".to_owned()),
-        routes_not_sent: None,
         since: Some("2026-01-01T00:00:00Z".to_owned()),
         last_error: Some("the router closed the connection".to_owned()),
         capabilities: [
@@ -119,7 +118,7 @@ fn each_service_tells_its_peers_and_each_peer_its_session() {
         .map(str::to_owned)
         .to_vec(),
         prefixes_sent: Some(7),
-        routes_not_sent: None,
+        routes_not_sent: Some("1 IPv6 route, since".to_owned()),
     };
     let second = BGPSessionStateStatus {
         bgp_status: Some("Idle".to_owned()),

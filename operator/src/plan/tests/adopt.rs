@@ -24,7 +24,7 @@ fn what_somebody_else_installed_is_taken_over_only_when_told() {
 }
 
 /// What MetalLB's manifests made, with FRR beside the speaker.
-fn manifests(bench: &mut Bench) {
+pub(super) fn manifests(bench: &mut Bench) {
     let object = |kind: &str, name: &str, containers: Value| {
         let mut object = json!({"apiVersion": "apps/v1", "kind": kind,
                "spec": {"selector": {"matchLabels": {"app": "metallb", "component": name}},
@@ -59,7 +59,7 @@ fn taking_over_moves_the_key_then_pulls_the_image_and_then_exchanges_all_speaker
              images: [{{names: ['{image}']}}]}}}}",
             image.len()
         );
-        world::Change::Node(Box::new(Event::Apply(serde_saphyr::from_str(&text).unwrap())))
+        super::node(serde_saphyr::from_str(&text).unwrap())
     };
     bench.world.take(node("x"));
     assert_eq!(bench.changes(), [["create Secret metallb-memberlist"]]);
@@ -168,7 +168,7 @@ fn where_it_is_not_known_what_a_node_has_the_image_is_pulled_first() {
                "status": {"conditions": [{"type": "Ready", "status": "True"}], "images": images}}),
     )
     .unwrap();
-    crate::health::trim(&mut full, &["speaker:1"]);
+    crate::health::trim(&mut full);
     bench.world.take(world::Change::Node(Box::new(Event::Apply(full))));
     bench.settle();
     assert!(bench.world.object(&key(Kind::DaemonSet, "metallb-pull")).is_some());
@@ -311,7 +311,7 @@ fn workloads_that_know_their_pods_by_other_labels_are_replaced_once_the_image_is
             "{{metadata: {{name: node1, labels: {{kubernetes.io/os: linux}}, resourceVersion: '{version}'}}, status: {{conditions: [{{type: Ready, status: \
              'True'}}], images: [{{names: ['{image}']}}]}}}}"
         );
-        world::Change::Node(Box::new(Event::Apply(serde_saphyr::from_str(&text).unwrap())))
+        super::node(serde_saphyr::from_str(&text).unwrap())
     };
     bench.world.take(node(1, "other"));
     bench.settle();

@@ -67,6 +67,62 @@ fn what_another_operator_says_of_the_resource_is_no_installation_of_ours() {
     assert_eq!(bench.degraded().1, "IPFailoverPresent");
 }
 
+/// IP failover in the network of its host.
+fn keepalived() -> world::Change {
+    let keepalived = serde_saphyr::from_str(
+        "{metadata: {name: ha, namespace: ns, resourceVersion: '1'}, spec: {template: {metadata: {labels: {ipfailover: \
+         x}}, spec: {hostNetwork: true}}}}",
+    );
+    world::Change::Workload(WorkloadKind::DaemonSet, Box::new(Event::Apply(keepalived.unwrap())))
+}
+
+#[test]
+fn what_is_not_managed_is_told_so_whatever_else_there_is_to_tell() {
+    let elsewhere = "{metadata: {name: speaker, namespace: other, resourceVersion: '1', labels: {app: metallb, component: \
+                     speaker}}, spec: {template: {spec: {hostNetwork: true}}}}";
+    let elsewhere = serde_saphyr::from_str(elsewhere).unwrap();
+    let elsewhere = world::Change::Workload(WorkloadKind::DaemonSet, Box::new(Event::Apply(elsewhere)));
+    for (spec, beside, reason) in [
+        ("{managementState: Unmanaged, bgpBackend: bird}", None, "InvalidSpec"),
+        ("{managementState: Unmanaged}", Some(keepalived()), "IPFailoverPresent"),
+        ("{managementState: Unmanaged}", Some(elsewhere), "ForeignLoadBalancer"),
+        ("{managementState: Unmanaged}", None, "Degraded"),
+    ] {
+        let mut bench = Bench::new();
+        if let Some(change) = beside {
+            bench.world.take(change);
+        }
+        bench.put(Kind::MetalLb, metallb(spec));
+        bench.settle();
+        assert_eq!(bench.degraded().1, reason);
+        assert_eq!(bench.of_metallb("Managed").1, "Unmanaged", "{reason}");
+        assert!(!bench.plan().summary.unwrap().is_managed, "{reason}");
+    }
+}
+
+#[test]
+fn a_metallb_that_runs_beside_ip_failover_may_be_taken_over() {
+    let mut bench = Bench::new();
+    bench.world.take(keepalived());
+    for (kind, name, of) in
+        [(Kind::Deployment, "controller", "Deployment"), (Kind::DaemonSet, "speaker", "DaemonSet")]
+    {
+        let labels = json!({"app": "metallb", "component": name});
+        bench.put(
+            kind,
+            json!({"apiVersion": "apps/v1", "kind": of, "metadata": {"name": name, "namespace": NAMESPACE, "uid": name},
+                   "spec": {"selector": {"matchLabels": labels}, "template": {}}}),
+        );
+    }
+    bench.put(Kind::MetalLb, metallb("{}"));
+    bench.settle();
+    assert_eq!(bench.degraded().1, "IPFailoverPresent", "not unasked");
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["annotations"] = json!({ADOPT: "true"}));
+    bench.settle();
+    assert_eq!(bench.images(), ("controller:1".to_owned(), "speaker:1".to_owned()));
+    assert_eq!(bench.of_metallb("IPFailoverAbsent").0, "False");
+}
+
 #[test]
 fn a_repair_that_waits_for_another_writer_is_told_and_is_no_progress() {
     let mut bench = Bench::installed();

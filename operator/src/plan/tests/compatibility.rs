@@ -46,6 +46,33 @@ fn beside_a_metallb_in_another_namespace_nothing_is_installed_and_no_annotation_
 }
 
 #[test]
+fn labels_that_anybody_may_set_keep_nothing_from_being_installed() {
+    let labelled = |namespace: &str, pod: &str| {
+        format!(
+            "{{metadata: {{name: x, namespace: {namespace}, resourceVersion: '1', labels: {{app: metallb, component: speaker}}}}, \
+             spec: {{template: {{spec: {{{pod}}}}}}}}}"
+        )
+    };
+    for (what, kind, namespace, pod, is_installed) in [
+        ("a tenant's", WorkloadKind::Deployment, "tenant", "", true),
+        ("a tenant's", WorkloadKind::DaemonSet, "tenant", "", true),
+        ("a speaker", WorkloadKind::DaemonSet, "other", "hostNetwork: true", false),
+        ("beside the operator", WorkloadKind::Deployment, NAMESPACE, "", false),
+    ] {
+        let mut bench = Bench::new();
+        bench.world.take(workload(kind, &labelled(namespace, pod)));
+        bench.put(Kind::MetalLb, metallb("{}"));
+        bench.settle();
+        assert_eq!(bench.world.object(&key(Kind::DaemonSet, "speaker")).is_some(), is_installed, "{what}");
+        let (_, reason, message) = bench.condition(Kind::MetalLb, NAMESPACE, "metallb", "Compatible");
+        assert!(
+            reason == "Incompatible" && message.contains(&format!("{namespace}/x: ")),
+            "{what}: {message}"
+        );
+    }
+}
+
+#[test]
 fn its_own_workloads_are_no_other_load_balancer() {
     let mut bench = Bench::installed();
     for (kind, name) in [(WorkloadKind::DaemonSet, "speaker"), (WorkloadKind::Deployment, "controller")] {

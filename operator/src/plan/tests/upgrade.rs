@@ -1,6 +1,7 @@
 //! New versions.
 
 use super::*;
+use crate::render::MANAGED_BY;
 
 fn images(number: u8) -> (String, String) {
     (format!("controller:{number}"), format!("speaker:{number}"))
@@ -62,7 +63,208 @@ fn a_rollout_that_makes_no_progress_stops_and_names_its_cause() {
     assert_eq!(bench.images(), ("controller:2".to_owned(), "speaker:1".to_owned()));
     let (status, reason, message) = bench.degraded();
     assert_eq!((status.as_str(), reason.as_str()), ("True", "UpgradeStalled"));
-    assert_eq!(message, "the rollout of version 2 stopped at step 3 of 4, controller: 0 of 1 pods are ready");
+    assert_eq!(
+        message,
+        "the rollout of version 2 stopped at step 3 of 4, controller: 0 of 1 pods are ready; it goes on when the spec or \
+         the operator changes, or with annotation metallb.io/resume: \"2\" on this resource"
+    );
+}
+
+/// A rollout of version 2 that has stopped at the speakers, of which the one cannot begin.
+fn stopped_at_the_speakers(spec: &str) -> Bench {
+    let mut bench = Bench::upgraded(spec);
+    bench.settle();
+    bench.run_controller();
+    bench.settle();
+    assert_eq!(bench.images(), images(2));
+    rolls(&mut bench, 0);
+    bench.now = "2030-01-01T00:05:00Z".parse().unwrap();
+    bench.settle();
+    assert_eq!(bench.degraded().1, "UpgradeStalled");
+    bench
+}
+
+/// Of two nodes, the speaker of one is still to be replaced, and as many others as said are ready.
+fn rolls(bench: &mut Bench, ready: u8) {
+    bench.edit(Kind::DaemonSet, "speaker", |object| {
+        object["metadata"]["generation"] = json!(2);
+        object["status"] = json!({"desiredNumberScheduled": 2, "currentNumberScheduled": 2, "numberMisscheduled": 0,
+            "observedGeneration": 2, "updatedNumberScheduled": 1, "numberReady": 1 + ready, "numberAvailable": 1 + ready});
+        object["metadata"]["annotations"]["deprecated.daemonset.template.generation"] = json!("2");
+    });
+    for (number, generation) in [("1", "1"), ("2", "2")] {
+        let name = format!("node{number}");
+        bench.version += 1;
+        let version = bench.version.to_string();
+        bench.world.take(node(
+            json!({"metadata": {"name": name, "labels": {"kubernetes.io/os": "linux"}, "resourceVersion": version},
+                   "status": {"conditions": [{"type": "Ready", "status": "True"}], "images": [{"names": ["speaker:1",
+                              "controller:1", "speaker:2", "controller:2"]}]}}),
+        ));
+        let is_ready = if number == "1" || ready == 1 { "True" } else { "False" };
+        let pod = json!({"metadata": {"name": format!("speaker-{number}"), "resourceVersion": version, "labels":
+                         {"app": "metallb", "component": "speaker", "pod-template-generation": generation}},
+                         "spec": {"nodeName": name, "containers": []},
+                         "status": {"conditions": [{"type": "Ready", "status": is_ready}]}});
+        bench.world.take(world::Change::Pod(Box::new(Event::Apply(serde_json::from_value(pod).unwrap()))));
+    }
+}
+
+fn strategy(bench: &Bench) -> Value {
+    bench.live(Kind::DaemonSet, "speaker")["spec"]["updateStrategy"]["type"].clone()
+}
+
+#[test]
+fn a_rollout_that_has_stopped_goes_on_when_it_is_told_to_and_not_when_the_cause_is_gone() {
+    let spec = "{upgradePolicy: {progressDeadline: 5m}}";
+    let mut bench = stopped_at_the_speakers(spec);
+    assert_eq!(strategy(&bench), "OnDelete", "Kubernetes replaces no other speaker");
+    rolls(&mut bench, 1);
+    bench.settle();
+    assert_eq!((strategy(&bench), bench.degraded().1.as_str()), (json!("OnDelete"), "UpgradeStalled"));
+    let (_, _, message) = bench.degraded();
+    assert!(message.contains("stopped at step 4 of 4, speakers: "), "{message}");
+    bench.began = bench.now;
+    bench.assert_idle();
+
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["metadata"]["annotations"] = json!({"metallb.io/resume": "1"});
+    });
+    bench.settle();
+    assert_eq!(strategy(&bench), "OnDelete", "that is of another version");
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["metadata"]["annotations"] = json!({"metallb.io/resume": "2"});
+    });
+    bench.settle();
+    assert_eq!((strategy(&bench), bench.degraded().0.as_str()), (json!("RollingUpdate"), "False"));
+
+    let mut bench = stopped_at_the_speakers(spec);
+    rolls(&mut bench, 1);
+    bench.edit(Kind::MetalLb, "metallb", |object| object["metadata"]["generation"] = json!(2));
+    bench.settle();
+    assert_eq!(
+        (strategy(&bench), bench.degraded().0.as_str()),
+        (json!("RollingUpdate"), "False"),
+        "another spec"
+    );
+}
+
+#[test]
+fn a_controller_that_recovers_lets_no_speaker_go_once_the_rollout_has_stopped() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {progressDeadline: 5m}}");
+    bench.settle();
+    bench.now = "2030-01-01T00:05:00Z".parse().unwrap();
+    bench.settle();
+    bench.run_controller();
+    bench.settle();
+    assert_eq!(bench.images(), ("controller:2".to_owned(), "speaker:1".to_owned()));
+    assert_eq!(bench.degraded().1, "UpgradeStalled");
+}
+
+#[test]
+fn the_next_version_has_its_time_although_the_one_before_it_has_stopped() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {progressDeadline: 5m}}");
+    bench.settle();
+    bench.now = "2030-01-01T00:05:00Z".parse().unwrap();
+    bench.settle();
+    assert_eq!(bench.degraded().1, "UpgradeStalled");
+    bench.settings.version = "3".to_owned();
+    bench.settings.controller_image = "controller:3".to_owned();
+    bench.began = bench.now;
+    bench.settle();
+    assert_eq!(bench.degraded().0, "False", "{}", bench.degraded().2);
+    assert_eq!(bench.image(Kind::Deployment, "controller"), "controller:3");
+}
+
+#[test]
+fn a_version_is_the_last_good_one_after_it_has_worked_for_a_minute() {
+    let known = |bench: &Bench| bench.live(Kind::ConfigMap, "metallb-last-good")["data"]["version"].clone();
+    let mut bench = Bench::upgraded("{}");
+    bench.works_for = Duration::ZERO;
+    for _ in 0..2 {
+        bench.settle();
+        bench.run();
+    }
+    bench.settle();
+    assert_eq!(bench.images(), images(2));
+    assert_eq!(bench.of_metallb("Upgradeable").0, "True");
+    assert_eq!(known(&bench), env!("CARGO_PKG_VERSION"));
+    assert_eq!(bench.plan().wake, Some("2030-01-01T00:01:00Z".parse().unwrap()));
+    assert!(bench.plan().summary.unwrap().works);
+    bench.works_for = Duration::from_secs(60);
+    bench.settle();
+    assert_eq!(known(&bench), "2");
+}
+
+#[test]
+fn what_is_missing_in_the_middle_of_a_rollout_is_told_and_turns_nothing_back() {
+    let mut bench = Bench::upgraded("{}");
+    bench.settle();
+    assert_eq!(bench.images(), ("controller:2".to_owned(), "speaker:1".to_owned()));
+    bench.missing = Some(Found { missing: vec!["no rule".to_owned()], ..Found::default() });
+    bench.settle();
+    assert_eq!(bench.images(), ("controller:2".to_owned(), "speaker:1".to_owned()));
+    assert_eq!(bench.degraded().1, "RequirementsMissing");
+}
+
+#[test]
+fn what_only_the_version_before_has_stays_until_its_speakers_are_gone() {
+    let mut bench = Bench::upgraded("{}");
+    let older = key(Kind::ConfigMap, "older");
+    let record = bench.live(Kind::ConfigMap, "metallb-last-good");
+    let object: kube::core::DynamicObject = serde_json::from_value(record).unwrap();
+    let mut known = crate::last_good::LastGood::read(&object, "uid-metallb").unwrap();
+    let mut all: Vec<_> = known.set.iter().cloned().collect();
+    let owner = json!({"apiVersion": "metallb.io/v1beta1", "kind": "MetalLB", "name": "metallb", "uid": "uid-metallb",
+                       "controller": true, "blockOwnerDeletion": true});
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {}, "metadata": {"name": "older", "namespace":
+                     NAMESPACE, "labels": {MANAGED_BY.0: MANAGED_BY.1}, "ownerReferences": [owner]}});
+    all.push((older.clone(), map.clone()));
+    known.set = crate::last_good::Set::new(all);
+    let (_, record) = known.config_map(NAMESPACE, &owner);
+    bench.put(Kind::ConfigMap, stored(&record, "Apply", bench.now));
+    bench.put(Kind::ConfigMap, stored(&map, "Apply", bench.now));
+    bench.settle();
+    assert_eq!(bench.image(Kind::DaemonSet, "speaker"), "speaker:1");
+    assert!(bench.world.object(&older).is_some(), "a speaker that restarts reads it");
+    bench.run_controller();
+    bench.settle();
+    assert!(bench.world.object(&older).is_some());
+    bench.run();
+    bench.settle();
+    assert_eq!(bench.images(), images(2));
+    assert!(bench.world.object(&older).is_none());
+}
+
+#[test]
+fn the_way_back_is_judged_too_and_waits_for_no_lost_node() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {onFailure: Rollback}}");
+    bench.settle();
+    bench.run_controller();
+    bench.settle();
+    rolls(&mut bench, 0);
+    bench.now = "2030-01-01T00:10:00Z".parse().unwrap();
+    bench.settle();
+    assert_eq!(bench.images(), images(1));
+    let lost = json!({"metadata": {"name": "node1", "labels": {"kubernetes.io/os": "linux"}, "resourceVersion": "9999"},
+                      "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+    bench.world.take(node(lost));
+    bench.settle();
+    let allowed = |bench: &Bench| {
+        let set = bench.live(Kind::DaemonSet, "speaker");
+        set["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"].clone()
+    };
+    assert_eq!(allowed(&bench), 2, "one more for the lost one");
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "UpgradeFailed");
+    assert!(message.contains("is being put back as it was; it is tried again"), "{message}");
+    let (status, _, progress) = bench.of_metallb("Progressing");
+    assert_eq!(status, "True");
+    assert!(progress.contains(" is put back, step "), "{progress}");
+    bench.now = "2030-01-01T00:30:00Z".parse().unwrap();
+    bench.settle();
+    let (_, _, message) = bench.degraded();
+    assert!(message.contains("is being put back as it was, which makes no progress: "), "{message}");
 }
 
 #[test]
