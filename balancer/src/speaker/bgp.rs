@@ -333,7 +333,7 @@ impl Peers {
             // A router that connects again and again is heard once in a while.
             Some(running) => drop(running.incoming.try_send(stream)),
             None => {
-                tracing::debug!(%from, "connection of a stranger, or without the router's password, closed")
+                tracing::debug!(%from, "connection of a stranger, or without the router's password, closed");
             }
         }
     }

@@ -91,7 +91,7 @@ impl Cluster {
                 match self.send(write).await {
                     // Whoever changed it meanwhile stored it anew.
                     Outcome::Written(_) | Outcome::Removed | Outcome::Outdated => {
-                        (stored, slow) = (stored + 1, 0)
+                        (stored, slow) = (stored + 1, 0);
                     }
                     Outcome::Failed(message) => {
                         refused.push(format!("{namespace}/{}: {message}", object.name_any()));
