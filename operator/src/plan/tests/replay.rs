@@ -89,7 +89,7 @@ fn a_takeover_is_finished_by_the_next_operator() {
         let mut bench = Bench::new();
         adopt::manifests(&mut bench);
         bench.edit(Kind::MetalLb, "metallb", |object| {
-            object["metadata"]["annotations"] = json!({ADOPT: "true"})
+            object["metadata"]["annotations"] = json!({ADOPT: "true"});
         });
         bench.world.take(node(
             json!({"metadata": {"name": "node1", "labels": {"kubernetes.io/os": "linux"}, "resourceVersion": "1"},
