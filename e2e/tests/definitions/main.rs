@@ -1,6 +1,9 @@
 //! The definitions before a real API server that runs alone: what was stored under earlier ones stays readable and
 //! writable, which is what OLM asks before an upgrade, and limits and rules in CEL are those that users know. No cluster.
 
+mod olm;
+mod openshift;
+
 use std::{
     fs,
     time::{Duration, Instant},
@@ -128,7 +131,7 @@ async fn what_earlier_definitions_stored_can_be_read_and_written() {
 }
 
 /// The fields of the definitions that users have where they come from or go to.
-#[path = "../../api/tests/reference/mod.rs"]
+#[path = "../../../api/tests/reference/mod.rs"]
 mod reference;
 
 /// The definition as users have it elsewhere: without the fields that only this project has.
