@@ -217,7 +217,10 @@ fn each_rule_finds_what_breaks_it() {
         (
             "accounts",
             csv(&format!("{install}/clusterPermissions/2/serviceAccountName"), json!("talker")),
-            vec!["RoleBinding speaker: OLM makes no account \"speaker\": it has no clusterPermissions"],
+            vec![
+                "RoleBinding speaker: OLM makes no account \"speaker\": it has no clusterPermissions",
+                "RoleBinding speaker-scc: OLM makes no account \"speaker\": it has no clusterPermissions",
+            ],
         ),
         (
             "rights",

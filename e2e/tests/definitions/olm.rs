@@ -22,7 +22,7 @@ fn objects(path: &str) -> Vec<Value> {
 }
 
 /// The OperatorGroup that an administrator applies.
-pub fn groups() -> Vec<Value> {
+pub(crate) fn groups() -> Vec<Value> {
     let mut objects = objects("olm/install-automatic.yaml");
     objects.retain(|object| kind(object) == "OperatorGroup");
     objects
