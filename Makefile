@@ -200,7 +200,7 @@ endif
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture
 
 .PHONY: e2e-definitions
-e2e-definitions: ## The definitions before a real API server alone: what was stored before, limits, rules; no cluster
+e2e-definitions: ## Before a real API server alone: definitions and what was stored under earlier ones, what is written for OLM, OpenShift; no cluster
 	cargo test -q -p metallb-e2e --test definitions -- --test-threads=1
 
 .PHONY: e2e-controller
@@ -320,7 +320,7 @@ PACKAGE := $(notdir $(basename $(basename $(wildcard config/manifests/bases/*.cl
 release: tools ## Make the release VERSION=x.y.z: the version in every file, all that is generated, and target/artifacts
 	@[ "$(origin VERSION)" = "command line" ] || { echo "say which: make release VERSION=x.y.z" >&2; exit 1; }
 	@[ -z "$$(git status --porcelain --untracked-files=no)" ] || { echo "commit or discard what is changed first" >&2; exit 1; }
-	@[ "$(PLACEHOLDERS)$(firstword $(origin PLACEHOLDERS))" = keptcommand ] || ! grep -HnE '\.invalid([^-.a-z0-9]|$$)|^IMAGE_PREFIX=localhost[:/]' \
+	@[ "$(PLACEHOLDERS)$(firstword $(origin PLACEHOLDERS))" = keptcommand ] || ! grep -HnE '^[A-Z_]+=(.*\.invalid([^-.a-z0-9]|$$)|localhost[:/])' \
 	  config/manifests/project.env config/manager/images.env >&2 || \
 	  { echo "say first where the project and its registry are, and commit that; PLACEHOLDERS=kept makes a release to be tried" >&2; exit 1; }
 	@cargo run -q -p metallb-api --bin release -- prepare . "$(VERSION)" "$$(date -u +%F)"
@@ -397,8 +397,8 @@ reproducible: ## Build target/artifacts in two clones of the commit that is chec
 	@diff target/clones/one/target/artifacts/SHA256SUMS target/clones/the/other/target/artifacts/SHA256SUMS
 	@echo "both builds gave the same bytes"
 
-# Later than any release, and in both channels.
-REHEARSED := 900.0.0-rc.1 900.0.0
+# Later than any release: one for both channels, and one that is to be tried.
+REHEARSED := 900.0.0 901.0.0-rc.1
 .PHONY: rehearsal
 rehearsal: ## Make two releases, one after the other, in a clone of the commit that is checked out; no cluster
 	@rm -rf target/rehearsal && git clone -q . target/rehearsal
