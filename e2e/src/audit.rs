@@ -38,6 +38,7 @@ pub fn calls_since(mark: Mark, account: &str) -> Result<BTreeSet<String>> {
     let user = format!("system:serviceaccount:{}:{account}", crate::deploy::NAMESPACE);
     let mut calls = BTreeSet::new();
     for entry in entries(mark)? {
+        let entry = entry?;
         if entry["user"]["username"] == user.as_str() && entry["objectRef"].is_object() {
             calls.insert(called(&entry));
         }
@@ -45,13 +46,15 @@ pub fn calls_since(mark: Mark, account: &str) -> Result<BTreeSet<String>> {
     Ok(calls)
 }
 
-/// The entries since `mark`.
-fn entries(mark: Mark) -> Result<Vec<Value>> {
+/// The entries since `mark`, one after another: the log is long.
+fn entries(mark: Mark) -> Result<impl Iterator<Item = Result<Value>>> {
     let mut file = File::open(audit_log())?;
     file.seek(SeekFrom::Start(mark.0))?;
-    let lines = BufReader::new(file).lines().collect::<std::io::Result<Vec<String>>>()?;
-    // The last line may be written at this moment.
-    Ok(lines.iter().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    Ok(BufReader::new(file).lines().filter_map(|line| match line {
+        // The last line may be written at this moment.
+        Ok(line) => serde_json::from_str(&line).ok().map(Ok),
+        Err(error) => Some(Err(error.into())),
+    }))
 }
 
 /// When `call` (`patch pods/status`) was asked for the object `name` since `mark`, by whomever: in RFC 3339 with
@@ -60,10 +63,13 @@ fn entries(mark: Mark) -> Result<Vec<Value>> {
 /// # Errors
 /// When the log cannot be read.
 pub fn times_since(mark: Mark, call: &str, name: &str) -> Result<Vec<String>> {
-    let entries = entries(mark)?;
-    let asked = entries.iter().filter(|entry| called(entry) == call && entry["objectRef"]["name"] == name);
-    let mut times: Vec<String> =
-        asked.filter_map(|entry| entry["requestReceivedTimestamp"].as_str().map(str::to_owned)).collect();
+    let mut times = Vec::new();
+    for entry in entries(mark)? {
+        let entry = entry?;
+        if called(&entry) == call && entry["objectRef"]["name"] == name {
+            times.extend(entry["requestReceivedTimestamp"].as_str().map(str::to_owned));
+        }
+    }
     times.sort();
     Ok(times)
 }
@@ -87,6 +93,7 @@ pub fn writes_since(mark: Mark, account: &str) -> Result<BTreeMap<String, usize>
     let user = format!("system:serviceaccount:{}:{account}", crate::deploy::NAMESPACE);
     let mut writes = BTreeMap::new();
     for entry in entries(mark)? {
+        let entry = entry?;
         let verb = entry["verb"].as_str().unwrap_or_default();
         if entry["user"]["username"] != user.as_str() || matches!(verb, "get" | "list" | "watch") {
             continue;
@@ -108,6 +115,7 @@ pub fn refused_since(mark: Mark) -> Result<BTreeSet<String>> {
     let prefix = format!("system:serviceaccount:{}:", crate::deploy::NAMESPACE);
     let mut refused = BTreeSet::new();
     for entry in entries(mark)? {
+        let entry = entry?;
         let account = entry["user"]["username"].as_str().and_then(|user| user.strip_prefix(&prefix));
         let Some(account) = account.filter(|_| entry["responseStatus"]["code"] == 403) else { continue };
         let object = &entry["objectRef"];

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -42,7 +42,7 @@ pub fn check(artifacts: &Path, bundle: &Path) -> Result<()> {
 fn labelled(bundle: &Path) -> Result<BTreeSet<String>> {
     for entry in fs::read_dir(bundle.join("manifests"))? {
         let objects = read(&fs::read_to_string(entry?.path())?)?;
-        for csv in objects.iter().filter(|object| kind(object) == "ClusterServiceVersion") {
+        if let Some(csv) = objects.iter().find(|object| kind(object) == "ClusterServiceVersion") {
             let labels = csv["metadata"]["labels"].as_object().into_iter().flatten();
             return Ok(labels.filter_map(|(key, _)| Some(key.strip_prefix(LABEL)?.to_owned())).collect());
         }
@@ -95,7 +95,7 @@ fn json(path: &Path) -> Result<Value> {
 }
 
 /// The file that a descriptor leads to.
-fn path(folder: &Path, descriptor: &Value) -> Result<std::path::PathBuf> {
+fn path(folder: &Path, descriptor: &Value) -> Result<PathBuf> {
     let digest = descriptor["digest"].as_str().with_context(|| format!("no digest: {descriptor}"))?;
     Ok(folder.join("blobs").join(digest.replace(':', "/")))
 }

@@ -162,7 +162,15 @@ fn catalog_image(scratch: &Path) -> PathBuf {
     let (base, olm) = (base.display().to_string(), checkout().join("olm").display().to_string());
     buildah(&[&build[..], &["-t", "localhost/opm:1", &base]].concat());
     let file = format!("{olm}/catalog.Containerfile");
-    let upon = ["--build-arg", "OPM=localhost/opm:1", "-f", &file, "-t", "localhost/catalog:1", &olm];
+    let upon = [
+        "--build-arg",
+        "OPM=localhost/opm:1",
+        "-f",
+        file.as_str(),
+        "-t",
+        "localhost/catalog:1",
+        olm.as_str(),
+    ];
     buildah(&[&build[..], &upon].concat());
     let layout = scratch.join("layout");
     buildah(&["push", "-q", "localhost/catalog:1", &format!("oci:{}:catalog", layout.display())]);

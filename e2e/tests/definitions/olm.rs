@@ -77,9 +77,10 @@ async fn the_account_of_olm_v1_may_create_what_the_bundle_holds_and_no_other_rig
     let installer = format!("--as=system:serviceaccount:{NAMESPACE}:metallb-installer");
     let apply = [&STRICTLY[..], &[installer.as_str()]].concat();
     // Of OLM v0 alone: its condition, and the Secret of a certificate, which cert-manager makes for OLM v1.
+    let csv = olm::csv(&checkout().join("bundle"), NAMESPACE).unwrap();
     let made = olm::objects(&checkout().join("bundle"), NAMESPACE, &groups()).unwrap().into_iter().filter(
         |object| {
-            let of_v0 = group(object) == "operators.coreos.com" || name(object) == name(&csv());
+            let of_v0 = group(object) == "operators.coreos.com" || name(object) == name(&csv);
             !of_v0 && kind(object) != "Secret"
         },
     );
@@ -100,8 +101,4 @@ async fn the_account_of_olm_v1_may_create_what_the_bundle_holds_and_no_other_rig
         let refused = with(&plane, &apply, &read(&text).unwrap()[0]).unwrap_err().to_string();
         assert!(refused.contains("attempting to grant RBAC permissions not currently held"), "{refused}");
     }
-}
-
-fn csv() -> Value {
-    olm::csv(&checkout().join("bundle"), NAMESPACE).unwrap()
 }
