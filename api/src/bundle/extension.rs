@@ -72,7 +72,7 @@ pub(super) fn file(
         },
     });
     let objects = [
-        namespace.clone(),
+        namespace,
         json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": within }),
         role("ClusterRole", &whole, everywhere(package, rendered, rights)),
         binding("ClusterRole", &whole),

@@ -255,7 +255,7 @@ fn each_rule_finds_what_breaks_it() {
         (
             "schema",
             applied("CatalogSource", |source| {
-                source["spec"]["grpcPodConfig"]["securityContext"] = json!("restricted")
+                source["spec"]["grpcPodConfig"]["securityContext"] = json!("restricted");
             }),
             vec!["CatalogSource PACKAGE: spec.grpcPodConfig.securityContext: no such field"],
         ),
@@ -371,7 +371,7 @@ fn each_rule_finds_what_breaks_it() {
         (
             "subscription",
             applied("Subscription", |subscription| {
-                subscription["spec"]["startingCSV"] = json!("other.v0.0.1")
+                subscription["spec"]["startingCSV"] = json!("other.v0.0.1");
             }),
             vec![
                 "olm/install-automatic.yaml: Subscription PACKAGE: spec.startingCSV: \"other.v0.0.1\" is not in channel \"stable\"",
