@@ -67,7 +67,7 @@ pub fn check(files: &BTreeMap<String, String>) -> Vec<Broken> {
     all().flat_map(|rule| rule.broken(&bundle)).collect()
 }
 
-/// The same for files that are published, for which more holds: [`published`].
+/// The same for files that are published, for which more holds: digests, and nothing that stands in for something else.
 pub fn check_published(files: &BTreeMap<String, String>) -> Vec<Broken> {
     let mut broken = check(files);
     if let Ok(bundle) = Bundle::read(files) {
