@@ -200,7 +200,7 @@ endif
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture
 
 .PHONY: e2e-definitions
-e2e-definitions: ## The definitions before a real API server alone: what was stored before, limits, rules; no cluster
+e2e-definitions: ## Before a real API server alone: definitions and what was stored under earlier ones, what is written for OLM, OpenShift; no cluster
 	cargo test -q -p metallb-e2e --test definitions -- --test-threads=1
 
 .PHONY: e2e-oldest
@@ -263,17 +263,22 @@ dist: ## Write dist/install.yaml, the whole installation in one file
 bundle: ## Write the OLM bundle (bundle/) and catalog (olm/) from config/
 	@$(KUBECTL) kustomize config/manifests | cargo run -q -p metallb-api --bin bundlegen -- .
 
+# What stands in for a home of the project, and for its registry, is kept in what is built to be tried, and refused in what
+# is released.
+PLACEHOLDERS ?= kept
+
 # The digest of the image in the archive $(1).
 DIGEST = tar -xOf "$(1)" index.json | grep -oE 'sha256:[0-9a-f]{64}' | head -1
 
 .PHONY: bundle-release
-bundle-release: images ## Write bundle and catalog with images by digest to target/published, and the bundle's image to target/images/bundle.tar
+bundle-release: images ## Write bundle, catalog and install.yaml with images by digest to target/published, and the bundle's image to target/images/bundle.tar
 	@rm -rf target/published && mkdir -p target/published
-	@labels=; for arch in $(ARCHS); do labels+="\\1operatorframework.io/arch.$$arch: supported\\n"; done; \
-	  script="s#^( *)operatorframework.io/arch\..*#$${labels%??}#;"; \
-	  for program in $(PROGRAMS); do \
-	    script+="s#$(IMAGE_PREFIX)/$$program:$(VERSION)#$(IMAGE_PREFIX)/$$program@$$($(call DIGEST,target/images/$$program.tar))#;"; done; \
-	  $(KUBECTL) kustomize config/manifests | sed -E "$$script" | cargo run -q -p metallb-api --bin bundlegen -- . target/published
+	@images=; for program in $(PROGRAMS); do \
+	    images+="s#$(IMAGE_PREFIX)/$$program:$(VERSION)#$(IMAGE_PREFIX)/$$program@$$($(call DIGEST,target/images/$$program.tar))#;"; done; \
+	  sed -E "$$images" dist/install.yaml > target/published/install.yaml; \
+	  labels=; for arch in $(ARCHS); do labels+="\\1operatorframework.io/arch.$$arch: supported\\n"; done; \
+	  $(KUBECTL) kustomize config/manifests | sed -E "s#^( *)operatorframework.io/arch\..*#$${labels%??}#;$$images" \
+	  | cargo run -q -p metallb-api --bin bundlegen -- . target/published $(if $(filter kept,$(PLACEHOLDERS)),--keep-placeholders)
 	@chmod -R a+rX,go-w target/published
 	$(call ARCHIVE,bundle,$(IMAGE_PREFIX)/bundle:$(VERSION),-f target/published/bundle/bundle.Containerfile target/published/bundle)
 	@sed -i "s#$(IMAGE_PREFIX)/bundle:$(VERSION)#$(IMAGE_PREFIX)/bundle@$$($(call DIGEST,target/images/bundle.tar))#" \
@@ -320,12 +325,17 @@ PACKAGE := $(notdir $(basename $(basename $(wildcard config/manifests/bases/*.cl
 release: tools ## Make the release VERSION=x.y.z: the version in every file, all that is generated, and target/artifacts
 	@[ "$(origin VERSION)" = "command line" ] || { echo "say which: make release VERSION=x.y.z" >&2; exit 1; }
 	@[ -z "$$(git status --porcelain --untracked-files=no)" ] || { echo "commit or discard what is changed first" >&2; exit 1; }
+	@[ "$(PLACEHOLDERS)$(firstword $(origin PLACEHOLDERS))" = keptcommand ] || ! grep -HnE '^[A-Z_]+=(.*\.invalid([^-.a-z0-9]|$$)|localhost[:/])' \
+	  config/manifests/project.env config/manager/images.env >&2 || \
+	  { echo "say first where the project and its registry are, and commit that; PLACEHOLDERS=kept makes a release to be tried" >&2; exit 1; }
 	@cargo run -q -p metallb-api --bin release -- prepare . "$(VERSION)" "$$(date -u +%F)"
 	@cargo update -q --workspace --offline
 	@$(MAKE) -s generate dist bundle chart
-	@$(MAKE) -s artifacts
+	@$(MAKE) -s artifacts $(if $(filter command,$(firstword $(origin PLACEHOLDERS))),,PLACEHOLDERS=refused)
 	@$(MAKE) -s verify
 	@mkdir -p olm/released && cp target/published/olm/catalog/$(PACKAGE)/bundle-v$(VERSION).yaml olm/released/
+	@{ echo "# The definitions of $(VERSION). Later ones must take what these took, and keep it."; \
+	  $(KUBECTL) kustomize config/crd; } > olm/released/crds-v$(VERSION).yaml
 	@git add olm
 	@echo "look at the changes, then: git commit -am 'Release $(VERSION)' && git tag v$(VERSION)"
 
@@ -347,19 +357,23 @@ artifacts: tools ## Write what is published of the version that is checked out t
 	  "library (rustup target add $(TARGET_$(OTHER_ARCH))) and the compiler $(CC_$(OTHER_ARCH))" >&2
 	@$(MAKE) -s collect ARCHS="$(RELEASED)"
 
+# The C library that is linked, as Debian calls its version.
+LIBC = $(shell dpkg-query -W -f '$${Version}' libc6-dev 2>/dev/null || ldd --version | sed -n '1s/.* //p')
+
 .PHONY: collect
 collect: bundle-release
-	@cp $(ARCHIVES) target/images/bundle.tar dist/install.yaml target/artifacts/
+	@cp $(ARCHIVES) target/images/bundle.tar target/published/install.yaml target/artifacts/
 	@$(foreach arch,$(ARCHS),cp $(call BIN,$(arch))/kubectl-metallb target/artifacts/kubectl-metallb-linux-$(arch);)
 	@$(TAR) -C config/chart --transform='s,^\.,$(PACKAGE),' -cf - . | gzip -n > "target/artifacts/$(PACKAGE)-$(VERSION).tgz"
 	@$(TAR) -C target/published/olm -cf - catalog catalog.Containerfile | gzip -n > "target/artifacts/$(PACKAGE)-catalog-$(VERSION).tgz"
 	@cargo metadata -q --format-version 1 --locked --filter-platform $(TARGET_amd64) --filter-platform $(TARGET_arm64) \
-	  | cargo run -q -p metallb-api --bin release -- bill . > target/artifacts/bill-of-materials.cdx.json
+	  | cargo run -q -p metallb-api --bin release -- bill . "$$($(or $(RUSTC),rustc) -V | cut -d' ' -f2)" "$(LIBC)" \
+	    $(foreach image,$(PROGRAMS) bundle,"$(image)=$$($(call DIGEST,target/images/$(image).tar))") > target/artifacts/bill-of-materials.cdx.json
 	@cd target/artifacts && LC_ALL=C && sha256sum * > ../SHA256SUMS && mv ../SHA256SUMS .
 	@echo "target/artifacts holds:" && cat target/artifacts/SHA256SUMS
 
 .PHONY: verify
-verify: ## Check target/artifacts: each file has its checksum, bundle and catalog name the images that are there
+verify: ## Check target/artifacts: checksums, images of their platforms, and a bundle, a catalog and an install.yaml that name them
 	@cd target/artifacts && sha256sum --strict --quiet -c SHA256SUMS && \
 	  diff <(cut -c67- SHA256SUMS) <(LC_ALL=C ls | grep -vx SHA256SUMS) || \
 	  { echo "target/artifacts is not what its SHA256SUMS lists" >&2; exit 1; }
@@ -372,7 +386,10 @@ verify: ## Check target/artifacts: each file has its checksum, bundle and catalo
 	@tar -xzf target/artifacts/$(PACKAGE)-catalog-$(VERSION).tgz -C target/verified/olm
 	@names() { image="$(IMAGE_PREFIX)/$$1@$$($(call DIGEST,target/artifacts/$$1.tar))"; \
 	    grep -qrF "$$image" "target/verified/$$2" || { echo "$$2 does not name $$image" >&2; exit 1; }; }; \
-	  for program in $(PROGRAMS); do names $$program bundle/manifests; names $$program olm/catalog; done; names bundle olm/catalog
+	  for program in $(PROGRAMS); do names $$program bundle/manifests; names $$program olm/catalog; done; names bundle olm/catalog; \
+	  mkdir -p target/verified/yaml && cp target/artifacts/install.yaml target/verified/yaml/; \
+	  for program in $(PROGRAMS); do names $$program yaml; done
+	@$(E2E) verify target/artifacts target/verified/bundle
 	@echo "target/artifacts is whole"
 
 # Folders of different depth, and other habits of the one who builds, must not show in what is built.
@@ -385,13 +402,14 @@ reproducible: ## Build target/artifacts in two clones of the commit that is chec
 	@diff target/clones/one/target/artifacts/SHA256SUMS target/clones/the/other/target/artifacts/SHA256SUMS
 	@echo "both builds gave the same bytes"
 
-# Later than any release, and in both channels.
-REHEARSED := 900.0.0-rc.1 900.0.0
+# Later than any release: one for both channels, and one that is to be tried.
+REHEARSED := 900.0.0 901.0.0-rc.1
 .PHONY: rehearsal
 rehearsal: ## Make two releases, one after the other, in a clone of the commit that is checked out; no cluster
 	@rm -rf target/rehearsal && git clone -q . target/rehearsal
 	@cd target/rehearsal && git config user.name rehearsal && git config user.email rehearsal@localhost; \
 	  sed -i 's#^IMAGE_PREFIX=.*#IMAGE_PREFIX=registry.example:5000/metallb#' config/manager/images.env; \
+	  sed -i 's#placeholder\.invalid#metallb.example#' config/manifests/project.env; \
 	  for version in $(REHEARSED); do \
 	    sed -i 's/^## Unreleased$$/&\n\n- A rehearsal./' CHANGELOG.md && git commit -qam "A change"; \
 	    $(MAKE) -s release VERSION=$$version PROFILE=quick; \

@@ -6,13 +6,16 @@
 //! (<https://olm.operatorframework.io/docs/tasks/creating-operator-bundle/>) and file-based catalogs
 //! (<https://olm.operatorframework.io/docs/reference/file-based-catalogs/>).
 
+pub mod kinds;
 pub mod objects;
 pub mod rules;
 pub mod schema;
+pub mod upgrade;
 
 mod catalog;
 mod csv;
 mod descriptors;
+mod extension;
 mod metadata;
 mod releases;
 mod rights;
@@ -108,6 +111,7 @@ pub fn files(sources: &Sources<'_>) -> Result<BTreeMap<String, String>, Problem>
         }
     }
     files.extend(subscription::files(&package, &csv)?);
+    files.insert("olm/v1.yaml".to_owned(), extension::file(&package, &csv, &rendered, &rights)?);
     files.insert("bundle/bundle.Containerfile".to_owned(), metadata::containerfile(&labels));
     files.insert("olm/catalog.Containerfile".to_owned(), catalog::CONTAINERFILE.to_owned());
     Ok(files)

@@ -66,10 +66,14 @@ fn line_value<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
     text.split_once(start)?.1.split_once(end).map(|(value, _)| value)
 }
 
-/// The list with the version in it, as the last one. A version with a pre-release part is for the candidate channel.
+/// The list with the version in it, as the last one, in the place of one that was never released. A version with a
+/// pre-release part is for the candidate channel.
 fn releases(text: &str, version: &Version, date: &str) -> String {
-    let first = format!("- version: {version}\n");
+    const START: &str = "- version: ";
+    let first = format!("{START}{version}\n");
+    let last = text.rfind(START).filter(|last| !text[*last..].contains("createdAt:"));
     let kept = text.split_once(&first).map_or(text, |(before, _)| before);
+    let kept = last.and_then(|last| kept.get(..last)).unwrap_or(kept);
     let channels = if version.pre.is_empty() { "candidate, stable" } else { "candidate" };
     format!("{kept}{first}  createdAt: \"{date}T00:00:00Z\"\n  channels: [{channels}]\n")
 }
@@ -139,6 +143,27 @@ mod tests {
             prepared[RELEASES],
             "# Releases\n- version: 0.1.0\n  createdAt: \"2026-12-01T00:00:00Z\"\n  channels: [candidate, stable]\n"
         );
+    }
+
+    #[test]
+    fn a_version_that_was_never_released_is_not_listed() {
+        let mut unreleased = files();
+        unreleased.insert(
+            RELEASES,
+            "# Releases\n- version: 0.0.9\n  createdAt: \"a\"\n  channels: [stable]\n- version: 0.1.0\n  channels: [stable]\n"
+                .to_owned(),
+        );
+        unreleased.insert(CHANGELOG, "# Changelog\n\n## Unreleased\n\n- All.\n".to_owned());
+        for version in ["0.1.0", "0.2.0"] {
+            let prepared = prepare(&unreleased, &Version::parse(version).unwrap(), "2026-12-01").unwrap();
+            assert_eq!(
+                prepared[RELEASES],
+                format!(
+                    "# Releases\n- version: 0.0.9\n  createdAt: \"a\"\n  channels: [stable]\n- version: {version}\n  \
+                     createdAt: \"2026-12-01T00:00:00Z\"\n  channels: [candidate, stable]\n"
+                )
+            );
+        }
     }
 
     #[test]

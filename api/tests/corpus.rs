@@ -6,6 +6,7 @@ use metallb_api::{
     bundle::{
         objects::{id, items, kind, name, read, version},
         schema::misfits,
+        upgrade::breaks,
     },
     crd,
 };
@@ -16,6 +17,33 @@ const PARTS: [&str; 2] = ["spec", "status"];
 
 fn definitions() -> Vec<Value> {
     crd::all().unwrap().iter().map(|definition| serde_json::to_value(definition).unwrap()).collect()
+}
+
+/// The definitions of each release, by the name of the file.
+fn released() -> Vec<(String, Vec<Value>)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../olm/released");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut released: Vec<(String, Vec<Value>)> = files
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), path))
+        .filter(|(name, _)| name.starts_with("crds-v"))
+        .map(|(name, path)| (name, read(&fs::read_to_string(path).unwrap()).unwrap()))
+        .collect();
+    released.sort_by(|a, b| a.0.cmp(&b.0));
+    released
+}
+
+#[test]
+fn the_definitions_of_today_can_take_the_place_of_those_of_every_release() {
+    let (released, today) = (released(), definitions());
+    assert!(released.iter().any(|(file, _)| file == "crds-v0.1.0.yaml"));
+    for (file, definitions) in released {
+        assert!(!definitions.is_empty(), "{file}");
+        for before in definitions {
+            let after = today.iter().find(|definition| name(definition) == name(&before));
+            let after = after.unwrap_or_else(|| panic!("{file}: {} is no longer there", name(&before)));
+            assert_eq!(breaks(&before, after), Vec::<String>::new(), "{file}: {}", name(&before));
+        }
+    }
 }
 
 /// The objects of each file.

@@ -35,17 +35,43 @@ pub fn start() -> Mark {
 /// # Errors
 /// When the log cannot be read.
 pub fn calls_since(mark: Mark, account: &str) -> Result<BTreeSet<String>> {
-    let mut file = File::open(audit_log())?;
-    file.seek(SeekFrom::Start(mark.0))?;
     let user = format!("system:serviceaccount:{}:{account}", crate::deploy::NAMESPACE);
     let mut calls = BTreeSet::new();
-    for line in BufReader::new(file).lines() {
-        let Ok(entry) = serde_json::from_str::<Value>(&line?) else { continue };
+    for entry in entries(mark)? {
+        let entry = entry?;
         if entry["user"]["username"] == user.as_str() && entry["objectRef"].is_object() {
             calls.insert(called(&entry));
         }
     }
     Ok(calls)
+}
+
+/// The entries since `mark`, one after another: the log is long.
+fn entries(mark: Mark) -> Result<impl Iterator<Item = Result<Value>>> {
+    let mut file = File::open(audit_log())?;
+    file.seek(SeekFrom::Start(mark.0))?;
+    Ok(BufReader::new(file).lines().filter_map(|line| match line {
+        // The last line may be written at this moment.
+        Ok(line) => serde_json::from_str(&line).ok().map(Ok),
+        Err(error) => Some(Err(error.into())),
+    }))
+}
+
+/// When `call` (`patch pods/status`) was asked for the object `name` since `mark`, by whomever: in RFC 3339 with
+/// microseconds, earliest first.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn times_since(mark: Mark, call: &str, name: &str) -> Result<Vec<String>> {
+    let mut times = Vec::new();
+    for entry in entries(mark)? {
+        let entry = entry?;
+        if called(&entry) == call && entry["objectRef"]["name"] == name {
+            times.extend(entry["requestReceivedTimestamp"].as_str().map(str::to_owned));
+        }
+    }
+    times.sort();
+    Ok(times)
 }
 
 /// `verb resource/subresource` of an entry.
@@ -64,13 +90,10 @@ fn called(entry: &Value) -> String {
 /// # Errors
 /// When the log cannot be read.
 pub fn writes_since(mark: Mark, account: &str) -> Result<BTreeMap<String, usize>> {
-    let mut file = File::open(audit_log())?;
-    file.seek(SeekFrom::Start(mark.0))?;
     let user = format!("system:serviceaccount:{}:{account}", crate::deploy::NAMESPACE);
     let mut writes = BTreeMap::new();
-    for line in BufReader::new(file).lines() {
-        // The last line may be written at this moment.
-        let Ok(entry) = serde_json::from_str::<Value>(&line?) else { continue };
+    for entry in entries(mark)? {
+        let entry = entry?;
         let verb = entry["verb"].as_str().unwrap_or_default();
         if entry["user"]["username"] != user.as_str() || matches!(verb, "get" | "list" | "watch") {
             continue;
@@ -89,13 +112,10 @@ pub fn writes_since(mark: Mark, account: &str) -> Result<BTreeMap<String, usize>
 /// # Errors
 /// When the log cannot be read.
 pub fn refused_since(mark: Mark) -> Result<BTreeSet<String>> {
-    let mut file = File::open(audit_log())?;
-    file.seek(SeekFrom::Start(mark.0))?;
     let prefix = format!("system:serviceaccount:{}:", crate::deploy::NAMESPACE);
     let mut refused = BTreeSet::new();
-    for line in BufReader::new(file).lines() {
-        // The last line may be written at this moment.
-        let Ok(entry) = serde_json::from_str::<Value>(&line?) else { continue };
+    for entry in entries(mark)? {
+        let entry = entry?;
         let account = entry["user"]["username"].as_str().and_then(|user| user.strip_prefix(&prefix));
         let Some(account) = account.filter(|_| entry["responseStatus"]["code"] == 403) else { continue };
         let object = &entry["objectRef"];

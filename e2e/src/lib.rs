@@ -20,6 +20,7 @@ pub mod outage;
 pub mod pages;
 pub mod plane;
 pub mod power;
+pub mod published;
 pub mod registry;
 pub mod router;
 pub mod tools;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use metallb_e2e::{cluster, demo, deploy, deps, layout, power, tools};
+use metallb_e2e::{cluster, demo, deploy, deps, layout, power, published, tools};
 
 /// A real Kubernetes cluster on this machine.
 #[derive(Parser)]
@@ -42,6 +42,13 @@ enum Call {
         /// The archives.
         #[arg(required = true)]
         archives: Vec<PathBuf>,
+    },
+    /// Check the archives of a release against what they say of themselves.
+    Verify {
+        /// Folder of the archives.
+        artifacts: PathBuf,
+        /// Folder of the bundle that is published with them.
+        bundle: PathBuf,
     },
     /// Cut a node off.
     PowerOff {
@@ -87,6 +94,7 @@ fn run(call: Call) -> Result<()> {
             Ok(())
         }
         Call::Load { archives } => archives.iter().try_for_each(|archive| cluster::load(archive)),
+        Call::Verify { artifacts, bundle } => published::check(&artifacts, &bundle),
         Call::PowerOff { node, mode } => power::off(&node, mode),
         Call::PowerOn { node } => power::on(&node),
     }

@@ -10,7 +10,10 @@ mod webhooks;
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result, bail, ensure};
-use metallb_api::bundle::objects::{items, kind, name, read};
+use metallb_api::bundle::{
+    kinds,
+    objects::{items, kind, name, read},
+};
 use serde_json::{Value, json};
 
 use crate::cluster::checkout;
@@ -18,8 +21,14 @@ use crate::cluster::checkout;
 /// Label of every object that OLM makes, so that they can be found and removed together.
 pub const MANAGED: &str = "olm.managed=true";
 
-/// The kind OperatorCondition, which comes with OLM.
-pub const OPERATOR_CONDITIONS: &str = include_str!("olm/operatorconditions.yaml");
+/// The kinds that OLM brings along and that its users write, as this project restates them.
+pub const KINDS: [&str; 5] = [
+    kinds::CLUSTER_SERVICE_VERSION,
+    kinds::CATALOG_SOURCE,
+    kinds::OPERATOR_GROUP,
+    kinds::SUBSCRIPTION,
+    kinds::OPERATOR_CONDITION,
+];
 
 /// The name of the package, which is that of the hand-written part of the ClusterServiceVersion.
 ///
@@ -44,12 +53,13 @@ pub fn owned_by(csv: &str) -> String {
     format!("olm.owner={csv}")
 }
 
-/// The objects by which OLM installs the bundle in `bundle` into `namespace`, in the order in which it makes them.
-/// The OperatorGroup is the one of olm/: it selects all namespaces.
+/// The objects by which OLM installs the bundle in `bundle` into `namespace`, in the order in which it makes them, where
+/// the namespace has these OperatorGroups.
 ///
 /// # Errors
-/// When the bundle cannot be read, does not support all namespaces, or has a webhook that is not a validating one.
-pub fn objects(bundle: &Path, namespace: &str) -> Result<Vec<Value>> {
+/// When the bundle cannot be read or has a webhook that is not a validating one, or when OLM would refuse it beside these
+/// groups: with the reason that the ClusterServiceVersion gets.
+pub fn objects(bundle: &Path, namespace: &str, groups: &[Value]) -> Result<Vec<Value>> {
     let mut csvs = Vec::new();
     let mut definitions = Vec::new();
     let mut shipped = Vec::new();
@@ -61,8 +71,7 @@ pub fn objects(bundle: &Path, namespace: &str) -> Result<Vec<Value>> {
         }
     }
     let [csv] = csvs.as_slice() else { bail!("{}: {} ClusterServiceVersions", bundle.display(), csvs.len()) };
-    let mode = |mode: &Value| mode["type"] == "AllNamespaces" && mode["supported"] == true;
-    ensure!(items(&csv["spec"]["installModes"]).any(mode), "{}: does not support all namespaces", name(csv));
+    may_be_installed(csv, namespace, groups).with_context(|| name(csv).to_owned())?;
 
     let install = &csv["spec"]["install"]["spec"];
     let mut objects = definitions;
@@ -89,6 +98,50 @@ pub fn objects(bundle: &Path, namespace: &str) -> Result<Vec<Value>> {
         }
     }
     Ok(objects)
+}
+
+/// Whether OLM goes on with `csv` beside `groups`, of which one must be there and select what the operator supports
+/// (`operatorGroupForCSV` and `InstallModeSet.Supports`: pkg/controller/operators/olm/operator.go and operator-framework/api,
+/// pkg/operators/v1alpha1/clusterserviceversion.go). A selector that is not empty selects some namespaces.
+fn may_be_installed(csv: &Value, namespace: &str, groups: &[Value]) -> Result<()> {
+    let group = match groups {
+        [group] => group,
+        [] => bail!("NoOperatorGroup: namespace {namespace} has none"),
+        several => {
+            let names: Vec<&str> = several.iter().map(name).collect();
+            bail!("TooManyOperatorGroups: namespace {namespace} has {}", names.join(", "));
+        }
+    };
+    let targets: Vec<&str> = items(&group["spec"]["targetNamespaces"]).filter_map(Value::as_str).collect();
+    let selects = group["spec"]["selector"].as_object().is_some_and(|selector| !selector.is_empty());
+    let mode = match targets.as_slice() {
+        [] if selects => "MultiNamespace",
+        [] => "AllNamespaces",
+        [own] if *own == namespace => "OwnNamespace",
+        [_] => "SingleNamespace",
+        _ => "MultiNamespace",
+    };
+    let supported = |known: &Value| known["type"] == mode && known["supported"] == true;
+    ensure!(
+        items(&csv["spec"]["installModes"]).any(supported),
+        "UnsupportedOperatorGroup: {mode} is not supported, which OperatorGroup {} asks for",
+        name(group)
+    );
+    Ok(())
+}
+
+/// The ClusterServiceVersion of the bundle in `bundle`, as OLM puts it into `namespace`.
+///
+/// # Errors
+/// When the bundle cannot be read, or has not one of them.
+pub fn csv(bundle: &Path, namespace: &str) -> Result<Value> {
+    let mut csvs = manifests(&bundle.join("manifests"))?;
+    csvs.retain(|object| kind(object) == "ClusterServiceVersion");
+    let [csv] = csvs.as_mut_slice() else {
+        bail!("{}: {} ClusterServiceVersions", bundle.display(), csvs.len())
+    };
+    csv["metadata"]["namespace"] = json!(namespace);
+    Ok(csv.take())
 }
 
 fn manifests(folder: &Path) -> Result<Vec<Value>> {
@@ -194,4 +247,47 @@ fn deployment(csv: &Value, described: &Value, namespace: &str) -> Result<Value> 
         "metadata": { "name": described["name"], "namespace": namespace, "labels": labels },
         "spec": spec,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(name: &str, spec: Value) -> Value {
+        json!({ "kind": "OperatorGroup", "metadata": { "name": name }, "spec": spec })
+    }
+
+    #[test]
+    fn one_group_that_selects_all_namespaces_lets_it_be_installed() {
+        let csv = csv(&checkout().join("bundle"), "ns").unwrap();
+        let all = || group("all", json!({}));
+        let of = |targets: Value| group("some", json!({ "targetNamespaces": targets }));
+        let unsupported = |mode: &str| {
+            Err(format!(
+                "UnsupportedOperatorGroup: {mode} is not supported, which OperatorGroup some asks for"
+            ))
+        };
+        for (groups, want) in [
+            (vec![all()], Ok(())),
+            (vec![], Err("NoOperatorGroup: namespace ns has none".to_owned())),
+            (
+                vec![all(), group("metallb-operator", json!({}))],
+                Err("TooManyOperatorGroups: namespace ns has all, metallb-operator".to_owned()),
+            ),
+            (vec![of(json!(["ns"]))], unsupported("OwnNamespace")),
+            (vec![of(json!(["other"]))], unsupported("SingleNamespace")),
+            (vec![of(json!(["ns", "other"]))], unsupported("MultiNamespace")),
+            (vec![group("some", json!({ "selector": {} }))], Ok(())),
+            (
+                vec![group("some", json!({ "selector": { "matchLabels": { "a": "b" } } }))],
+                unsupported("MultiNamespace"),
+            ),
+        ] {
+            assert_eq!(
+                may_be_installed(&csv, "ns", &groups).map_err(|error| error.to_string()),
+                want,
+                "{groups:?}"
+            );
+        }
+    }
 }

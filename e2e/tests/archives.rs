@@ -2,13 +2,14 @@
 //! whomever it is done. The programs are stand-ins; needs buildah, and no cluster.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use metallb_e2e::{cluster::checkout, exec::output};
+use metallb_e2e::{cluster::checkout, exec::output, olm, published};
 use serde_json::Value;
 
 /// The programs, as the images call them, and the users that they run as.
@@ -113,4 +114,106 @@ fn an_archive_of_one_architecture_is_its_image() {
             fs::remove_file(archive).unwrap();
         }
     }
+}
+
+#[test]
+fn a_program_for_another_machine_is_found_in_an_archive() {
+    let folder = tempfile::tempdir().unwrap();
+    prepare(folder.path());
+    let [own, other] = architectures();
+    // A program that needs no other file, for this machine.
+    for bin in ["bin".to_owned(), format!("bin-{other}")] {
+        fs::copy("/bin/busybox", folder.path().join("target/images").join(bin).join("operator")).unwrap();
+    }
+    let one = archive(folder.path(), "operator", own, "022");
+    assert_eq!(published::architectures(&one, "operator").unwrap(), BTreeSet::from([own.to_owned()]));
+    let both = archive(folder.path(), "operator", "amd64 arm64", "022");
+    let error = format!("{:#}", published::architectures(&both, "operator").unwrap_err());
+    assert_eq!(error, format!("the image for {other} holds a program for {own}"));
+    let script = archive(folder.path(), "speaker", own, "022");
+    let error = format!("{:#}", published::architectures(&script, "speaker").unwrap_err());
+    assert_eq!(error, format!("{own}: no program for Linux of 64 bits"));
+}
+
+/// Stands in for opm, which is in no registry that the tests reach: it writes what it is asked and what it was given where
+/// opm writes its cache.
+const OPM: &str = "\
+#!/bin/sh
+/bin/busybox mkdir -p /tmp/cache
+echo \"$@\" > /tmp/cache/asked
+/bin/busybox find /configs -type f | /bin/busybox sort >> /tmp/cache/asked
+";
+
+/// Builds the catalog's image in a folder of its own as docs/release.md tells, upon the stand-in, and returns its layout.
+fn catalog_image(scratch: &Path) -> PathBuf {
+    let base = scratch.join("base");
+    fs::create_dir_all(&base).unwrap();
+    fs::copy("/bin/busybox", base.join("busybox")).unwrap();
+    fs::write(base.join("opm"), OPM).unwrap();
+    fs::set_permissions(base.join("opm"), fs::Permissions::from_mode(0o755)).unwrap();
+    let copies = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY busybox /bin/sh\nCOPY opm /bin/opm\n";
+    fs::write(base.join("Containerfile"), copies).unwrap();
+    let buildah = |arguments: &[&str]| {
+        let mut command = Command::new("buildah");
+        command.arg("--root").arg(scratch.join("storage")).arg("--runroot").arg(scratch.join("run"));
+        output(command.args(["--storage-driver", "vfs"]).args(arguments)).unwrap()
+    };
+    let build = ["bud", "-q", "--isolation", "chroot", "--timestamp", "0"];
+    let (base, olm) = (base.display().to_string(), checkout().join("olm").display().to_string());
+    buildah(&[&build[..], &["-t", "localhost/opm:1", &base]].concat());
+    let file = format!("{olm}/catalog.Containerfile");
+    let upon = [
+        "--build-arg",
+        "OPM=localhost/opm:1",
+        "-f",
+        file.as_str(),
+        "-t",
+        "localhost/catalog:1",
+        olm.as_str(),
+    ];
+    buildah(&[&build[..], &upon].concat());
+    let layout = scratch.join("layout");
+    buildah(&["push", "-q", "localhost/catalog:1", &format!("oci:{}:catalog", layout.display())]);
+    layout
+}
+
+#[test]
+fn the_image_of_the_catalog_holds_every_file_and_a_cache_made_of_them() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let layout = catalog_image(one.path());
+    let json = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let at = |descriptor: &Value| {
+        layout.join("blobs").join(descriptor["digest"].as_str().unwrap().replace(':', "/"))
+    };
+    let index = json(layout.join("index.json"));
+    assert_eq!(index, json(catalog_image(two.path()).join("index.json")), "two builds give the same bytes");
+
+    let manifest = json(at(&index["manifests"][0]));
+    let config = json(at(&manifest["config"]));
+    assert_eq!(config["config"]["Entrypoint"], serde_json::json!(["/bin/opm"]));
+    assert_eq!(config["config"]["Cmd"], serde_json::json!(["serve", "/configs", "--cache-dir=/tmp/cache"]));
+    assert_eq!(config["config"]["Labels"]["operators.operatorframework.io.index.configs.v1"], "/configs");
+
+    let root = one.path().join("root");
+    fs::create_dir_all(&root).unwrap();
+    for layer in manifest["layers"].as_array().unwrap() {
+        output(Command::new("tar").arg("-C").arg(&root).arg("-xzf").arg(at(layer))).unwrap();
+    }
+    let package = olm::package().unwrap();
+    let catalog = checkout().join("olm/catalog").join(&package);
+    let mut files: Vec<String> = fs::read_dir(&catalog)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert!(files.contains(&"package.yaml".to_owned()), "{files:?}");
+    for file in &files {
+        let copied = fs::read(root.join("configs").join(&package).join(file)).unwrap();
+        assert!(copied == fs::read(catalog.join(file)).unwrap(), "{file}");
+    }
+    let asked = fs::read_to_string(root.join("tmp/cache/asked")).unwrap();
+    let mut lines = asked.lines();
+    assert_eq!(lines.next(), Some("serve /configs --cache-dir=/tmp/cache --cache-only"));
+    let listed: Vec<String> = files.iter().map(|file| format!("/configs/{package}/{file}")).collect();
+    assert_eq!(lines.collect::<Vec<_>>(), listed);
 }

@@ -3,7 +3,10 @@
 
 use std::{fs, io::Write as _, process::Command};
 
-use metallb_api::bundle::objects::{kind, name, read};
+use metallb_api::bundle::{
+    kinds::OPERATOR_CONDITION,
+    objects::{kind, name, read},
+};
 use metallb_e2e::{
     cluster::{checkout, image, kubectl},
     deploy::NAMESPACE,
@@ -51,7 +54,7 @@ struct OlmsOwnKind;
 
 impl OlmsOwnKind {
     fn define() -> Self {
-        observe::apply(olm::OPERATOR_CONDITIONS).unwrap();
+        observe::apply(OPERATOR_CONDITION).unwrap();
         let own = Self;
         kube("wait --for=condition=Established crd/operatorconditions.operators.coreos.com").unwrap();
         own
@@ -118,17 +121,6 @@ fn the_overlays_are_accepted() {
     }
 }
 
-#[test]
-fn the_examples_of_the_bundle_apply_as_they_are() {
-    let package = olm::package().unwrap();
-    let csv =
-        read(&text(&format!("bundle/manifests/{package}.clusterserviceversion.yaml"))).unwrap().remove(0);
-    let examples = csv["metadata"]["annotations"]["alm-examples"].as_str().unwrap();
-    let count = serde_json::from_str::<Vec<Value>>(examples).unwrap().len();
-    let list = format!("{{\"apiVersion\": \"v1\", \"kind\": \"List\", \"items\": {examples}}}");
-    all_are_accepted(&dry_run(&list), count);
-}
-
 /// Whether `account` of `namespace` may do `what`, as the words of `kubectl auth can-i`.
 fn can(account: &str, namespace: &str, what: &str) -> bool {
     let user = format!("--as=system:serviceaccount:{namespace}:{account}");
@@ -141,7 +133,12 @@ fn can(account: &str, namespace: &str, what: &str) -> bool {
 #[test]
 fn rights_by_olm_end_at_the_namespace() {
     let scratch = Scratch::new("packages-olm");
-    let objects = olm::objects(&checkout().join("bundle"), NAMESPACE).unwrap();
+    let groups: Vec<Value> = read(&text("olm/install-automatic.yaml"))
+        .unwrap()
+        .into_iter()
+        .filter(|object| kind(object) == "OperatorGroup")
+        .collect();
+    let objects = olm::objects(&checkout().join("bundle"), NAMESPACE, &groups).unwrap();
     let _definition = OlmsOwnKind::define();
     let list =
         |objects: &[Value]| json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string();

@@ -261,7 +261,7 @@ fn openshift_lets_the_speaker_run_as_it_is_rendered_and_no_more() {
 fn openshift_grants_its_constraints_to_the_accounts_of_the_pods() {
     let golden = objects("tests/golden/every-field.yaml");
     let manager = objects("../config/manager/manager.yaml");
-    let config = objects("../config/openshift/scc.yaml");
+    let config = objects("../config/rbac/openshift.yaml");
     let account = |objects: &[Value], kind: &str, name: &str| {
         named(objects, kind, name)["spec"]["template"]["spec"]["serviceAccountName"]
             .as_str()

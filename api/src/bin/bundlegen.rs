@@ -1,7 +1,8 @@
 //! Writes bundle/ and olm/ for the repository given as the first argument, from what
 //! `kubectl kustomize config/manifests` renders on standard input. They go into the repository itself, or, to be
-//! published, into the folder given as the second argument: then images must have digests. Nothing is written when a rule
-//! of OLM is broken.
+//! published, into the folder given as the second argument: then images must have digests, and nothing may stand in for
+//! what the project does not have yet. With `--keep-placeholders` as the third argument that is said and no more. Nothing
+//! is written when a rule of OLM is broken.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,8 +13,14 @@ use std::path::Path;
 use metallb_api::bundle::{EARLIER, Releases, Sources, files, rules};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = std::env::args_os().nth(1).ok_or("usage: bundlegen REPOSITORY [FOLDER] < RENDERED")?;
+    const USAGE: &str = "usage: bundlegen REPOSITORY [FOLDER [--keep-placeholders]] < RENDERED";
+    let root = std::env::args_os().nth(1).ok_or(USAGE)?;
     let published = std::env::args_os().nth(2);
+    let keeps_placeholders = match std::env::args().nth(3).as_deref() {
+        None => false,
+        Some("--keep-placeholders") => true,
+        Some(_) => return Err(USAGE.into()),
+    };
     let (root, folder) = (Path::new(&root), Path::new(published.as_ref().unwrap_or(&root)));
     let mut rendered = String::new();
     stdin().read_to_string(&mut rendered)?;
@@ -22,12 +29,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let icon = fs::read(manifests.join("icon.svg"))?;
     let earlier = earlier(root, &releases)?;
     let files = files(&Sources { rendered: &rendered, releases: &releases, icon: &icon, earlier: &earlier })?;
-    let broken = if published.is_some() { rules::check_published(&files) } else { rules::check(&files) };
+    let mut broken = if published.is_some() { rules::check_published(&files) } else { rules::check(&files) };
+    if keeps_placeholders {
+        for placeholder in broken.extract_if(.., |broken| broken.rule == rules::PLACEHOLDERS) {
+            eprintln!("not fit to be published: {}", placeholder.message);
+        }
+    }
     if !broken.is_empty() {
         let lines: Vec<_> = broken.iter().map(ToString::to_string).collect();
         return Err(format!("the bundle breaks rules of OLM:\n{}", lines.join("\n")).into());
     }
-    for stale in ["bundle/manifests", "bundle/metadata", "bundle/tests"] {
+    for stale in ["bundle/manifests", "bundle/metadata", "bundle/tests", "olm/catalog"] {
         let stale = folder.join(stale);
         if stale.exists() {
             fs::remove_dir_all(stale)?;

@@ -23,13 +23,14 @@ pub(super) fn build(
     let mut csv = rendered.base.clone();
     let package = name(&csv).to_owned();
     let images = images(&rendered.deployment);
+    let image = images.first().and_then(|image| image["image"].as_str()).unwrap_or_default();
     let annotations = [
-        ("alm-examples", examples(&rendered.examples)),
-        ("containerImage", images.first().and_then(|image| image["image"].as_str()).unwrap_or("").to_owned()),
+        ("alm-examples", Some(examples(&rendered.examples))),
+        ("containerImage", Some(image.to_owned())),
         ("createdAt", release.created_at.clone()),
         ("operatorframework.io/initialization-resource", first_resource(&rendered.examples)),
     ];
-    for (key, value) in annotations {
+    for (key, value) in annotations.into_iter().filter_map(|(key, value)| Some((key, value?))) {
         csv["metadata"]["annotations"][key] = json!(value);
     }
     csv["metadata"]["name"] = json!(bundle_name(&package, release));
@@ -81,14 +82,32 @@ fn images(deployment: &Value) -> Vec<Value> {
     images
 }
 
+/// Kinds in the order in which examples can be applied one after another: each finds what it names.
+const ORDER: [&str; 8] = [
+    "MetalLB",
+    "BFDProfile",
+    "Community",
+    "AddressPool",
+    "IPAddressPool",
+    "BGPPeer",
+    "L2Advertisement",
+    "BGPAdvertisement",
+];
+
 fn examples(examples: &[Value]) -> String {
-    serde_json::to_string_pretty(examples).unwrap_or_default()
+    let place =
+        |example: &&Value| ORDER.iter().position(|known| *known == kind(example)).unwrap_or(ORDER.len());
+    let mut examples: Vec<&Value> = examples.iter().collect();
+    examples.sort_by_key(place);
+    serde_json::to_string_pretty(&examples).unwrap_or_default()
 }
 
-/// The resource without which the operator does nothing, which a console offers to create after the installation.
-fn first_resource(examples: &[Value]) -> String {
-    let resource = examples.iter().find(|example| kind(example) == "MetalLB");
-    resource.map(|resource| serde_json::to_string_pretty(resource).unwrap_or_default()).unwrap_or_default()
+/// The resource without which the operator does nothing, which a console offers to create after the installation: with
+/// nothing in it that only some clusters want.
+fn first_resource(examples: &[Value]) -> Option<String> {
+    let mut resource = examples.iter().find(|example| kind(example) == "MetalLB")?.clone();
+    resource["spec"] = json!({});
+    serde_json::to_string_pretty(&resource).ok()
 }
 
 /// An entry for every served version of every definition.

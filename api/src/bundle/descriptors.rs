@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 const UI: &str = "urn:alm:descriptor:com.tectonic.ui";
 
 /// Words of field names that are written otherwise than with a capital first letter.
-const WORDS: [(&str, &str); 12] = [
+const WORDS: [(&str, &str); 16] = [
+    ("Arp", "ARP"),
     ("As", "AS"),
     ("Asn", "ASN"),
     ("Bfd", "BFD"),
@@ -18,6 +19,9 @@ const WORDS: [(&str, &str); 12] = [
     ("Frrk8s", "FRR-K8s"),
     ("Id", "ID"),
     ("Ip", "IP"),
+    ("Ipv4", "IPv4"),
+    ("Ipv6", "IPv6"),
+    ("Med", "MED"),
     ("Mp", "MP"),
     ("Ttl", "TTL"),
     ("Vrf", "VRF"),
@@ -31,6 +35,17 @@ const WHOLE: [(&str, &str); 4] = [
     ("podAffinity", "podAffinity"),
     ("podAntiAffinity", "podAntiAffinity"),
 ];
+
+/// Fields, by what their paths end in, for which the console has something better than what their types suggest.
+const KNOWN: [(&str, &str); 3] = [
+    ("passwordSecret.name", "urn:alm:descriptor:io.kubernetes:Secret"),
+    ("controllerConfig.replicas", "urn:alm:descriptor:com.tectonic.ui:podCount"),
+    ("password", "urn:alm:descriptor:com.tectonic.ui:password"),
+];
+
+/// Parts of a spec that most users never touch. The console folds them away.
+const ADVANCED: [&str; 6] =
+    ["controllerConfig.", "frrk8sConfig.", "layer2.", "networkPolicies.", "speakerConfig.", "upgradePolicy."];
 
 /// Descriptors of the fields of a spec.
 pub(super) fn of_spec(schema: &Value) -> Vec<Value> {
@@ -46,6 +61,7 @@ pub(super) fn of_status(schema: &Value) -> Vec<Value> {
     descriptors
 }
 
+/// What a console can do with the field at a path.
 type Capabilities = dyn Fn(&str, &Value) -> Vec<String>;
 
 /// Adds a descriptor for each field of `schema`, and for the fields of those that are objects with named fields.
@@ -63,7 +79,7 @@ fn describe(schema: &Value, prefix: &str, capabilities: &Capabilities, descripto
         if let Some(description) = property["description"].as_str() {
             descriptor.insert("description".into(), json!(description));
         }
-        let capabilities = capabilities(field, property);
+        let capabilities = capabilities(&path, property);
         if !capabilities.is_empty() {
             descriptor.insert("x-descriptors".into(), json!(capabilities));
         }
@@ -71,9 +87,26 @@ fn describe(schema: &Value, prefix: &str, capabilities: &Capabilities, descripto
     }
 }
 
-fn capabilities_of_spec(field: &str, property: &Value) -> Vec<String> {
-    if let Some((_, capability)) = WHOLE.iter().find(|(name, _)| *name == field) {
+/// The last part of a path.
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+fn capabilities_of_spec(path: &str, property: &Value) -> Vec<String> {
+    let mut capabilities = own_of_spec(path, property);
+    if ADVANCED.iter().any(|part| path.starts_with(part)) {
+        capabilities.push(format!("{UI}:advanced"));
+    }
+    capabilities
+}
+
+fn own_of_spec(path: &str, property: &Value) -> Vec<String> {
+    if let Some((_, capability)) = WHOLE.iter().find(|(name, _)| *name == last(path)) {
         return vec![format!("{UI}:{capability}")];
+    }
+    let ends = |known: &str| path == known || path.ends_with(&format!(".{known}"));
+    if let Some((_, capability)) = KNOWN.iter().find(|(known, _)| ends(known)) {
+        return vec![(*capability).to_owned()];
     }
     let choices = property["enum"].as_array();
     match (property["type"].as_str(), choices) {
@@ -82,15 +115,15 @@ fn capabilities_of_spec(field: &str, property: &Value) -> Vec<String> {
         }
         (Some("boolean"), _) => vec![format!("{UI}:booleanSwitch")],
         (Some("integer"), _) => vec![format!("{UI}:number")],
-        (Some("string"), _) if field == "password" => vec![format!("{UI}:password")],
         (Some("string"), _) => vec![format!("{UI}:text")],
+        // The console has no control for lists and maps, but its own form for their schemas.
         _ => Vec::new(),
     }
 }
 
-fn capabilities_of_status(field: &str, property: &Value) -> Vec<String> {
+fn capabilities_of_status(path: &str, property: &Value) -> Vec<String> {
     match property["type"].as_str() {
-        Some("array") if field == "conditions" => {
+        Some("array") if last(path) == "conditions" => {
             vec!["urn:alm:descriptor:io.kubernetes.conditions".to_owned()]
         }
         Some("string" | "integer" | "boolean") => vec!["urn:alm:descriptor:text".to_owned()],
@@ -142,6 +175,9 @@ mod tests {
             ("routerID", "Router ID"),
             ("controllerConfig.priorityClassName", "Controller Config Priority Class Name"),
             ("frrk8sConfig.alwaysBlock", "FRR-K8s Config Always Block"),
+            ("capacity.ipv4", "Capacity IPv4"),
+            ("assignedIPv6", "Assigned IPv6"),
+            ("layer2.arpRateLimit", "Layer2 ARP Rate Limit"),
         ] {
             assert_eq!(display_name(path), want, "{path}");
         }
@@ -154,7 +190,9 @@ mod tests {
             "b": { "type": "object", "properties": { "c": { "type": "integer" }, "resources": { "properties": {} } } },
             "d": { "type": "string", "enum": ["x", "y"] },
             "e": { "type": "array", "items": { "type": "string" } },
+            "layer2": { "properties": { "count": { "type": "integer" } } },
             "password": { "type": "string" },
+            "passwordSecret": { "properties": { "name": { "type": "string" } } },
         } });
         let ui = |capability: &str| format!("urn:alm:descriptor:com.tectonic.ui:{capability}");
         assert_eq!(
@@ -165,7 +203,11 @@ mod tests {
                 json!({ "path": "b.resources", "displayName": "B Resources", "x-descriptors": [ui("resourceRequirements")] }),
                 json!({ "path": "d", "displayName": "D", "x-descriptors": [ui("select:x"), ui("select:y")] }),
                 json!({ "path": "e", "displayName": "E" }),
+                json!({ "path": "layer2.count", "displayName": "Layer2 Count",
+                    "x-descriptors": [ui("number"), ui("advanced")] }),
                 json!({ "path": "password", "displayName": "Password", "x-descriptors": [ui("password")] }),
+                json!({ "path": "passwordSecret.name", "displayName": "Password Secret Name",
+                    "x-descriptors": ["urn:alm:descriptor:io.kubernetes:Secret"] }),
             ]
         );
         let status =

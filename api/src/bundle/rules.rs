@@ -9,13 +9,15 @@ mod csv;
 mod definitions;
 mod install;
 mod metadata;
+mod objects;
+mod published;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::Value;
 
-use super::objects::{kind, read};
+use super::objects::{items, kind, read};
 
 /// One rule.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +30,17 @@ pub struct Rule {
     check: fn(&Bundle) -> Vec<String>,
 }
 
+impl Rule {
+    fn broken(&self, bundle: &Bundle) -> impl Iterator<Item = Broken> {
+        (self.check)(bundle).into_iter().map(|message| Broken { rule: self.name, message })
+    }
+}
+
 /// Every rule, in the order in which they are checked.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
-    [metadata::RULES, csv::RULES, definitions::RULES, install::RULES, catalog::RULES].into_iter().flatten()
+    [metadata::RULES, csv::RULES, definitions::RULES, install::RULES, objects::RULES, catalog::RULES]
+        .into_iter()
+        .flatten()
 }
 
 /// A rule that is broken.
@@ -54,22 +64,20 @@ pub fn check(files: &BTreeMap<String, String>) -> Vec<Broken> {
         Ok(bundle) => bundle,
         Err(message) => return vec![Broken { rule: "yaml", message }],
     };
-    let broken = all().flat_map(|rule| {
-        let messages = (rule.check)(&bundle);
-        messages.into_iter().map(|message| Broken { rule: rule.name, message })
-    });
-    broken.collect()
+    all().flat_map(|rule| rule.broken(&bundle)).collect()
 }
 
-/// The same for files that are published: each image must have a digest, too.
+/// The same for files that are published, for which more holds: digests, and nothing that stands in for something else.
 pub fn check_published(files: &BTreeMap<String, String>) -> Vec<Broken> {
     let mut broken = check(files);
     if let Ok(bundle) = Bundle::read(files) {
-        let messages = (install::DIGESTS.check)(&bundle);
-        broken.extend(messages.into_iter().map(|message| Broken { rule: install::DIGESTS.name, message }));
+        broken.extend(published::RULES.iter().flat_map(|rule| rule.broken(&bundle)));
     }
     broken
 }
+
+/// The rule that finds what stands in for something that the project does not have yet.
+pub const PLACEHOLDERS: &str = published::PLACEHOLDERS;
 
 /// What the files hold.
 struct Bundle {
@@ -84,6 +92,8 @@ struct Bundle {
     containerfile: String,
     /// Blobs of olm/catalog.
     catalog: Vec<Value>,
+    /// Objects of the files in olm/ that an administrator applies, by file.
+    applied: BTreeMap<String, Vec<Value>>,
     /// Bytes of bundle/manifests.
     size: usize,
 }
@@ -97,6 +107,7 @@ impl Bundle {
             annotations: Value::Null,
             containerfile: files.get("bundle/bundle.Containerfile").cloned().unwrap_or_default(),
             catalog: Vec::new(),
+            applied: BTreeMap::new(),
             size: 0,
         };
         for (path, text) in files.iter().filter(|(path, _)| path.ends_with(".yaml")) {
@@ -116,6 +127,8 @@ impl Bundle {
                 bundle.annotations = document["annotations"].clone();
             } else if path.starts_with("olm/catalog/") {
                 bundle.catalog.extend(objects()?);
+            } else if path.strip_prefix("olm/").is_some_and(|file| !file.contains('/')) {
+                bundle.applied.insert(path.clone(), objects()?);
             }
         }
         Ok(bundle)
@@ -126,19 +139,23 @@ impl Bundle {
     }
 
     fn owned(&self) -> impl Iterator<Item = &Value> {
-        super::objects::items(&self.csv()["spec"]["customresourcedefinitions"]["owned"])
+        items(&self.csv()["spec"]["customresourcedefinitions"]["owned"])
     }
 
     /// The definition and the version that an owned entry speaks of.
     fn definition(&self, owned: &Value) -> Option<(&Value, &Value)> {
         let definition =
             self.definitions.iter().find(|definition| definition["metadata"]["name"] == owned["name"])?;
-        let mut versions = super::objects::items(&definition["spec"]["versions"]);
+        let mut versions = items(&definition["spec"]["versions"]);
         Some((definition, versions.find(|version| version["name"] == owned["version"])?))
     }
 
     fn deployments(&self) -> impl Iterator<Item = &Value> {
-        super::objects::items(&self.csv()["spec"]["install"]["spec"]["deployments"])
+        items(&self.csv()["spec"]["install"]["spec"]["deployments"])
+    }
+
+    fn webhooks(&self) -> impl Iterator<Item = &Value> {
+        items(&self.csv()["spec"]["webhookdefinitions"])
     }
 
     fn package(&self) -> &str {
@@ -149,6 +166,12 @@ impl Bundle {
 /// The text of a field, empty when it is none.
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
+}
+
+/// Those that are there more than once, each once.
+fn twice<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    names.filter(|name| !seen.insert(*name)).collect()
 }
 
 /// RFC 1123 subdomain, at most 63 characters since it is a label's value too.

@@ -14,13 +14,7 @@ use super::objects::{name, write};
 /// # Errors
 /// When the ClusterServiceVersion suggests no namespace.
 pub(super) fn files(package: &str, csv: &Value) -> Result<BTreeMap<String, String>, Problem> {
-    let suggested =
-        csv["metadata"]["annotations"]["operatorframework.io/suggested-namespace-template"].as_str();
-    let namespace: Option<Value> = suggested.and_then(|template| serde_json::from_str(template).ok());
-    let namespace = namespace.ok_or_else(|| {
-        let message = "metadata.annotations: operatorframework.io/suggested-namespace-template must be JSON";
-        Problem::new(super::objects::id(csv), message)
-    })?;
+    let namespace = namespace(csv)?;
     let metadata = |of: &str| json!({ "name": of, "namespace": name(&namespace) });
     // The tag is that of the channel: each release moves it, which is what polling finds. By the tag of one version no
     // later one would ever come.
@@ -79,7 +73,22 @@ pub(super) fn files(package: &str, csv: &Value) -> Result<BTreeMap<String, Strin
     .collect())
 }
 
-fn document(objects: &[&Value]) -> Result<String, Problem> {
+/// The namespace that the ClusterServiceVersion suggests.
+///
+/// # Errors
+/// When it suggests none.
+pub(super) fn namespace(csv: &Value) -> Result<Value, Problem> {
+    let suggested =
+        csv["metadata"]["annotations"]["operatorframework.io/suggested-namespace-template"].as_str();
+    let namespace: Option<Value> = suggested.and_then(|template| serde_json::from_str(template).ok());
+    namespace.ok_or_else(|| {
+        let message = "metadata.annotations: operatorframework.io/suggested-namespace-template must be JSON";
+        Problem::new(super::objects::id(csv), message)
+    })
+}
+
+/// One file of several objects.
+pub(super) fn document(objects: &[&Value]) -> Result<String, Problem> {
     let texts = objects.iter().map(|object| write(object)).collect::<Result<Vec<_>, _>>()?;
     Ok(format!("# Written by `make bundle`.\n{}", texts.join("---\n")))
 }

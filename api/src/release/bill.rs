@@ -4,13 +4,54 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
+/// What is linked into every program beside crates, and what the programs are shipped in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Built {
+    /// Version of Rust, whose standard library is linked.
+    pub rust: String,
+    /// Version of Debian's C library, which is linked statically.
+    pub libc: String,
+    /// Images by name: their digests, as `sha256:...`.
+    pub images: BTreeMap<String, String>,
+}
+
+impl Built {
+    /// The components that are no crates.
+    fn linked(&self) -> [Value; 2] {
+        let library = |name: &str, version: &str, url: String, license: &str| {
+            json!({
+                "type": "library", "bom-ref": url, "name": name, "version": version, "purl": url,
+                "licenses": [{ "expression": license }],
+            })
+        };
+        // `+` of a version is a blank in an address.
+        let libc = self.libc.replace('+', "%2B");
+        [
+            library("std", &self.rust, format!("pkg:generic/rust-std@{}", self.rust), "MIT OR Apache-2.0"),
+            library("glibc", &self.libc, format!("pkg:deb/debian/glibc@{libc}"), "LGPL-2.1-or-later"),
+        ]
+    }
+
+    /// What the bill is about: the images, by their digests.
+    fn about(&self) -> Value {
+        let image = |(name, digest): (&String, &String)| {
+            json!({
+                "type": "container", "bom-ref": format!("{name}@{digest}"), "name": name, "version": digest,
+                "hashes": [{ "alg": "SHA-256", "content": digest.trim_start_matches("sha256:") }],
+            })
+        };
+        let images: Vec<Value> = self.images.iter().map(image).collect();
+        json!({ "component": { "type": "application", "bom-ref": "images", "name": "images", "components": images } })
+    }
+}
+
 /// The bill of materials of the packages `roots`, from what `cargo metadata` says and the text of Cargo.lock.
 ///
 /// Of the dependencies only those count that are linked: not those of tests and of build scripts.
 ///
 /// # Errors
 /// When the metadata has not the form of version 1.
-pub fn bill(metadata: &Value, lock: &str, roots: &[&str]) -> Result<Value, String> {
+pub fn bill(metadata: &Value, lock: &str, roots: &[&str], built: &Built) -> Result<Value, String> {
     let packages: BTreeMap<&str, &Value> =
         list(&metadata["packages"]).filter_map(|package| Some((package["id"].as_str()?, package))).collect();
     let nodes: BTreeMap<&str, &Value> =
@@ -44,7 +85,10 @@ pub fn bill(metadata: &Value, lock: &str, roots: &[&str]) -> Result<Value, Strin
     let dependencies: Vec<Value> = linked
         .iter()
         .map(|(id, needs)| {
-            let needs: Vec<_> = needs.iter().filter_map(|id| reference(id)).collect();
+            let mut needs: Vec<_> = needs.iter().filter_map(|id| reference(id)).collect();
+            if roots.contains(id) {
+                needs.extend(built.linked().map(|component| component["bom-ref"].clone()));
+            }
             json!({ "ref": reference(id), "dependsOn": needs })
         })
         .collect();
@@ -52,7 +96,8 @@ pub fn bill(metadata: &Value, lock: &str, roots: &[&str]) -> Result<Value, Strin
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
-        "components": described.values().collect::<Vec<_>>(),
+        "metadata": built.about(),
+        "components": described.into_values().chain(built.linked()).collect::<Vec<_>>(),
         "dependencies": dependencies,
     }))
 }
@@ -118,10 +163,22 @@ mod tests {
         });
         let lock =
             "[[package]]\nname = \"linked\"\nversion = \"1.0.0\"\nsource = \"registry\"\nchecksum = \"0a\"\n";
+        let built = Built {
+            rust: "1.95.0".to_owned(),
+            libc: "2.36-9+deb12u1".to_owned(),
+            images: BTreeMap::from([("speaker".to_owned(), "sha256:0b".to_owned())]),
+        };
         assert_eq!(
-            bill(&metadata, lock, &["program"]).unwrap(),
+            bill(&metadata, lock, &["program"], &built).unwrap(),
             json!({
                 "bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1,
+                "metadata": { "component": {
+                    "type": "application", "bom-ref": "images", "name": "images",
+                    "components": [{
+                        "type": "container", "bom-ref": "speaker@sha256:0b", "name": "speaker", "version": "sha256:0b",
+                        "hashes": [{ "alg": "SHA-256", "content": "0b" }],
+                    }],
+                } },
                 "components": [
                     {
                         "type": "library", "bom-ref": "pkg:cargo/linked@1.0.0", "name": "linked", "version": "1.0.0",
@@ -132,13 +189,24 @@ mod tests {
                         "type": "application", "bom-ref": "pkg:cargo/program@1.0.0", "name": "program",
                         "version": "1.0.0", "licenses": [{ "expression": "Apache-2.0" }],
                     },
+                    {
+                        "type": "library", "bom-ref": "pkg:generic/rust-std@1.95.0", "name": "std", "version": "1.95.0",
+                        "purl": "pkg:generic/rust-std@1.95.0", "licenses": [{ "expression": "MIT OR Apache-2.0" }],
+                    },
+                    {
+                        "type": "library", "bom-ref": "pkg:deb/debian/glibc@2.36-9%2Bdeb12u1", "name": "glibc",
+                        "version": "2.36-9+deb12u1", "purl": "pkg:deb/debian/glibc@2.36-9%2Bdeb12u1",
+                        "licenses": [{ "expression": "LGPL-2.1-or-later" }],
+                    },
                 ],
                 "dependencies": [
                     { "ref": "pkg:cargo/linked@1.0.0", "dependsOn": [] },
-                    { "ref": "pkg:cargo/program@1.0.0", "dependsOn": ["pkg:cargo/linked@1.0.0"] },
+                    { "ref": "pkg:cargo/program@1.0.0", "dependsOn": [
+                        "pkg:cargo/linked@1.0.0", "pkg:generic/rust-std@1.95.0", "pkg:deb/debian/glibc@2.36-9%2Bdeb12u1",
+                    ] },
                 ],
             })
         );
-        assert_eq!(bill(&metadata, lock, &["other"]), Err("there is no package other".to_owned()));
+        assert_eq!(bill(&metadata, lock, &["other"], &built), Err("there is no package other".to_owned()));
     }
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::ByteString;
+use semver::VersionReq;
 use serde_json::Value;
 
-use super::{Bundle, Rule, text};
+use super::{Bundle, Rule, text, twice};
 use crate::bundle::csv::provided;
 use crate::bundle::objects::{items, name};
 
@@ -24,6 +26,12 @@ pub(super) const RULES: &[Rule] = &[
         source: "registry: alpha/declcfg/declcfg_to_model.go, ConvertToModel: each entry has its olm.bundle, and each \
                  olm.bundle is in a channel",
         check: catalog_entries,
+    },
+    Rule {
+        name: "catalog-channels",
+        source: "registry: alpha/model/model.go, Channel.validateReplacesChain: no stranded entry, no cycle; \
+                 alpha/declcfg/declcfg_to_model.go: duplicates; alpha/model/model.go, Icon.Validate",
+        check: catalog_channels,
     },
 ];
 
@@ -112,4 +120,75 @@ fn catalog_entries(bundle: &Bundle) -> Vec<String> {
     let stray = bundles.difference(&listed).map(|stray| format!("{stray}: is in no channel"));
     broken.extend(stray);
     broken
+}
+
+fn catalog_channels(bundle: &Bundle) -> Vec<String> {
+    let mut broken = Vec::new();
+    for (schema, of) in [("olm.channel", "channel"), ("olm.bundle", "bundle")] {
+        let names = twice(blobs(bundle, schema).map(|blob| text(&blob["name"])));
+        broken.extend(names.into_iter().map(|name| format!("{of} {name}: is there twice")));
+    }
+    for blob in bundle.catalog.iter().filter(|blob| blob["schema"] != "olm.package") {
+        if blob["package"] != bundle.package() {
+            broken.push(format!(
+                "{} {}: package {}",
+                text(&blob["schema"]),
+                text(&blob["name"]),
+                blob["package"]
+            ));
+        }
+    }
+    for channel in blobs(bundle, "olm.channel") {
+        let called = text(&channel["name"]);
+        let entries = || items(&channel["entries"]);
+        let names = twice(entries().map(|entry| text(&entry["name"])));
+        broken.extend(names.into_iter().map(|name| format!("channel {called}: {name} is there twice")));
+        for entry in entries() {
+            // Ranges are those of blang/semver: comparators with a space between them.
+            let range = entry["skipRange"]
+                .as_str()
+                .map(|range| range.split_whitespace().collect::<Vec<_>>().join(", "));
+            if range.is_some_and(|range| VersionReq::parse(&range).is_err()) {
+                broken.push(format!(
+                    "channel {called}: {}: skipRange: {} is no range",
+                    text(&entry["name"]),
+                    entry["skipRange"]
+                ));
+            }
+        }
+        broken.extend(
+            stranded(channel)
+                .into_iter()
+                .map(|name| format!("channel {called}: no upgrade leads from {name}")),
+        );
+    }
+    for icon in blobs(bundle, "olm.package").map(|package| &package["icon"]).filter(|icon| !icon.is_null()) {
+        let read: Result<ByteString, _> = serde_json::from_value(icon["base64data"].clone());
+        if read.is_ok_and(|picture| !picture.0.is_empty()) && text(&icon["mediatype"]).starts_with("image/") {
+            continue;
+        }
+        broken.push(format!("package: icon: {} is no picture", icon["mediatype"]));
+    }
+    broken
+}
+
+/// The entries of a channel with one head that cannot be upgraded to it.
+fn stranded(channel: &Value) -> Vec<&str> {
+    let entries = || items(&channel["entries"]);
+    let before = |entry: &'_ Value| -> Vec<String> {
+        let skipped = items(&entry["skips"]).chain([&entry["replaces"]]);
+        skipped.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let replaced: BTreeSet<String> = entries().flat_map(before).collect();
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    let mut next: Vec<String> = entries()
+        .map(|entry| text(&entry["name"]).to_owned())
+        .filter(|name| !replaced.contains(name))
+        .collect();
+    while let Some(name) = next.pop() {
+        if found.insert(name.clone()) {
+            next.extend(entries().filter(|entry| entry["name"] == *name).flat_map(before));
+        }
+    }
+    entries().map(|entry| text(&entry["name"])).filter(|name| !found.contains(*name)).collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Bundle, Rule, text};
+use super::{Bundle, Rule, text, twice};
 use crate::bundle::objects::{id, items, kind, name};
 
 pub(super) const RULES: &[Rule] = &[
@@ -35,17 +35,10 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// What holds for a bundle that is published, and not for the one that is made of what is not built yet.
-pub(super) const DIGESTS: Rule = Rule {
-    name: "digests",
-    source: "OpenShift documentation: operators in disconnected environments, `image references by digest and not by tag`",
-    check: digests,
-};
-
 /// Verbs by which an account can get more rights than it was given.
 const ESCALATING: [&str; 3] = ["bind", "escalate", "impersonate"];
 
-fn containers(bundle: &Bundle) -> impl Iterator<Item = &Value> {
+pub(super) fn containers(bundle: &Bundle) -> impl Iterator<Item = &Value> {
     bundle.deployments().flat_map(|deployment| items(&deployment["spec"]["template"]["spec"]["containers"]))
 }
 
@@ -59,7 +52,7 @@ fn requests(bundle: &Bundle) -> Vec<String> {
         .collect()
 }
 
-fn has_digest(image: &str) -> bool {
+pub(super) fn has_digest(image: &str) -> bool {
     let digest = image.split_once("@sha256:").map_or("", |(_, digest)| digest);
     digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
@@ -75,7 +68,7 @@ fn is_pinned(image: &str) -> bool {
 }
 
 /// The images that the operator consists of and deploys.
-fn used(bundle: &Bundle) -> BTreeSet<&str> {
+pub(super) fn used(bundle: &Bundle) -> BTreeSet<&str> {
     let mut used: BTreeSet<&str> = containers(bundle).map(|container| text(&container["image"])).collect();
     for variable in containers(bundle).flat_map(|container| items(&container["env"])) {
         if text(&variable["name"]).ends_with("_IMAGE") {
@@ -86,19 +79,17 @@ fn used(bundle: &Bundle) -> BTreeSet<&str> {
     used
 }
 
-fn digests(bundle: &Bundle) -> Vec<String> {
-    let tagged = used(bundle).into_iter().filter(|image| !has_digest(image));
-    tagged.map(|image| format!("image {image:?} has no digest")).collect()
-}
-
 fn images(bundle: &Bundle) -> Vec<String> {
     let related: BTreeSet<&str> =
         items(&bundle.csv()["spec"]["relatedImages"]).map(|image| text(&image["image"])).collect();
     let used = used(bundle);
-    let mut broken: Vec<String> = used
+    let names = items(&bundle.csv()["spec"]["relatedImages"]).map(|image| text(&image["name"]));
+    let mut broken: Vec<String> =
+        twice(names).into_iter().map(|name| format!("spec.relatedImages: {name:?} is there twice")).collect();
+    let either = used
         .symmetric_difference(&related)
-        .map(|image| format!("spec.relatedImages: {image:?} is either used or listed, but not both"))
-        .collect();
+        .map(|image| format!("spec.relatedImages: {image:?} is either used or listed, but not both"));
+    broken.extend(either);
     let floating = used.iter().filter(|image| !is_pinned(image));
     broken.extend(
         floating.map(|image| format!("image {image:?} has neither a digest nor a version as its tag")),
@@ -173,7 +164,7 @@ fn rights(bundle: &Bundle) -> Vec<String> {
 
 fn webhooks(bundle: &Bundle) -> Vec<String> {
     let mut broken = Vec::new();
-    for webhook in items(&bundle.csv()["spec"]["webhookdefinitions"]) {
+    for webhook in bundle.webhooks() {
         let called = text(&webhook["generateName"]);
         let mut need = |met: bool, message: &str| {
             if !met {

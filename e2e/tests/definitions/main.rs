@@ -1,6 +1,9 @@
 //! The definitions before a real API server that runs alone: what was stored under earlier ones stays readable and
 //! writable, which is what OLM asks before an upgrade, and limits and rules in CEL are those that users know. No cluster.
 
+mod olm;
+mod openshift;
+
 use std::{
     fs,
     time::{Duration, Instant},
@@ -75,11 +78,22 @@ async fn until_unknown_fields_are_kept(plane: &Plane, kept: bool) {
     }
 }
 
-/// Objects that are valid under earlier definitions.
-fn corpus() -> Vec<Value> {
+/// Objects that are valid under earlier definitions, of the files whose names begin so.
+fn corpus(of: &str) -> Vec<Value> {
     let folder = checkout().join("api/tests/corpus");
-    let files = fs::read_dir(folder).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
-    files.flat_map(|text| read(&text).unwrap()).collect()
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let files = paths.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with(of));
+    files.flat_map(|path| read(&fs::read_to_string(path).unwrap()).unwrap()).collect()
+}
+
+/// Stores objects as users and programs do under the definitions that are there.
+fn store(plane: &Plane, objects: &[Value]) {
+    for object in objects {
+        with(plane, &["create", "--validate=strict"], object).with_context(|| id(object)).unwrap();
+        if !object["status"].is_null() {
+            with(plane, &["replace", "--subresource=status"], object).with_context(|| id(object)).unwrap();
+        }
+    }
 }
 
 /// Whether everything in `part` is in `whole`.
@@ -99,14 +113,24 @@ fn is_part(part: &Value, whole: &Value) -> bool {
 async fn what_earlier_definitions_stored_can_be_read_and_written() {
     let plane = Plane::start().await.unwrap();
     let apply = ["apply", "--server-side", "--force-conflicts"];
+    // Of those that others made, nothing is here but what they took. Ours are kept for each release.
     for definition in definitions() {
         with(&plane, &apply, &permissive(&definition)).unwrap();
     }
     until_unknown_fields_are_kept(&plane, true).await;
-    let corpus = corpus();
+    let mut corpus = corpus("reference");
     for object in &corpus {
         with(&plane, &["create"], object).unwrap();
     }
+    let released = fs::read_to_string(checkout().join("olm/released/crds-v0.1.0.yaml")).unwrap();
+    for definition in read(&released).unwrap() {
+        with(&plane, &apply, &definition).unwrap();
+    }
+    until_unknown_fields_are_kept(&plane, false).await;
+    let ours = self::corpus("0.1");
+    store(&plane, &ours);
+    corpus.extend(ours);
+
     plane.install().await.unwrap();
     until_unknown_fields_are_kept(&plane, false).await;
 
@@ -128,7 +152,7 @@ async fn what_earlier_definitions_stored_can_be_read_and_written() {
 }
 
 /// The fields of the definitions that users have where they come from or go to.
-#[path = "../../api/tests/reference/mod.rs"]
+#[path = "../../../api/tests/reference/mod.rs"]
 mod reference;
 
 /// The definition as users have it elsewhere: without the fields that only this project has.

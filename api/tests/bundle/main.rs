@@ -1,12 +1,14 @@
 //! The committed bundle and install.yaml are made from config/, and obey the published rules; each rule can fail.
 
+mod broken;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use metallb_api::bundle::objects::{items, kind, name, read, write};
-use metallb_api::bundle::rules::{self, Broken};
+use metallb_api::bundle::rules;
 use metallb_api::crd;
 use serde_json::{Value, json};
 
@@ -96,6 +98,8 @@ fn rights(objects: &[Value]) -> BTreeMap<(String, String), Vec<Value>> {
             }
         }
     }
+    // An account may have several roles, and their order means nothing.
+    rights.values_mut().for_each(|rules| rules.sort_by_key(ToString::to_string));
     rights
 }
 
@@ -129,7 +133,9 @@ fn the_committed_bundle_is_made_from_config() {
     let mut found = rights(&manifests);
     for permission in items(&install["clusterPermissions"]) {
         let account = permission["serviceAccountName"].as_str().unwrap().to_owned();
-        found.insert(("ClusterRole".to_owned(), account), items(&permission["rules"]).cloned().collect());
+        let mut rules: Vec<Value> = items(&permission["rules"]).cloned().collect();
+        rules.sort_by_key(ToString::to_string);
+        found.insert(("ClusterRole".to_owned(), account), rules);
     }
     assert_eq!(found, rights(&config("rbac")), "rights: run make bundle");
 
@@ -180,7 +186,7 @@ fn the_committed_bundle_is_made_from_config() {
 #[test]
 fn the_bundle_claims_only_what_is_shown() {
     let claims = [
-        // Level 2 asks for upgrades from every earlier version, and only one has been released.
+        // Level 2 asks for upgrades from every earlier version, and none has been released.
         ("capabilities", "Basic Install"),
         // Nobody has certified anything.
         ("certified", "false"),
@@ -290,13 +296,15 @@ fn a_subscription_follows_its_channel_or_waits_for_approval() {
 }
 
 #[test]
-fn what_is_published_names_images_by_digest() {
+fn what_is_published_names_images_by_digest_and_has_a_home() {
     let prefix = setting("IMAGE_PREFIX");
     let images = ["controller", "operator", "speaker"].map(|image| format!("{prefix}/{image}:{NOW}"));
-    let want = images
-        .each_ref()
-        .map(|image| Broken { rule: "digests", message: format!("image \"{image}\" has no digest") });
-    assert_eq!(rules::check_published(&committed()), want);
+    let broken_by = |files: &BTreeMap<String, String>, rule: &str| -> Vec<String> {
+        let broken = rules::check_published(files).into_iter();
+        broken.filter(|broken| broken.rule == rule).map(|broken| broken.message).collect()
+    };
+    let tagged = images.each_ref().map(|image| format!("image \"{image}\" has no digest"));
+    assert_eq!(broken_by(&committed(), "digests"), tagged);
 
     let mut files = committed();
     for text in files.values_mut() {
@@ -305,7 +313,98 @@ fn what_is_published_names_images_by_digest() {
             *text = text.replace(image, &format!("{}@{digest}", image.rsplit_once(':').unwrap().0));
         }
     }
+    let put = |files: &mut BTreeMap<String, String>, from: &str, to: &str| {
+        files.values_mut().for_each(|text| *text = text.replace(from, to));
+    };
+    assert_eq!(broken_by(&files, "digests"), Vec::<String>::new());
+    if prefix.starts_with("localhost/") {
+        let refused = broken_by(&files, rules::PLACEHOLDERS);
+        assert!(
+            refused[0].ends_with("is in no registry: set IMAGE_PREFIX in config/manager/images.env"),
+            "{refused:?}"
+        );
+    }
+    put(&mut files, "localhost/", "registry.example:5000/");
+
+    // As long as the project has no home.
+    let mut csv = read(&files[&csv_path()]).unwrap().remove(0);
+    csv["metadata"]["annotations"]["createdAt"] = Value::Null;
+    for (field, value) in [
+        ("provider", json!({ "name": "a", "url": "https://a.invalid/" })),
+        ("links", json!([{ "name": "a", "url": "https://a.invalid" }])),
+    ] {
+        csv["spec"][field] = value;
+    }
+    csv["spec"]["maintainers"][0]["email"] = json!("a@b.invalid");
+    csv["metadata"]["annotations"]["repository"] = json!("https://a.invalid/b");
+    files.insert(csv_path(), write(&csv).unwrap());
+    let home = "stands in for the project's own: config/manifests/project.env";
+    assert_eq!(
+        broken_by(&files, rules::PLACEHOLDERS),
+        [
+            format!("metadata.annotations.repository: \"https://a.invalid/b\" {home}"),
+            format!("spec.provider.url: \"https://a.invalid/\" {home}"),
+            format!("spec.links: a: \"https://a.invalid\" {home}"),
+            format!("spec.maintainers: metallb-operator-rs maintainers: \"a@b.invalid\" {home}"),
+            "metadata.annotations: createdAt must be set: the version is not released".to_owned(),
+        ]
+    );
+    csv["metadata"]["annotations"]["createdAt"] = json!("2026-12-01T00:00:00Z");
+    files.insert(csv_path(), write(&csv).unwrap());
+    put(&mut files, ".invalid", ".example");
     assert_eq!(rules::check_published(&files), []);
+}
+
+/// The setting of a console's links is the project's, and said in one place.
+#[test]
+fn the_links_are_those_of_the_project() {
+    let settings = fs::read_to_string(root().join("config/manifests/project.env")).unwrap();
+    let of = |key: &str| settings.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).unwrap();
+    let csv = read(&committed()[&csv_path()]).unwrap().remove(0);
+    let spec = &csv["spec"];
+    assert_eq!(csv["metadata"]["annotations"]["repository"], of("HOME"));
+    assert_eq!(spec["provider"]["url"], of("HOME"));
+    assert_eq!(spec["maintainers"][0]["email"], of("MAINTAINERS"));
+    let links: BTreeMap<&str, &str> = items(&spec["links"])
+        .map(|link| (link["name"].as_str().unwrap(), link["url"].as_str().unwrap()))
+        .collect();
+    assert_eq!((links["Sources"], links["Documentation"]), (of("HOME"), of("DOCUMENTATION")));
+}
+
+/// What a console offers first has nothing in it that only some clusters want, and the examples come in an order in which
+/// each finds what it names.
+#[test]
+fn examples_can_be_applied_one_after_another() {
+    let csv = read(&committed()[&csv_path()]).unwrap().remove(0);
+    let annotation = |key: &str| -> Value {
+        serde_json::from_str(csv["metadata"]["annotations"][key].as_str().unwrap()).unwrap()
+    };
+    let first = annotation("operatorframework.io/initialization-resource");
+    assert_eq!((kind(&first), name(&first), &first["spec"]), ("MetalLB", "metallb", &json!({})));
+    let examples = annotation("alm-examples");
+    let mut there: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for example in items(&examples) {
+        let spec = &example["spec"];
+        let names = [("ipAddressPools", "IPAddressPool"), ("peers", "BGPPeer")];
+        let named =
+            names.into_iter().flat_map(|(field, kind)| items(&spec[field]).map(move |name| (kind, name)));
+        for (kind, named) in
+            named.chain([("BFDProfile", &spec["bfdProfile"])].into_iter().filter(|(_, name)| !name.is_null()))
+        {
+            let named = named.as_str().unwrap();
+            assert!(there.contains(&(kind, named)), "{}: {kind} {named} comes later", name(example));
+        }
+        for community in items(&spec["communities"]) {
+            there.extend(community["name"].as_str().map(|alias| ("alias", alias)));
+            let alias = community.as_str();
+            assert!(
+                alias.is_none_or(|alias| there.contains(&("alias", alias))),
+                "{}: {community}",
+                name(example)
+            );
+        }
+        there.insert((kind(example), name(example)));
+    }
 }
 
 #[test]
@@ -328,276 +427,4 @@ fn install_yaml_is_made_from_config() {
         "v1",
     ];
     assert_eq!(groups, BTreeSet::from(wanted));
-}
-
-/// The committed files with one object changed.
-fn changed(path: &str, change: impl FnOnce(&mut Value)) -> BTreeMap<String, String> {
-    let mut files = committed();
-    let mut object = read(&files[path]).unwrap().remove(0);
-    change(&mut object);
-    files.insert(path.to_owned(), write(&object).unwrap());
-    files
-}
-
-/// As [`changed`], for the value at a JSON pointer of the ClusterServiceVersion.
-fn csv(pointer: &str, value: Value) -> BTreeMap<String, String> {
-    changed(&csv_path(), |csv| {
-        let (parent, field) = pointer.rsplit_once('/').unwrap();
-        let parent = csv.pointer_mut(parent).unwrap();
-        match field.parse::<usize>() {
-            Ok(index) => parent[index] = value,
-            Err(_) => parent[field.replace("~1", "/")] = value,
-        }
-    })
-}
-
-fn added(path: &str, object: &Value) -> BTreeMap<String, String> {
-    let mut files = committed();
-    files.insert(path.to_owned(), write(object).unwrap());
-    files
-}
-
-#[test]
-fn each_rule_finds_what_breaks_it() {
-    let install = "/spec/install/spec";
-    let container = format!("{install}/deployments/0/spec/template/spec/containers/0");
-    let mut two = committed();
-    two.insert("bundle/manifests/two.yaml".into(), two[&csv_path()].clone());
-    let pool = json!([{ "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": { "name": "a" },
-        "spec": { "addresses": "192.0.2.0/24", "autoassign": true } }]);
-    let internal = json!(
-        r#"["addresspools.metallb.io","bfdprofiles.metallb.io","bgpadvertisements.metallb.io",
-        "bgppeers.metallb.io","bgpsessionstates.frrk8s.metallb.io","communities.metallb.io","configurationstates.metallb.io","l2advertisements.metallb.io",
-        "servicebgpstatuses.metallb.io","servicel2statuses.metallb.io"]"#
-    );
-    let hook = json!([{ "generateName": "w.metallb.io", "type": "ValidatingAdmissionWebhook", "sideEffects": "Some",
-        "admissionReviewVersions": ["v1"], "deploymentName": "other", "rules": [{ "apiGroups": ["*"] }] }]);
-    let secret_reader = json!({ "serviceAccountName": "speaker",
-        "rules": [{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] }] });
-    let cases = [
-        ("one-csv", two, vec!["bundle/manifests holds 2 ClusterServiceVersions"]),
-        (
-            "kinds",
-            added(
-                "bundle/manifests/job.yaml",
-                &json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": "a" } }),
-            ),
-            vec!["Job a: OLM installs no such kind"],
-        ),
-        (
-            "size",
-            added(
-                "bundle/manifests/big.yaml",
-                &json!({ "apiVersion": "v1", "kind": "ConfigMap",
-                "metadata": { "name": "a", "resourceVersion": "0".repeat(900_000) } }),
-            ),
-            vec!["bundle/manifests has more than 1048576 bytes"],
-        ),
-        (
-            "annotations",
-            changed("bundle/metadata/annotations.yaml", |file| {
-                file["annotations"]["operators.operatorframework.io.bundle.mediatype.v1"] = json!("plain");
-            }),
-            vec![
-                "annotations.yaml: operators.operatorframework.io.bundle.mediatype.v1 must be \"registry+v1\"",
-                "bundle.Containerfile: `LABEL operators.operatorframework.io.bundle.mediatype.v1=plain` is missing",
-            ],
-        ),
-        (
-            "channels",
-            changed("bundle/metadata/annotations.yaml", |file| {
-                file["annotations"]["operators.operatorframework.io.bundle.channels.v1"] = json!("alpha");
-            }),
-            vec!["annotations.yaml: channel \"alpha\" is not called candidate, fast or stable"],
-        ),
-        (
-            "csv-name",
-            csv("/metadata/name", json!("MetalLB.v1")),
-            vec![
-                "metadata.name: \"MetalLB.v1\" must be \"PACKAGE.vNOW\"",
-                "metadata.name: \"MetalLB.v1\" is not the name of an object",
-            ],
-        ),
-        (
-            "required-fields",
-            csv("/spec/install/strategy", json!("helm")),
-            vec!["spec.install.strategy: \"helm\" must be \"deployment\""],
-        ),
-        (
-            "versions",
-            csv("/spec/minKubeVersion", json!("1.30")),
-            vec![
-                "spec.minKubeVersion: \"1.30\" is not a semantic version: unexpected end of input while parsing minor version number",
-            ],
-        ),
-        (
-            "install-modes",
-            csv("/spec/installModes/3", json!({ "type": "OwnNamespace", "supported": false })),
-            vec![
-                "spec.installModes: AllNamespaces is there 0 times",
-                "spec.installModes: OwnNamespace is there 2 times",
-                "spec.installModes: none is supported",
-            ],
-        ),
-        (
-            "capabilities",
-            csv("/metadata/annotations/capabilities", json!("Autopilot")),
-            vec!["metadata.annotations: capabilities: \"Autopilot\" is not a level"],
-        ),
-        (
-            "presentation",
-            csv("/spec/links", json!([{ "name": "Concepts", "url": "metallb.io" }])),
-            vec![
-                "spec.links: {\"name\":\"Concepts\",\"url\":\"metallb.io\"} needs a name and an https address",
-            ],
-        ),
-        (
-            "maturity",
-            csv("/spec/maturity", json!("ripe")),
-            vec!["spec.maturity: \"ripe\" is none that is known"],
-        ),
-        (
-            "maturity",
-            changed(&csv_path(), |csv| {
-                csv["spec"]["version"] = json!("0.9.0");
-                csv["spec"]["maturity"] = json!("stable");
-            }),
-            vec!["spec.maturity: version \"0.9.0\" is not stable"],
-        ),
-        (
-            "features",
-            csv("/metadata/annotations/features.operators.openshift.io~1disconnected", json!("yes")),
-            vec![
-                "metadata.annotations: features.operators.openshift.io/disconnected: \"yes\" must be \"true\" or \"false\"",
-            ],
-        ),
-        (
-            "owned",
-            csv("/spec/customresourcedefinitions/owned/0/description", json!("")),
-            vec!["owned: addresspools.metallb.io v1alpha1: description must be set"],
-        ),
-        (
-            "owned",
-            csv("/spec/customresourcedefinitions/owned/2/resources", json!([])),
-            vec!["owned: bfdprofiles.metallb.io v1beta1: resources must be set"],
-        ),
-        (
-            "owned",
-            csv("/spec/customresourcedefinitions/owned/2/resources", json!([{ "kind": "BGPPeer" }])),
-            vec![
-                "owned: bfdprofiles.metallb.io v1beta1: resources: {\"kind\":\"BGPPeer\"} needs kind and version",
-            ],
-        ),
-        (
-            "descriptors",
-            csv("/spec/customresourcedefinitions/owned/0/specDescriptors/0/path", json!("address")),
-            vec![
-                "AddressPool v1alpha1: specDescriptors: spec.address is not a field",
-                "AddressPool v1alpha1: specDescriptors: spec.addresses has no descriptor",
-            ],
-        ),
-        (
-            "examples",
-            changed(&csv_path(), |csv| {
-                let annotations = &mut csv["metadata"]["annotations"];
-                annotations["alm-examples"] = json!(pool.to_string());
-                annotations["operators.operatorframework.io/internal-objects"] = internal;
-            }),
-            vec![
-                "alm-examples: IPAddressPool a: spec.addresses: \"192.0.2.0/24\" is no array",
-                "alm-examples: IPAddressPool a: spec.autoassign: no such field",
-                "alm-examples: MetalLB has no example and is not internal",
-            ],
-        ),
-        (
-            "requests",
-            csv(&format!("{container}/resources"), json!({ "requests": { "cpu": "50m" } })),
-            vec!["container manager: no requests of cpu and memory"],
-        ),
-        (
-            "images",
-            csv(&format!("{container}/image"), json!("localhost/metallb/operator:latest")),
-            vec![
-                "spec.relatedImages: \"localhost/metallb/operator:latest\" is either used or listed, but not both",
-                "image \"localhost/metallb/operator:latest\" has neither a digest nor a version as its tag",
-            ],
-        ),
-        (
-            "accounts",
-            csv(&format!("{install}/clusterPermissions/2/serviceAccountName"), json!("talker")),
-            vec!["RoleBinding speaker: OLM makes no account \"speaker\": it has no clusterPermissions"],
-        ),
-        (
-            "rights",
-            csv(&format!("{install}/permissions"), json!([secret_reader])),
-            vec!["permissions of speaker: would be granted in all namespaces; ship a Role"],
-        ),
-        (
-            "webhooks",
-            csv("/spec/webhookdefinitions", hook),
-            vec![
-                "webhook w.metallb.io: sideEffects must be none",
-                "webhook w.metallb.io: deploymentName is not a Deployment of the bundle",
-                "webhook w.metallb.io: must not take every group",
-            ],
-        ),
-        (
-            "catalog",
-            changed(&catalog("channel-stable.yaml"), |channel| {
-                channel["entries"] = json!([
-                    { "name": current() },
-                    { "name": "next", "replaces": "lost" },
-                ]);
-            }),
-            vec![
-                "channel \"stable\": has the heads [\"PACKAGE.vNOW\", \"next\"], and must have one",
-                "channel \"stable\": replaces lost, which is not in it",
-            ],
-        ),
-        (
-            "catalog-bundle",
-            changed(&catalog(&format!("bundle-v{NOW}.yaml")), |blob| {
-                blob["properties"] = json!([]);
-                blob["relatedImages"] = json!([]);
-                blob["image"] = json!("");
-            }),
-            vec![
-                "PACKAGE.vNOW: property olm.package must be {\"packageName\":\"PACKAGE\",\"version\":\"NOW\"}",
-                "PACKAGE.vNOW: properties olm.gvk are not those of the owned kinds",
-                "PACKAGE.vNOW: image must be set",
-                "PACKAGE.vNOW: relatedImages: \"PREFIX/operator:NOW\" is missing",
-                "PACKAGE.vNOW: relatedImages: \"PREFIX/controller:NOW\" is missing",
-                "PACKAGE.vNOW: relatedImages: \"PREFIX/speaker:NOW\" is missing",
-            ],
-        ),
-        (
-            "catalog-entries",
-            changed(&catalog("channel-stable.yaml"), |channel| {
-                channel["entries"] = json!([
-                    { "name": current() },
-                    { "name": "next", "replaces": current() },
-                ]);
-            }),
-            vec!["channel \"stable\": next has no blob of schema olm.bundle"],
-        ),
-        (
-            "catalog-entries",
-            added(&catalog("bundle-v0.0.1.yaml"), &json!({ "schema": "olm.bundle", "name": "left over" })),
-            vec!["left over: is in no channel"],
-        ),
-    ];
-    let mut broken = BTreeSet::new();
-    for (rule, files, want) in cases {
-        let found: Vec<Broken> =
-            rules::check(&files).into_iter().filter(|found| found.rule == rule).collect();
-        let message = |text: &str| {
-            text.replace("PACKAGE", &package())
-                .replace("NOW", NOW)
-                .replace("PREFIX", &setting("IMAGE_PREFIX"))
-        };
-        let want: Vec<_> = want.into_iter().map(|text| Broken { rule, message: message(text) }).collect();
-        assert_eq!(found, want);
-        broken.insert(rule);
-    }
-    assert_eq!(broken, rules::all().map(|rule| rule.name).collect());
 }

@@ -1,0 +1,250 @@
+//! An upgrade as OLM does it: in order, without a change of addresses, and stopped by a version that does not work.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use metallb_api::bundle::{
+    objects::{items, name},
+    rules,
+};
+use metallb_e2e::{
+    audit::{self, Mark},
+    cluster::{self, checkout},
+    deploy::{CLUSTER_WIDE, NAMESPACE},
+    held::{self, Held},
+    observe::{address, addresses, apply, condition, get, kube, owner},
+    olm, pages,
+};
+use serde_json::Value;
+
+use super::{NOW, PROGRAMS, bundle_of, csv, image, install, prepare, until_upgradeable};
+use crate::{SERVICE, available, eventually, metallb, none_is_refused, operator_runs};
+
+/// Whether OLM would go on from `version`: by the override of the administrator, and else by what the operator said.
+fn lets_upgrade(version: &str) -> Result<()> {
+    let spec = get(&["-n", NAMESPACE, "operatorconditions", &csv(version)])?["spec"].clone();
+    let said = |list: &str| items(&spec[list]).find(|said| said["type"] == "Upgradeable").cloned();
+    let said = said("overrides").or_else(|| said("conditions")).context("nothing is said")?;
+    ensure!(said["status"] == "True", "{said}");
+    Ok(())
+}
+
+/// Overrides what the operator of `version` says, as docs/install.md tells.
+fn override_upgradeable(version: &str) {
+    let page = std::fs::read_to_string(checkout().join("docs/install.md")).unwrap();
+    let section = pages::section(&page, "OLM").expect("a section about OLM");
+    let block = pages::blocks(section).into_iter().find(|block| block.text.contains("overrides"));
+    let script = block.and_then(|block| block.script()).expect("the commands of the override");
+    let home = tempfile::tempdir().unwrap();
+    pages::run(&script.replace("VERSION", version), home.path()).unwrap();
+}
+
+/// What config/ renders, with images of `version` and an operator that says so though it is the one at hand.
+pub(super) fn at_version(rendered: &str, version: &str) -> String {
+    let rendered = rendered.replace(&format!(":{NOW}"), &format!(":{version}"));
+    let first = rendered.lines().find(|line| line.trim() == "- name: CONTROLLER_IMAGE").unwrap();
+    let own =
+        first.replace("- name: CONTROLLER_IMAGE", &format!("- {{name: OPERAND_VERSION, value: {version}}}"));
+    rendered.replace(first, &format!("{own}\n{first}"))
+}
+
+/// What OLM does for an upgrade from `before` to `version`, of which the nodes have the images of `programs` only. It waits
+/// until it may.
+fn upgrade(before: &str, version: &str, programs: &[&str]) {
+    eventually(&format!("an upgrade from {before} to be allowed"), 30, || lets_upgrade(before));
+    for program in programs {
+        cluster::tag(&image(program, NOW), &image(program, version)).unwrap();
+    }
+    let release = format!(
+        "- {{version: {version}, createdAt: \"2027-01-01T00:00:00Z\", channels: [candidate, stable]}}\n"
+    );
+    let next = bundle_of(|rendered| at_version(&rendered, version), &release, rules::check);
+    install(next.path());
+    operator_runs();
+    kube(&format!("-n {NAMESPACE} delete clusterserviceversion {}", csv(before))).unwrap();
+    let kinds = format!("{CLUSTER_WIDE},roles,rolebindings,operatorconditions");
+    kube(&format!("-n {NAMESPACE} delete {kinds} -l {}", olm::owned_by(&csv(before)))).unwrap();
+}
+
+/// The workloads run `version`, and all is well.
+fn runs(version: &str) {
+    for (workload, program) in [("deployment/controller", "controller"), ("daemonset/speaker", "speaker")] {
+        let path = format!("{{.spec.template.spec.containers[0].image}}={}", image(program, version));
+        kube(&format!("-n {NAMESPACE} wait {workload} --for=jsonpath={path} --timeout=60s")).unwrap();
+        kube(&format!("-n {NAMESPACE} rollout status {workload} --timeout=60s")).unwrap();
+    }
+    eventually(&format!("version {version} everywhere"), 60, || {
+        let object = get(&["-n", NAMESPACE, "metallb/metallb"])?;
+        let well = [("Available", "True"), ("Progressing", "False"), ("Degraded", "False")]
+            .into_iter()
+            .all(|(name, want)| condition(&object, name).is_some_and(|found| found.0 == want));
+        ensure!(well && object["status"]["version"] == version, "{}", object["status"]);
+        Ok(())
+    });
+    until_upgradeable(version, "True");
+}
+
+/// The speakers of `version` were changed only when its controller was ready, and the API server knew. Objects tell whole
+/// seconds; the audit log tells in which order things came in one second.
+fn came_in_order(mark: Mark, version: &str) {
+    let pods = get(&["-n", NAMESPACE, "pods", "-l", "app=metallb"]).unwrap();
+    let of = |program: &str| {
+        let image = image(program, version);
+        let runs = move |pod: &&Value| pod["spec"]["containers"][0]["image"] == image.as_str();
+        items(&pods["items"]).filter(runs).cloned().collect::<Vec<_>>()
+    };
+    let second = |time: &str| time.get(..19).unwrap_or_default().to_owned();
+    let made = of("speaker")
+        .iter()
+        .filter_map(|pod| pod["metadata"]["creationTimestamp"].as_str().map(second))
+        .min();
+    let made = made.expect("a speaker");
+    let changed = audit::times_since(mark, "patch daemonsets", "speaker").unwrap();
+    let changed = changed
+        .iter()
+        .rfind(|time| second(time) <= made)
+        .expect("a change of the speakers before one was made");
+    let controllers = of("controller");
+    assert!(!controllers.is_empty(), "a controller");
+    for pod in &controllers {
+        let ready =
+            items(&pod["status"]["conditions"]).find(|condition| condition["type"] == "Ready").unwrap();
+        let ready = second(ready["lastTransitionTime"].as_str().unwrap());
+        let told = audit::times_since(mark, "patch pods/status", name(pod)).unwrap();
+        let told = told.iter().find(|time| second(time) >= ready);
+        assert!(
+            told.is_some_and(|told| told < changed),
+            "{} was ready in second {ready}, told at {told:?}; the speakers were changed at {changed}",
+            name(pod)
+        );
+    }
+}
+
+/// Connections that stay open, to one of two Services that keep their addresses.
+pub(super) struct Kept {
+    held: Held,
+    addresses: [Vec<IpAddr>; 2],
+}
+
+impl Kept {
+    pub(super) fn open() -> Self {
+        apply(SERVICE).unwrap();
+        address("default", "installers").unwrap();
+        apply(&held::echo("default", "installers")).unwrap();
+        kube("-n default rollout status deployment/echo --timeout=60s").unwrap();
+        let echo = address("default", "echo").unwrap();
+        eventually("a node to announce", 20, || owner(echo).map(drop));
+        Self {
+            held: Held::open(echo, held::PORT, 20, Duration::from_secs(60)).unwrap(),
+            addresses: Self::addresses(),
+        }
+    }
+
+    fn addresses() -> [Vec<IpAddr>; 2] {
+        ["installers", "echo"].map(|service| addresses("default", service).unwrap())
+    }
+
+    /// No address has changed and no connection has broken.
+    pub(super) fn still_holds(self) {
+        let (answers, broken) = self.held.close().unwrap();
+        println!("{answers} answers over 20 connections");
+        assert_eq!(broken, Vec::<String>::new());
+        assert!(answers > 20, "{answers}");
+        assert_eq!(Self::addresses(), self.addresses);
+        kube("-n default delete service installers echo").unwrap();
+        kube("-n default delete deployment echo").unwrap();
+    }
+}
+
+#[test]
+fn olm_upgrades_and_no_connection_breaks() {
+    const NEXT: &str = "1000.0.0";
+    prepare();
+    let mark = audit::mark().unwrap();
+    install(&checkout());
+    operator_runs();
+    metallb();
+    available();
+    let kept = Kept::open();
+    let before = audit::mark().unwrap();
+    upgrade(NOW, NEXT, &PROGRAMS);
+    runs(NEXT);
+    came_in_order(before, NEXT);
+    kept.still_holds();
+    none_is_refused(mark);
+}
+
+/// Calls a rollout stalled soon.
+fn be_impatient() {
+    let policy = r#"{"spec":{"upgradePolicy":{"progressDeadline":"5s"}}}"#;
+    kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {policy}")).unwrap();
+}
+
+/// The rollout is stopped, and what is said about it has these words.
+fn stops(words: &[&str]) {
+    eventually("the rollout to be stopped", 120, || {
+        let object = get(&["-n", NAMESPACE, "metallb/metallb"])?;
+        let (status, reason, message) = condition(&object, "Degraded").context("no condition yet")?;
+        ensure!((status.as_str(), reason.as_str()) == ("True", "UpgradeStalled"), "{reason}: {message}");
+        ensure!(words.iter().all(|word| message.contains(word)), "{message}");
+        println!("{message}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_version_that_does_not_work_pauses_and_the_next_one_goes_on() {
+    const BAD: &str = "1000.0.1";
+    const NEXT: &str = "1000.0.2";
+    prepare();
+    install(&checkout());
+    operator_runs();
+    metallb();
+    be_impatient();
+    available();
+    let kept = Kept::open();
+    upgrade(NOW, BAD, &["operator", "speaker"]);
+    stops(&["controller", "mage"]);
+    until_upgradeable(BAD, "False");
+    let speakers = get(&["-n", NAMESPACE, "daemonset/speaker"]).unwrap();
+    let runs_now = &speakers["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(*runs_now, image("speaker", NOW), "the speakers are not touched");
+    override_upgradeable(BAD);
+    upgrade(BAD, NEXT, &PROGRAMS);
+    runs(NEXT);
+    kept.still_holds();
+}
+
+#[test]
+fn a_speaker_that_crashes_stops_the_upgrade_at_one_node() {
+    const BAD: &str = "1000.0.3";
+    const NEXT: &str = "1000.0.4";
+    prepare();
+    install(&checkout());
+    operator_runs();
+    metallb();
+    be_impatient();
+    available();
+    apply(SERVICE).unwrap();
+    let held = address("default", "installers").unwrap();
+    // A program that ends at once, since what the speaker is told means nothing to it.
+    cluster::tag(&image("controller", NOW), &image("speaker", BAD)).unwrap();
+    upgrade(NOW, BAD, &["operator", "controller"]);
+    stops(&["speaker"]);
+    until_upgradeable(BAD, "False");
+    let pods = get(&["-n", NAMESPACE, "pods", "-l", "component=speaker"]).unwrap();
+    let (bad, good): (Vec<&Value>, Vec<&Value>) = items(&pods["items"])
+        .partition(|pod| pod["spec"]["containers"][0]["image"] == image("speaker", BAD).as_str());
+    assert_eq!(bad.len(), 1, "one node at a time");
+    assert!(!good.is_empty());
+    for pod in good {
+        assert_eq!(condition(pod, "Ready").unwrap().0, "True", "{}", name(pod));
+    }
+    assert_eq!(address("default", "installers").unwrap(), held);
+    eventually("a node to announce", 20, || owner(held).map(drop));
+    override_upgradeable(BAD);
+    upgrade(BAD, NEXT, &PROGRAMS);
+    runs(NEXT);
+    assert_eq!(address("default", "installers").unwrap(), held);
+    kube("-n default delete service installers").unwrap();
+}
