@@ -144,7 +144,7 @@ const DEFECTS: &[Defect] = &[
         &[
             (PLAN, "ip_failover_stops_a_first_installation_only"),
             ("operator/src/metrics.rs", "what_was_counted_is_shown"),
-            ("e2e/tests/monitoring.rs", "each_alert_fires_for_what_it_is_about_and_for_nothing_else"),
+            ("e2e/tests/monitoring/main.rs", "each_alert_fires_for_what_it_is_about_and_for_nothing_else"),
         ],
     ),
     (
