@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use crate::bundle::objects::{drop_namespace, id, items, kind, read, write};
 use crate::crd;
 
+/// The namespace that config/ installs into.
+const INSTALLED: &str = "metallb-system";
 /// Stands for `{{ .Release.Namespace }}` until the YAML is written.
 const NAMESPACE: &str = "TEMPLATE_NAMESPACE";
 
@@ -83,7 +85,8 @@ pub fn named(chart: &str, package: &str) -> Result<String, Box<dyn Error>> {
         .collect())
 }
 
-/// Puts the object, and the accounts and Services that it names, into the namespace of the release.
+/// Puts the object, and the accounts and Services that it names, into the namespace of the release. Accounts of others,
+/// such as Prometheus' own, stay where they are.
 fn place(object: &mut Value) {
     let is_namespaced = object["metadata"]["namespace"].is_string();
     drop_namespace(object);
@@ -91,7 +94,9 @@ fn place(object: &mut Value) {
         object["metadata"]["namespace"] = json!(NAMESPACE);
     }
     for subject in object.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
-        subject["namespace"] = json!(NAMESPACE);
+        if subject["namespace"] == INSTALLED {
+            subject["namespace"] = json!(NAMESPACE);
+        }
     }
     for webhook in object.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(service) = webhook.pointer_mut("/clientConfig/service") {
@@ -224,6 +229,29 @@ spec:
         let definitions =
             files.keys().filter(|path| path.starts_with("crds/") && path.contains("metallb.io_")).count();
         assert_eq!(definitions, crd::all().unwrap().len());
+    }
+
+    #[test]
+    fn accounts_go_with_the_release_but_for_those_of_others() {
+        let rendered = "\
+kind: RoleBinding
+metadata: {name: r, namespace: metallb-system}
+subjects:
+- {kind: ServiceAccount, name: own, namespace: metallb-system}
+- {kind: ServiceAccount, name: prometheus-k8s, namespace: monitoring}
+";
+        let rights = &files(rendered).unwrap()["templates/rights.yaml"];
+        let subjects = rights.split_once("subjects:\n").unwrap().1;
+        assert_eq!(
+            subjects,
+            "- kind: ServiceAccount
+  name: own
+  namespace: {{ .Release.Namespace }}
+- kind: ServiceAccount
+  name: prometheus-k8s
+  namespace: monitoring
+"
+        );
     }
 
     #[test]

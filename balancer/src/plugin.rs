@@ -12,6 +12,7 @@ mod output;
 mod place;
 mod pools;
 mod services;
+mod sessions;
 mod status;
 
 use std::{
@@ -176,8 +177,11 @@ async fn answer(cli: &Cli) -> anyhow::Result<Answer> {
 async fn about(question: &About, place: &Place) -> anyhow::Result<Answer> {
     match question {
         About::Status => {
-            let (allocation, states) = (place.allocation().await?, place.states().await?);
-            let status = Status::of(&place.cluster.namespace, place.metallb.as_ref(), &states, &allocation);
+            let (allocation, announcing) = (place.allocation().await?, place.announcing().await?);
+            let states = place.states().await?;
+            let sessions = sessions::of_all(&allocation, &announcing);
+            let place = (place.cluster.namespace.as_str(), place.metallb.as_ref());
+            let status = Status::of(place, &states, &allocation, &sessions);
             Answer::of(&status, status.is_good(), |style| status.text(style))
         }
         About::Pools => {

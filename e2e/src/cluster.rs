@@ -268,7 +268,15 @@ pub fn tag(image: &str, name: &str) -> Result<()> {
 /// # Errors
 /// When one cannot be signalled.
 pub fn signal(program: &str, signal: Signal) -> Result<usize> {
-    processes::signal(program, signal)
+    processes::signal(program, None, signal)
+}
+
+/// The same for processes on the network of one host.
+///
+/// # Errors
+/// As [`signal`].
+pub fn signal_on(host: &str, program: &str, signal: Signal) -> Result<usize> {
+    processes::signal(program, Some(host), signal)
 }
 
 /// Ends a part of the control plane, such as `kube-apiserver`, at once and starts it again.

@@ -11,9 +11,6 @@ use crate::{
     tools,
 };
 
-/// Words of commands that a test writes in a form of its own: kubectl, the namespace, and the pool of the examples.
-const ANYWHERE: [&str; 5] = ["kubectl", "-n", "metallb-system", "doc-example", "\\"];
-
 /// A block of code in a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
@@ -75,10 +72,10 @@ impl Block {
         }
     }
 
-    /// Whether the comment names what stands in for running it here: a reason, or tests that do the same.
+    /// Whether the comment names what stands in for running it here: a reason, or tests that take it from the page.
     ///
     /// # Errors
-    /// When there is no reason, or the tests neither run the blocks of `page` nor have the words of the commands.
+    /// When there is no reason, or one of the tests does not take this block of `page` by [`block`] or [`run_block`].
     pub fn is_excused(&self, page: &str) -> Result<bool> {
         let comment = self.comment.as_deref().unwrap_or_default();
         if let Some(reason) = comment.strip_prefix("not run:") {
@@ -86,35 +83,60 @@ impl Block {
             return Ok(true);
         }
         let Some(tests) = comment.strip_prefix("run by: ") else { return Ok(false) };
-        let mut sources = String::new();
         for test in tests.split(", ") {
-            sources += &fs::read_to_string(checkout().join(test)).with_context(|| test.to_owned())?;
+            let source = fs::read_to_string(checkout().join(test)).with_context(|| test.to_owned())?;
+            let is_taken = taken(&source, page).any(|words| self.text.contains(words));
+            ensure!(is_taken, "{test} does not take this block");
         }
-        let runs_the_page = sources.contains("pages::run(") && sources.contains(page);
-        let missing = self.missing_from(&sources);
-        ensure!(runs_the_page || missing.is_empty(), "{tests}: no word of {}", missing.join(" "));
         Ok(true)
-    }
-
-    /// Words of its commands that are nowhere in `sources`.
-    fn missing_from(&self, sources: &str) -> Vec<String> {
-        let script = self.script().unwrap_or_default();
-        script
-            .lines()
-            .map(|line| line.split_once(" #").map_or(line, |(command, _)| command))
-            .flat_map(str::split_whitespace)
-            .map(|word| word.trim_matches(['\'', '"']))
-            .filter(|word| !ANYWHERE.contains(word) && !sources.contains(word))
-            .map(str::to_owned)
-            .collect()
     }
 }
 
-/// The part of a page under the heading of the second level `heading`.
-#[must_use]
-pub fn section<'a>(page: &'a str, heading: &str) -> Option<&'a str> {
-    let (_, rest) = page.split_once(&format!("\n## {heading}\n"))?;
-    Some(rest.split("\n## ").next().unwrap_or(rest))
+/// By which words the source of a test takes blocks of `page`: what follows the page's name as an argument.
+fn taken<'a>(source: &'a str, page: &str) -> impl Iterator<Item = &'a str> + use<'a> {
+    // A long call is written in several lines.
+    let parts: Vec<&str> = source.split(&format!("\"{page}\",")).skip(1).collect();
+    parts.into_iter().filter_map(|rest| {
+        let words = rest.trim_start().strip_prefix('"')?;
+        words.split('"').next().filter(|words| !words.is_empty())
+    })
+}
+
+/// The one block of a page that holds `words`, as it stands. README.md and CONTRIBUTING.md are pages, too.
+///
+/// # Errors
+/// When there is none, or several.
+pub fn block(page: &str, words: &str) -> Result<Block> {
+    let in_docs = checkout().join("docs").join(page);
+    let path = if in_docs.exists() { in_docs } else { checkout().join(page) };
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let mut found: Vec<Block> =
+        blocks(&text).into_iter().filter(|block| block.text.contains(words)).collect();
+    let (last, others) = (found.pop(), found.len());
+    ensure!(others == 0, "{page}: {} blocks with {words:?}", others + 1);
+    last.with_context(|| format!("{page}: no block with {words:?}"))
+}
+
+/// Runs the one block of commands of a page that holds `words`, as a reader does: see [`run`].
+///
+/// # Errors
+/// As [`block`] and [`run`], and when it holds no commands.
+pub fn run_block(page: &str, words: &str) -> Result<String> {
+    run_filled(page, words, &[])
+}
+
+/// The same, with what a reader is told to fill in: each word and what is written in its place.
+///
+/// # Errors
+/// As [`run_block`], and when a word is not in it.
+pub fn run_filled(page: &str, words: &str, filled: &[(&str, &str)]) -> Result<String> {
+    let mut script = block(page, words)?.script().with_context(|| format!("{page}: no commands"))?;
+    for (word, value) in filled {
+        ensure!(script.contains(word), "{page}: {word} is not in {script}");
+        script = script.replace(word, value);
+    }
+    let home = tempfile::tempdir()?;
+    run(&script, home.path()).with_context(|| page.to_owned())
 }
 
 /// Runs a script on host cp, in the folder of the repository, with the programs that a reader has. `home` is the reader's
@@ -145,8 +167,12 @@ pub fn run(script: &str, home: &Path) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
+    /// Of these languages, blocks are files that a reader writes: a test has to take each.
+    const FILES: [&str; 2] = ["ini", "json"];
     /// The languages of blocks. One of any other might hold commands that nobody would run.
     const LANGUAGES: [&str; 5] = ["console", "ini", "json", "sh", "yaml"];
 
@@ -168,26 +194,36 @@ mod tests {
     }
 
     #[test]
-    fn an_excuse_holds_where_the_test_has_the_words_of_the_commands() {
-        let excused = |comment: &str, commands: &str| {
-            let page = format!("<!-- {comment} -->\n```sh\n{commands}\n```\n");
-            blocks(&page)[0].is_excused("none.md").map_err(|error| error.to_string())
+    fn an_excuse_holds_where_the_tests_take_the_block() {
+        let excused = |comment: &str, page: &str| {
+            let block = format!("<!-- {comment} -->\n```sh\nkubectl apply -k config/monitoring\n```\n");
+            blocks(&block)[0].is_excused(page).map_err(|error| error.to_string())
         };
-        let deploys = "run by: e2e/src/deploy.rs";
-        let applies = "kubectl -n metallb-system apply -k 'config/default' # with its namespace";
-        assert_eq!(excused("not run: it is long", "sleep 1000"), Ok(true));
-        assert_eq!(excused("not run: ", "true"), Err("no reason".to_owned()));
-        assert_eq!(excused("a remark", "true"), Ok(false));
-        assert_eq!(excused(deploys, applies), Ok(true));
-        assert_eq!(
-            excused(deploys, &format!("{applies}\nhelm uninstall")),
-            Err("e2e/src/deploy.rs: no word of helm uninstall".to_owned())
-        );
-        assert_eq!(excused("run by: e2e/src/none.rs", applies), Err("e2e/src/none.rs".to_owned()));
-        // It runs the section "Back" of that page.
-        let adoption = "<!-- run by: e2e/tests/cluster/adoption.rs -->\n```sh\nhelm rollback\n```\n";
-        assert!(blocks(adoption)[0].is_excused("moving.md").unwrap());
-        assert!(blocks(adoption)[0].is_excused("operator.md").is_err());
+        let test = "e2e/tests/monitoring/main.rs";
+        assert_eq!(excused("not run: it is long", "a.md"), Ok(true));
+        assert_eq!(excused("not run: ", "a.md"), Err("no reason".to_owned()));
+        assert_eq!(excused("a remark", "a.md"), Ok(false));
+        assert_eq!(excused(&format!("run by: {test}"), "monitoring.md"), Ok(true));
+        let not_taken = Err(format!("{test} does not take this block"));
+        assert_eq!(excused(&format!("run by: {test}"), "install.md"), not_taken);
+        assert_eq!(excused("run by: e2e/src/none.rs", "a.md"), Err("e2e/src/none.rs".to_owned()));
+    }
+
+    #[test]
+    fn what_a_test_takes_is_seen_however_the_call_is_written() {
+        let source = "run_block(\"a.md\", \"one\"); block(\n    \"a.md\",\n    \"two words\",\n); run_block(\"b.md\", \"three\"); (\"a.md\", 4)";
+        let of = |page: &str| taken(source, page).collect::<BTreeSet<_>>();
+        assert_eq!(of("a.md"), BTreeSet::from(["one", "two words"]));
+        assert_eq!(of("b.md"), BTreeSet::from(["three"]));
+    }
+
+    #[test]
+    fn the_one_block_with_some_words_is_found() {
+        assert_eq!(block("monitoring.md", "apply -k").unwrap().language, "sh");
+        let none = block("monitoring.md", "nowhere to be found").unwrap_err().to_string();
+        assert_eq!(none, "monitoring.md: no block with \"nowhere to be found\"");
+        let several = block("install.md", "kubectl").unwrap_err().to_string();
+        assert!(several.ends_with("blocks with \"kubectl\""), "{several}");
     }
 
     #[test]
@@ -202,19 +238,19 @@ mod tests {
                 if !LANGUAGES.contains(&block.language.as_str()) {
                     wrong.push(format!("{name}:{}: language {:?}", block.line, block.language));
                 }
-                wrong.extend(
-                    block.is_excused(&name).err().map(|error| format!("{name}:{}: {error:#}", block.line)),
-                );
+                match block.is_excused(&name) {
+                    Ok(false) if FILES.contains(&block.language.as_str()) => {
+                        wrong.push(format!("{name}:{}: no test takes it", block.line));
+                    }
+                    Ok(false) if block.language == "yaml" && block.script().is_none() => {
+                        wrong
+                            .push(format!("{name}:{}: no object that an API server could judge", block.line));
+                    }
+                    Err(error) => wrong.push(format!("{name}:{}: {error:#}", block.line)),
+                    Ok(_) => {}
+                }
             }
         }
         assert_eq!(wrong, Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_section_ends_at_the_next_heading() {
-        let page = "# A\n\n## B\n\nb\n\n### C\n\nc\n\n## D\nd\n";
-        assert_eq!(section(page, "B"), Some("\nb\n\n### C\n\nc\n"));
-        assert_eq!(section(page, "D"), Some("d\n"));
-        assert_eq!(section(page, "C"), None);
     }
 }

@@ -91,10 +91,14 @@ pub(crate) fn restart(name: &str) -> Result<()> {
     spawn(name, on("cp", program).args(arguments))
 }
 
-/// Sends `signal` to the cluster's processes whose command is `program`; returns how many there were.
-pub(crate) fn signal(program: &str, signal: Signal) -> Result<usize> {
+/// Sends `signal` to the cluster's processes whose command is `program`, or to those on the network of `host` alone;
+/// returns how many there were.
+pub(crate) fn signal(program: &str, host: Option<&str>, signal: Signal) -> Result<usize> {
+    let network = |path: &str| fs::metadata(path).ok().map(|metadata| metadata.ino());
+    let wanted = host.map(|host| network(&format!("/run/netns/{NETNS_PREFIX}{host}")));
     let is_it = |pid: &i32| {
         fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|command| command.trim() == program)
+            && wanted.is_none_or(|wanted| network(&format!("/proc/{pid}/ns/net")) == wanted)
     };
     let found: Vec<_> = ours().into_iter().filter(is_it).collect();
     for pid in &found {

@@ -171,9 +171,30 @@ pub fn cert_manager() -> Result<PathBuf> {
 /// # Errors
 /// When it cannot be downloaded.
 pub fn cert_manager_source() -> Result<PathBuf> {
+    source("certmanager", "github.com/cert-manager/cert-manager")
+}
+
+/// The Prometheus Operator, built when the cache does not hold it: only the tests of monitoring need it.
+///
+/// # Errors
+/// As [`build`].
+pub fn prometheus_operator() -> Result<PathBuf> {
+    Ok(extra("prometheusoperator", &["operator"])?.join("operator"))
+}
+
+/// Folder in which Go keeps its source.
+///
+/// # Errors
+/// When it cannot be downloaded.
+pub fn prometheus_operator_source() -> Result<PathBuf> {
+    source("prometheusoperator", "github.com/prometheus-operator/prometheus-operator")
+}
+
+/// Folder in which Go keeps the source of a module that the folder `tools` pins.
+fn source(tools: &str, module: &str) -> Result<PathBuf> {
     let mut go = Command::new("go");
-    go.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/certmanager"));
-    let told = output(go.args(["mod", "download", "-json", "github.com/cert-manager/cert-manager"]))?;
+    go.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools").join(tools));
+    let told = output(go.args(["mod", "download", "-json", module]))?;
     let told: serde_json::Value = serde_json::from_str(&told)?;
     Ok(told["Dir"].as_str().with_context(|| told.to_string())?.into())
 }

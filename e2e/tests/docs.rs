@@ -22,6 +22,9 @@ fn scene(page: &str) -> &'static str {
         "CONTRIBUTING.md" => {
             "cp target/images/operator.tar image.tar\ntrap 'rm -f image.tar; make -s power-on NODE=node2' EXIT\n"
         }
+        "install.md" => {
+            "trap 'kubectl -n metallb-system patch serviceaccount manager-account -p {\\\"imagePullSecrets\\\":null}' EXIT\n"
+        }
         _ => "",
     }
 }

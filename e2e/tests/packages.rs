@@ -13,7 +13,7 @@ use metallb_e2e::{
     elf,
     exec::output,
     observe::{self, kube},
-    olm, tools,
+    olm, pages, tools,
 };
 use serde_json::{Value, json};
 
@@ -86,23 +86,38 @@ fn install_yaml_is_accepted() {
     all_are_accepted(&scratch.dry_run(&yaml), read(&yaml).unwrap().len());
 }
 
-/// `kubectl kustomize` of a folder of config/, with the images of `registry`.
-fn kustomize(folder: &str, registry: &str) -> String {
+/// `kubectl kustomize` of a folder of config/, with `images` as the file that names them.
+fn kustomize(folder: &str, images: &str) -> String {
     let copy = tempfile::tempdir().unwrap();
     let copied = Command::new("cp").arg("-r").arg(checkout().join("config")).arg(copy.path()).status();
     assert!(copied.unwrap().success());
     let config = copy.path().join("config");
-    let images = format!("IMAGE_PREFIX={registry}\nVERSION=0.1.0\n");
     fs::write(config.join("manager/images.env"), images).unwrap();
     output(kubectl().arg("kustomize").arg(config.join(folder))).unwrap()
 }
 
 #[test]
 fn a_registry_of_ones_own_is_named_in_one_place() {
-    let registry = "registry.example:5000/lan/metallb";
-    let (images, _) = outline(&kustomize("default", registry));
-    let want = ["operator", "controller", "speaker"].map(|component| format!("{registry}/{component}:0.1.0"));
+    let file = pages::block("install.md", "IMAGE_PREFIX=").unwrap().text;
+    let (images, _) = outline(&kustomize("default", &file));
+    let want = ["operator", "controller", "speaker"]
+        .map(|component| format!("registry.example:5000/lan/metallb/{component}:1.2.3"));
     assert_eq!(images, want);
+}
+
+#[test]
+fn the_flat_settings_of_the_page_are_taken() {
+    let settings = pages::block("install.md", "speaker.ignoreExcludeLB").unwrap().text;
+    let (images, spec) = outline(&template(&settings, NAMESPACE).unwrap());
+    let version = env!("CARGO_PKG_VERSION");
+    let of = |component: &str| format!("registry.example:5000/metallb/{component}:{version}");
+    assert_eq!(images, ["operator", "controller", "speaker"].map(of));
+    let want = json!({
+        "ignoreExcludeLB": true,
+        "loadBalancerClass": "example.com/metallb",
+        "nodeSelector": { "kubernetes.io/os": "linux" },
+    });
+    assert_eq!(spec, Some(want));
 }
 
 #[test]
@@ -111,11 +126,12 @@ fn the_overlays_are_accepted() {
     // These kinds are OpenShift's and cert-manager's own.
     let foreign = ["SecurityContextConstraints", "Certificate", "Issuer"];
     for overlay in ["certmanager", "monitoring", "openshift"] {
-        let objects: Vec<Value> = read(&kustomize(overlay, "registry.example/metallb"))
-            .unwrap()
-            .into_iter()
-            .filter(|object| !foreign.contains(&kind(object)))
-            .collect();
+        let objects: Vec<Value> =
+            read(&kustomize(overlay, "IMAGE_PREFIX=registry.example/metallb\nVERSION=0.1.0\n"))
+                .unwrap()
+                .into_iter()
+                .filter(|object| !foreign.contains(&kind(object)))
+                .collect();
         let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string();
         all_are_accepted(&scratch.dry_run(&list), objects.len());
     }
@@ -216,7 +232,7 @@ fn the_chart_takes_the_values_that_users_of_metallb_have() {
              imagePullSecrets: [{name: registry}]"
                 .to_owned(),
             [
-                own("operator"),
+                format!("registry.example:5000/metallb/operator:{version}"),
                 "registry.example:5000/metallb/controller:v1".to_owned(),
                 format!("registry.example:5000/metallb/speaker:{version}"),
             ],
@@ -224,7 +240,8 @@ fn the_chart_takes_the_values_that_users_of_metallb_have() {
         ),
         (
             "speaker: {ignoreExcludeLB: true}\nnetworkpolicies: {enabled: false, apiPort: 8443}\n\
-             prometheus: {podMonitor: {enabled: true}, prometheusRule: {enabled: false}, metricsPort: 9120}"
+             prometheus: {podMonitor: {enabled: true}, prometheusRule: {enabled: false}, metricsPort: 9120,\n\
+             \x20 serviceAccount: prometheus, namespace: monitoring}"
                 .to_owned(),
             [own("operator"), own("controller"), own("speaker")],
             Some(json!({
@@ -265,7 +282,7 @@ fn the_chart_takes_the_values_that_users_of_metallb_have() {
             })
             .to_string(),
             [
-                own("operator"),
+                format!("registry.example:5000/metallb/operator:{version}"),
                 "registry.example:5000/metallb/controller:15".to_owned(),
                 own("speaker"),
             ],
@@ -288,6 +305,28 @@ fn the_chart_takes_the_values_that_users_of_metallb_have() {
         assert_eq!(outline(&rendered), (images.to_vec(), spec), "{values}");
         all_are_accepted(&dry_run(&rendered), read(&rendered).unwrap().len());
     }
+}
+
+#[test]
+fn the_prometheus_that_the_values_name_may_find_the_pods() {
+    let bound = |values: &str| -> Vec<Value> {
+        let objects = read(&template(values, NAMESPACE).unwrap()).unwrap();
+        let bindings = objects.into_iter().filter(|object| kind(object) == "RoleBinding");
+        let of_prometheus = bindings.filter(|binding| binding["roleRef"]["name"] == "prometheus-k8s");
+        of_prometheus.flat_map(|binding| binding["subjects"].as_array().unwrap().clone()).collect()
+    };
+    let others = bound("{}");
+    assert!(
+        others.iter().all(|subject| subject["namespace"] != NAMESPACE) && !others.is_empty(),
+        "{others:?}"
+    );
+    let named = bound("prometheus: {serviceAccount: kps-prometheus, namespace: watching}");
+    let account = json!({ "kind": "ServiceAccount", "name": "kps-prometheus", "namespace": "watching" });
+    let added: Vec<&Value> = named.iter().filter(|subject| !others.contains(subject)).collect();
+    assert_eq!(added, [&account]);
+    // As flat settings have it, all values are strings.
+    let settings = r#"{"prometheus.serviceAccount": "a", "prometheus.namespace": "b", "prometheus.rbacPrometheus": "false"}"#;
+    assert_eq!(bound(settings), others);
 }
 
 #[test]
@@ -325,7 +364,16 @@ fn the_chart_refuses_values_that_cannot_be_meant() {
         ("metallb: {create: maybe}", "/metallb/create': got string, want boolean"),
         ("speaker: {logLevel: loud}", "/speaker/logLevel': value must be one of"),
         ("controller: {image: {digest: abc}}", "/controller/image/digest': 'abc' does not match pattern"),
+        (
+            "controller: {image: {repository: registry.example/ours}}",
+            "operator.image.repository: set it, since controller.image.repository \"registry.example/ours\"",
+        ),
+        ("speaker: {image: {repository: \"\"}}", "speaker.image.repository: is empty"),
         ("imagePullSecrets: [registry]", "/imagePullSecrets/0': got string, want object"),
+        (
+            "prometheus: {serviceAccount: prometheus}",
+            "prometheus.serviceAccount and prometheus.namespace: set both",
+        ),
     ] {
         let error = format!("{:#}", template(values, "packages").unwrap_err());
         assert!(error.contains(want), "{values}: {error}");

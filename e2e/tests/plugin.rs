@@ -76,13 +76,15 @@ async fn each_question_is_answered_in_text_and_json_and_by_the_exit_status() {
 
     let (status, said) = scene.json("status");
     assert_eq!(
-        (status, &said["problems"], &said["services"], &said["components"][0]["version"]),
+        (status, &said["problems"], &said["services"], &said["sessions"], &said["components"][0]["version"]),
         (
             1,
             &json!([
                 "controller: IPAddressPool \"overlapping\": spec.addresses[0]: 192.0.2.1/32 overlaps 192.0.2.0/31"
             ]),
             &json!({ "served": 1, "waiting": 1 }),
+            // Of node2 it is not known that it is Ready.
+            &json!({ "wanted": 1, "established": 1 }),
             &json!("0.1.0"),
         ),
         "{said:#}"
@@ -171,6 +173,36 @@ async fn each_question_is_answered_in_text_and_json_and_by_the_exit_status() {
         .unwrap();
     let (_, said) = scene.json("explain demo/web");
     assert_eq!(said["whyNotAnnounced"], "Conflict: 02:00:00:00:00:09 has it", "{said:#}");
+}
+
+#[tokio::test]
+async fn a_bgp_session_that_does_not_stand_is_told_with_its_cause() {
+    let scene = Scene::new().await.unwrap();
+    let (status, said) = scene.json("facts node1");
+    assert_eq!(
+        (status, &said["peers"], &said["sessions"][0]["state"]),
+        (0, &json!(["router"]), &json!("Established")),
+        "{said:#}"
+    );
+    scene
+        .apply(
+            "apiVersion: frrk8s.metallb.io/v1beta1\nkind: BGPSessionState\n\
+             metadata: {name: node1-router, namespace: metallb-system}\n\
+             status: {bgpStatus: Active, bfdStatus: N/A, node: node1, peer: 192.0.2.254, peerName: router, \
+             lastError: connection refused}\n",
+            &["--subresource=status", "--force-conflicts"],
+        )
+        .unwrap();
+    let problem = "the BGP session of node1 with BGPPeer router (192.0.2.254) is Active: connection refused";
+    let (status, said) = scene.json("facts node1");
+    assert_eq!((status, &said["problems"]), (1, &json!([problem])), "{said:#}");
+    let (status, text) = scene.ask("facts node1");
+    let row: Vec<&str> =
+        text.lines().find(|line| line.starts_with("router ")).unwrap().split_whitespace().collect();
+    assert_eq!((status, &row[..5]), (1, &["router", "192.0.2.254", "Active", "N/A", "-"][..]), "{text}");
+    let (status, text) = scene.ask("status");
+    assert_eq!(status, 1);
+    assert!(text.contains("0 of 1 BGP sessions stand") && text.contains(problem), "{text}");
 }
 
 #[tokio::test]
@@ -271,9 +303,19 @@ async fn the_archive_holds_configuration_and_no_secret() {
     assert!(status == 1 && said.contains("not in it: logs/speaker-1/speaker.log"), "{said}");
     let listed = output(Command::new("tar").arg("-tf").arg(&file)).unwrap();
     let entries: BTreeSet<&str> = listed.lines().collect();
-    for entry in ["status.yaml", "namespace/bgppeers.yaml", "cluster/services.yaml", "missing.txt"] {
+    for entry in [
+        "status.yaml",
+        "namespace/bgppeers.yaml",
+        "namespace/bgpsessionstates.yaml",
+        "namespace/roles.yaml",
+        "cluster/namespaces.yaml",
+        "cluster/services.yaml",
+        "missing.txt",
+    ] {
         assert!(entries.contains(format!("metallb-support/{entry}").as_str()), "{entry}: {listed}");
     }
+    // That a cluster has no Prometheus Operator and no OLM is nothing to tell.
+    assert!(!said.contains("monitors") && !said.contains("subscriptions"), "{said}");
     let bytes = std::fs::read(&file).unwrap();
     let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     // How YAML quotes them is no matter.

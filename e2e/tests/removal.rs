@@ -96,9 +96,6 @@ fn objects_and_then_the_namespace_go_without_the_operator() {
 fn the_whole_installation_goes_without_the_operator() {
     without_operator();
     let held = served();
-    // No part of the installation: tests that read metrics leave it.
-    let reader = checkout().join("config/monitoring/reader.yaml");
-    output(kubectl().args(["delete", "--ignore-not-found", "-f"]).arg(reader)).unwrap();
     let started = Instant::now();
     output(kubectl().args(["delete", "--timeout=90s", "-k"]).arg(checkout().join("config/default"))).unwrap();
     println!("the installation was gone after {:.1} s", started.elapsed().as_secs_f32());

@@ -18,6 +18,8 @@ use metallb_api::{
 pub const CERTIFICATE_SECRET: &str = "metallb-operator-webhook-server-cert";
 /// Secret with the key of the gossip, as MetalLB's manifests and older operators name it.
 pub const OLDER_SECRET: &str = "memberlist";
+/// Secret with the token by which Prometheus reads the metrics.
+pub const METRICS_TOKEN: &str = "metallb-metrics-token";
 /// Service of the webhooks.
 pub const WEBHOOK_SERVICE: &str = "metallb-operator-webhook-service";
 
@@ -54,6 +56,8 @@ pub enum Kind {
     NetworkPolicy,
     /// Where metrics are found.
     Service,
+    /// What Prometheus shows when it reads the metrics.
+    MetricsToken,
     /// Tells Prometheus about a Service.
     ServiceMonitor,
     /// Tells Prometheus about pods.
@@ -80,7 +84,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in the order in which objects of one installation are needed.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::MetalLb,
         Self::AddressPool,
         Self::IpAddressPool,
@@ -93,6 +97,7 @@ impl Kind {
         Self::DaemonSet,
         Self::NetworkPolicy,
         Self::Service,
+        Self::MetricsToken,
         Self::ServiceMonitor,
         Self::PodMonitor,
         Self::PrometheusRule,
@@ -115,7 +120,9 @@ impl Kind {
             Self::IpAddressPool => ApiResource::erase::<IPAddressPool>(&()),
             Self::L2Advertisement => ApiResource::erase::<L2Advertisement>(&()),
             Self::BgpAdvertisement => ApiResource::erase::<BGPAdvertisement>(&()),
-            Self::Secret | Self::OlderSecret | Self::Certificate => ApiResource::erase::<Secret>(&()),
+            Self::Secret | Self::OlderSecret | Self::Certificate | Self::MetricsToken => {
+                ApiResource::erase::<Secret>(&())
+            }
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
             Self::DaemonSet => ApiResource::erase::<DaemonSet>(&()),
@@ -173,6 +180,7 @@ impl Kind {
             Self::Secret => Some(names::MEMBERLIST_SECRET),
             Self::OlderSecret => Some(OLDER_SECRET),
             Self::Certificate => Some(CERTIFICATE_SECRET),
+            Self::MetricsToken => Some(METRICS_TOKEN),
             Self::OperatorAdmission => Some("metallb-operator-webhook-configuration"),
             Self::Admission => Some("metallb-webhook-configuration"),
             Self::FrrAdmission => Some("frr-k8s-validating-webhook-configuration"),
@@ -194,7 +202,7 @@ impl fmt::Display for Kind {
             Self::IpAddressPool => "IPAddressPool",
             Self::L2Advertisement => "L2Advertisement",
             Self::BgpAdvertisement => "BGPAdvertisement",
-            Self::Secret | Self::OlderSecret | Self::Certificate => "Secret",
+            Self::Secret | Self::OlderSecret | Self::Certificate | Self::MetricsToken => "Secret",
             Self::ConfigMap => "ConfigMap",
             Self::Deployment => "Deployment",
             Self::DaemonSet => "DaemonSet",

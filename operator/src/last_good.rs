@@ -1,6 +1,6 @@
 //! The objects of the last installation that worked, so that they can be put back as they were.
 //!
-//! Pure. They are kept in ConfigMap [`NAME`], without Secrets, beside the version after them that failed. A digest
+//! Pure. They are kept in ConfigMap [`NAME`], without what is secret, beside the version after them that failed. A digest
 //! tells whether somebody edited them: then they count as not known.
 
 use kube::core::DynamicObject;
@@ -17,19 +17,21 @@ use crate::{
 pub const NAME: &str = "metallb-last-good";
 /// Annotation of a workload: which description of it was applied last.
 pub const REVISION: &str = "metallb.io/revision";
-/// Kinds of objects that an installation may hold, but for Secrets. What is no longer part of it is removed.
-pub const KINDS: [Kind; 8] = [
+/// Kinds of objects that an installation may hold, but for the key of the gossip. What is no longer part of it is removed.
+/// Of Secrets there is only the token's, in which Kubernetes writes what is secret.
+pub const KINDS: [Kind; 9] = [
     Kind::ConfigMap,
     Kind::Deployment,
     Kind::DaemonSet,
     Kind::NetworkPolicy,
     Kind::Service,
+    Kind::MetricsToken,
     Kind::ServiceMonitor,
     Kind::PodMonitor,
     Kind::PrometheusRule,
 ];
 
-/// All objects of an installation but its Secrets, in the order in which they are needed.
+/// All objects of an installation but the key of the gossip, in the order in which they are needed.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Set(Vec<(Key, Value)>);
 
@@ -78,10 +80,12 @@ impl Set {
         digest(&self.objects())
     }
 
-    /// Tells it from others. Monitors come and go with the kinds that the cluster knows, and make no other version of it.
+    /// Tells it from others. Monitors and their token come and go with the kinds that the cluster knows, and make no other
+    /// version of it.
     #[must_use]
     pub fn identity(&self) -> String {
-        let objects = self.0.iter().filter(|(key, _)| !key.kind.optional());
+        let lasts = |kind: Kind| !kind.optional() && kind != Kind::MetricsToken;
+        let objects = self.0.iter().filter(|(key, _)| lasts(key.kind));
         digest(&objects.map(|(_, object)| object.clone()).collect())
     }
 
@@ -235,6 +239,7 @@ mod tests {
         let set = last_good().set;
         let monitored = with("ServiceMonitor", "monitoring.coreos.com/v1");
         assert_eq!(monitored.identity(), set.identity());
+        assert_eq!(with("Secret", "v1").identity(), set.identity(), "the token of the monitors");
         assert_ne!(monitored.digest(), set.digest(), "an edit of it is seen all the same");
         assert_ne!(with("ConfigMap", "v1").identity(), set.identity());
     }

@@ -313,7 +313,7 @@ pub(crate) fn difference(kind: Kind, wanted: &Value, live: &Value) -> Option<Dif
     let difference = drift::difference(wanted, live, FIELD_MANAGER)?;
     let is_public =
         ["metadata.labels", "metadata.ownerReferences"].iter().any(|path| difference.field.starts_with(path));
-    let is_secret = matches!(kind, Kind::Secret | Kind::Certificate) && !is_public;
+    let is_secret = matches!(kind, Kind::Secret | Kind::Certificate | Kind::MetricsToken) && !is_public;
     Some(if is_secret { difference.concealed() } else { difference })
 }
 

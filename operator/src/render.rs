@@ -52,7 +52,8 @@ pub struct Objects {
     pub network_policy: Option<NetworkPolicy>,
     /// Where the metrics are found.
     pub monitor_services: Vec<Service>,
-    /// ServiceMonitors, PodMonitors and PrometheusRules, by kind: they have no Rust type.
+    /// ServiceMonitors, PodMonitors and PrometheusRules, by kind: they have no Rust type. Before them, the token that
+    /// monitors name.
     pub monitors: Vec<(Kind, Value)>,
 }
 

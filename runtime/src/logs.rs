@@ -1,5 +1,6 @@
-//! Logs as one JSON object a line on standard output, with the keys that users of MetalLB grep for:
-//! `caller`, `level`, `msg`, `ts` and the event's own fields, sorted by name.
+//! Logs as one JSON object a line on standard output, with the keys that users of MetalLB grep for: `caller`, `level` and
+//! `ts` first, and then the event's own fields and `msg`, sorted by name. So the words that guides print of a line, such as
+//! `"event":"ipAllocated","ip":"172.22.0.201","msg":"IP address assigned by controller"`, stand in it together.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -103,13 +104,16 @@ where
         let mut fields = Fields(BTreeMap::new());
         event.record(&mut fields);
         let metadata = event.metadata();
-        if let (Some(file), Some(line)) = (metadata.file(), metadata.line()) {
+        let caller = metadata.file().zip(metadata.line()).map(|(file, line)| {
             let name = file.rsplit('/').next().unwrap_or(file);
-            fields.0.insert("caller", format!("{name}:{line}").into());
-        }
-        fields.0.insert("level", metadata.level().as_str().to_ascii_lowercase().into());
-        fields.0.insert("ts", (self.now)().strftime("%Y-%m-%dT%H:%M:%SZ").to_string().into());
-        writeln!(writer, "{}", serde_json::to_string(&fields.0).map_err(|_| fmt::Error)?)
+            ("caller", Value::from(format!("{name}:{line}")))
+        });
+        let level = ("level", Value::from(metadata.level().as_str().to_ascii_lowercase()));
+        let ts = ("ts", Value::from((self.now)().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()));
+        let first = caller.into_iter().chain([level, ts]);
+        let own = fields.0.into_iter().filter(|(key, _)| !["caller", "level", "ts"].contains(key));
+        let members = first.chain(own).map(|(key, value)| format!("{}:{value}", Value::from(key)));
+        writeln!(writer, "{{{}}}", members.collect::<Vec<_>>().join(","))
     }
 }
 
@@ -175,13 +179,15 @@ mod tests {
             tracing::info!(event = "ipAllocated", %ip, count = 1, "IP address assigned by controller");
         });
         let written = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
-        let (before, after) = written.split_once("\"count\":1,").unwrap();
+        let (before, after) = written.split_once(",\"level\"").unwrap();
         assert!(before.starts_with("{\"caller\":\"logs.rs:"), "{written}");
         assert_eq!(
             after,
-            "\"event\":\"ipAllocated\",\"ip\":\"172.22.0.201\",\"level\":\"info\",\
-             \"msg\":\"IP address assigned by controller\",\"ts\":\"1970-01-01T00:00:00Z\"}\n"
+            ":\"info\",\"ts\":\"1970-01-01T00:00:00Z\",\"count\":1,\"event\":\"ipAllocated\",\"ip\":\"172.22.0.201\",\
+             \"msg\":\"IP address assigned by controller\"}\n"
         );
+        let line: BTreeMap<String, Value> = serde_json::from_str(&written).unwrap();
+        assert_eq!(line.len(), 7, "{written}");
     }
 
     #[test]

@@ -24,8 +24,8 @@ pub(super) struct Rights {
 /// Collects the rights.
 ///
 /// # Errors
-/// When a binding names a role that is not there, an account outside the operator's namespace, or something else than
-/// an account; or when a Role or its binding is for another namespace.
+/// When a binding names a role that is not there, or something else than an account; when rights in the whole cluster are
+/// for an account outside the operator's namespace; or when a Role or its binding is for another namespace.
 pub(super) fn of(rendered: &Rendered) -> Result<Rights, Problem> {
     let namespace = rendered.namespace();
     let mut cluster: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -40,7 +40,6 @@ pub(super) fn of(rendered: &Rendered) -> Result<Rights, Problem> {
             }
             "RoleBinding" => {
                 rules(rendered, object, "Role")?;
-                accounts(object, namespace)?;
                 objects.push(portable(object, namespace)?);
             }
             "Role" => objects.push(portable(object, namespace)?),
@@ -77,7 +76,8 @@ fn accounts(binding: &Value, namespace: &str) -> Result<Vec<String>, Problem> {
 }
 
 /// The object without its namespace. A subject without one is of the binding's own namespace
-/// (`appliesToUser` in Kubernetes' plugin/pkg/auth/authorizer/rbac).
+/// (`appliesToUser` in Kubernetes' plugin/pkg/auth/authorizer/rbac); accounts of others, such as Prometheus' own, stay
+/// where they are.
 fn portable(object: &Value, namespace: &str) -> Result<Value, Problem> {
     if object["metadata"]["namespace"] != namespace {
         let message = format!("metadata.namespace: OLM installs into {namespace} alone");
@@ -85,8 +85,14 @@ fn portable(object: &Value, namespace: &str) -> Result<Value, Problem> {
     }
     let mut object = object.clone();
     drop_namespace(&mut object);
+    let of = id(&object);
     for subject in object.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
-        if let Some(subject) = subject.as_object_mut() {
+        if subject["kind"] != "ServiceAccount" {
+            return Err(Problem::new(of, format!("subjects: {subject} is no ServiceAccount")));
+        }
+        if subject["namespace"] == namespace
+            && let Some(subject) = subject.as_object_mut()
+        {
             subject.remove("namespace");
         }
     }
@@ -117,7 +123,7 @@ subjects: [{kind: ServiceAccount, name: a, namespace: ns}, {kind: ServiceAccount
 kind: RoleBinding
 metadata: {name: narrow, namespace: ns}
 roleRef: {kind: Role, name: narrow}
-subjects: [{kind: ServiceAccount, name: a, namespace: ns}]
+subjects: [{kind: ServiceAccount, name: a, namespace: ns}, {kind: ServiceAccount, name: reader, namespace: other}]
 ";
         assert!(yaml.contains(from), "{from}");
         let rendered = Rendered::read(&yaml.replacen(from, to, 1)).map_err(|problem| problem.to_string())?;
@@ -137,7 +143,8 @@ subjects: [{kind: ServiceAccount, name: a, namespace: ns}]
                     json!({ "kind": "Role", "metadata": { "name": "narrow" }, "rules": [{ "resources": ["pods"] }] }),
                     json!({ "kind": "RoleBinding", "metadata": { "name": "narrow" },
                         "roleRef": { "kind": "Role", "name": "narrow" },
-                        "subjects": [{ "kind": "ServiceAccount", "name": "a" }] }),
+                        "subjects": [{ "kind": "ServiceAccount", "name": "a" },
+                                     { "kind": "ServiceAccount", "name": "reader", "namespace": "other" }] }),
                 ],
             })
         );
@@ -161,6 +168,12 @@ subjects: [{kind: ServiceAccount, name: a, namespace: ns}]
                 "name: b, namespace: m",
                 "ClusterRoleBinding wide: subjects: {\"kind\":\"ServiceAccount\",\"name\":\"b\",\"namespace\":\"ms\"} \
                  is no ServiceAccount of namespace ns",
+            ),
+            (
+                "{kind: ServiceAccount, name: reader",
+                "{kind: Group, name: reader",
+                "RoleBinding narrow: subjects: {\"kind\":\"Group\",\"name\":\"reader\",\"namespace\":\"other\"} is no \
+                 ServiceAccount",
             ),
         ] {
             assert_eq!(of_changed(from, to), Err(want.to_owned()));

@@ -216,7 +216,7 @@ fn each_rule_finds_what_breaks_it() {
         ),
         (
             "accounts",
-            csv(&format!("{install}/clusterPermissions/2/serviceAccountName"), json!("talker")),
+            csv(&format!("{install}/clusterPermissions/3/serviceAccountName"), json!("talker")),
             vec![
                 "RoleBinding speaker: OLM makes no account \"speaker\": it has no clusterPermissions",
                 "RoleBinding speaker-scc: OLM makes no account \"speaker\": it has no clusterPermissions",

@@ -37,7 +37,9 @@ pub(crate) struct Announcing {
     pub(crate) layer2: Vec<ServiceL2Status>,
     /// What speakers say about BGP.
     pub(crate) bgp: Vec<ServiceBGPStatus>,
-    /// The BGP sessions that stand.
+    /// What speakers say about their BGP sessions; `None` when they cannot be read.
+    pub(crate) session_states: Option<Vec<BGPSessionState>>,
+    /// Those of them that stand.
     pub(crate) sessions: Sessions,
     /// What the programs say of themselves.
     pub(crate) states: Vec<ConfigurationState>,
@@ -60,7 +62,10 @@ impl Announcing {
             layer2: cluster.own("").await?,
             bgp: cluster.own("").await?,
             states,
-            sessions: Sessions(sessions.map(|all| all.iter().filter_map(Sessions::standing).collect())),
+            sessions: Sessions(
+                sessions.as_ref().map(|all| all.iter().filter_map(Sessions::standing).collect()),
+            ),
+            session_states: sessions,
         })
     }
 

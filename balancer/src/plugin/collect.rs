@@ -20,7 +20,7 @@ use metallb_api::names::{APP, GROUP};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{place::Place, pools::Pools, services::Services, status::Status};
+use super::{place::Place, pools::Pools, services::Services, sessions, status::Status};
 
 /// Lines of a log that are taken.
 const LOG_LINES: i64 = 10_000;
@@ -35,7 +35,7 @@ const SECRETS: [&str; 7] =
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Kinds of the load balancer's namespace: API version, kind, plural.
-const OWN: [(&str, &str, &str); 19] = [
+const OWN: [(&str, &str, &str); 23] = [
     ("metallb.io/v1beta1", "MetalLB", "metallbs"),
     ("metallb.io/v1beta1", "AddressPool", "addresspools"),
     ("metallb.io/v1beta1", "IPAddressPool", "ipaddresspools"),
@@ -47,6 +47,7 @@ const OWN: [(&str, &str, &str); 19] = [
     ("metallb.io/v1beta1", "ConfigurationState", "configurationstates"),
     ("metallb.io/v1beta1", "ServiceL2Status", "servicel2statuses"),
     ("metallb.io/v1beta1", "ServiceBGPStatus", "servicebgpstatuses"),
+    ("frrk8s.metallb.io/v1beta1", "BGPSessionState", "bgpsessionstates"),
     ("v1", "Pod", "pods"),
     ("v1", "ConfigMap", "configmaps"),
     ("v1", "Event", "events"),
@@ -55,13 +56,29 @@ const OWN: [(&str, &str, &str); 19] = [
     ("apps/v1", "DaemonSet", "daemonsets"),
     ("coordination.k8s.io/v1", "Lease", "leases"),
     ("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+    ("v1", "ServiceAccount", "serviceaccounts"),
+    ("rbac.authorization.k8s.io/v1", "Role", "roles"),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
+];
+
+/// Kinds of the same namespace that a cluster need not know: those of the Prometheus Operator and of OLM.
+const OTHERS: [(&str, &str, &str); 6] = [
+    ("monitoring.coreos.com/v1", "ServiceMonitor", "servicemonitors"),
+    ("monitoring.coreos.com/v1", "PodMonitor", "podmonitors"),
+    ("monitoring.coreos.com/v1", "PrometheusRule", "prometheusrules"),
+    ("operators.coreos.com/v1alpha1", "ClusterServiceVersion", "clusterserviceversions"),
+    ("operators.coreos.com/v1alpha1", "Subscription", "subscriptions"),
+    ("operators.coreos.com/v2", "OperatorCondition", "operatorconditions"),
 ];
 
 /// Kinds of the whole cluster, of which only what concerns the load balancer is kept.
-const CLUSTER: [(&str, &str, &str); 5] = [
+const CLUSTER: [(&str, &str, &str); 8] = [
     ("v1", "Service", "services"),
     ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
     ("v1", "Node", "nodes"),
+    ("v1", "Namespace", "namespaces"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings"),
     ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "customresourcedefinitions"),
     ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
 ];
@@ -108,9 +125,16 @@ pub(super) async fn write(place: &Place, file: Option<&Path>) -> anyhow::Result<
         let listed = list(place, kind, Some(&place.cluster.namespace)).await;
         archive.answer(&format!("namespace/{}.yaml", kind.2), listed)?;
     }
+    for kind in OTHERS {
+        match list(place, kind, Some(&place.cluster.namespace)).await {
+            Err(error) if is_unknown(&error) => {}
+            listed => archive.answer(&format!("namespace/{}.yaml", kind.2), listed)?,
+        }
+    }
     for kind in CLUSTER {
         let listed = list(place, kind, None).await;
-        archive.answer(&format!("cluster/{}.yaml", kind.2), listed.map(concerning))?;
+        let listed = listed.map(|objects| concerning(objects, &place.cluster.namespace));
+        archive.answer(&format!("cluster/{}.yaml", kind.2), listed)?;
     }
     logs(&mut archive, place).await?;
     archive.finish(file)
@@ -123,7 +147,9 @@ async fn answers(archive: &mut Archive, place: &Place) -> anyhow::Result<()> {
     match (&allocation, &announcing) {
         (Ok(allocation), Ok(announcing)) => {
             let states = place.states().await.unwrap_or_default();
-            let status = Status::of(&place.cluster.namespace, place.metallb.as_ref(), &states, allocation);
+            let sessions = sessions::of_all(allocation, announcing);
+            let of = (place.cluster.namespace.as_str(), place.metallb.as_ref());
+            let status = Status::of(of, &states, allocation, &sessions);
             archive.answer("status.yaml", Ok(&status))?;
             archive.answer("pools.yaml", Ok(&Pools::of(allocation, announcing)))?;
             archive.answer("services.yaml", Ok(&Services::of(allocation, announcing, None)))
@@ -172,16 +198,25 @@ async fn list(
     }
 }
 
+/// Whether the cluster does not know the kind that was asked for.
+fn is_unknown(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(kube::Error::Api(status)) if status.code == 404)
+}
+
 /// Of the objects of the whole cluster, those that concern the load balancer. Of definitions only what is served and
 /// stored: their schemas are known by the version.
-fn concerning(objects: Vec<Value>) -> Vec<Value> {
+fn concerning(objects: Vec<Value>, namespace: &str) -> Vec<Value> {
     let name = |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let mut kept = Vec::new();
     for mut object in objects {
         let concerns = match object["kind"].as_str().unwrap_or_default() {
             "Service" => object["spec"]["type"] == "LoadBalancer",
             "CustomResourceDefinition" => name(&object).ends_with(&format!(".{GROUP}")),
-            "ValidatingWebhookConfiguration" => name(&object).contains("metallb"),
+            "ValidatingWebhookConfiguration" | "ClusterRole" | "ClusterRoleBinding" => {
+                name(&object).contains("metallb")
+            }
+            // Its labels say what Pod Security allows.
+            "Namespace" => name(&object) == namespace,
             _ => true,
         };
         if !concerns {
@@ -462,14 +497,21 @@ mod tests {
             "kind": "CustomResourceDefinition", "metadata": { "name": "metallbs.metallb.io" },
             "spec": { "versions": [{ "name": "v1beta1", "schema": { "a": "b" } }] },
         });
-        let kept = concerning(vec![
-            service("ClusterIP"),
-            service("LoadBalancer"),
-            named("CustomResourceDefinition", "others.example"),
-            ours,
-            named("ValidatingWebhookConfiguration", "other"),
-            named("Node", "node1"),
-        ]);
+        let kept = concerning(
+            vec![
+                service("ClusterIP"),
+                service("LoadBalancer"),
+                named("CustomResourceDefinition", "others.example"),
+                ours,
+                named("ValidatingWebhookConfiguration", "other"),
+                named("ClusterRole", "view"),
+                named("ClusterRoleBinding", "metallb-system:speaker"),
+                named("Namespace", "default"),
+                named("Namespace", "ours"),
+                named("Node", "node1"),
+            ],
+            "ours",
+        );
         assert_eq!(
             kept,
             [
@@ -478,6 +520,8 @@ mod tests {
                     "kind": "CustomResourceDefinition", "metadata": { "name": "metallbs.metallb.io" },
                     "spec": { "versions": [{ "name": "v1beta1" }] },
                 }),
+                named("ClusterRoleBinding", "metallb-system:speaker"),
+                named("Namespace", "ours"),
                 named("Node", "node1"),
             ]
         );

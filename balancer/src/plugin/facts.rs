@@ -13,7 +13,8 @@ use metallb_core::{config::parse, routes, selector::Labels, service::ServiceKey}
 use serde::Serialize;
 
 use super::{
-    output::{Style, Table, Tone, list, plain},
+    output::{Style, Table, Tone, judged, list, plain},
+    sessions::{self, Session},
     status::complaints,
 };
 use crate::inspect::{Allocation, Announcing};
@@ -29,8 +30,12 @@ pub(super) struct Facts {
     speaker: Option<Speaker>,
     /// Advertisements whose nodes it is one of, as kind and name.
     advertisements: Vec<String>,
-    /// BGPPeers that it has a session with.
+    /// Its networks, as its speaker tells them.
+    subnets: Vec<String>,
+    /// BGPPeers that it is to have a session with.
     peers: Vec<String>,
+    /// Those sessions, while the node is Ready and so is its speaker.
+    sessions: Vec<Session>,
     /// What its speaker says it announces.
     announces: Vec<Announced>,
     problems: Vec<String>,
@@ -71,6 +76,11 @@ impl Facts {
             state.labels().get(LABEL_NODE_NAME).is_some_and(|name| name == node)
         };
         problems.extend(states.iter().filter(of_node).flat_map(complaints));
+        let sessions = sessions::of_all(allocation, announcing).into_iter();
+        let sessions: Vec<Session> = sessions.filter(|session| session.node == node).collect();
+        problems.extend(sessions.iter().filter_map(Session::problem));
+        let told = states.iter().filter(of_node).filter_map(|state| state.status.as_ref());
+        let subnets: BTreeSet<String> = told.flat_map(|status| status.subnets.iter().cloned()).collect();
         let (config, _) = parse(&announcing.configuration.objects());
         let labels = Labels::from(object.labels());
         let layer2 = config.l2_advertisements.values().filter(|one| one.nodes.matches(&labels));
@@ -86,7 +96,9 @@ impl Facts {
                 .map(|one| format!("L2Advertisement/{}", one.name))
                 .chain(bgp.map(|one| format!("BGPAdvertisement/{}", one.name)))
                 .collect(),
+            subnets: subnets.into_iter().collect(),
             peers: routes::plan(&world, node).peers.into_keys().collect(),
+            sessions,
             announces: announces(node, announcing),
             problems,
         })
@@ -108,6 +120,7 @@ impl Facts {
         line("Node", &self.node);
         line("State", &state.join(", "));
         line("Addresses", &self.addresses.join(", "));
+        line("Subnets", &self.subnets.join(", "));
         match &self.speaker {
             None => line("Speaker", ""),
             Some(Speaker { pod, image, ready, restarts }) => {
@@ -117,6 +130,22 @@ impl Facts {
         }
         line("Advertisements", &self.advertisements.join(", "));
         line("BGP peers", &self.peers.join(", "));
+        if !self.sessions.is_empty() {
+            let mut table =
+                Table::new(&["BGP SESSION WITH", "ROUTER", "STATE", "BFD", "SINCE", "LAST ERROR"]);
+            for session in &self.sessions {
+                let shown = |text: &Option<String>| plain(text.clone().unwrap_or_default());
+                table.row([
+                    plain(&session.peer),
+                    shown(&session.router),
+                    judged(session.state.clone().unwrap_or_default(), session.is_established()),
+                    shown(&session.bfd),
+                    shown(&session.since),
+                    shown(&session.last_error),
+                ]);
+            }
+            let _ = write!(text, "\n{}", table.text(style));
+        }
         if !self.announces.is_empty() {
             let mut table = Table::new(&["ANNOUNCES", "PROTOCOL", "AT"]);
             for Announced { service, protocol, at } in &self.announces {
@@ -130,8 +159,13 @@ impl Facts {
     }
 }
 
-fn is_on(pod: &Pod, node: &str) -> bool {
+pub(super) fn is_on(pod: &Pod, node: &str) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node)
+}
+
+pub(super) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
 }
 
 fn speaker(pod: &Pod) -> Speaker {
@@ -140,7 +174,7 @@ fn speaker(pod: &Pod) -> Speaker {
     Speaker {
         pod: pod.name_any(),
         image: container.map(|container| container.image.clone()).unwrap_or_default(),
-        ready: status.conditions.iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True"),
+        ready: is_ready(pod),
         restarts: container.map(|container| container.restart_count).unwrap_or_default(),
     }
 }
@@ -151,7 +185,7 @@ fn addresses(node: &Node) -> Vec<String> {
     internal.map(|address| address.address.clone()).collect()
 }
 
-fn has_condition(node: &Node, kind: &str) -> bool {
+pub(super) fn has_condition(node: &Node, kind: &str) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.into_iter().flatten().any(|one| one.type_ == kind && one.status == "True")
 }

@@ -11,7 +11,10 @@ use metallb_api::{
 use metallb_core::decision::Decision;
 use serde::Serialize;
 
-use super::output::{Style, Table, Tone, judged, list, plain};
+use super::{
+    output::{Style, Table, Tone, judged, list, plain},
+    sessions::{Count, Session},
+};
 use crate::inspect::{Allocation, refusal};
 
 /// What there is to say about the load balancer as a whole.
@@ -24,6 +27,8 @@ pub(super) struct Status {
     components: Vec<Component>,
     pools: usize,
     services: Counts,
+    /// BGP sessions of the nodes that are Ready.
+    sessions: Count,
     problems: Vec<String>,
 }
 
@@ -43,12 +48,12 @@ struct Counts {
 }
 
 impl Status {
-    /// Judges by what was read.
+    /// Judges by what was read: the MetalLB resource in its namespace, what the programs say, pools and Services, BGP.
     pub(super) fn of(
-        namespace: &str,
-        metallb: Option<&MetalLB>,
+        (namespace, metallb): (&str, Option<&MetalLB>),
         states: &[ConfigurationState],
         allocation: &Allocation,
+        sessions: &[Session],
     ) -> Self {
         let status = metallb.and_then(|metallb| metallb.status.clone()).unwrap_or_default();
         let conditions: Vec<Condition> = status
@@ -70,6 +75,7 @@ impl Status {
             Some(_) => problems.extend(broken(&conditions)),
         }
         problems.extend(states.iter().flat_map(complaints));
+        problems.extend(sessions.iter().filter_map(Session::problem));
         Self {
             namespace: namespace.to_owned(),
             version: status.version,
@@ -77,6 +83,7 @@ impl Status {
             components: status.components,
             pools: allocation.pools.len(),
             services: counts(allocation),
+            sessions: Count::of(sessions),
             problems,
         }
     }
@@ -126,6 +133,10 @@ impl Status {
         let Counts { served, waiting } = self.services;
         let _ =
             writeln!(text, "{} pools; {served} Services have what they ask for, {waiting} wait", self.pools);
+        let Count { wanted, established } = self.sessions;
+        if wanted > 0 {
+            let _ = writeln!(text, "{established} of {wanted} BGP sessions stand");
+        }
         list(&mut text, "Wrong", &self.problems, Tone::Bad, style);
         text
     }
@@ -201,7 +212,7 @@ mod tests {
         let nothing = Allocation::default();
         let of = |metallb: Option<&MetalLB>, states: &Value| {
             let states: Vec<ConfigurationState> = serde_json::from_value(states.clone()).unwrap();
-            Status::of("metallb-system", metallb, &states, &nothing).problems
+            Status::of(("metallb-system", metallb), &states, &nothing, &[]).problems
         };
         let well = metallb(&json!({ "conditions": [
             condition("Available", "True", "Available", ""), condition("Degraded", "False", "Degraded", ""),

@@ -2,7 +2,8 @@
 is written "\.". Each template with values begins with it. */ -}}
 {{- define "metallb.unfold" -}}
 {{- $flags := list "metallb.create" "networkpolicies.enabled" "speaker.ignoreExcludeLB"
-  "prometheus.serviceMonitor.enabled" "prometheus.podMonitor.enabled" "prometheus.prometheusRule.enabled" -}}
+  "prometheus.serviceMonitor.enabled" "prometheus.podMonitor.enabled" "prometheus.prometheusRule.enabled"
+  "prometheus.rbacPrometheus" -}}
 {{- range $name, $value := .Values -}}
 {{- if contains "." $name -}}
 {{- if has $name $flags }}{{- $value = eq (toString $value) "true" }}{{- end -}}
@@ -23,11 +24,21 @@ is written "\.". Each template with values begins with it. */ -}}
 {{- /* metallb.image (list $ COMPONENT): the image that a component runs. */ -}}
 {{- define "metallb.image" -}}
 {{- $root := index . 0 -}}
-{{- $image := (index $root.Values (index . 1)).image -}}
+{{- $component := index . 1 -}}
+{{- $image := (index $root.Values $component).image -}}
+{{- $repository := $image.repository -}}
+{{- if and (eq $component "operator") (not $repository) -}}
+{{- $beside := $root.Values.controller.image.repository | default "" -}}
+{{- if not (hasSuffix "controller" $beside) -}}
+{{- fail (printf "operator.image.repository: set it, since controller.image.repository %q does not end with controller" $beside) -}}
+{{- end -}}
+{{- $repository = printf "%soperator" (trimSuffix "controller" $beside) -}}
+{{- end -}}
+{{- if not $repository }}{{- fail (printf "%s.image.repository: is empty" $component) }}{{- end -}}
 {{- if $image.digest -}}
-{{ printf "%s@%s" $image.repository $image.digest | toJson }}
+{{ printf "%s@%s" $repository $image.digest | toJson }}
 {{- else -}}
-{{ printf "%s:%s" $image.repository (default $root.Chart.AppVersion $image.tag) | toJson }}
+{{ printf "%s:%s" $repository (default $root.Chart.AppVersion $image.tag) | toJson }}
 {{- end -}}
 {{- end -}}
 
@@ -76,8 +87,8 @@ is written "\.". Each template with values begins with it. */ -}}
 {{- define "metallb.ignored" -}}
 {{- $found := list -}}
 {{- $names := list "nameOverride" "fullnameOverride" "rbac" "crds" "frrk8s"
-  "prometheus.scrapeAnnotations" "prometheus.metricsPort" "prometheus.rbacPrometheus" "prometheus.serviceAccount"
-  "prometheus.namespace" "prometheus.controllerMetricsTLSSecret" "prometheus.speakerMetricsTLSSecret"
+  "prometheus.scrapeAnnotations" "prometheus.metricsPort" "prometheus.controllerMetricsTLSSecret"
+  "prometheus.speakerMetricsTLSSecret"
   "controller.enabled" "controller.strategy" "controller.serviceAccount" "controller.securityContext"
   "controller.labels" "controller.livenessProbe" "controller.readinessProbe" "controller.tlsMinVersion"
   "controller.tlsCipherSuites" "controller.extraContainers" "controller.webhookMode"

@@ -4,6 +4,7 @@ use anyhow::ensure;
 use metallb_e2e::{
     deploy::NAMESPACE,
     observe::{address, kube},
+    pages,
     router::{Bird, Frr},
 };
 
@@ -25,7 +26,8 @@ fn frr_and_bird_take_the_configuration_that_is_printed_for_them() {
     let scene = scene("bgp-advice", "[198.51.100.100/30]", "");
     scene.service("web", "");
     let address = address(scene.name, "web").unwrap();
-    let frr = Frr::start("router", &advice("frr")).unwrap();
+    let printed = pages::run_block("bgp.md", "--router-config frr").unwrap();
+    let frr = Frr::start("router", &printed).unwrap();
     until_sessions("172.22.0.1", "Established");
     frr.0
         .until("three paths in FRR", 30, |_| {

@@ -140,7 +140,6 @@ pub(crate) fn until_sessions(router: &str, state: &str) {
 
 /// The metrics of the speaker at `node`, an address, as they are shown to those who may read them.
 pub(crate) fn metrics(node: &str) -> anyhow::Result<String> {
-    apply(include_str!("../../../config/monitoring/reader.yaml"))?;
     let token = kube(&format!("-n {NAMESPACE} create token metrics-reader"))?;
     let bearer = format!("Authorization: Bearer {}", token.trim());
     output(on("cp", "curl").args(["-sSfk", "-H", &bearer, &format!("https://{node}:9120/metrics")]))

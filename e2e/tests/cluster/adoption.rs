@@ -3,10 +3,9 @@
 
 use anyhow::{Context, ensure};
 use metallb_e2e::{
-    cluster::checkout,
     deploy::{self, NAMESPACE},
     observe::{address, addresses, apply, condition, fetch, get, kube},
-    pages::{self, Block},
+    pages,
 };
 
 use crate::fixture::{Scene, available, eventually};
@@ -233,18 +232,12 @@ fn what_is_written_is_judged_again_once_the_go_operators_webhooks_are_taken_over
 /// Runs the commands of the section "Back" of docs/moving.md; those about the MetalLB resource are for an installer that
 /// knows none.
 fn go_back(knows_the_resource: bool) {
-    let page = std::fs::read_to_string(checkout().join("docs/moving.md")).unwrap();
-    let blocks = pages::blocks(pages::section(&page, "Back").unwrap());
-    let of_the_resource = |block: &Block| block.text.contains(" delete metallb metallb ");
-    let (resource, others): (Vec<_>, Vec<_>) = blocks.iter().cloned().partition(of_the_resource);
-    assert_eq!((resource.len(), others.len()), (1, 3), "{blocks:#?}");
-    let home = tempfile::tempdir().unwrap();
-    for block in &blocks {
-        if knows_the_resource && of_the_resource(block) {
-            continue;
-        }
-        pages::run(&block.script().unwrap(), home.path()).unwrap();
+    pages::run_block("moving.md", "--for=delete").unwrap();
+    pages::run_block("moving.md", "delete addresspools --all").unwrap();
+    if !knows_the_resource {
+        pages::run_block("moving.md", "--cascade=orphan").unwrap();
     }
+    pages::run_block("moving.md", "delete deployment/controller").unwrap();
 }
 
 #[test]

@@ -26,14 +26,9 @@ fn helm(arguments: &[&str]) -> Result<String> {
 
 /// Runs what docs/install.md tells of Helm: the installation, the label of the namespace, the definitions.
 fn as_the_page_tells() {
-    let page = fs::read_to_string(checkout().join("docs/install.md")).unwrap();
-    let blocks = pages::blocks(pages::section(&page, "Helm").expect("a section about Helm"));
-    let scripts: Vec<String> = blocks.iter().filter_map(pages::Block::script).collect();
-    assert_eq!(scripts.len(), 3, "{scripts:?}");
-    let home = tempfile::tempdir().unwrap();
-    for script in scripts {
-        pages::run(&script, home.path()).unwrap();
-    }
+    pages::run_block("install.md", "helm upgrade").unwrap();
+    pages::run_block("install.md", "kubectl label namespace").unwrap();
+    pages::run_block("install.md", "config/chart/crds").unwrap();
 }
 
 #[test]
@@ -61,7 +56,7 @@ fn helm_installs_upgrades_and_removes_the_chart() {
     assert_eq!(*spec, json!({ "logLevel": "debug" }));
     kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=60s")).unwrap();
     none_is_refused(mark);
-    helm(&["uninstall", "metallb"]).unwrap();
+    pages::run_block("install.md", "helm uninstall").unwrap();
     operands_are_gone();
 }
 

@@ -15,6 +15,7 @@ use metallb_e2e::{
     deploy::{self, CLUSTER_WIDE, NAMESPACE},
     exec::{output, wait_until},
     observe::{address, apply, condition, get, kube},
+    pages,
 };
 
 const OPERATOR: &str = "deployment/metallb-operator-controller-manager";
@@ -116,12 +117,20 @@ fn was_pulled(image: &str) {
 fn install_yaml_is_right_at_the_first_apply() {
     remove_everything();
     let mark = audit::mark().unwrap();
-    output(kubectl().args(["apply", "-f"]).arg(checkout().join("dist/install.yaml"))).unwrap();
-    serves(metallb);
+    pages::run_block("install.md", "kubectl apply -f dist/install.yaml").unwrap();
+    serves(|| {});
     none_is_refused(mark);
-    operands_go();
-    output(kubectl().args(["delete", "-f"]).arg(checkout().join("dist/install.yaml"))).unwrap();
+    pages::run_block("install.md", "kubectl delete -f dist/install.yaml").unwrap();
     assert_eq!(left(), Vec::<String>::new());
+}
+
+#[test]
+fn the_readme_installs_by_kustomize() {
+    remove_everything();
+    let mark = audit::mark().unwrap();
+    pages::run_block("README.md", "kubectl apply -k config/default").unwrap();
+    serves(|| {});
+    none_is_refused(mark);
 }
 
 #[test]
@@ -129,7 +138,7 @@ fn the_default_resource_is_made_once_where_that_is_asked_for() {
     remove_everything();
     let mark = audit::mark().unwrap();
     output(kubectl().args(["apply", "-f"]).arg(checkout().join("dist/install.yaml"))).unwrap();
-    kube(&format!("-n {NAMESPACE} set env {OPERATOR} CREATE_METALLB=true")).unwrap();
+    pages::run_block("install.md", "CREATE_METALLB=true").unwrap();
     serves(|| {});
     operands_go();
 

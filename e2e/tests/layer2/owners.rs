@@ -438,7 +438,6 @@ fn the_speaker_tells_what_it_knows() {
     }
 
     // The same for programs, beside the metrics and for those who may read them.
-    apply(include_str!("../../../config/monitoring/reader.yaml")).unwrap();
     let token = kube(&format!("-n {NAMESPACE} create token metrics-reader")).unwrap();
     let ip = (1..=3).map(layout::node).find(|host| host.name == node).unwrap().v4();
     let ask = |more: &[&str]| {

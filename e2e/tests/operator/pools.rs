@@ -10,6 +10,7 @@ use metallb_e2e::{
     cluster::kubectl,
     deploy::NAMESPACE,
     observe::{address, addresses, apply, condition, get, kube},
+    pages,
 };
 use serde_json::Value;
 
@@ -73,7 +74,7 @@ fn an_address_pool_tells_its_use_is_healed_changes_its_protocol_and_may_be_hande
         });
     }
 
-    kube(&format!("-n {NAMESPACE} annotate addresspool forms metallb.io/convert=true")).unwrap();
+    pages::run_filled("pools.md", "metallb.io/convert=true", &[("doc-example", "forms")]).unwrap();
     eventually("the pool to be handed over", 5, || {
         is_condition("addresspool", "forms", "Ready", "True", "Converted")
     });
@@ -283,8 +284,14 @@ fn the_configuration_of_an_older_metallb_is_imported_when_asked_for() {
     };
     eventually("the ConfigMap to be told of", 5, || imported("False", "LegacyConfigFound"));
     assert!(object("ipaddresspool", "old-pool").is_err(), "nothing is done unasked");
-    kube(&format!("-n {NAMESPACE} annotate metallb metallb metallb.io/import=true")).unwrap();
+    pages::run_block("pools.md", "metallb.io/import=true").unwrap();
     eventually("the ConfigMap to be imported", 5, || imported("True", "LegacyConfigImported"));
+    assert_eq!(object("ipaddresspool", "old-pool").unwrap()["spec"]["addresses"][0], "198.51.100.32/28");
+    assert_eq!(object("l2advertisement", "old-pool").unwrap()["spec"]["ipAddressPools"][0], "old-pool");
+    kube(&format!("-n {NAMESPACE} delete ipaddresspool,l2advertisement old-pool")).unwrap();
+
+    // The same by the plugin; the operator does it once only.
+    pages::run_block("moving.md", "kubectl metallb import").unwrap();
     assert_eq!(object("ipaddresspool", "old-pool").unwrap()["spec"]["addresses"][0], "198.51.100.32/28");
     assert_eq!(object("l2advertisement", "old-pool").unwrap()["spec"]["ipAddressPools"][0], "old-pool");
     kube(&format!("-n {NAMESPACE} delete configmap config")).unwrap();

@@ -63,6 +63,11 @@ async fn monitors_services_and_alerts_are_put_back_within_a_second() -> Result<(
     scene.operate(&config)?;
     scene.install(&json!({"monitoring": {"monitors": "ServiceMonitor"}})).await?;
     let relabel = json!({"metadata": {"labels": {"app": "other"}}});
+    // The monitors wait for the token that they name, which nobody here but the test makes.
+    let token = "metallb-metrics-token";
+    is_restored(&scene, "v1", "Secret", token, &relabel).await?;
+    let filled = Patch::Merge(json!({"data": {"token": ByteString(b"token".to_vec())}}));
+    api(&scene.client, "v1", "Secret", NAMESPACE).patch(token, &PatchParams::default(), &filled).await?;
     let endpoints = json!({"spec": {"endpoints": []}});
     for name in ["controller-monitor", "speaker-monitor"] {
         is_restored(&scene, MONITORING, "ServiceMonitor", name, &endpoints).await?;

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     gate::{Finding, Severity},
     install::{self, ACCEPT_BGP_LOSS, Install, Problem},
-    kinds::{Key, Kind},
+    kinds::{Key, Kind, METRICS_TOKEN},
     last_good::{self, KINDS, Set},
     needs,
     render::{self, owner_reference},
@@ -254,7 +254,7 @@ fn apply(
     plan: &mut Plan,
 ) {
     let stage = |(key, _): &&(Key, Value)| match key.kind {
-        Kind::Secret | Kind::ConfigMap | Kind::NetworkPolicy => 0,
+        Kind::Secret | Kind::ConfigMap | Kind::NetworkPolicy | Kind::MetricsToken => 0,
         Kind::Deployment | Kind::DaemonSet => 1,
         _ => 2,
     };
@@ -276,15 +276,27 @@ fn apply(
     }
 }
 
-/// What is to be there but for Secrets. What nobody would read is not made.
+/// What is to be there but for the key of the gossip. What nobody would read is not made.
 fn rendered(situation: Situation<'_>, objects: render::Objects) -> Set {
     let mut all = vec![wanted(Kind::ConfigMap, &objects.exclude_l2)];
     all.extend(objects.network_policy.iter().map(|policy| wanted(Kind::NetworkPolicy, policy)));
     all.push(wanted(Kind::Deployment, &objects.controller));
     all.push(wanted(Kind::DaemonSet, &objects.speaker));
     all.extend(objects.monitor_services.iter().map(|service| wanted(Kind::Service, service)));
-    let read =
-        objects.monitors.into_iter().filter(|(kind, _)| situation.world.complete(Source::Objects(*kind)));
+    let is_known = |kind: Kind| situation.world.complete(Source::Objects(kind));
+    let names_the_token = |kind: Kind| matches!(kind, Kind::ServiceMonitor | Kind::PodMonitor);
+    let has_monitors = objects.monitors.iter().any(|(kind, _)| names_the_token(*kind) && is_known(*kind));
+    let token = situation.world.object(&operand(situation, Kind::MetricsToken, METRICS_TOKEN));
+    let has_token = token.is_some_and(|token| token.data["data"]["token"].is_string());
+    let read = objects.monitors.into_iter().filter(|(kind, object)| match kind {
+        Kind::MetricsToken => has_monitors,
+        // The Prometheus Operator drops a monitor whose token it does not find, and does not look again.
+        kind if names_the_token(*kind) => {
+            let is_there = || situation.world.object(&key_of(*kind, object)).is_some();
+            is_known(*kind) && (has_token || is_there())
+        }
+        kind => is_known(*kind),
+    });
     all.extend(read.map(|(kind, object)| (key_of(kind, &object), object)));
     Set::new(all)
 }

@@ -10,15 +10,18 @@ use metallb_api::{Monitors, names};
 use serde_json::{Value, json};
 
 use super::{Context, metadata, selector};
-use crate::{install::Watched, kinds::Kind};
+use crate::{
+    install::Watched,
+    kinds::{Kind, METRICS_TOKEN},
+};
 
 /// A rule file of Prometheus, tested by promtool.
 const ALERTS: &str = include_str!("../../../config/monitoring/alerts.yaml");
 const COMPONENTS: [&str; 3] = [names::CONTROLLER, names::SPEAKER, OPERATOR];
 /// The operator itself, of whose metrics some alerts are.
 const OPERATOR: &str = "operator";
-/// Secret with the token by which PodMonitors read the metrics: config/monitoring makes it.
-const TOKEN_SECRET: &str = "metallb-metrics-token";
+/// The account that may read the metrics and nothing else; config/rbac has it, since the operator grants no rights.
+const READER: &str = "metrics-reader";
 
 /// Labels of the pods of a component; the operator's are those of its Deployment in config/manager.
 fn pods(component: &str) -> BTreeMap<String, String> {
@@ -64,6 +67,9 @@ fn service(component: &str, context: Context<'_>) -> Service {
 
 pub(super) fn monitors(watched: Watched, context: Context<'_>) -> Vec<(Kind, Value)> {
     let mut objects = Vec::new();
+    if watched.monitors != Monitors::None {
+        objects.push(token(context));
+    }
     for component in COMPONENTS {
         match watched.monitors {
             Monitors::None => {}
@@ -92,19 +98,36 @@ fn object(
     )
 }
 
+/// Kubernetes fills in the token of the account. Monitors can name no token of a shorter life.
+fn token(context: Context<'_>) -> (Kind, Value) {
+    let mut metadata = metadata(METRICS_TOKEN, None, context);
+    metadata.annotations =
+        Some(BTreeMap::from([("kubernetes.io/service-account.name".to_owned(), READER.to_owned())]));
+    let object = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": metadata,
+        "type": "kubernetes.io/service-account-token",
+    });
+    (Kind::MetricsToken, object)
+}
+
+/// How Prometheus asks an endpoint.
+fn endpoint() -> Value {
+    json!({
+        "port": "metricshttps",
+        "scheme": "https",
+        "honorLabels": true,
+        "authorization": {"type": "Bearer", "credentials": {"name": METRICS_TOKEN, "key": "token"}},
+        // The certificate is self-signed; who asks is checked by the token.
+        "tlsConfig": {"insecureSkipVerify": true},
+    })
+}
+
 fn service_monitor(component: &str, context: Context<'_>) -> (Kind, Value) {
     let spec = json!({
         "jobLabel": "app.kubernetes.io/component",
         "namespaceSelector": {"matchNames": [context.settings.namespace]},
         "selector": {"matchLabels": {"name": service_name(component)}},
-        "endpoints": [{
-            "port": "metricshttps",
-            "scheme": "https",
-            "honorLabels": true,
-            "bearerTokenFile": "/var/run/secrets/kubernetes.io/serviceaccount/token",
-            // The certificate is self-signed; who asks is checked by the token.
-            "tlsConfig": {"insecureSkipVerify": true},
-        }],
+        "endpoints": [endpoint()],
     });
     object(Kind::ServiceMonitor, &format!("{component}-monitor"), Some(component), &spec, context)
 }
@@ -114,13 +137,7 @@ fn pod_monitor(component: &str, context: Context<'_>) -> (Kind, Value) {
         "jobLabel": "app.kubernetes.io/component",
         "namespaceSelector": {"matchNames": [context.settings.namespace]},
         "selector": {"matchLabels": pods(component)},
-        "podMetricsEndpoints": [{
-            "port": "metricshttps",
-            "scheme": "https",
-            "honorLabels": true,
-            "authorization": {"type": "Bearer", "credentials": {"name": TOKEN_SECRET, "key": "token"}},
-            "tlsConfig": {"insecureSkipVerify": true},
-        }],
+        "podMetricsEndpoints": [endpoint()],
     });
     object(Kind::PodMonitor, component, Some(component), &spec, context)
 }

@@ -111,7 +111,9 @@ fn accounts(bundle: &Bundle) -> Vec<String> {
         needed.insert((account, format!("Deployment {}", text(&deployment["name"]))));
     }
     for binding in bundle.objects.iter().filter(|object| kind(object) == "RoleBinding") {
-        needed.extend(items(&binding["subjects"]).map(|subject| (text(&subject["name"]), id(binding))));
+        // Those of other namespaces are there without OLM, or are not.
+        let own = items(&binding["subjects"]).filter(|subject| subject["namespace"].is_null());
+        needed.extend(own.map(|subject| (text(&subject["name"]), id(binding))));
     }
     let mut broken: Vec<String> = needed
         .into_iter()

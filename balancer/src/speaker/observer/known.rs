@@ -121,6 +121,17 @@ impl Known {
         for problem in problems.iter().filter(|problem| !self.problems.contains(&problem.to_string())) {
             tracing::error!(event = "configInvalid", error = %problem, "part of the configuration is not served");
         }
+        if config != self.config {
+            tracing::info!(
+                event = "configLoaded",
+                pools = config.pools.len(),
+                l2_advertisements = config.l2_advertisements.len(),
+                bgp_advertisements = config.bgp_advertisements.len(),
+                peers = config.peers.len(),
+                problems = problems.len(),
+                "configuration loaded"
+            );
+        }
         self.config = config;
         self.problems = problems.iter().map(ToString::to_string).collect();
     }

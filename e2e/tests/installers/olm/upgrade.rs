@@ -31,12 +31,7 @@ fn lets_upgrade(version: &str) -> Result<()> {
 
 /// Overrides what the operator of `version` says, as docs/install.md tells.
 fn override_upgradeable(version: &str) {
-    let page = std::fs::read_to_string(checkout().join("docs/install.md")).unwrap();
-    let section = pages::section(&page, "OLM").expect("a section about OLM");
-    let block = pages::blocks(section).into_iter().find(|block| block.text.contains("overrides"));
-    let script = block.and_then(|block| block.script()).expect("the commands of the override");
-    let home = tempfile::tempdir().unwrap();
-    pages::run(&script.replace("VERSION", version), home.path()).unwrap();
+    pages::run_filled("install.md", "overrides", &[("VERSION", version)]).unwrap();
 }
 
 /// What config/ renders, with images of `version` and an operator that says so though it is the one at hand.

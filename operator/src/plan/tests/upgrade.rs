@@ -421,6 +421,42 @@ fn a_kind_of_monitors_that_appears_or_goes_is_no_reason_to_try_a_failed_version_
 }
 
 #[test]
+fn the_token_of_the_metrics_comes_and_goes_with_the_monitors() {
+    let mut bench = Bench::new();
+    bench.world.take(world::Change::Absent(world::Source::Objects(Kind::PodMonitor)));
+    bench.put(Kind::MetalLb, metallb("{monitoring: {monitors: PodMonitor}}"));
+    bench.settle();
+    let token = key(Kind::MetricsToken, "metallb-metrics-token");
+    assert!(bench.world.object(&token).is_none(), "nobody would read it");
+    for event in [Event::Init, Event::InitDone] {
+        bench.world.take(world::Change::Object(Kind::PodMonitor, Box::new(event)));
+    }
+    bench.settle();
+    let live = bench.live(Kind::MetricsToken, "metallb-metrics-token");
+    let annotations = &live["metadata"]["annotations"];
+    assert_eq!(
+        (&live["type"], &annotations["kubernetes.io/service-account.name"]),
+        (&json!("kubernetes.io/service-account-token"), &json!("metrics-reader"))
+    );
+    let monitor = key(Kind::PodMonitor, "speaker");
+    assert!(bench.world.object(&monitor).is_none(), "the Prometheus Operator would drop it");
+    // Kubernetes fills it in.
+    bench.edit(Kind::MetricsToken, "metallb-metrics-token", |object| {
+        object["data"] = json!({"token": "YWJj"})
+    });
+    bench.settle();
+    assert!(bench.world.object(&monitor).is_some());
+    bench.assert_idle();
+    bench.delete(&token);
+    assert_eq!(bench.changes(), [["apply Secret metallb-metrics-token"]], "monitors that are there stay");
+    bench.settle();
+    bench.edit(Kind::MetalLb, "metallb", |object| object["spec"]["monitoring"] = json!({"monitors": "None"}));
+    bench.settle();
+    assert!(bench.world.object(&token).is_none(), "no monitor names it any more");
+    bench.assert_idle();
+}
+
+#[test]
 fn a_version_waits_for_approval_and_for_what_it_needs() {
     let mut bench = Bench::upgraded("{upgradePolicy: {approval: Manual}}");
     bench.settle();

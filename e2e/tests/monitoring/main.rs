@@ -1,31 +1,32 @@
-//! Alerts and dashboard: by promtool, and by a real Prometheus that scrapes every pod that the operator's monitors
-//! select. Each alert is made to fire there, and each query of the dashboard has data.
+//! Alerts and dashboard: by promtool, and by a real Prometheus that does what the real Prometheus Operator makes of the
+//! monitors and the rules that are in the cluster. Each alert is made to fire there, and each query of the dashboard has
+//! data.
 
-use std::{
-    collections::BTreeSet,
-    fs::{self, File},
-    process::{Child, Command},
-    time::Duration,
-};
+mod discovery;
+mod generated;
+mod prometheus;
 
-use anyhow::{Context, Result, ensure};
+use std::{collections::BTreeSet, fs, process::Command, time::Duration};
+
+use anyhow::Result;
 use metallb_e2e::{
     cluster::{self, checkout},
     deploy::{self, NAMESPACE},
     deps,
-    exec::{on, output, run_on, wait_until},
+    exec::{output, run_on, wait_until},
     observe::{address, apply, get, kube, owner},
+    pages,
+    power::{self, Mode},
 };
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-/// Debian's Prometheus, which has promtool.
-const PROMETHEUS: [(&str, &str); 1] = [("prometheus", "/usr/bin/promtool")];
-const LISTEN: &str = "127.0.0.1:9090";
+use generated::PrometheusOperator;
+use prometheus::{DEBIAN, Prometheus, firing};
 
 #[test]
 fn each_alert_fires_for_what_it_is_about_and_for_nothing_else() {
-    deps::need(&PROMETHEUS).unwrap();
+    deps::need(&DEBIAN).unwrap();
     let folder = checkout().join("config/monitoring");
     let promtool =
         |arguments: &[&str]| output(Command::new("promtool").current_dir(&folder).args(arguments)).unwrap();
@@ -43,134 +44,6 @@ fn each_alert_fires_for_what_it_is_about_and_for_nothing_else() {
     );
 }
 
-/// The pods that the monitors of the operator select.
-const PODS: [&str; 3] =
-    ["app=metallb,component=controller", "app=metallb,component=speaker", "control-plane=controller-manager"];
-
-/// A Prometheus on host cp. Ends with this value.
-struct Prometheus {
-    process: Child,
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to end.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Prometheus {
-    /// Scrapes each second, with the token that the monitors name. The alerts are those of the file, but wait for one
-    /// second only. Debian's Prometheus cannot ask Kubernetes for pods: [`Self::look`] names them in a file.
-    fn start() -> Result<Self> {
-        deps::need(&PROMETHEUS)?;
-        let folder = tempfile::tempdir()?;
-        let rules = fs::read_to_string(checkout().join("config/monitoring/alerts.yaml"))?;
-        let hasty: Vec<_> = rules
-            .lines()
-            .map(|line| if line.trim_start().starts_with("for: ") { "    for: 1s" } else { line })
-            .collect();
-        fs::write(folder.path().join("alerts.yaml"), hasty.join("\n"))?;
-        let token = kube(&format!("-n {NAMESPACE} create token metrics-reader"))?;
-        let configuration = json!({
-            "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
-            "rule_files": ["alerts.yaml"],
-            "scrape_configs": [{
-                "job_name": "metallb", "scheme": "https", "honor_labels": true,
-                "tls_config": { "insecure_skip_verify": true },
-                "authorization": { "credentials": token.trim() },
-                "file_sd_configs": [{ "files": ["pods.json"] }],
-            }],
-        });
-        fs::write(folder.path().join("prometheus.yml"), configuration.to_string())?;
-        let log = File::create(folder.path().join("log"))?;
-        let mut command = on("cp", "prometheus");
-        command
-            .current_dir(folder.path())
-            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
-            .arg(format!("--web.listen-address={LISTEN}"))
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let prometheus = Self { process: command.spawn().context("cannot run prometheus")?, folder };
-        prometheus.look()?;
-        wait_until("Prometheus to be ready", Duration::from_secs(20), || {
-            let ready = output(on("cp", "curl").args(["-sSf", &format!("http://{LISTEN}/-/ready")]));
-            let log = fs::read_to_string(prometheus.folder.path().join("log")).unwrap_or_default();
-            ready.map(|_| None).context(log)
-        })?;
-        Ok(prometheus)
-    }
-
-    /// Names the pods that run now; how many there are.
-    fn look(&self) -> Result<usize> {
-        let mut targets = Vec::new();
-        for selector in PODS {
-            let list = get(&["-n", NAMESPACE, "pods", "-l", selector])?;
-            for pod in list["items"].as_array().into_iter().flatten() {
-                if !pod["metadata"]["deletionTimestamp"].is_null() || !pod["status"]["podIP"].is_string() {
-                    continue;
-                }
-                let ports = pod["spec"]["containers"][0]["ports"].as_array().into_iter().flatten();
-                let mut named = ports.filter(|port| port["name"] == "metricshttps");
-                let port = named.next().with_context(|| format!("no port of metrics: {}", pod["spec"]))?;
-                let address = pod["status"]["podIP"].as_str().unwrap_or_default();
-                targets.push(json!({
-                    "targets": [format!("{address}:{}", port["containerPort"])],
-                    "labels": { "pod": pod["metadata"]["name"] },
-                }));
-            }
-        }
-        // Prometheus must never read half of it.
-        let file = self.folder.path().join("pods.json");
-        let partial = file.with_extension("partial");
-        fs::write(&partial, Value::from(targets.clone()).to_string())?;
-        fs::rename(partial, file)?;
-        Ok(targets.len())
-    }
-
-    /// The result of a query: labels and value of each series.
-    fn query(&self, expression: &str) -> Result<Vec<Value>> {
-        let mut curl = on("cp", "curl");
-        curl.args(["-sS", "--get", &format!("http://{LISTEN}/api/v1/query"), "--data-urlencode"]);
-        let answer: Value = serde_json::from_str(&output(curl.arg(format!("query={expression}")))?)?;
-        ensure!(answer["status"] == "success", "{expression}: {answer}");
-        Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
-    }
-
-    /// Waits for data, and does `meanwhile` before each look. That a value is not a number says nothing about anything.
-    fn wait_with(&self, expression: &str, mut meanwhile: impl FnMut() -> Result<()>) {
-        wait_until(&format!("{expression} to have data"), Duration::from_secs(60), || {
-            meanwhile()?;
-            self.look()?;
-            let found = self.query(expression)?;
-            let is_there = found.iter().any(|series| series["value"][1] != "NaN");
-            Ok(if is_there { None } else { Some(format!("{found:?}, of {:?}", self.query("up")?)) })
-        })
-        .unwrap();
-    }
-
-    fn wait_for(&self, expression: &str) {
-        self.wait_with(expression, || Ok(()));
-    }
-
-    /// Names of the alerts that fire.
-    fn firing(&self) -> BTreeSet<String> {
-        let firing = self.query("count by (alertname) (ALERTS{alertstate=\"firing\"})").unwrap();
-        let name = |series: &Value| series["metric"]["alertname"].as_str().unwrap_or_default().to_owned();
-        firing.iter().map(name).collect()
-    }
-
-    fn wait_for_alert(&self, alert: &str) {
-        self.wait_for(&firing(alert));
-    }
-}
-
-fn firing(alert: &str) -> String {
-    format!("ALERTS{{alertname=\"{alert}\",alertstate=\"firing\"}}")
-}
-
 /// Undoes what the test did, also when it fails, and leaves the installation as `make deploy` does.
 struct Cleanup;
 
@@ -178,6 +51,9 @@ impl Drop for Cleanup {
     fn drop(&mut self) {
         let _ = cluster::signal("speaker", Signal::SIGCONT);
         let _ = run_on("node1", "nft delete table ip quiet");
+        for index in 1..=cluster::nodes().unwrap_or_default() {
+            let _ = power::on(&format!("node{index}"));
+        }
         for line in [
             "-n default delete service monitored-0 monitored-1 monitored-2 --ignore-not-found".to_owned(),
             "-n default delete endpointslice monitored-0 monitored-1 monitored-2 --ignore-not-found"
@@ -185,6 +61,7 @@ impl Drop for Cleanup {
             format!("-n {NAMESPACE} delete addresspool monitored --ignore-not-found"),
             format!("-n {NAMESPACE} delete bgppeer,bgpadvertisement monitored --ignore-not-found"),
             format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {NOTHING}"),
+            format!("-n {NAMESPACE} delete configmap metallb-dashboard --ignore-not-found"),
             format!("-n {NAMESPACE} patch {OPERATOR} -p {UNMOUNT}"),
             format!("-n {NAMESPACE} delete secret monitored --ignore-not-found"),
         ] {
@@ -203,7 +80,9 @@ impl Drop for Cleanup {
 const OPERATOR: &str = "deployment/metallb-operator-controller-manager";
 /// Of the MetalLB resource: a controller that no node can take, and no patience with it; and neither.
 const IMPOSSIBLE: &str = r#"{"spec":{"upgradePolicy":{"progressDeadline":"5s"},"controllerConfig":{"resources":{"requests":{"cpu":"1000"}}}}}"#;
-const NOTHING: &str = r#"{"spec":{"upgradePolicy":null,"controllerConfig":null}}"#;
+const NOTHING: &str = r#"{"spec":{"upgradePolicy":null,"controllerConfig":null,"monitoring":null}}"#;
+/// Of the MetalLB resource: the other kind of monitors.
+const BY_SERVICE: &str = r#"{"spec":{"monitoring":{"monitors":"ServiceMonitor"}}}"#;
 /// Of the operator's Deployment: Secret `monitored` as the certificate of the webhooks; and not.
 const MOUNT: &str = r#"{"spec":{"template":{"spec":{"volumes":[{"name":"given","secret":{"secretName":"monitored"}}],"containers":[{"name":"manager","volumeMounts":[{"name":"given","mountPath":"/tmp/k8s-webhook-server/serving-certs"}]}]}}}}"#;
 const UNMOUNT: &str = r#"{"spec":{"template":{"spec":{"volumes":[{"name":"given","$patch":"delete"}],"containers":[{"name":"manager","volumeMounts":[{"mountPath":"/tmp/k8s-webhook-server/serving-certs","$patch":"delete"}]}]}}}}"#;
@@ -254,13 +133,28 @@ endpoints: [{{addresses: [172.22.0.100], conditions: {{ready: true}}}}]
 
 #[test]
 fn a_real_prometheus_has_data_for_each_query_and_each_alert_fires() {
+    let version = prometheus::version().unwrap();
     deploy::deploy().unwrap();
     let _cleanup = Cleanup;
-    apply(include_str!("../../config/monitoring/reader.yaml")).unwrap();
-    apply(include_str!("../demo/metallb.yaml")).unwrap();
+    let operator = PrometheusOperator::start(&version).unwrap();
+    pages::run_block("monitoring.md", "config/monitoring").unwrap();
+    kube(&format!("-n {NAMESPACE} rollout status {OPERATOR} --timeout=60s")).unwrap();
+    apply(include_str!("../../demo/metallb.yaml")).unwrap();
     kube(&format!("-n {NAMESPACE} wait metallb/metallb --for=condition=Available --timeout=60s")).unwrap();
-    let prometheus = Prometheus::start().unwrap();
-    let pods = prometheus.look().unwrap();
+    kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=60s")).unwrap();
+    let pods = prometheus::pods().unwrap();
+
+    // By the Services first, and then as the overlay has it.
+    kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {BY_SERVICE}")).unwrap();
+    let by_service = ["controller-monitor", "speaker-monitor", "operator-monitor"]
+        .map(|name| format!("serviceMonitor/{name}"));
+    let generated = operator.wait_for(&by_service).unwrap();
+    let by_services = Prometheus::start(&generated).unwrap();
+    by_services.wait_for(&format!("count(up == 1) == {pods}"));
+    drop(by_services);
+    kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {NOTHING}")).unwrap();
+    let by_pod = ["controller", "speaker", "operator"].map(|name| format!("podMonitor/{name}"));
+    let prometheus = Prometheus::start(&operator.wait_for(&by_pod).unwrap()).unwrap();
     prometheus.wait_for(&format!("count(up == 1) == {pods}"));
     // What is well does not alarm anybody.
     assert_eq!(prometheus.firing(), BTreeSet::new());
@@ -320,9 +214,24 @@ fn a_real_prometheus_has_data_for_each_query_and_each_alert_fires() {
     fires("MetalLBTwoOwners");
     run_on("node1", "nft delete table ip quiet").unwrap();
 
-    assert!(cluster::signal("speaker", Signal::SIGSTOP).unwrap() > 0);
+    // Of a node that is not Ready no speaker is wanted; of the others, one lacks its own.
+    let [away, lacking] = without_others();
+    power::off(&away, Mode::Dark).unwrap();
+    kube(&format!("wait node/{away} --for=condition=Ready=Unknown --timeout=120s")).unwrap();
+    let (wanted, ready) = (
+        "max(metallb_operator_pods_wanted{component=\"speaker\"})",
+        "max(metallb_operator_pods_ready{component=\"speaker\"})",
+    );
+    let others = cluster::nodes().unwrap() - 1;
+    prometheus.wait_for(&format!("{wanted} == {others} and {ready} == {others}"));
+    prometheus.wait_for(&format!("absent({})", firing("MetalLBSpeakerMissing")));
+    assert_eq!(cluster::signal_on(&lacking, "speaker", Signal::SIGSTOP).unwrap(), 1);
     fires("MetalLBSpeakerMissing");
-    cluster::signal("speaker", Signal::SIGCONT).unwrap();
+    prometheus.wait_for(&format!("{wanted} - {ready} == 1"));
+    cluster::signal_on(&lacking, "speaker", Signal::SIGCONT).unwrap();
+    power::on(&away).unwrap();
+    kube(&format!("wait node/{away} --for=condition=Ready --timeout=60s")).unwrap();
+    kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=90s")).unwrap();
 
     kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {IMPOSSIBLE}")).unwrap();
     fires("MetalLBRolloutStalled");
@@ -343,6 +252,19 @@ fn a_real_prometheus_has_data_for_each_query_and_each_alert_fires() {
     let all: BTreeSet<&str> =
         alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert_eq!(fired, all);
+}
+
+/// Two nodes, the first of which runs neither operator nor controller: they are to be seen while it is away.
+fn without_others() -> [String; 2] {
+    let pods = get(&["-n", NAMESPACE, "pods"]).unwrap();
+    let pods = pods["items"].as_array().unwrap().iter();
+    let others = pods.filter(|pod| pod["metadata"]["labels"]["component"] != "speaker");
+    let busy: BTreeSet<&str> = others.filter_map(|pod| pod["spec"]["nodeName"].as_str()).collect();
+    let mut nodes: Vec<String> =
+        (1..=cluster::nodes().unwrap()).map(|index| format!("node{index}")).collect();
+    nodes.sort_by_key(|node| busy.contains(node.as_str()));
+    assert!(!busy.contains(nodes[0].as_str()), "{busy:?}");
+    [nodes.remove(0), nodes.remove(0)]
 }
 
 /// Secret `monitored` with a certificate that ends in `days`.
