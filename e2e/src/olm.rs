@@ -253,15 +253,15 @@ fn deployment(csv: &Value, described: &Value, namespace: &str) -> Result<Value> 
 mod tests {
     use super::*;
 
-    fn group(name: &str, spec: Value) -> Value {
+    fn group(name: &str, spec: &Value) -> Value {
         json!({ "kind": "OperatorGroup", "metadata": { "name": name }, "spec": spec })
     }
 
     #[test]
     fn one_group_that_selects_all_namespaces_lets_it_be_installed() {
         let csv = csv(&checkout().join("bundle"), "ns").unwrap();
-        let all = || group("all", json!({}));
-        let of = |targets: Value| group("some", json!({ "targetNamespaces": targets }));
+        let all = || group("all", &json!({}));
+        let of = |targets: Value| group("some", &json!({ "targetNamespaces": targets }));
         let unsupported = |mode: &str| {
             Err(format!(
                 "UnsupportedOperatorGroup: {mode} is not supported, which OperatorGroup some asks for"
@@ -271,15 +271,15 @@ mod tests {
             (vec![all()], Ok(())),
             (vec![], Err("NoOperatorGroup: namespace ns has none".to_owned())),
             (
-                vec![all(), group("metallb-operator", json!({}))],
+                vec![all(), group("metallb-operator", &json!({}))],
                 Err("TooManyOperatorGroups: namespace ns has all, metallb-operator".to_owned()),
             ),
             (vec![of(json!(["ns"]))], unsupported("OwnNamespace")),
             (vec![of(json!(["other"]))], unsupported("SingleNamespace")),
             (vec![of(json!(["ns", "other"]))], unsupported("MultiNamespace")),
-            (vec![group("some", json!({ "selector": {} }))], Ok(())),
+            (vec![group("some", &json!({ "selector": {} }))], Ok(())),
             (
-                vec![group("some", json!({ "selector": { "matchLabels": { "a": "b" } } }))],
+                vec![group("some", &json!({ "selector": { "matchLabels": { "a": "b" } } }))],
                 unsupported("MultiNamespace"),
             ),
         ] {

@@ -46,6 +46,8 @@ use status::{Status, Statuses};
 const BACKLOG: usize = 4;
 /// Longest time in which all peers end: less than the pod has.
 const ENDING: Duration = Duration::from_secs(8);
+/// Duplicate address detection takes about a second (RFC 4862 §5.1).
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long after its start this speaker is one that comes back: routers keep what they had for no longer.
 const RETURNING: Duration = spec::RESTART_TIME;
 
@@ -76,6 +78,7 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
         bfd,
         listener: ports.listens.then(|| Listener::new(listener::PORT)),
         addresses: watch::channel(Vec::new()).0,
+        look_again: None,
         running: BTreeMap::new(),
         tasks: JoinSet::new(),
         returning: None,
@@ -100,6 +103,7 @@ pub(super) async fn run(mut ports: Ports, cancel: CancellationToken) -> anyhow::
                 peers.listen_again(ports.wanted.borrow().as_deref());
                 peers.look_at_addresses();
             }
+            () = sleep_until(peers.look_again) => peers.look_at_addresses(),
             () = sleep_until(retry) => peers.listen_again(ports.wanted.borrow().as_deref()),
             Some(stream) = accepted(&mut peers.listener) => peers.accept(stream),
             Some(ended) = peers.tasks.join_next() => {
@@ -201,6 +205,8 @@ struct Peers {
     listener: Option<Listener>,
     /// The addresses of this node.
     addresses: watch::Sender<Vec<InterfaceAddress>>,
+    /// When an address is looked at again that the kernel was still asking for.
+    look_again: Option<Instant>,
     running: BTreeMap<String, Running>,
     /// Each returns the name of its peer.
     tasks: JoinSet<String>,
@@ -254,9 +260,13 @@ impl Peers {
     }
 
     /// Tells the peers of addresses of this node that came or went.
-    fn look_at_addresses(&self) {
+    fn look_at_addresses(&mut self) {
+        self.look_again = None;
         match link::interface_addresses() {
             Ok(now) => {
+                // That it is this node's in the end is no news of the links.
+                let is_pending = now.iter().any(|address| address.is_pending);
+                self.look_again = is_pending.then(|| Instant::now() + LOOK_AGAIN);
                 self.addresses.send_if_modified(|known| std::mem::replace(known, now.clone()) != now);
             }
             Err(error) => tracing::warn!(%error, "addresses of this node cannot be read"),
@@ -447,6 +457,7 @@ mod tests {
             metrics,
             bfd,
             listener: None,
+            look_again: None,
             addresses: watch::Sender::default(),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),

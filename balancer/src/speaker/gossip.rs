@@ -112,7 +112,8 @@ pub(super) async fn run(
     let (arrivals, mut arrived) = mpsc::channel(BACKLOG);
     let streams = Streams::listen(address, arrivals).await?;
     let mut known = settings.secrets.clone();
-    let mut gossip = Gossip { member: Membership::new(Instant::now(), settings), socket, streams, metrics };
+    let mut gossip =
+        Gossip { member: Membership::new(Instant::now(), settings), socket, streams, metrics, carrier: true };
     let mut buffer = [0; DATAGRAM];
     let mut secrets = tokio::time::interval(READ_SECRETS);
     let mut heard = 0;
@@ -168,8 +169,8 @@ pub(super) async fn run(
             },
             changed = ports.links.changed() => {
                 changed.context("the links ended")?;
-                let carrier = ports.links.borrow_and_update().links.carrier_at(address.ip()).unwrap_or(true);
-                gossip.handle(Event::Carrier(carrier), &ports);
+                gossip.carrier = ports.links.borrow_and_update().links.carrier_at(address.ip()).unwrap_or(true);
+                gossip.handle(Event::Carrier(gossip.carrier), &ports);
                 let facts = ports.facts();
                 gossip.handle(Event::Facts(facts), &ports);
             }
@@ -224,6 +225,8 @@ struct Gossip {
     socket: UdpSocket,
     streams: Streams,
     metrics: Metrics,
+    /// Whether the link that datagrams go through has carrier.
+    carrier: bool,
 }
 
 impl Gossip {
@@ -242,6 +245,9 @@ impl Gossip {
         let before = self.member.counters();
         for action in self.member.handle(Instant::now(), event) {
             match action {
+                // Sent into a dead link, the kernel would ask for the neighbour there, and again only a second later: as
+                // much later this node would be heard after the link is back, while it answers for what is others' by then.
+                Action::Send { .. } if !self.carrier => {}
                 Action::Send { to, bytes, via: Via::Stream } => self.streams.send(to, bytes),
                 Action::Send { to, bytes, via: Via::Datagram } => {
                     if let Err(error) = self.socket.try_send_to(&bytes, to) {

@@ -124,6 +124,8 @@ impl PacketSocket {
     pub(super) fn send(&self, frame: &[u8]) -> io::Result<bool> {
         match self.socket.get_ref().write(frame) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            // The queue of the interface is full, and not that of the socket.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(false),
             result => result.map(|_| true),
         }
     }

@@ -25,8 +25,9 @@ const PRECEDENCE: u32 = 0xc0;
 
 /// The kernel's table of IPv6 addresses.
 const ADDRESSES: &str = "/proc/net/if_inet6";
-/// Flags of addresses that are not this node's, or not yet: IFA_F_TENTATIVE and IFA_F_DADFAILED of linux/if_addr.h.
-const UNUSABLE: u32 = 0x40 | 0x08;
+/// Flags of addresses that are not this node's yet, or cannot be: IFA_F_TENTATIVE and IFA_F_DADFAILED of linux/if_addr.h.
+const TENTATIVE: u32 = 0x40;
+const FAILED: u32 = 0x08;
 /// Flags of addresses that go by themselves: IFA_F_TEMPORARY and IFA_F_DEPRECATED.
 const PASSING: u32 = 0x01 | 0x20;
 
@@ -89,6 +90,8 @@ pub(super) struct InterfaceAddress {
     network: IpNet,
     /// Whether it is known to be this node's alone: duplicate address detection has not failed, nor is it under way.
     is_usable: bool,
+    /// Whether duplicate address detection is under way.
+    pub(super) is_pending: bool,
     /// Whether it is one that goes by itself: temporary (RFC 8981), or deprecated (RFC 4862 §5.5.4).
     is_passing: bool,
 }
@@ -176,8 +179,9 @@ pub(super) fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
         };
         let (interface, network) = (found.interface_name, network.ok()?);
         let flags = flags.get(&(network.addr(), interface.clone())).copied().unwrap_or_default();
-        let (is_usable, is_passing) = (flags & UNUSABLE == 0, flags & PASSING != 0);
-        Some(InterfaceAddress { interface, network, is_usable, is_passing })
+        let is_usable = flags & (TENTATIVE | FAILED) == 0;
+        let is_pending = flags & (TENTATIVE | FAILED) == TENTATIVE;
+        Some(InterfaceAddress { interface, network, is_usable, is_pending, is_passing: flags & PASSING != 0 })
     });
     Ok(found.collect())
 }
@@ -334,6 +338,7 @@ mod tests {
             interface: (*interface).to_owned(),
             network: network.parse().unwrap(),
             is_usable: true,
+            is_pending: false,
             is_passing: false,
         };
         list.iter().map(parse).collect()
@@ -423,7 +428,9 @@ mod tests {
                      00000000000000000000000000000001 01 80 10 80       lo\n";
         let flags = address_flags(table);
         let of = |address: &str, name: &str| {
-            flags.get(&(address.parse().unwrap(), name.to_owned())).map(|flags| flags & UNUSABLE != 0)
+            flags
+                .get(&(address.parse().unwrap(), name.to_owned()))
+                .map(|flags| flags & (TENTATIVE | FAILED) != 0)
         };
         assert_eq!(of("fe80::11", "eth0"), Some(false));
         assert_eq!(of("2001:db8::99", "eth0"), Some(true), "it is tentative");

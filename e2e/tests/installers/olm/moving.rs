@@ -67,15 +67,7 @@ fn a_move_from_another_package_needs_its_group_gone_and_costs_no_address() {
     available();
     let kept = Kept::open();
 
-    let page = std::fs::read_to_string(checkout().join("docs/moving.md")).unwrap();
-    let section = pages::section(&page, "From the operator written in Go").unwrap();
-    let blocks = pages::blocks(section);
-    let of = |word: &str| {
-        let block = blocks.iter().find(|block| block.text.contains(word)).expect("a block of commands");
-        block.script().expect("commands")
-    };
-    let home = tempfile::tempdir().unwrap();
-    pages::run(&of("clusterserviceversion"), home.path()).unwrap();
+    pages::run_block("moving.md", "clusterserviceversion").unwrap();
     collect(OTHERS);
     subscribe();
     let bundle = checkout().join("bundle");
@@ -85,7 +77,7 @@ fn a_move_from_another_package_needs_its_group_gone_and_costs_no_address() {
     let refused = olm::objects(&bundle, NAMESPACE, &groups()).unwrap_err();
     assert!(format!("{refused:#}").contains("UnsupportedOperatorGroup"), "{refused:#}");
 
-    pages::run(&of("operatorgroup"), home.path()).unwrap();
+    pages::run_block("moving.md", "delete operatorgroups").unwrap();
     subscribe();
     install(&checkout());
     operator_runs();

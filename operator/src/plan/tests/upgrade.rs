@@ -442,7 +442,7 @@ fn the_token_of_the_metrics_comes_and_goes_with_the_monitors() {
     assert!(bench.world.object(&monitor).is_none(), "the Prometheus Operator would drop it");
     // Kubernetes fills it in.
     bench.edit(Kind::MetricsToken, "metallb-metrics-token", |object| {
-        object["data"] = json!({"token": "YWJj"})
+        object["data"] = json!({"token": "YWJj"});
     });
     bench.settle();
     assert!(bench.world.object(&monitor).is_some());

@@ -126,7 +126,10 @@ impl Entry {
                 Action::Stopped => {}
             }
         }
-        self.tell(has_failed);
+        // A session that was shut may have a successor, which is what is told of then.
+        if !self.is_shut {
+            self.tell(has_failed);
+        }
     }
 
     /// Says what state the session is in, and whether the path broke.
@@ -155,6 +158,7 @@ impl Entry {
         if !self.is_shut {
             self.is_shut = true;
             self.handle(Event::Shut, metrics);
+            self.tell(false);
         }
     }
 
