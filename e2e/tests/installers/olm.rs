@@ -188,7 +188,7 @@ fn runs(version: &str) {
     for (workload, program) in [("deployment/controller", "controller"), ("daemonset/speaker", "speaker")] {
         let path = format!("{{.spec.template.spec.containers[0].image}}={}", image(program, version));
         kube(&format!("-n {NAMESPACE} wait {workload} --for=jsonpath={path} --timeout=60s")).unwrap();
-        kube(&format!("-n {NAMESPACE} rollout status {workload} --timeout=60s")).unwrap();
+        kube(&format!("-n {NAMESPACE} rollout status {workload} --timeout=120s")).unwrap();
     }
     eventually(&format!("version {version} everywhere"), 60, || {
         let object = get(&["-n", NAMESPACE, "metallb/metallb"])?;
@@ -282,12 +282,12 @@ fn a_version_that_does_not_work_pauses_and_the_next_one_goes_on() {
     install(&checkout());
     operator_runs();
     metallb();
-    let policy = r#"{"spec":{"upgradePolicy":{"progressDeadline":"5s"}}}"#;
+    let policy = r#"{"spec":{"upgradePolicy":{"progressDeadline":"30s"}}}"#;
     kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {policy}")).unwrap();
     available();
     let kept = Kept::open();
     upgrade(NOW, BAD, &["operator", "speaker"]);
-    eventually("the rollout to be stopped", 90, || {
+    eventually("the rollout to be stopped", 150, || {
         let object = get(&["-n", NAMESPACE, "metallb/metallb"])?;
         let (status, reason, message) = condition(&object, "Degraded").context("no condition yet")?;
         ensure!((status.as_str(), reason.as_str()) == ("True", "UpgradeStalled"), "{reason}: {message}");
