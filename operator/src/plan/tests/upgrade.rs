@@ -297,6 +297,27 @@ fn what_only_the_version_before_has_stays_until_its_speakers_are_gone() {
 }
 
 #[test]
+fn what_only_the_version_that_failed_has_stays_until_the_way_back_is_at_its_end() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {onFailure: Rollback}}");
+    let record = bench.live(Kind::ConfigMap, "metallb-last-good");
+    let object: kube::core::DynamicObject = serde_json::from_value(record.clone()).unwrap();
+    let mut known = crate::last_good::LastGood::read(&object, "uid-metallb").unwrap();
+    let all = known.set.iter().filter(|(key, _)| key.kind != Kind::NetworkPolicy).cloned().collect();
+    known.set = crate::last_good::Set::new(all);
+    let (_, record) = known.config_map(NAMESPACE, &record["metadata"]["ownerReferences"][0]);
+    bench.put(Kind::ConfigMap, stored(&record, "Apply", bench.now));
+    bench.settle();
+    bench.now = "2030-01-01T00:10:00Z".parse().unwrap();
+    bench.settle();
+    assert_eq!(bench.images(), images(1));
+    let policies = |bench: &Bench| bench.world.objects(Kind::NetworkPolicy).count();
+    assert!(policies(&bench) > 0, "its pods are still there");
+    bench.run();
+    bench.settle();
+    assert_eq!((bench.degraded().1.as_str(), policies(&bench)), ("UpgradeFailed", 0));
+}
+
+#[test]
 fn the_way_back_is_judged_too_and_waits_for_no_lost_node() {
     let mut bench = Bench::upgraded("{upgradePolicy: {onFailure: Rollback}}");
     bench.settle();
