@@ -168,6 +168,11 @@ impl Attempts {
         true
     }
 
+    /// Notes that the status of `key` was written. Who overwrites it changes no object.
+    pub fn reported(&mut self, key: &Key) {
+        self.failures.remove(key);
+    }
+
     /// Notes that `key` was deleted as planned.
     pub fn removed(&mut self, key: &Key) {
         self.failures.remove(key);
@@ -301,6 +306,18 @@ mod tests {
               that ends"
             ]
         );
+    }
+
+    #[test]
+    fn who_overwrites_a_status_deletes_nothing() {
+        let mut attempts = Attempts::default();
+        let status = Value::from("ready");
+        attempts.failed(&key(), &status, "refused".to_owned(), at(0));
+        for _ in 0..=DELETIONS {
+            attempts.reported(&key());
+        }
+        let held = attempts.held_until(&key(), &status, at(0));
+        assert_eq!((held, attempts.quarrels(at(0)).count()), (None, 0));
     }
 
     #[test]

@@ -263,7 +263,9 @@ impl Health {
         // One that comes and goes makes no progress.
         let became_ready =
             ready.and_then(|(_, since)| since).filter(|since| is_ready && is_first(pod, since.0));
-        let settled = became_ready.and_then(|since| since.0.checked_add(MIN_READY).ok());
+        let settle = |since: Timestamp| since.checked_add(MIN_READY).unwrap_or(Timestamp::MAX);
+        // What the clock of a node that runs ahead says would put every stall off.
+        let settled = became_ready.map(|since| settle(since.0)).filter(|time| *time <= settle(now));
         let moved =
             [pod.metadata.creation_timestamp.as_ref().map(|time| time.0), settled].into_iter().flatten();
         self.progress.last = moved.chain(self.progress.last).max();

@@ -362,7 +362,7 @@ impl<'a> Operator<'a> {
             let now = Timestamp::now();
             match cluster.report(&report).await {
                 Outcome::Written(object) => {
-                    self.attempts.succeeded(&report.key, &report.status, None, None, now);
+                    self.attempts.reported(&report.key);
                     self.world.wrote(report.key.kind, *object);
                 }
                 Outcome::Removed => {}

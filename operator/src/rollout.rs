@@ -14,6 +14,10 @@ use crate::{health::Health, install::Upgrade, kinds::Kind};
 /// Annotation of the MetalLB resource: the version whose rollout goes on whenever it can, however long it stood still.
 pub const RESUME: &str = "metallb.io/resume";
 
+/// The shortest time without progress that is a stall: between two pods, one ends (15 s), and the next has to be ready
+/// for 10 s.
+pub const SHORTEST: Duration = Duration::from_secs(30);
+
 /// What a rollout does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
@@ -48,7 +52,9 @@ pub struct Workload {
 }
 
 impl Workload {
-    fn is_done(&self, revision: &str) -> bool {
+    /// Whether all its pods are of that revision, and serve.
+    #[must_use]
+    pub fn is_done(&self, revision: &str) -> bool {
         self.is_at(revision) && !self.health.rolling_out && !self.health.settling && self.health.serves()
     }
 

@@ -85,6 +85,8 @@ pub struct Observation {
     pub known_version: Option<String>,
     /// Where the rollout of `version` stands.
     pub rollout: Rollout,
+    /// Whether it was looked how far the rollout is.
+    pub is_judged: bool,
     /// How it is told that this rollout has stopped, but for the cause.
     pub stall: String,
     /// Where the way back to `known_version` stands, or what else is kept.
@@ -202,6 +204,17 @@ pub(crate) fn upgradeable(seen: &Observation) -> Report {
 /// How it is told that the rollout of objects with `digest` has stopped; the cause follows.
 pub(crate) fn stall(version: &str, digest: &str) -> String {
     format!("the rollout of version {version} (objects {digest}) has stopped: ")
+}
+
+/// Whether these conditions tell that the rollout of this generation has stopped.
+pub(crate) fn has_stopped(before: &[Condition], generation: Option<i64>) -> bool {
+    before.iter().any(|condition| tells_of_stop(condition, generation))
+}
+
+pub(crate) fn tells_of_stop(condition: &Condition, generation: Option<i64>) -> bool {
+    condition.type_ == UPGRADEABLE
+        && condition.reason == Reason::UpgradeStalled.as_str()
+        && condition.observed_generation == generation
 }
 
 fn managed(seen: &Observation) -> Report {

@@ -180,7 +180,7 @@ fn gobgp_of_the_same_as_reads_both_families_and_keeps_them_in_a_rollout() {
     roll_out();
     let mut least = 2;
     let mut was_stale = false;
-    eventually("the rollout to end", 90, || {
+    eventually("the rollout to end", 150, || {
         for prefix in &prefixes {
             let found = paths(&router, prefix)?;
             least = least.min(found.len());

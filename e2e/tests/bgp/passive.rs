@@ -117,5 +117,5 @@ fn a_router_connects_to_passive_peers_where_the_speakers_listen() {
     }));
     listen("null");
     shown.unwrap();
-    kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=60s")).unwrap();
+    kube(&format!("-n {NAMESPACE} rollout status daemonset/speaker --timeout=120s")).unwrap();
 }

@@ -145,7 +145,7 @@ fn paths_in_a_rollout(
     let notifications = router.notifications();
     roll_out();
     let mut least = 3;
-    eventually("the rollout to end", 90, || {
+    eventually("the rollout to end", 150, || {
         least = least.min(router.paths(address)?);
         connections.speak().map_err(|error| {
             eprintln!("{error:#}");

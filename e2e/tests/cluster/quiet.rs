@@ -1,5 +1,7 @@
 //! Nothing is written when nothing changed.
 
+use std::time::Duration;
+
 use anyhow::{Context, ensure};
 use metallb_e2e::{
     audit, cluster,
@@ -25,12 +27,28 @@ fn settled(lease: &str) {
     });
 }
 
+/// Waits until the operator has noted that what is installed works: it does so after a minute.
+fn noted() {
+    eventually("what is installed to have worked for a while", 120, || {
+        let object = get(&["-n", NAMESPACE, "metallb", "metallb"])?;
+        let conditions = object["status"]["conditions"].as_array().context("no condition yet")?;
+        let upgradeable = conditions.iter().find(|condition| condition["type"] == "Upgradeable");
+        let upgradeable = upgradeable.context("no Upgradeable yet")?;
+        let since: jiff::Timestamp =
+            upgradeable["lastTransitionTime"].as_str().context("no time")?.parse()?;
+        let long_ago = jiff::Timestamp::now() - Duration::from_secs(75);
+        ensure!(upgradeable["status"] == "True" && since < long_ago, "{upgradeable}");
+        Ok(())
+    });
+}
+
 #[test]
 fn operator_and_controller_restarted_with_no_change_write_nothing_but_leases() {
     if cluster::is_external() {
         println!("skipped: the audit log of an existing cluster is not ours to read");
         return;
     }
+    noted();
     let scene = Scene::new("quiet", "[172.22.0.184/30, fd00:22::184/126]");
     scene.service("four", "");
     scene.service("six", ", ipFamilies: [IPv6]");

@@ -81,9 +81,19 @@ impl Drop for Operator {
         let want = include_str!("../../../config/manager/images.env");
         let want = want.lines().find_map(|line| line.strip_prefix("VERSION=")).unwrap();
         if !std::thread::panicking() {
-            runs(want, 60);
+            runs(want, 150);
+            settled();
         }
     }
+}
+
+/// Waits until the rollout is over: the last pod has been ready for 10 seconds.
+fn settled() {
+    eventually("OLM may go on", 30, || {
+        let (status, reason, message) = metallb_condition("Upgradeable")?;
+        ensure!(status == "True", "{reason}: {message}");
+        Ok(())
+    });
 }
 
 /// Waits until `version` runs everywhere and says so.
@@ -111,7 +121,7 @@ fn an_upgrade_moves_no_address_and_resets_no_connection() {
 
     Operator::replace("0.2.0", &["controller", "speaker"]);
     let mut steps = Vec::new();
-    eventually("version 0.2.0 to run everywhere", 120, || {
+    eventually("version 0.2.0 to run everywhere", 180, || {
         let (controller, speaker) = (image("deployment", "controller")?, image("daemonset", "speaker")?);
         assert!(
             controller.ends_with(":0.2.0") || !speaker.ends_with(":0.2.0"),
@@ -134,7 +144,7 @@ fn an_upgrade_moves_no_address_and_resets_no_connection() {
     assert!(answers > 200, "{answers}");
     assert_eq!(addresses(scene.name, "echo").unwrap(), [held_address]);
     assert_eq!(owner(held_address).unwrap(), node, "the same node announces");
-    assert_eq!(metallb_condition("Upgradeable").unwrap().0, "True");
+    settled();
     drop(operator);
 }
 
@@ -160,7 +170,7 @@ fn a_version_that_is_to_be_approved_waits_until_it_is() {
     assert_eq!(image("daemonset", "speaker").unwrap(), before);
     assert_eq!(metallb_condition("Upgradeable").unwrap().0, "True");
     policy("\"approvedVersion\":\"0.6.0\"");
-    runs("0.6.0", 60);
+    runs("0.6.0", 150);
     drop(operator);
 }
 
@@ -171,13 +181,21 @@ fn an_image_that_is_missing_stops_the_rollout_and_is_taken_back_where_that_is_wa
     let before = image("daemonset", "speaker").unwrap();
     let policy = |on_failure: &str| {
         kube(&format!(
-            r#"-n {NAMESPACE} patch metallb metallb --type=merge -p {{"spec":{{"upgradePolicy":{{"progressDeadline":"5s","onFailure":"{on_failure}"}}}}}}"#
+            r#"-n {NAMESPACE} patch metallb metallb --type=merge -p {{"spec":{{"upgradePolicy":{{"progressDeadline":"30s","onFailure":"{on_failure}"}}}}}}"#
         ))
         .unwrap();
     };
+    let strategy = |want: &str| {
+        eventually("the speakers' update strategy", 10, || {
+            let speakers = get(&["-n", NAMESPACE, "daemonset", "speaker"])?;
+            let strategy = &speakers["spec"]["updateStrategy"]["type"];
+            ensure!(strategy == want, "{strategy}");
+            Ok(())
+        });
+    };
     policy("Pause");
     Operator::replace("0.3.0", &["controller"]);
-    eventually("the rollout to be stopped", 90, || {
+    eventually("the rollout to be stopped", 150, || {
         let (status, reason, message) = metallb_condition("Degraded")?;
         ensure!((status.as_str(), reason.as_str()) == ("True", "UpgradeStalled"), "{reason}: {message}");
         ensure!(
@@ -195,15 +213,17 @@ fn an_image_that_is_missing_stops_the_rollout_and_is_taken_back_where_that_is_wa
         .filter(|pod| pod["spec"]["containers"][0]["image"] == before.as_str());
     assert_eq!(left.count(), 2, "one speaker at a time");
     assert_eq!(metallb_condition("Upgradeable").unwrap().0, "False");
+    strategy("OnDelete");
 
     policy("Rollback");
-    eventually("the version before it to be put back", 90, || {
+    eventually("the version before it to be put back", 150, || {
         let (status, reason, message) = metallb_condition("Degraded")?;
         ensure!((status.as_str(), reason.as_str()) == ("True", "UpgradeFailed"), "{reason}: {message}");
         ensure!(metallb_condition("Available")?.0 == "True", "not available yet");
         println!("{message}");
         Ok(())
     });
+    strategy("RollingUpdate");
     assert_eq!(image("daemonset", "speaker").unwrap(), before);
     drop(operator);
 }

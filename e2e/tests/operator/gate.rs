@@ -87,7 +87,11 @@ fn each_policy_on_ip_failover_does_what_it_says_and_deployment_configs_count_onc
         );
         Ok(())
     });
-    assert_eq!(metallb_condition("Upgradeable").unwrap().0, "True");
+    eventually("the installation to be settled", 20, || {
+        let (status, reason, message) = metallb_condition("Upgradeable")?;
+        ensure!(status == "True", "{reason}: {message}");
+        Ok(())
+    });
     drop(scene);
     kube(&format!("delete crd {definition}")).unwrap();
     kube("delete namespace ipf").unwrap();

@@ -49,7 +49,7 @@ fn monitors_come_once_their_kind_is_known_and_go_when_they_are_not_wanted() {
         get(&["-n", NAMESPACE, "servicemonitor", "speaker-monitor"]).map(drop)
     });
     monitors("null");
-    eventually("what is not wanted to go", 10, || {
+    eventually("what is not wanted to go", 30, || {
         let left = services()? + &kube(&format!("-n {NAMESPACE} get servicemonitors -o name"))?;
         ensure!(!left.contains("monitor"), "{left}");
         Ok(())

@@ -37,7 +37,7 @@ fn told() -> Result<String> {
 }
 
 fn wait_for(status: &str) {
-    eventually(&format!("OLM to be told {status}"), 60, || {
+    eventually(&format!("OLM to be told {status}"), 150, || {
         let told = told()?;
         ensure!(told == status, "{told}");
         Ok(())

@@ -24,7 +24,7 @@ fn network_policies_go_when_they_are_turned_off_and_come_back() {
     assert!(there().unwrap());
     for (setting, want) in [("{\"enabled\":false}", false), ("null", true)] {
         network_policies(setting);
-        eventually("the policy to follow the setting", 5, || {
+        eventually("the policy to follow the setting", 30, || {
             ensure!(there()? == want, "{setting}: there is one: {}", !want);
             Ok(())
         });

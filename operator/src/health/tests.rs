@@ -249,6 +249,7 @@ fn a_restart_is_a_crash_loop_only_when_the_program_ended_soon_after_it_began_and
             "2030-01-01T00:09:58Z",
             false,
         ),
+        ("it could not be started at all", "1970-01-01T00:00:00Z", "2030-01-01T00:09:50Z", true),
         ("that was long ago", "2029-12-31T00:00:00Z", "2029-12-31T00:00:10Z", false),
     ] {
         assert_eq!(of(began, ended), want, "{what}");
@@ -269,6 +270,17 @@ fn a_pod_that_comes_and_goes_makes_no_progress() {
     assert_eq!(of(0, "2030-01-01T00:08:55Z"), "2030-01-01T00:09:10Z", "and has been ready for 10 s");
     assert_eq!(of(1, "2030-01-01T00:08:55Z"), "2030-01-01T00:00:00Z", "its program ended");
     assert_eq!(of(0, "2030-01-01T00:00:05Z"), "2030-01-01T00:00:00Z", "it was ready before, or is late");
+}
+
+#[test]
+fn a_node_whose_clock_runs_ahead_puts_no_stall_off() {
+    let of = |since: &str| {
+        let mut pod = pod("node2", "True", since, "");
+        pod.metadata.creation_timestamp = Some(Time("2030-01-01T00:00:00Z".parse().unwrap()));
+        speakers(&daemon_set(3, 1), &[pod]).progress.last.unwrap().to_string()
+    };
+    assert_eq!(of("2030-01-01T00:10:00Z"), "2030-01-01T00:10:10Z", "ready just now");
+    assert_eq!(of("2030-01-01T01:00:00Z"), "2030-01-01T00:00:00Z", "only its making counts");
 }
 
 #[test]

@@ -115,7 +115,9 @@ fn last_end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
 /// as the pod, over all reboots of its node.
 fn failed_to_start(end: &ContainerStateTerminated, now: Timestamp) -> bool {
     let (Some(began), Some(ended)) = (&end.started_at, &end.finished_at) else { return false };
-    ended.0.duration_since(began.0) < SHORT_RUN && now.duration_since(ended.0) < RECENT
+    // One that could not be started at all began at no time: containerd says in 1970.
+    let is_short = began.0.as_second() <= 0 || ended.0.duration_since(began.0) < SHORT_RUN;
+    is_short && now.duration_since(ended.0) < RECENT
 }
 
 fn told_of(container: &ContainerStatus, end: &ContainerStateTerminated) -> String {

@@ -170,6 +170,7 @@ fn converge(
         return;
     }
     let rendered = adopt::exchanged(situation, rendered, &taken, seen.speaker.as_ref());
+    let rendered_keys: Vec<Key> = rendered.iter().map(|(key, _)| key.clone()).collect();
     let Some(set) = upgrade::choose(situation, owner, install, rendered, seen, plan) else { return };
     let mut keys: BTreeSet<Key> = set.iter().map(|(key, _)| key.clone()).collect();
     seen.objects = keys.iter().filter(|key| situation.world.object(key).is_some()).count();
@@ -179,6 +180,10 @@ fn converge(
         // Pods of the version before still read what only it has.
         let before = upgrade::last_good(situation, owner).map(|before| before.set).unwrap_or_default();
         keys.extend(before.iter().map(|(key, _)| key.clone()));
+    }
+    if seen.way_back.step.is_some() {
+        // And on the way back those of the version that failed.
+        keys.extend(rendered_keys);
     }
     let prune = KINDS.iter().flat_map(|&kind| outdated(situation, kind, owner, &keys));
     let prune: Vec<_> = prune.filter(|change| admit(situation, change, seen, plan)).collect();

@@ -55,7 +55,11 @@ pub(super) fn installation(
     plan: &mut Plan,
 ) {
     let before = conditions_of(resource);
-    let reports = status::conditions(seen, &before, resource.metadata.generation);
+    let mut reports = status::conditions(seen, &before, resource.metadata.generation);
+    // Upgradeable remembers that a rollout has stopped. Who did not look at the rollout does not overwrite that.
+    if !seen.is_judged && status::has_stopped(&before, resource.metadata.generation) {
+        reports.retain(|report| report.kind != UPGRADEABLE);
+    }
     let preflight = matches!(seen.kept, Some(Kept::Preflight(_))).then_some(Step::Preflight);
     let back = matches!(seen.kept, Some(Kept::Failed(_))).then_some(seen.way_back.step).flatten();
     let configuration = (!seen.pending.is_empty()).then_some(Step::Configuration);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use metallb_api::{MetalLB, conditions::UPGRADEABLE, names};
+use metallb_api::{MetalLB, names};
 use serde_json::{Value, json};
 
 use super::{
@@ -19,12 +19,14 @@ use crate::{
     last_good::{self, LastGood, REVISION, Set},
     render::owner_reference,
     rollout::{self, Candidate, Failed, Kept, RESUME, Rollout, Step, Target, Time, Verdict, Workload},
-    status::{self, Observation, Reason},
+    status::{self, Observation},
     world::Source,
 };
 
 /// How long another version has to work before it takes the place of the last one that is known to have worked.
 const SOAK: Duration = Duration::from_secs(60);
+/// When to plan again after a stop was told: not at once, for the status may be refused.
+const AFTER_STOP: Duration = Duration::from_secs(1);
 /// Update strategy of a DaemonSet whose pods are replaced by hand only.
 const ON_DELETE: &str = "OnDelete";
 
@@ -56,8 +58,9 @@ pub(super) fn choose(
         last_good.is_some() || (is_installed && is_of_another_version(situation, installed.as_deref()));
     let controller = workload(situation, Kind::Deployment, names::CONTROLLER, seen.controller.as_ref());
     let speaker = workload(situation, Kind::DaemonSet, names::SPEAKER, seen.speaker.as_ref());
-    let patience = install.upgrade.progress_deadline;
+    let patience = install.upgrade.progress_deadline.max(rollout::SHORTEST);
     let time = Time { now: situation.now, patience, left: patience.saturating_sub(situation.rolling_for) };
+    seen.is_judged = true;
     if is_installed
         && is_kept
         && let Some(kept) = rollout::hold(&install.upgrade, candidate, known.as_ref())
@@ -83,9 +86,10 @@ pub(super) fn choose(
         seen.rollout = rollout::judge(controller.as_ref(), speaker.as_ref(), &target, time);
         let is_resumed = owner.annotations().get(RESUME).is_some_and(|version| version == candidate.version);
         let told = told_cause(owner, &digest, seen).filter(|_| !is_resumed);
-        // On half a picture pods seem to be missing. What was stopped and may go on has its time again.
+        // On half a picture pods seem to be missing. Speakers that were stopped and go on with this plan
+        // have their time again.
         let is_half = !situation.unseen(&[Source::Pods, Source::Nodes]).is_empty();
-        if is_half || (told.is_none() && is_held(situation)) {
+        if is_half || (told.is_none() && !are_older && is_held(situation)) {
             (seen.rollout.stalled, seen.rollout.deadline) = (None, None);
         }
         was_told = told.is_some();
@@ -94,6 +98,10 @@ pub(super) fn choose(
             cause.filter(|_| seen.rollout.step.is_some() && last_good.is_some() && !is_resumed)
         {
             seen.rollout.stop(&cause, are_older);
+            if !was_told {
+                // Nothing but the own status changes before the plan that holds the speakers.
+                plan.wake_at(situation.now.checked_add(AFTER_STOP).unwrap_or(Timestamp::MAX));
+            }
         }
     }
     if let Some(deadline) = seen.rollout.deadline {
@@ -120,7 +128,8 @@ pub(super) fn choose(
     }
     let is_rolling = seen.rollout.step == Some(Step::Speakers);
     let set = eased(rendered, is_rolling, seen.speaker.as_ref());
-    let is_held = was_told && seen.rollout.is_stopped && !are_older;
+    let are_rolling = speaker.is_some_and(|speaker| !speaker.is_done(&target.speaker));
+    let is_held = was_told && seen.rollout.is_stopped && !are_older && are_rolling;
     Some(if is_held { held(set) } else { set })
 }
 
@@ -150,11 +159,7 @@ fn is_of_another_version(situation: Situation<'_>, installed: Option<&str>) -> b
 fn told_cause(owner: &MetalLB, digest: &str, seen: &mut Observation) -> Option<String> {
     seen.stall = status::stall(&seen.version, digest);
     let conditions = owner.status.iter().flat_map(|status| &status.conditions);
-    let mut told = conditions.filter(|condition| {
-        condition.type_ == UPGRADEABLE
-            && condition.reason == Reason::UpgradeStalled.as_str()
-            && condition.observed_generation == owner.metadata.generation
-    });
+    let mut told = conditions.filter(|condition| status::tells_of_stop(condition, owner.metadata.generation));
     told.find_map(|condition| condition.message.strip_prefix(&seen.stall)).map(str::to_owned)
 }
 

@@ -66,7 +66,7 @@ fn runs(version: &str) {
     for (workload, program) in [("deployment/controller", "controller"), ("daemonset/speaker", "speaker")] {
         let path = format!("{{.spec.template.spec.containers[0].image}}={}", image(program, version));
         kube(&format!("-n {NAMESPACE} wait {workload} --for=jsonpath={path} --timeout=60s")).unwrap();
-        kube(&format!("-n {NAMESPACE} rollout status {workload} --timeout=60s")).unwrap();
+        kube(&format!("-n {NAMESPACE} rollout status {workload} --timeout=120s")).unwrap();
     }
     eventually(&format!("version {version} everywhere"), 60, || {
         let object = get(&["-n", NAMESPACE, "metallb/metallb"])?;
@@ -171,13 +171,13 @@ fn olm_upgrades_and_no_connection_breaks() {
 
 /// Calls a rollout stalled soon.
 fn be_impatient() {
-    let policy = r#"{"spec":{"upgradePolicy":{"progressDeadline":"5s"}}}"#;
+    let policy = r#"{"spec":{"upgradePolicy":{"progressDeadline":"30s"}}}"#;
     kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {policy}")).unwrap();
 }
 
 /// The rollout is stopped, and what is said about it has these words.
 fn stops(words: &[&str]) {
-    eventually("the rollout to be stopped", 120, || {
+    eventually("the rollout to be stopped", 150, || {
         let object = get(&["-n", NAMESPACE, "metallb/metallb"])?;
         let (status, reason, message) = condition(&object, "Degraded").context("no condition yet")?;
         ensure!((status.as_str(), reason.as_str()) == ("True", "UpgradeStalled"), "{reason}: {message}");

@@ -79,6 +79,8 @@ fn stopped_at_the_speakers(spec: &str) -> Bench {
     assert_eq!(bench.images(), images(2));
     rolls(&mut bench, 0);
     bench.now = "2030-01-01T00:05:00Z".parse().unwrap();
+    let wake = bench.plan().wake.unwrap();
+    assert!(wake <= bench.now + Duration::from_secs(1), "the plan that holds the speakers is made at {wake}");
     bench.settle();
     assert_eq!(bench.degraded().1, "UpgradeStalled");
     bench
@@ -177,6 +179,64 @@ fn the_next_version_has_its_time_although_the_one_before_it_has_stopped() {
 }
 
 #[test]
+fn a_version_after_one_that_stopped_at_the_speakers_stalls_at_its_controller_too() {
+    let mut bench = stopped_at_the_speakers("{upgradePolicy: {progressDeadline: 5m}}");
+    bench.settings.version = "3".to_owned();
+    bench.settings.controller_image = "controller:3".to_owned();
+    bench.settings.speaker_image = "speaker:3".to_owned();
+    bench.began = bench.now;
+    bench.settle();
+    assert_eq!(bench.images(), ("controller:3".to_owned(), "speaker:2".to_owned()));
+    assert_eq!(bench.degraded().0, "False", "{}", bench.degraded().2);
+    bench.now = "2030-01-01T00:10:00Z".parse().unwrap();
+    bench.settle();
+    let (_, reason, message) = bench.degraded();
+    assert_eq!(reason, "UpgradeStalled");
+    assert!(message.contains("version 3 stopped at step 3 of 4, controller"), "{message}");
+    assert_eq!(strategy(&bench), "OnDelete", "no speaker of version 2 goes on either");
+}
+
+#[test]
+fn half_a_picture_makes_nobody_forget_that_a_rollout_has_stopped() {
+    let mut bench = stopped_at_the_speakers("{upgradePolicy: {progressDeadline: 5m}}");
+    let told = bench.of_metallb("Upgradeable");
+    let live = bench.live(Kind::MetalLb, "metallb");
+    bench.world = world::World::default();
+    bench.put(Kind::MetalLb, live);
+    let text = "cannot watch ConfigMap: forbidden".to_owned();
+    bench.world.take(world::Change::Refused(world::Source::Objects(Kind::ConfigMap), text));
+    bench.settle();
+    assert_eq!(bench.of_metallb("Upgradeable"), told);
+    assert!(bench.plan().summary.unwrap().upgradeable.is_none_or(|report| !report.status));
+}
+
+#[test]
+fn a_deadline_is_never_so_short_that_a_healthy_rollout_misses_it() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {progressDeadline: 5s}}");
+    bench.settle();
+    assert_eq!(bench.plan().wake, Some("2030-01-01T00:00:30Z".parse().unwrap()));
+}
+
+#[test]
+fn a_stall_of_the_controller_holds_no_speakers_that_do_not_change() {
+    let mut bench = Bench::upgraded("{}");
+    for _ in 0..2 {
+        bench.settle();
+        bench.run();
+    }
+    bench.settle();
+    bench.edit(Kind::MetalLb, "metallb", |object| {
+        object["metadata"]["generation"] = json!(2);
+        object["spec"]["controllerConfig"] = json!({"resources": {"requests": {"cpu": "1000"}}});
+    });
+    bench.settle();
+    bench.now = "2030-01-01T00:20:00Z".parse().unwrap();
+    bench.settle();
+    assert_eq!(bench.degraded().1, "UpgradeStalled");
+    assert_eq!(strategy(&bench), "RollingUpdate");
+}
+
+#[test]
 fn a_version_is_the_last_good_one_after_it_has_worked_for_a_minute() {
     let known = |bench: &Bench| bench.live(Kind::ConfigMap, "metallb-last-good")["data"]["version"].clone();
     let mut bench = Bench::upgraded("{}");
@@ -234,6 +294,27 @@ fn what_only_the_version_before_has_stays_until_its_speakers_are_gone() {
     bench.settle();
     assert_eq!(bench.images(), images(2));
     assert!(bench.world.object(&older).is_none());
+}
+
+#[test]
+fn what_only_the_version_that_failed_has_stays_until_the_way_back_is_at_its_end() {
+    let mut bench = Bench::upgraded("{upgradePolicy: {onFailure: Rollback}}");
+    let record = bench.live(Kind::ConfigMap, "metallb-last-good");
+    let object: kube::core::DynamicObject = serde_json::from_value(record.clone()).unwrap();
+    let mut known = crate::last_good::LastGood::read(&object, "uid-metallb").unwrap();
+    let all = known.set.iter().filter(|(key, _)| key.kind != Kind::NetworkPolicy).cloned().collect();
+    known.set = crate::last_good::Set::new(all);
+    let (_, record) = known.config_map(NAMESPACE, &record["metadata"]["ownerReferences"][0]);
+    bench.put(Kind::ConfigMap, stored(&record, "Apply", bench.now));
+    bench.settle();
+    bench.now = "2030-01-01T00:10:00Z".parse().unwrap();
+    bench.settle();
+    assert_eq!(bench.images(), images(1));
+    let policies = |bench: &Bench| bench.world.objects(Kind::NetworkPolicy).count();
+    assert!(policies(&bench) > 0, "its pods are still there");
+    bench.run();
+    bench.settle();
+    assert_eq!((bench.degraded().1.as_str(), policies(&bench)), ("UpgradeFailed", 0));
 }
 
 #[test]
