@@ -47,18 +47,18 @@ const ONE_MORE: &str = "one Service more";
 
 /// What is asked of tables that one router holds.
 const GOALS: [Goal; 8] = [
-    goal(FIVE_THOUSAND, "all held: ms", 1500.0),
-    goal(TEN_THOUSAND, "all held: ms", 2500.0),
-    goal(FIVE_THOUSAND, "all held: CPU s", 1.0),
-    goal(TEN_THOUSAND, "all held: CPU s", 1.0),
-    goal(FIVE_THOUSAND, "all held: RSS MiB", 30.0),
-    goal(FIVE_THOUSAND, "one Service more: ms", 100.0),
-    goal(TEN_THOUSAND, "one Service more: ms", 100.0),
-    goal(&[], "first change, 99 of 100: ms", 50.0),
+    goal(FIVE_THOUSAND, "all held: ms", Of::Median, 1500.0),
+    goal(TEN_THOUSAND, "all held: ms", Of::Median, 2500.0),
+    goal(FIVE_THOUSAND, "all held: CPU s", Of::Median, 1.0),
+    goal(TEN_THOUSAND, "all held: CPU s", Of::Median, 1.0),
+    goal(FIVE_THOUSAND, "all held: RSS MiB", Of::Greatest, 30.0),
+    goal(FIVE_THOUSAND, "one Service more: ms", Of::Median, 100.0),
+    goal(TEN_THOUSAND, "one Service more: ms", Of::Median, 100.0),
+    goal(&[], "first change, 99 of 100: ms", Of::Median, 50.0),
 ];
 
-const fn goal(cases: &'static [&'static str], figure: &'static str, at_most: f64) -> Goal {
-    Goal { cases, figure, of: Of::Median, at_most, must: false }
+const fn goal(cases: &'static [&'static str], figure: &'static str, of: Of, at_most: f64) -> Goal {
+    Goal { cases, figure, of, at_most, must: false }
 }
 
 /// Measure the speaker's BGP with BIRD.
