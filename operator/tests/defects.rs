@@ -16,7 +16,7 @@ const GOLDEN: &str = "operator/tests/golden.rs";
 const READINESS: &str = "operator/tests/readiness.rs";
 const RIGHTS: &str = "e2e/tests/operator/rights.rs";
 const POOLS: &str = "operator/src/plan/tests/pools.rs";
-const BUNDLE: &str = "api/tests/bundle.rs";
+const BUNDLE: &str = "api/tests/bundle/main.rs";
 const FAULTS: &str = "e2e/tests/operator_faults/faults.rs";
 const REMOVAL: &str = "e2e/tests/removal.rs";
 

@@ -233,9 +233,9 @@ fn a_refused_pod_that_is_to_pull_the_image_is_named() {
     assert_eq!(bench.degraded().0, "False");
 }
 
-/// Accounts to which `config/openshift` gives a security context constraint.
+/// Accounts to which a security context constraint is given.
 fn admitted() -> Vec<String> {
-    let text = include_str!("../../../../config/openshift/scc.yaml");
+    let text = include_str!("../../../../config/rbac/openshift.yaml");
     let bindings = text.split("\n---\n").filter_map(|document| {
         let object: Value = serde_saphyr::from_str(document).unwrap();
         (object["kind"] == "RoleBinding").then(|| object["subjects"].clone())
