@@ -167,7 +167,7 @@ const DEFECTS: &[Defect] = &[
             ("operator/src/metrics.rs", "what_was_counted_is_shown"),
             ("e2e/tests/monitoring/main.rs", "each_alert_fires_for_what_it_is_about_and_for_nothing_else"),
             (BUNDLE, "the_committed_bundle_obeys_every_rule"),
-            (BUNDLE, "what_is_published_names_images_by_digest"),
+            (BUNDLE, "what_is_published_names_images_by_digest_and_has_a_home"),
             (BUNDLE, "the_bundle_claims_only_what_is_shown"),
         ],
     ),
