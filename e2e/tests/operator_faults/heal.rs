@@ -63,11 +63,8 @@ async fn monitors_services_and_alerts_are_put_back_within_a_second() -> Result<(
     scene.operate(&config)?;
     scene.install(&json!({"monitoring": {"monitors": "ServiceMonitor"}})).await?;
     let relabel = json!({"metadata": {"labels": {"app": "other"}}});
-    // The monitors wait for the token that they name, which nobody here but the test makes.
-    let token = "metallb-metrics-token";
-    is_restored(&scene, "v1", "Secret", token, &relabel).await?;
-    let filled = Patch::Merge(json!({"data": {"token": ByteString(b"token".to_vec())}}));
-    api(&scene.client, "v1", "Secret", NAMESPACE).patch(token, &PatchParams::default(), &filled).await?;
+    is_restored(&scene, "v1", "Secret", TOKEN, &relabel).await?;
+    fill_token(&scene).await?;
     let endpoints = json!({"spec": {"endpoints": []}});
     for name in ["controller-monitor", "speaker-monitor"] {
         is_restored(&scene, MONITORING, "ServiceMonitor", name, &endpoints).await?;
@@ -224,6 +221,16 @@ async fn a_key_that_is_replaced_while_no_operator_runs_stands_beside_the_one_bef
     scene.stop().await
 }
 
+/// Secret with the token that monitors name.
+const TOKEN: &str = "metallb-metrics-token";
+
+/// The monitors wait for the token that they name, which nobody here but the test makes.
+async fn fill_token(scene: &Scene) -> Result<()> {
+    let filled = Patch::Merge(json!({"data": {"token": ByteString(b"token".to_vec())}}));
+    api(&scene.client, "v1", "Secret", NAMESPACE).patch(TOKEN, &PatchParams::default(), &filled).await?;
+    Ok(())
+}
+
 /// Definitions, rights and what users made stay; the rest goes with the resource, which the garbage collector sees to: so
 /// each object has to say that it is the resource's.
 #[tokio::test(flavor = "multi_thread")]
@@ -244,6 +251,8 @@ async fn whatever_the_operator_made_of_the_resource_says_that_it_is_the_resource
     let config = scene.plane.subject_config();
     scene.operate(&config)?;
     scene.install(&json!({"monitoring": {"monitors": "ServiceMonitor"}})).await?;
+    scene.find("v1", "Secret", TOKEN, |_| true).await?;
+    fill_token(&scene).await?;
     scene.find(MONITORING, "ServiceMonitor", "speaker-monitor", |_| true).await?;
     scene.recovers().await?;
     let resource =

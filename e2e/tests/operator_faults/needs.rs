@@ -40,11 +40,13 @@ async fn replace(scene: &Scene, rules: &Value) -> Result<()> {
 /// `rules` without the right to do `verb` to `resource`.
 fn without(rules: &Value, verb: &str, resource: &str) -> Result<Value> {
     let mut rules = rules.clone();
-    for rule in rules.as_array_mut().context("rules")? {
+    let all = rules.as_array_mut().context("rules")?;
+    for rule in all.iter_mut() {
         if rule["resources"].as_array().is_some_and(|all| all.iter().any(|found| found == resource)) {
             rule["verbs"].as_array_mut().context("verbs")?.retain(|found| found != verb);
         }
     }
+    all.retain(|rule| rule["verbs"].as_array().is_none_or(|verbs| !verbs.is_empty()));
     Ok(rules)
 }
 
