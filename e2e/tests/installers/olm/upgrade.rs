@@ -169,10 +169,15 @@ fn olm_upgrades_and_no_connection_breaks() {
     none_is_refused(mark);
 }
 
-/// Calls a rollout stalled soon.
-fn be_impatient() {
+/// Installs what is at hand, which calls a rollout stalled soon.
+fn installed_impatiently() {
+    prepare();
+    install(&checkout());
+    operator_runs();
+    metallb();
     let policy = r#"{"spec":{"upgradePolicy":{"progressDeadline":"30s"}}}"#;
     kube(&format!("-n {NAMESPACE} patch metallb metallb --type=merge -p {policy}")).unwrap();
+    available();
 }
 
 /// The rollout is stopped, and what is said about it has these words.
@@ -191,12 +196,7 @@ fn stops(words: &[&str]) {
 fn a_version_that_does_not_work_pauses_and_the_next_one_goes_on() {
     const BAD: &str = "1000.0.1";
     const NEXT: &str = "1000.0.2";
-    prepare();
-    install(&checkout());
-    operator_runs();
-    metallb();
-    be_impatient();
-    available();
+    installed_impatiently();
     let kept = Kept::open();
     upgrade(NOW, BAD, &["operator", "speaker"]);
     stops(&["controller", "mage"]);
@@ -214,12 +214,7 @@ fn a_version_that_does_not_work_pauses_and_the_next_one_goes_on() {
 fn a_speaker_that_crashes_stops_the_upgrade_at_one_node() {
     const BAD: &str = "1000.0.3";
     const NEXT: &str = "1000.0.4";
-    prepare();
-    install(&checkout());
-    operator_runs();
-    metallb();
-    be_impatient();
-    available();
+    installed_impatiently();
     apply(SERVICE).unwrap();
     let held = address("default", "installers").unwrap();
     // A program that ends at once, since what the speaker is told means nothing to it.
