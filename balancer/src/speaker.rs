@@ -11,6 +11,7 @@ mod bgp;
 mod departure;
 pub(crate) mod facts;
 mod gossip;
+mod informed;
 pub mod layer2;
 pub mod links;
 pub mod metrics;
@@ -126,6 +127,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (wanted, until) = (wires.witness.subscribe(), wires.witnessed.clone());
     let (witness, stop) = (client.clone(), cancel.clone());
     tasks.spawn(async move { witness::run(witness, &namespace, &node, wanted, until, owner, stop).await });
+    let (wanted, told) = (wires.doubts.subscribe(), wires.informed.clone());
+    tasks.spawn(informed::run(client.clone(), wanted, told, cancel.clone()));
     tasks.spawn(departure::run(
         client.clone(),
         departure::Settings { namespace: settings.namespace.clone(), pod: settings.pod_name.clone() },
@@ -255,6 +258,8 @@ struct Network {
     hold: watch::Sender<Option<Instant>>,
     witness: watch::Sender<bool>,
     witnessed: watch::Receiver<Option<Instant>>,
+    doubts: watch::Sender<bool>,
+    informed: watch::Receiver<bool>,
     checks: watch::Sender<BTreeMap<IpAddr, Outcome>>,
     departure: watch::Receiver<Option<Departure>>,
     roster: watch::Sender<Option<Roster>>,
@@ -308,6 +313,8 @@ impl Network {
             hold: wires.hold.clone(),
             witness: wires.witness.clone(),
             witnessed: wires.witnessed.subscribe(),
+            doubts: wires.doubts.clone(),
+            informed: wires.informed.subscribe(),
             checks: wires.checks.clone(),
             departure: wires.departure.subscribe(),
             roster: wires.roster.clone(),
@@ -329,6 +336,8 @@ impl Network {
             roster: self.roster.subscribe(),
             standing: self.standing.clone(),
             hold: self.hold.subscribe(),
+            doubts: self.doubts,
+            informed: self.informed,
             checks: self.checks,
             questions: asked,
             answers: answer,

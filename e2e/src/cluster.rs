@@ -156,6 +156,7 @@ pub fn up(count: u8) -> Result<()> {
             node_parts::import(&node(index), &state("images").join(format!("{image}.tar")))?;
         }
         node_parts::start_kubelet(index)?;
+        node_parts::start_proxy(index)?;
     }
     wait_until("all nodes to be Ready", Duration::from_secs(60), || ready(count))?;
     println!("cluster: {count} nodes are Ready after {:.1} s", started.elapsed().as_secs_f32());

@@ -153,7 +153,7 @@ pub(crate) fn wait_for_containerd(host: &Host) -> Result<()> {
     })
 }
 
-/// Starts kubelet and kube-proxy of node `index`.
+/// Starts the kubelet of node `index`.
 pub(crate) fn start_kubelet(index: u8) -> Result<()> {
     let host = node(index);
     let folder = state(&host.name);
@@ -165,7 +165,13 @@ pub(crate) fn start_kubelet(index: u8) -> Result<()> {
         format!("--hostname-override={}", host.name),
         format!("--node-ip={},{}", host.v4(), host.v6()),
     ]);
-    spawn(&format!("{}-kubelet", host.name), kubelet.process_group(0))?;
+    spawn(&format!("{}-kubelet", host.name), kubelet.process_group(0))
+}
+
+/// Starts the kube-proxy of node `index`.
+pub(crate) fn start_proxy(index: u8) -> Result<()> {
+    let host = node(index);
+    let pki = state("pki");
     let mut proxy = inside(&host)?;
     proxy.arg(bin("kube-proxy")).args([
         format!("--kubeconfig={}/proxy.conf", pki.display()),

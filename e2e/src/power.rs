@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, str::FromStr};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -11,7 +11,7 @@ use nix::{
 use crate::{
     cluster::{nodes, refuse_external},
     exec::run_on,
-    layout::{NETNS_PREFIX, node},
+    layout::{NETNS_PREFIX, cp, node},
 };
 
 /// How a node is cut off.
@@ -91,6 +91,26 @@ pub fn meet() -> Result<()> {
     run_on("lan", "nft delete table bridge halves")
 }
 
+/// Drops what a node sends to the API server over IPv4, and nothing else, until [`inform`].
+///
+/// # Errors
+/// When there is no such node or cluster.
+pub fn blind(name: &str) -> Result<()> {
+    let port = node(index(name)?).switch_port();
+    run_on("lan", "nft add table bridge blind")?;
+    run_on("lan", "nft add chain bridge blind forward { type filter hook forward priority 0; }")?;
+    let server = cp().v4();
+    run_on("lan", &format!("nft add rule bridge blind forward iifname {port} ip daddr {server} drop"))
+}
+
+/// Undoes [`blind`].
+///
+/// # Errors
+/// When no node was blind.
+pub fn inform() -> Result<()> {
+    run_on("lan", "nft delete table bridge blind")
+}
+
 /// The processes of a host's own network that were started as `name`, such as its speaker.
 ///
 /// # Errors
@@ -119,14 +139,24 @@ pub fn signal(host: &str, name: &str, signal: Signal) -> Result<()> {
     Ok(())
 }
 
+/// Starts the kubelet of a node again after it was ended.
+///
+/// # Errors
+/// When there is no such node.
+pub fn start_kubelet(name: &str) -> Result<()> {
+    crate::node::start_kubelet(index(name)?)
+}
+
+/// The number of a node.
+fn index(name: &str) -> Result<u8> {
+    refuse_external("powering nodes off and on")?;
+    let index = name.strip_prefix("node").and_then(|index| index.parse().ok()).filter(|index| *index > 0);
+    index.with_context(|| format!("NODE={name:?} is not the name of a node, such as node2"))
+}
+
 /// The switches' ports that the node hangs on.
 fn ports(name: &str) -> Result<Vec<String>> {
-    refuse_external("powering nodes off and on")?;
-    let Some(index) =
-        name.strip_prefix("node").and_then(|index| index.parse().ok()).filter(|index| *index > 0)
-    else {
-        bail!("NODE={name:?} is not the name of a node, such as node2")
-    };
+    let index = index(name)?;
     let host = node(index);
     let second = (index == 1).then(|| host.second_port("br2"));
     Ok([host.switch_port()].into_iter().chain(second).collect())

@@ -44,6 +44,8 @@ struct Segment {
     hold: watch::Sender<Option<Instant>>,
     roster: watch::Sender<Option<Roster>>,
     checks: watch::Receiver<BTreeMap<IpAddr, Outcome>>,
+    doubts: watch::Receiver<bool>,
+    informed: watch::Sender<bool>,
 }
 
 fn settings() -> Settings {
@@ -74,6 +76,8 @@ impl Segment {
         let (plans, stop) = (plan.subscribe(), cancel.clone());
         let (hold, held) = watch::channel(None);
         let (tell_checks, checks) = watch::channel(BTreeMap::new());
+        let (tell_doubts, doubts) = watch::channel(false);
+        let (informed, is_informed) = watch::channel(true);
         let roster = watch::Sender::new(None);
         let members = roster.subscribe();
         let speaker = std::thread::spawn(move || {
@@ -89,6 +93,8 @@ impl Segment {
                     roster: members,
                     hold: held,
                     checks: tell_checks,
+                    doubts: tell_doubts,
+                    informed: is_informed,
                     standing: tell_standing,
                     questions: asked,
                     answers: answer,
@@ -114,6 +120,8 @@ impl Segment {
             hold,
             roster,
             checks,
+            doubts,
+            informed,
         };
         let peer = format!("link add va type veth peer name vb address {SPEAKER_MAC} netns {speaker_thread}");
         ip(&peer);
@@ -485,6 +493,44 @@ fn neighbours_that_believe_another_node_are_told_who_kept_the_address() {
     run("arping", ["-c", "1", "-r", "-W", "0.1", "-U", "-S", V4, "-i", "va", V4].into_iter());
     until("the neighbour is told of the one", || told(V4));
     assert_eq!(segment.conflicts(), vec![], "a node of the cluster is no conflict");
+}
+
+#[test]
+fn an_address_is_left_to_a_node_that_keeps_it_while_nobody_says_whose_it_is() {
+    let segment = Segment::new();
+    segment.roster.send_replace(Some(client_is_a_node(client_mac())));
+    segment.announce(&[V4, V6]);
+    let announces = |address: &str| segment.standing.borrow().announced.contains(&address.parse().unwrap());
+    until("both are announced", || announces(V4) && announces(V6));
+    let take = || {
+        ip(&format!("addr add {V4}/32 dev va"));
+        run("arping", ["-c", "1", "-r", "-W", "0.1", "-U", "-S", V4, "-i", "va", V4].into_iter());
+    };
+
+    // One that says so and does not answer has given way.
+    run("arping", ["-c", "1", "-r", "-W", "0.1", "-U", "-S", V4, "-i", "va", V4].into_iter());
+    until("it is in doubt", || *segment.doubts.borrow());
+    segment.informed.send_replace(false);
+    until("it is not any more", || !*segment.doubts.borrow());
+    assert!(announces(V4));
+
+    // While this node knows what happens, it goes by that.
+    segment.informed.send_replace(true);
+    let capture = Capture::start(&format!("arp[6:2] = 1 and ether src {SPEAKER_MAC}"));
+    take();
+    until("it was asked for some times", || capture.frames(&format!("arp dst host {V4}")).len() >= 5);
+    assert!(announces(V4) && *segment.doubts.borrow());
+
+    segment.informed.send_replace(false);
+    until("it is left to the other node", || !announces(V4));
+    assert!(announces(V6), "that one nobody else has");
+    ip(&format!("addr del {V4}/32 dev va"));
+    until("it is announced again", || announces(V4) && is_speaker(&arping(V4)));
+
+    take();
+    until("it is left once more", || !announces(V4));
+    segment.roster.send_replace(Some(Roster::default()));
+    until("the other node is gone", || announces(V4));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! How this speaker ends: its successor on the same node follows, or the node gives its addresses away.
 
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -9,11 +11,16 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use metallb_core::selector::Labels;
 use metallb_runtime::placement;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Longest time for asking the API server what the end means.
 const ASK: Duration = Duration::from_secs(1);
+/// How often the kubelet is looked for, and the time between: on a host that shuts down it may end a moment after this
+/// speaker was asked to.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 /// Time for the new owners to be heard, after which this speaker answers no more.
 const HAND_OVER: Duration = Duration::from_millis(300);
 
@@ -60,18 +67,20 @@ pub(super) async fn run(
         }
     }
     let home = home.borrow().clone();
-    let daemon_set = async {
-        match tokio::time::timeout(ASK, daemon_set(client, &settings, &home.labels)).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "cannot tell whether a successor follows");
-                Workload::Unknown
-            }
-            Err(_) => Workload::Unknown,
+    let workload = match tokio::time::timeout(ASK, daemon_set(client, &settings, &home.labels)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "cannot tell whether a successor follows");
+            Workload::Unknown
         }
+        Err(_) => Workload::Unknown,
     };
-    let departure = decide(home.going, &daemon_set.await);
-    tracing::info!(event = "departing", ?departure, "ending");
+    let host_ends = match &workload {
+        Workload::Stays { node, deleted: false, .. } => !home.going && kubelet_ends(&kubelet(node)).await,
+        _ => false,
+    };
+    let departure = decide(home.going || host_ends, &workload);
+    tracing::info!(event = "departing", ?departure, host_ends, "ending");
     tell.send_replace(Some(departure));
     if departure == Departure::Leave {
         tokio::time::sleep(HAND_OVER).await;
@@ -83,8 +92,8 @@ pub(super) async fn run(
 /// What makes the speakers.
 #[derive(Clone, Debug, PartialEq)]
 enum Workload {
-    /// It is there, for pods like this; and this is the node of this one.
-    Stays { pod: Box<PodSpec>, node: Box<Node> },
+    /// It is there, for pods like this; this is the node of this one, which was `deleted` or is ended by its host alone.
+    Stays { pod: Box<PodSpec>, node: Box<Node>, deleted: bool },
     /// It is deleted, or being deleted.
     Goes,
     /// The API server did not tell.
@@ -95,7 +104,7 @@ enum Workload {
 fn decide(going: bool, workload: &Workload) -> Departure {
     let unwanted = match workload {
         Workload::Goes => true,
-        Workload::Stays { pod, node } => !placement::takes(node, pod),
+        Workload::Stays { pod, node, .. } => !placement::takes(node, pod),
         Workload::Unknown => false,
     };
     if going || unwanted { Departure::Leave } else { Departure::Restart }
@@ -104,6 +113,7 @@ fn decide(going: bool, workload: &Workload) -> Departure {
 async fn daemon_set(client: Client, settings: &Settings, labels: &Labels) -> kube::Result<Workload> {
     let pod = Api::<Pod>::namespaced(client.clone(), &settings.namespace).get_opt(&settings.pod).await?;
     let Some(pod) = pod else { return Ok(Workload::Unknown) };
+    let deleted = pod.metadata.deletion_timestamp.is_some();
     let owners = pod.metadata.owner_references.unwrap_or_default();
     let Some(owner) = owners.into_iter().find(|owner| owner.kind == "DaemonSet") else {
         return Ok(Workload::Unknown);
@@ -115,7 +125,7 @@ async fn daemon_set(client: Client, settings: &Settings, labels: &Labels) -> kub
     let pod = Box::new(found.spec.and_then(|spec| spec.template.spec).unwrap_or_default());
     // Where the API server does not tell, what is known of the node is its labels.
     let node = Box::new(node(client, &name).await.ok().flatten().unwrap_or_else(|| labelled(name, labels)));
-    Ok(Workload::Stays { pod, node })
+    Ok(Workload::Stays { pod, node, deleted })
 }
 
 async fn node(client: Client, name: &str) -> kube::Result<Option<Node>> {
@@ -129,9 +139,56 @@ fn labelled(name: String, labels: &Labels) -> Node {
     Node { metadata, ..Node::default() }
 }
 
+/// Where the kubelet of `node` listens, on each of its addresses and on loopback; nowhere when the node does not tell.
+fn kubelet(node: &Node) -> Vec<SocketAddr> {
+    let status = node.status.as_ref();
+    let port = status
+        .and_then(|status| status.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref())
+        .and_then(|endpoint| u16::try_from(endpoint.port).ok())
+        .filter(|port| *port != 0);
+    let Some(port) = port else { return Vec::new() };
+    let addresses = status.and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
+    let internal = internal.filter_map(|address| address.address.parse().ok());
+    internal
+        .chain([IpAddr::from(Ipv4Addr::LOCALHOST)])
+        .map(|address| SocketAddr::new(address, port))
+        .collect()
+}
+
+/// Whether the kubelet ended or ends. A speaker whose pod is not deleted is ended by the kubelet, which then starts it again, or
+/// by the init system of a host that shuts down, which ends the kubelet too: where the kubelet has no
+/// `shutdownGracePeriod` nothing else tells.
+async fn kubelet_ends(at: &[SocketAddr]) -> bool {
+    if at.is_empty() {
+        return false;
+    }
+    for _ in 0..LOOKS {
+        if !answers(at).await {
+            return true;
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+    }
+    false
+}
+
+/// Whether anything may listen: only a refusal shows that nothing does.
+async fn answers(at: &[SocketAddr]) -> bool {
+    for address in at {
+        match tokio::time::timeout(BETWEEN_LOOKS, TcpStream::connect(address)).await {
+            Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => {}
+            _ => return true,
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{NodeSpec, Taint};
+    use k8s_openapi::api::core::v1::{
+        DaemonEndpoint, NodeAddress, NodeDaemonEndpoints, NodeSpec, NodeStatus, Taint,
+    };
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -142,12 +199,13 @@ mod tests {
         let stays = |pairs: &[(&str, &str)]| {
             let selector = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
             let pod = PodSpec { node_selector: Some(selector.collect()), ..PodSpec::default() };
-            Workload::Stays { pod: Box::new(pod), node: Box::new(node.clone()) }
+            Workload::Stays { pod: Box::new(pod), node: Box::new(node.clone()), deleted: true }
         };
         let tainted = {
             let taint = Taint { key: "dedicated".into(), effect: "NoExecute".into(), ..Taint::default() };
             let spec = NodeSpec { taints: Some(vec![taint]), ..NodeSpec::default() };
-            Workload::Stays { pod: Box::default(), node: Box::new(Node { spec: Some(spec), ..node.clone() }) }
+            let node = Box::new(Node { spec: Some(spec), ..node.clone() });
+            Workload::Stays { pod: Box::default(), node, deleted: true }
         };
         for (going, workload, want) in [
             (false, stays(&[]), Departure::Restart),
@@ -161,5 +219,51 @@ mod tests {
         ] {
             assert_eq!(decide(going, &workload), want, "{going} {workload:?}");
         }
+    }
+    #[test]
+    fn the_kubelet_is_looked_for_where_its_node_says() {
+        let address =
+            |type_: &str, address: &str| NodeAddress { type_: type_.into(), address: address.into() };
+        let node = |port: i32| {
+            let endpoint = DaemonEndpoint { port };
+            let status = NodeStatus {
+                addresses: Some(vec![
+                    address("Hostname", "node1"),
+                    address("InternalIP", "192.0.2.1"),
+                    address("InternalIP", "2001:db8::1"),
+                    address("ExternalIP", "198.51.100.1"),
+                ]),
+                daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(endpoint) }),
+                ..NodeStatus::default()
+            };
+            Node { status: Some(status), ..Node::default() }
+        };
+        let want = ["192.0.2.1:10250", "[2001:db8::1]:10250", "127.0.0.1:10250"];
+        assert_eq!(
+            kubelet(&node(10_250)),
+            want.map(|address| address.parse::<SocketAddr>().expect("an address"))
+        );
+        assert_eq!(kubelet(&node(0)), []);
+        assert_eq!(kubelet(&Node::default()), []);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_kubelet_that_refuses_everywhere_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+        let open = listener.local_addr().expect("its address");
+        let gone = TcpListener::bind("127.0.0.2:0").await.expect("a socket");
+        let closed = gone.local_addr().expect("its address");
+        drop(gone);
+        assert!(!kubelet_ends(&[]).await, "nothing is known");
+        assert!(!kubelet_ends(&[open]).await);
+        assert!(!kubelet_ends(&[closed, open]).await, "it listens on one of its addresses");
+        assert!(kubelet_ends(&[closed]).await);
+        let only = [open];
+        let ends_later = kubelet_ends(&only);
+        let later = async {
+            tokio::time::sleep(LOOKS / 2 * BETWEEN_LOOKS).await;
+            drop(listener);
+        };
+        assert!(tokio::join!(ends_later, later).0, "it ends while it is looked for");
     }
 }

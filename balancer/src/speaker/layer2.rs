@@ -76,6 +76,10 @@ pub struct Ports {
     pub standing: watch::Sender<Standing>,
     /// Until when anything may be announced, with [`Settings::fencing`]; nothing before it is told.
     pub hold: watch::Receiver<Option<Instant>>,
+    /// Whether it is of interest if this node knows what happens in the cluster: another node announces what it does.
+    pub doubts: watch::Sender<bool>,
+    /// Whether it does, as far as is known.
+    pub informed: watch::Receiver<bool>,
     /// What was seen of addresses that other nodes announce.
     pub checks: watch::Sender<BTreeMap<IpAddr, Outcome>>,
     /// Nodes to be asked whether they live.
@@ -125,6 +129,7 @@ pub async fn run(
         counted: BTreeSet::new(),
         fence: Fence(settings.fencing.then(|| ports.hold.clone())),
         fenced: settings.fencing,
+        yielded: BTreeSet::new(),
         settings,
         metrics,
         sightings,
@@ -137,6 +142,7 @@ pub async fn run(
         let links = ports.links.borrow_and_update().clone();
         let plan = ports.plan.borrow_and_update().clone();
         layer2.meet(ports.roster.borrow().as_ref());
+        layer2.settle_disputes(&plan, ports.roster.borrow().as_ref());
         layer2.assign(&links, &plan, ports.roster.borrow().as_ref());
         layer2
             .questions
@@ -148,6 +154,7 @@ pub async fn run(
             // All addresses are looked at only where something may have changed, not for each frame that is heard.
             if std::mem::replace(&mut changed, true) {
                 layer2.poll(&links, &plan, &ports.checks);
+                layer2.judge_disputes(&plan, &ports.doubts, *ports.informed.borrow_and_update());
                 if layer2.tell(&links, &plan, &ports.standing) {
                     break;
                 }
@@ -163,7 +170,9 @@ pub async fn run(
                     let subjects = wire::subjects(&plan, roster.as_ref());
                     layer2.questions.checker.assign(Instant::now(), subjects);
                     layer2.meet(roster.as_ref());
+                    layer2.settle_disputes(&plan, roster.as_ref());
                 }
+                told = ports.informed.changed() => told.context("the speaker ends")?,
                 told = ports.links.changed() => break told.context("the links ended")?,
                 told = ports.plan.changed() => break told.context("the plans ended")?,
                 question = ports.questions.recv() => {
@@ -203,6 +212,8 @@ struct Layer2 {
     counted: BTreeSet<IpAddr>,
     fence: Fence,
     fenced: bool,
+    /// Addresses of the plan that are left to another node, which announces them by what this one cannot know.
+    yielded: BTreeSet<IpAddr>,
     metrics: Layer2Metrics,
     sightings: mpsc::Sender<Sighting>,
     announcers: BTreeMap<u32, Running>,
@@ -374,7 +385,7 @@ impl Layer2 {
 
     /// Whether an address of the plan is announced now.
     fn may_announce(&self, address: IpAddr) -> bool {
-        !self.fenced && !self.questions.guard.withholds(address)
+        !self.fenced && !self.yielded.contains(&address) && !self.questions.guard.withholds(address)
     }
 
     /// When something is to be done though nothing happens.

@@ -8,8 +8,11 @@ use anyhow::{Result, ensure};
 use metallb_e2e::{
     deploy::NAMESPACE,
     observe::{address, fetch_from, kube},
+    options::Undo,
+    power,
     router::Bird,
 };
+use nix::sys::signal::Signal;
 
 use crate::distance::Silence;
 use crate::fixture::{available, eventually};
@@ -157,4 +160,38 @@ fn a_rollout_without_graceful_restart_asks_for_other_paths_waits_and_says_why_it
         assert!(log.lines().any(|line| is_reason(&line)), "{node}: {}", bird.0.log());
     }
     until_sessions("172.22.0.1", "Established");
+}
+
+#[test]
+fn a_host_that_shuts_down_without_its_kubelets_word_takes_its_routes_along() {
+    available();
+    let bird = Bird::start("router", BIRD).unwrap();
+    let _objects =
+        Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ", enableGracefulRestart: true"))]);
+    let scene = scene("bgp-bird-host", "[198.51.100.140/30]", "");
+    scene.service("web", "");
+    let address = address(scene.name, "web").unwrap();
+    until_sessions("172.22.0.1", "Established");
+    let ways = |wanted: usize, seconds| {
+        bird.0
+            .until(&format!("{wanted} ways"), seconds, |_| {
+                let found = next_hops(&bird, address)?;
+                ensure!(found.len() == wanted, "{found:?}");
+                Ok(())
+            })
+            .unwrap();
+    };
+    ways(3, 30);
+    let back = Undo(|| power::start_kubelet("node3").unwrap());
+    // As an init system ends them: services first, then the processes that are left. No pod is deleted.
+    power::signal("node3", "kubelet", Signal::SIGTERM).unwrap();
+    power::signal("node3", "speaker", Signal::SIGTERM).unwrap();
+    // Kept as stale they would stay for the restart time, 40 s.
+    ways(2, 15);
+    let log = std::fs::read_to_string(bird.0.file("bird.log")).unwrap();
+    let told = "node3: Received: Administrative shutdown";
+    let is_told = |line: &str| line.contains(told) && line.contains("the speaker leaves this node");
+    assert!(log.lines().any(is_told), "{}", bird.0.log());
+    drop(back);
+    ways(3, 90);
 }

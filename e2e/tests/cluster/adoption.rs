@@ -7,6 +7,7 @@ use metallb_e2e::{
     observe::{address, addresses, apply, condition, fetch, get, kube},
     pages,
 };
+use serde_json::{Value, json};
 
 use crate::fixture::{Scene, available, eventually};
 
@@ -164,14 +165,13 @@ const ADMISSION: &str = "metallb-webhook-configuration";
 
 /// Has the API server ask about pools whom the Go operator has it ask, whom nobody in this cluster can answer for.
 fn ask_elsewhere() {
-    let mut object = get(&["validatingwebhookconfiguration", ADMISSION]).unwrap();
-    for webhook in object["webhooks"].as_array_mut().unwrap() {
-        webhook["clientConfig"]["service"]["name"] = "metallb-webhook-service".into();
-    }
-    object["metadata"].as_object_mut().unwrap().remove("managedFields");
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), object.to_string()).unwrap();
-    kube(&format!("replace -f {}", file.path().display())).unwrap();
+    let object = get(&["validatingwebhookconfiguration", ADMISSION]).unwrap();
+    let edits = (0..object["webhooks"].as_array().unwrap().len()).map(|index| {
+        let path = format!("/webhooks/{index}/clientConfig/service/name");
+        json!({"op": "replace", "path": path, "value": "metallb-webhook-service"})
+    });
+    let edits = Value::from_iter(edits).to_string();
+    kube(&format!("patch validatingwebhookconfiguration {ADMISSION} --type=json -p {edits}")).unwrap();
     let labels = "{app: metallb, component: webhook-server}";
     apply(&format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: metallb-webhook-service, namespace: {NAMESPACE}}}\nspec: \

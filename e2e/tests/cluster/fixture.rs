@@ -63,7 +63,7 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         let name = self.name;
-        let kinds = "addresspool,ipaddresspool,bgpadvertisement";
+        let kinds = "addresspool,ipaddresspool,l2advertisement,bgpadvertisement";
         let pool = kube(&format!("-n {NAMESPACE} delete {kinds} {name} --ignore-not-found"));
         let namespace = kube(&format!("delete namespace {name} --ignore-not-found"));
         if !std::thread::panicking() {

@@ -109,6 +109,47 @@ fn a_kubelet_that_stands_still_moves_nothing() {
     assert!(outages.iter().all(|outage| outage.as_millis() < 1500), "{outages:?}");
 }
 
+/// A pool that is announced by the nodes that `more`, YAML of its L2Advertisement in flow style, selects.
+fn selected(name: &str, addresses: &str, more: &str) -> String {
+    format!(
+        "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
+         spec: {{addresses: {addresses}, autoAssign: false}}\n---\n\
+         apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
+         spec: {{ipAddressPools: [{name}]{more}}}\n"
+    )
+}
+
+#[test]
+fn a_node_that_lost_the_api_server_alone_leaves_its_address_to_the_one_that_knows_better() {
+    let (name, addresses) = ("blind", "[172.22.0.233/32]");
+    let scene = Scene::of(name, &selected(name, addresses, ""));
+    let address = served(&scene, "web", "");
+    let before = owner(address).unwrap();
+    let watch = Watch::start(address).unwrap();
+    power::blind(&before).unwrap();
+    let inform = Undo(|| drop(power::inform()));
+    let others = format!("{{key: kubernetes.io/hostname, operator: NotIn, values: [{before}]}}");
+    let others = format!(", nodeSelectors: [{{matchExpressions: [{others}]}}]");
+    apply(&selected(name, addresses, &others)).unwrap();
+    let left = || {
+        let mut after = String::new();
+        eventually("one other node to answer", 30, || {
+            after = owner(address)?;
+            ensure!(after != before, "{after}");
+            Ok(())
+        });
+        after
+    };
+    let after = left();
+    let account = watch.stop().unwrap();
+    println!("{address}: {account:?}");
+    assert_eq!(account.owners, [before.clone(), after]);
+    assert!(account.contested < Duration::from_secs(10), "{account:?}");
+    drop(inform);
+    kube(&format!("wait node/{before} --for=condition=Ready --timeout=60s")).unwrap();
+    left();
+}
+
 #[test]
 fn a_node_that_is_taken_out_of_service_gives_its_address_away() {
     let scene = Scene::new("outofservice", "[172.22.0.222/32]");

@@ -66,6 +66,8 @@ pub enum Action {
     Defend(IpAddr),
     /// The same a moment later, if it is still announced then.
     Again(IpAddr),
+    /// Ask there whether another node answers for the address too.
+    Contest(IpAddr),
 }
 
 /// Guards the addresses that a node announces, or is to announce.

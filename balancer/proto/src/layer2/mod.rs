@@ -6,6 +6,7 @@
 pub mod budget;
 pub mod conflict;
 mod decoy;
+pub mod dispute;
 pub mod filter;
 pub mod frame;
 pub mod gratuitous;

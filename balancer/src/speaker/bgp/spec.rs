@@ -19,7 +19,7 @@ use metallb_proto::bgp::{self, Asn, Family, GracefulRestart, LargeCommunity, Rou
 const HOLD_TIME: Duration = Duration::from_secs(90);
 /// Time in which a restarted speaker is back, before routers drop its routes. A pod is replaced within seconds; one that fails
 /// at its start is tried again after 10 s, and a node that has much to do takes its time. Longer than that only keeps the
-/// routes of a node that is rebooted, since nobody can tell that from a restart everywhere.
+/// routes of a node that died as if it restarted.
 pub(super) const RESTART_TIME: Duration = Duration::from_secs(40);
 /// Time between the request to prefer other paths and the withdrawal: a few round trips of the network's routers, and
 /// well within the time that a pod has to end.

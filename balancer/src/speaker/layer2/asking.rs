@@ -1,7 +1,7 @@
 //! What is asked on the wire, unasked by anybody: whether other hosts have an address, whether a node lives, and whether
 //! exactly the owner of an address answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
@@ -85,11 +85,14 @@ impl Layer2 {
         if plan.announcements.contains_key(&claim.address) {
             // Another interface of this node on the same segment hears what this one says.
             let is_kin = !links.macs.contains(&claim.mac) && is_member(roster, claim.mac);
-            let again = if is_kin { self.questions.guard.kin(now, claim.address) } else { None };
-            if let Some(action) = again {
+            if !is_kin {
+                return (changed, None);
+            }
+            self.questions.disputes.claim(now, claim.address, claim.mac);
+            if let Some(action) = self.questions.guard.kin(now, claim.address) {
                 self.act(plan, action);
             }
-            return (changed, None);
+            return (true, None);
         }
         // An answer of another host, such as a proxy, is no sign of life of the owner.
         let is_of = |node: &String| {
@@ -105,6 +108,30 @@ impl Layer2 {
             }
         };
         (changed, answer)
+    }
+
+    /// Forgets disputes that are settled by the plan, or by the end of the other node.
+    pub(super) fn settle_disputes(&mut self, plan: &Plan, roster: Option<&Roster>) {
+        let lasts = |address: &IpAddr, by| plan.announcements.contains_key(address) && is_member(roster, by);
+        self.questions.disputes.retain(lasts);
+    }
+
+    /// Leaves addresses to other nodes that keep on announcing them while this one is not `informed`: of two that know
+    /// the same, one would have given way. Tells whether there is any dispute.
+    pub(super) fn judge_disputes(&mut self, plan: &Plan, doubts: &watch::Sender<bool>, informed: bool) {
+        let (now, disputes) = (Instant::now(), &self.questions.disputes);
+        let open = !disputes.is_empty();
+        doubts.send_if_modified(|former| std::mem::replace(former, open) != open);
+        let lasting = plan.announcements.keys().filter(|address| disputes.is_lasting(now, **address));
+        let yielded: BTreeSet<IpAddr> = lasting.filter(|_| !informed).copied().collect();
+        if self.yielded != yielded {
+            tracing::warn!(
+                event = "yielding",
+                addresses = ?yielded,
+                "other nodes announce these too, and the API server does not tell whose they are: left to them"
+            );
+            self.yielded = yielded;
+        }
     }
 
     /// Asks a node on each interface that has an address in a network with it, and its speaker on every interface. Returns
@@ -141,6 +168,9 @@ impl Layer2 {
             }
             Action::Defend(address) => (address, Order::Defend(address)),
             Action::Again(address) => (address, Order::Again(address)),
+            Action::Contest(address) => {
+                (address, Order::Ask(Probe { target: address, from: unspecified(address), is_wanted: false }))
+            }
         };
         let wanted = plan.announcements.get(&address);
         for running in self.announcers.values() {

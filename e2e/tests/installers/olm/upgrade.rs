@@ -218,7 +218,7 @@ fn a_speaker_that_crashes_stops_the_upgrade_at_one_node() {
     apply(SERVICE).unwrap();
     let held = address("default", "installers").unwrap();
     // A program that ends at once, since what the speaker is told means nothing to it.
-    cluster::tag(&image("controller", NOW), &image("speaker", BAD)).unwrap();
+    cluster::tag(&image("operator", NOW), &image("speaker", BAD)).unwrap();
     upgrade(NOW, BAD, &["operator", "controller"]);
     stops(&["speaker"]);
     until_upgradeable(BAD, "False");
