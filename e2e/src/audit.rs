@@ -29,18 +29,31 @@ pub fn start() -> Mark {
     Mark(0)
 }
 
-/// All calls since `mark` of the ServiceAccount `account` of the installation, as RBAC names them: `list nodes`,
-/// `patch metallbs/status`.
+/// A call of the API, as RBAC names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    /// Such as `list nodes` or `patch metallbs/status`.
+    pub right: String,
+    /// Such as `metallb.io`; empty for the core group.
+    pub group: String,
+    /// Empty for objects of all namespaces, and of none.
+    pub namespace: String,
+}
+
+/// All calls since `mark` of the ServiceAccount `account` of the installation.
 ///
 /// # Errors
 /// When the log cannot be read.
-pub fn calls_since(mark: Mark, account: &str) -> Result<BTreeSet<String>> {
+pub fn calls_since(mark: Mark, account: &str) -> Result<BTreeSet<Call>> {
     let user = format!("system:serviceaccount:{}:{account}", crate::deploy::NAMESPACE);
     let mut calls = BTreeSet::new();
     for entry in entries(mark)? {
         let entry = entry?;
-        if entry["user"]["username"] == user.as_str() && entry["objectRef"].is_object() {
-            calls.insert(called(&entry));
+        let object = &entry["objectRef"];
+        if entry["user"]["username"] == user.as_str() && object.is_object() {
+            let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+            let (group, namespace) = (text("apiGroup"), text("namespace"));
+            calls.insert(Call { right: called(&entry), group, namespace });
         }
     }
     Ok(calls)

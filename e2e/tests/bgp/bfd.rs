@@ -1,11 +1,14 @@
 //! BFD: how often packets go, of how many hops a session is, and ports that another program has.
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use metallb_e2e::{
     deploy::NAMESPACE,
+    layout::node,
     observe::kube,
+    outage::enter,
     power::{self, Mode},
     router::{Bird, Frr},
 };
@@ -15,7 +18,7 @@ use crate::distance::FAR;
 use crate::fixture::{available, eventually};
 use crate::liveness::{FAST, sample};
 use crate::others::BIRD;
-use crate::peers::{Objects, frr, metrics, peer, session, until_sessions};
+use crate::peers::{Objects, edit, frr, metrics, peer, session, until_sessions};
 
 #[test]
 fn bfd_within_one_as_is_of_one_hop_where_the_router_is_on_a_link() {
@@ -156,6 +159,23 @@ fn a_bfd_port_that_another_program_has_is_told_and_taken_once_it_is_free() {
         }
         Ok(())
     });
+    let take = || {
+        enter(&node(1))?;
+        anyhow::Ok(UdpSocket::bind("172.22.0.11:3785")?)
+    };
+    let taken = std::thread::spawn(take).join().unwrap().unwrap();
+    edit("BFDProfile", "slow", "{receiveInterval: 300, transmitInterval: 300, echoMode: true}");
+    eventually("the port of echo packets to be told", 20, || {
+        for (node, is_taken) in [("node1", true), ("node2", false)] {
+            let (bgp, _, said) = told(node, "172.22.0.1")?;
+            ensure!(
+                bgp == "Established" && said.contains("UDP port 3785") == is_taken,
+                "{node} {bgp} {said}"
+            );
+        }
+        Ok(())
+    });
+    drop(taken);
     drop(far);
     assert_eq!(frr.established().unwrap().len(), 3);
 }

@@ -2,7 +2,8 @@
 //! that it would neither send them to the router nor believe that they came from there.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, UdpSocket};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(super) struct Links {
 pub(super) struct Path {
     link: Arc<Link>,
     pub(super) at: At,
+    /// Whether another program on this node has the port of echo packets.
+    pub(super) has_rival: bool,
     /// The ends of the link, once a control packet of the router showed them.
     pub(super) ends: Option<Ends>,
     /// Hears where the router is, once that was in doubt.
@@ -151,7 +154,14 @@ impl Links {
         let link = self.link(at).with_context(|| format!("no packet socket on {name:?}"))?;
         let accepts = if forwards(&name, own) { profile.echo_interval } else { Duration::ZERO };
         Ok(Use {
-            path: Some(Path { link, at, ends: None, search: None, heard: self.heard.clone() }),
+            path: Some(Path {
+                link,
+                at,
+                has_rival: is_taken(own),
+                ends: None,
+                search: None,
+                heard: self.heard.clone(),
+            }),
             accepts,
         })
     }
@@ -169,6 +179,11 @@ impl Links {
         self.links.insert(at, Arc::downgrade(&link));
         Ok(link)
     }
+}
+
+/// Whether a program has the port of echo packets at `own`, which here are sent and heard past it.
+fn is_taken(own: IpAddr) -> bool {
+    UdpSocket::bind((own, ECHO_PORT)).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
 }
 
 /// The link-layer address of an interface of this node.
@@ -197,5 +212,20 @@ async fn receive(
             Ok(frames) => frames.into_iter().for_each(|frame| drop(heard.try_send(Heard { at, frame }))),
             Err(error) => return tracing::debug!(%error, "BFD echo socket"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_has_the_port_of_echo_packets_is_seen() {
+        let own = IpAddr::from([127, 37, 8, 5]);
+        assert!(!is_taken(own));
+        let rival = UdpSocket::bind((own, ECHO_PORT)).expect("a port that nobody has");
+        assert!(is_taken(own));
+        drop(rival);
+        assert!(!is_taken(own));
     }
 }

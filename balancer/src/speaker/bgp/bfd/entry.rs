@@ -15,6 +15,10 @@ use crate::speaker::bgp::metrics::{BfdMetrics, Label};
 /// Least TTL of packets on a multihop session unless the profile says otherwise: FRR's.
 const MINIMUM_TTL: u8 = 254;
 
+/// What there is to say where another program has the port of echo packets.
+const ECHO_RIVAL: &str =
+    "another program on this node has UDP port 3785 and may take or answer echo packets, too";
+
 /// One session, and what goes with it.
 pub(super) struct Entry {
     pub(super) peer: String,
@@ -136,7 +140,9 @@ impl Entry {
     pub(super) fn tell(&mut self, has_failed: bool) {
         let state = Some(self.session.state()).filter(|_| !self.is_shut);
         let is_down = matches!(state, Some(State::Down | State::Init));
-        let problem = self.dropped.filter(|_| is_down).map(|why| dropping(why, &self.settings));
+        let dropping = self.dropped.filter(|_| is_down).map(|why| dropping(why, &self.settings));
+        let has_rival = !self.is_shut && self.path.as_ref().is_some_and(|path| path.has_rival);
+        let problem = dropping.or_else(|| has_rival.then(|| ECHO_RIVAL.to_owned()));
         let is_shut_there = is_down && self.session.is_shut_there();
         self.tell.send_if_modified(|told| {
             let failures = told.failures + u64::from(has_failed);
@@ -151,6 +157,8 @@ impl Entry {
         if at(&self.path) != at(&path) {
             self.path = path;
             self.handle(Event::EchoPath(false), metrics);
+        } else if let (Some(known), Some(path)) = (&mut self.path, path) {
+            known.has_rival = path.has_rival;
         }
     }
 
