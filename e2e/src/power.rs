@@ -91,7 +91,7 @@ pub fn meet() -> Result<()> {
     run_on("lan", "nft delete table bridge halves")
 }
 
-/// Drops what a node sends to the API server over IPv4, and nothing else, until [`inform`].
+/// Drops what a node and the API server send to each other over IPv4, and nothing else, until [`inform`].
 ///
 /// # Errors
 /// When there is no such node or cluster.
@@ -100,7 +100,8 @@ pub fn blind(name: &str) -> Result<()> {
     run_on("lan", "nft add table bridge blind")?;
     run_on("lan", "nft add chain bridge blind forward { type filter hook forward priority 0; }")?;
     let server = cp().v4();
-    run_on("lan", &format!("nft add rule bridge blind forward iifname {port} ip daddr {server} drop"))
+    run_on("lan", &format!("nft add rule bridge blind forward iifname {port} ip daddr {server} drop"))?;
+    run_on("lan", &format!("nft add rule bridge blind forward oifname {port} ip saddr {server} drop"))
 }
 
 /// Undoes [`blind`].

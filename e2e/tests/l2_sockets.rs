@@ -498,36 +498,46 @@ fn neighbours_that_believe_another_node_are_told_who_kept_the_address() {
 #[test]
 fn an_address_is_left_to_a_node_that_keeps_it_while_nobody_says_whose_it_is() {
     let segment = Segment::new();
+    ip("link set va address 02:00:00:00:00:00");
     segment.roster.send_replace(Some(client_is_a_node(client_mac())));
     segment.announce(&[V4, V6]);
     let announces = |address: &str| segment.standing.borrow().announced.contains(&address.parse().unwrap());
     until("both are announced", || announces(V4) && announces(V6));
-    let take = || {
-        ip(&format!("addr add {V4}/32 dev va"));
-        run("arping", ["-c", "1", "-r", "-W", "0.1", "-U", "-S", V4, "-i", "va", V4].into_iter());
-    };
+    let claim = || run("arping", ["-c", "1", "-r", "-W", "0.1", "-U", "-S", V4, "-i", "va", V4].into_iter());
+    let questions = |capture: &Capture| capture.frames(&format!("arp dst host {V4}")).len();
 
-    // One that says so and does not answer has given way.
-    run("arping", ["-c", "1", "-r", "-W", "0.1", "-U", "-S", V4, "-i", "va", V4].into_iter());
-    until("it is in doubt", || *segment.doubts.borrow());
+    // One that says so once, and does not answer, has given way.
     segment.informed.send_replace(false);
-    until("it is not any more", || !*segment.doubts.borrow());
-    assert!(announces(V4));
+    claim();
+    until("it is in doubt", || *segment.doubts.borrow());
+    until("it is not any more", || {
+        assert!(announces(V4), "a single claim");
+        !*segment.doubts.borrow()
+    });
 
     // While this node knows what happens, it goes by that.
     segment.informed.send_replace(true);
     let capture = Capture::start(&format!("arp[6:2] = 1 and ether src {SPEAKER_MAC}"));
-    take();
-    until("it was asked for some times", || capture.frames(&format!("arp dst host {V4}")).len() >= 5);
+    let take = |address: &str| ip(&format!("addr add {address} dev va nodad"));
+    take(V4);
+    claim();
+    until("it was asked for some times", || questions(&capture) >= 5);
     assert!(announces(V4) && *segment.doubts.borrow());
 
     segment.informed.send_replace(false);
     until("it is left to the other node", || !announces(V4));
     assert!(announces(V6), "that one nobody else has");
+    // What it learns from then on is in the plan first.
+    segment.informed.send_replace(true);
+    let before = questions(&capture);
+    until("the other node goes on", || questions(&capture) >= before + 3);
+    assert!(!announces(V4));
     ip(&format!("addr del {V4}/32 dev va"));
     until("it is announced again", || announces(V4) && is_speaker(&arping(V4)));
 
-    take();
+    take(V4);
+    claim();
+    segment.informed.send_replace(false);
     until("it is left once more", || !announces(V4));
     segment.roster.send_replace(Some(Roster::default()));
     until("the other node is gone", || announces(V4));

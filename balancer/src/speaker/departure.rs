@@ -1,7 +1,7 @@
 //! How this speaker ends: its successor on the same node follows, or the node gives its addresses away.
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -21,6 +21,8 @@ const ASK: Duration = Duration::from_secs(1);
 /// speaker was asked to.
 const LOOKS: u32 = 10;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
+/// Looks in a row that it refuses before it counts as ended.
+const REFUSED: u32 = 3;
 /// Time for the new owners to be heard, after which this speaker answers no more.
 const HAND_OVER: Duration = Duration::from_millis(300);
 
@@ -40,6 +42,8 @@ pub(super) struct Home {
     pub(super) going: bool,
     /// Its labels.
     pub(super) labels: Labels,
+    /// Where its kubelet listens.
+    pub(super) kubelet: Vec<SocketAddr>,
 }
 
 /// Who this speaker is in the cluster.
@@ -75,10 +79,9 @@ pub(super) async fn run(
         }
         Err(_) => Workload::Unknown,
     };
-    let host_ends = match &workload {
-        Workload::Stays { node, deleted: false, .. } => !home.going && kubelet_ends(&kubelet(node)).await,
-        _ => false,
-    };
+    // Without a word of the API server, too: it may have been on this host.
+    let is_deleted = matches!(workload, Workload::Stays { deleted: true, .. } | Workload::Goes);
+    let host_ends = !home.going && !is_deleted && kubelet_ends(&home.kubelet).await;
     let departure = decide(home.going || host_ends, &workload);
     tracing::info!(event = "departing", ?departure, host_ends, "ending");
     tell.send_replace(Some(departure));
@@ -139,23 +142,6 @@ fn labelled(name: String, labels: &Labels) -> Node {
     Node { metadata, ..Node::default() }
 }
 
-/// Where the kubelet of `node` listens, on each of its addresses and on loopback; nowhere when the node does not tell.
-fn kubelet(node: &Node) -> Vec<SocketAddr> {
-    let status = node.status.as_ref();
-    let port = status
-        .and_then(|status| status.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref())
-        .and_then(|endpoint| u16::try_from(endpoint.port).ok())
-        .filter(|port| *port != 0);
-    let Some(port) = port else { return Vec::new() };
-    let addresses = status.and_then(|status| status.addresses.as_deref()).unwrap_or_default();
-    let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
-    let internal = internal.filter_map(|address| address.address.parse().ok());
-    internal
-        .chain([IpAddr::from(Ipv4Addr::LOCALHOST)])
-        .map(|address| SocketAddr::new(address, port))
-        .collect()
-}
-
 /// Whether the kubelet ended or ends. A speaker whose pod is not deleted is ended by the kubelet, which then starts it again, or
 /// by the init system of a host that shuts down, which ends the kubelet too: where the kubelet has no
 /// `shutdownGracePeriod` nothing else tells.
@@ -163,8 +149,10 @@ async fn kubelet_ends(at: &[SocketAddr]) -> bool {
     if at.is_empty() {
         return false;
     }
+    let mut refused = 0;
     for _ in 0..LOOKS {
-        if !answers(at).await {
+        refused = if answers(at).await { 0 } else { refused + 1 };
+        if refused == REFUSED {
             return true;
         }
         tokio::time::sleep(BETWEEN_LOOKS).await;
@@ -185,9 +173,7 @@ async fn answers(at: &[SocketAddr]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{
-        DaemonEndpoint, NodeAddress, NodeDaemonEndpoints, NodeSpec, NodeStatus, Taint,
-    };
+    use k8s_openapi::api::core::v1::{NodeSpec, Taint};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -220,34 +206,7 @@ mod tests {
             assert_eq!(decide(going, &workload), want, "{going} {workload:?}");
         }
     }
-    #[test]
-    fn the_kubelet_is_looked_for_where_its_node_says() {
-        let address =
-            |type_: &str, address: &str| NodeAddress { type_: type_.into(), address: address.into() };
-        let node = |port: i32| {
-            let endpoint = DaemonEndpoint { port };
-            let status = NodeStatus {
-                addresses: Some(vec![
-                    address("Hostname", "node1"),
-                    address("InternalIP", "192.0.2.1"),
-                    address("InternalIP", "2001:db8::1"),
-                    address("ExternalIP", "198.51.100.1"),
-                ]),
-                daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(endpoint) }),
-                ..NodeStatus::default()
-            };
-            Node { status: Some(status), ..Node::default() }
-        };
-        let want = ["192.0.2.1:10250", "[2001:db8::1]:10250", "127.0.0.1:10250"];
-        assert_eq!(
-            kubelet(&node(10_250)),
-            want.map(|address| address.parse::<SocketAddr>().expect("an address"))
-        );
-        assert_eq!(kubelet(&node(0)), []);
-        assert_eq!(kubelet(&Node::default()), []);
-    }
-
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn only_a_kubelet_that_refuses_everywhere_ends() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a socket");
         let open = listener.local_addr().expect("its address");

@@ -1,7 +1,7 @@
 //! What is kept of each object of the cluster: no more than a plan needs.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -62,6 +62,8 @@ pub(crate) struct NodeFacts {
     pub(crate) node: plan::Node,
     /// Whether it is a virtual machine that stands still for seconds when it is migrated.
     pub(crate) stalls: bool,
+    /// Where its kubelet listens: on each of its addresses and on loopback; nowhere when the node does not tell.
+    pub(crate) kubelet: Vec<SocketAddr>,
 }
 
 /// One speaker, by its pod.
@@ -195,7 +197,23 @@ pub(crate) fn node_facts(object: &Node) -> (String, NodeFacts) {
     let (name, node) = node(object);
     let provider = object.spec.as_ref().and_then(|spec| spec.provider_id.as_deref());
     let stalls = provider.is_some_and(|provider| provider.starts_with(STALLING_PROVIDER));
-    (name, NodeFacts { node, stalls })
+    (name, NodeFacts { node, stalls, kubelet: kubelet(object) })
+}
+
+fn kubelet(node: &Node) -> Vec<SocketAddr> {
+    let status = node.status.as_ref();
+    let port = status
+        .and_then(|status| status.daemon_endpoints.as_ref()?.kubelet_endpoint.as_ref())
+        .and_then(|endpoint| u16::try_from(endpoint.port).ok())
+        .filter(|port| *port != 0);
+    let Some(port) = port else { return Vec::new() };
+    let addresses = status.and_then(|status| status.addresses.as_deref()).unwrap_or_default();
+    let internal = addresses.iter().filter(|address| address.type_ == "InternalIP");
+    let internal = internal.filter_map(|address| address.address.parse().ok());
+    internal
+        .chain([IpAddr::from(Ipv4Addr::LOCALHOST)])
+        .map(|address| SocketAddr::new(address, port))
+        .collect()
 }
 
 /// Reduces the pod of a speaker: its own name, and the seed that it is. `None` for a pod that has no address, or has

@@ -191,3 +191,22 @@ fn a_speaker_is_a_seed_while_it_runs() {
         assert_eq!(speaker(&object(status), 7946), ("speaker-x".to_owned(), want));
     }
 }
+
+#[test]
+fn the_kubelet_is_looked_for_where_its_node_says() {
+    let addresses = json!([
+        {"type": "Hostname", "address": "node1"},
+        {"type": "InternalIP", "address": "192.0.2.1"},
+        {"type": "InternalIP", "address": "2001:db8::1"},
+        {"type": "ExternalIP", "address": "198.51.100.1"},
+    ]);
+    let listens = |status: Value| {
+        let (_, facts) = node_facts(&parse(json!({"metadata": {"name": "node1"}, "status": status})));
+        facts.kubelet.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let at =
+        |port: i32| json!({"addresses": addresses, "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}});
+    assert_eq!(listens(at(10_250)), ["192.0.2.1:10250", "[2001:db8::1]:10250", "127.0.0.1:10250"]);
+    assert_eq!(listens(at(0)), Vec::<String>::new());
+    assert_eq!(listens(json!({"addresses": addresses})), Vec::<String>::new());
+}

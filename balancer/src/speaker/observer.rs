@@ -370,7 +370,7 @@ impl Observer {
         };
         let labels = facts.node.labels.clone();
         let excluded = !self.settings.ignore_exclude_label && labels.contains_key(EXCLUDE_LB_LABEL);
-        Home { going: facts.node.going || excluded, labels }
+        Home { going: facts.node.going || excluded, labels, kubelet: facts.kubelet.clone() }
     }
 
     fn state(&self, plan: &Plan, contradictions: &[Problem]) -> State {

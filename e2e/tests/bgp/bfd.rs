@@ -165,17 +165,19 @@ fn a_bfd_port_that_another_program_has_is_told_and_taken_once_it_is_free() {
     };
     let taken = std::thread::spawn(take).join().unwrap().unwrap();
     edit("BFDProfile", "slow", "{receiveInterval: 300, transmitInterval: 300, echoMode: true}");
-    eventually("the port of echo packets to be told", 20, || {
-        for (node, is_taken) in [("node1", true), ("node2", false)] {
-            let (bgp, _, said) = told(node, "172.22.0.1")?;
-            ensure!(
-                bgp == "Established" && said.contains("UDP port 3785") == is_taken,
-                "{node} {bgp} {said}"
-            );
-        }
-        Ok(())
-    });
+    let echo_port_is_told = |nodes: &[&str]| {
+        eventually(&format!("the port of echo packets to be told for {nodes:?}"), 20, || {
+            for node in ["node1", "node2"] {
+                let (bgp, _, said) = told(node, "172.22.0.1")?;
+                let is_told = said.contains("UDP port 3785");
+                ensure!(bgp == "Established" && is_told == nodes.contains(&node), "{node} {bgp} {said}");
+            }
+            Ok(())
+        });
+    };
+    echo_port_is_told(&["node1"]);
     drop(taken);
+    echo_port_is_told(&[]);
     drop(far);
     assert_eq!(frr.established().unwrap().len(), 3);
 }

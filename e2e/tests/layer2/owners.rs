@@ -141,13 +141,14 @@ fn a_node_that_lost_the_api_server_alone_leaves_its_address_to_the_one_that_know
         after
     };
     let after = left();
+    drop(inform);
+    kube(&format!("wait node/{before} --for=condition=Ready --timeout=60s")).unwrap();
+    assert_eq!(left(), after);
     let account = watch.stop().unwrap();
     println!("{address}: {account:?}");
     assert_eq!(account.owners, [before.clone(), after]);
-    assert!(account.contested < Duration::from_secs(10), "{account:?}");
-    drop(inform);
-    kube(&format!("wait node/{before} --for=condition=Ready --timeout=60s")).unwrap();
-    left();
+    // It knew nothing of it: for a time both answered.
+    assert!((3..20).contains(&account.contested.as_secs()), "{account:?}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ pub struct Questions {
 impl Questions {
     /// All of them, with `rate` frames a second together.
     pub fn new(guard: Guard, checker: Checker, rate: u32) -> Self {
-        Self { guard, checker, disputes: Disputes::default(), budget: Budget::new(rate) }
+        Self { guard, checker, disputes: Disputes::new(rate), budget: Budget::new(rate) }
     }
 
     /// Does what is due, as far as the pace allows.

@@ -122,6 +122,10 @@ impl Sessions {
         for wanted in std::mem::take(&mut self.refused).into_values() {
             self.watch(wanted);
         }
+        for entry in self.entries.iter_mut().filter(|entry| entry.path.is_some() && !entry.is_shut) {
+            entry.look_for_rival();
+            self.retry.get_or_insert(Instant::now() + RETRY);
+        }
     }
 
     fn watch(&mut self, wanted: Watch) {
@@ -136,6 +140,9 @@ impl Sessions {
             if entry.reach == wanted.reach {
                 let Settings { discriminator, seed, .. } = entry.settings;
                 entry.settings = settings(&wanted, echo.accepts, discriminator, seed);
+                if echo.path.is_some() {
+                    self.retry.get_or_insert(Instant::now() + RETRY);
+                }
                 entry.use_path(echo.path, &self.metrics);
                 entry.handle(Event::Configure(entry.settings), &self.metrics);
                 return;
@@ -195,6 +202,9 @@ impl Sessions {
             is_shut: false,
         };
         entry.tell(false);
+        if entry.path.is_some() {
+            self.retry.get_or_insert(Instant::now() + RETRY);
+        }
         self.metrics.session_up.get_or_create(&entry.label).set(0);
         entry.handle(Event::Start, &self.metrics);
         let reach = entry.reach.clone();

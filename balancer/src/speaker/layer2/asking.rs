@@ -27,7 +27,7 @@ impl Layer2 {
     ) {
         let (actions, question) = self.questions.poll(Instant::now());
         for action in actions {
-            self.act(plan, action);
+            self.act(links, plan, action);
         }
         if let Some(question) = question {
             for (index, running) in &self.announcers {
@@ -88,11 +88,14 @@ impl Layer2 {
             if !is_kin {
                 return (changed, None);
             }
-            self.questions.disputes.claim(now, claim.address, claim.mac);
+            let own = links.eligible.get(&interface).map(|interface| interface.mac);
+            let own = own.filter(|_| !self.settings.ignored.contains(&claim.mac));
+            let disputes = &mut self.questions.disputes;
+            let news = own.is_some_and(|own| disputes.claim(now, claim.address, claim.mac, own));
             if let Some(action) = self.questions.guard.kin(now, claim.address) {
-                self.act(plan, action);
+                self.act(links, plan, action);
             }
-            return (true, None);
+            return (news, None);
         }
         // An answer of another host, such as a proxy, is no sign of life of the owner.
         let is_of = |node: &String| {
@@ -117,21 +120,26 @@ impl Layer2 {
     }
 
     /// Leaves addresses to other nodes that keep on announcing them while this one is not `informed`: of two that know
-    /// the same, one would have given way. Tells whether there is any dispute.
+    /// the same, one would have given way. They are left for as long as the other goes on: what this node learns after
+    /// that is in its plan first. Tells whether there is any dispute.
     pub(super) fn judge_disputes(&mut self, plan: &Plan, doubts: &watch::Sender<bool>, informed: bool) {
-        let (now, disputes) = (Instant::now(), &self.questions.disputes);
+        let disputes = &self.questions.disputes;
         let open = !disputes.is_empty();
         doubts.send_if_modified(|former| std::mem::replace(former, open) != open);
-        let lasting = plan.announcements.keys().filter(|address| disputes.is_lasting(now, **address));
-        let yielded: BTreeSet<IpAddr> = lasting.filter(|_| !informed).copied().collect();
-        if self.yielded != yielded {
+        let lasting = plan.announcements.keys().filter(|address| disputes.is_lasting(**address));
+        let yielded: BTreeSet<IpAddr> =
+            lasting.filter(|address| !informed || self.yielded.contains(*address)).copied().collect();
+        for address in yielded.difference(&self.yielded) {
             tracing::warn!(
                 event = "yielding",
-                addresses = ?yielded,
-                "other nodes announce these too, and the API server does not tell whose they are: left to them"
+                %address,
+                "another node announces it too, and the API server does not tell whose it is: left to that node"
             );
-            self.yielded = yielded;
         }
+        for address in self.yielded.difference(&yielded) {
+            tracing::info!(event = "yielded", %address, "no other node answers for it, or it is not to be announced here");
+        }
+        self.yielded = yielded;
     }
 
     /// Asks a node on each interface that has an address in a network with it, and its speaker on every interface. Returns
@@ -160,25 +168,39 @@ impl Layer2 {
     }
 
     /// Does what guarding an address takes, on the interfaces that it is for.
-    fn act(&self, plan: &Plan, action: Action) {
-        let (address, order) = match action {
-            Action::Probe { address, target } => {
-                let is_wanted = target == address;
-                (address, Order::Ask(Probe { target, from: unspecified(target), is_wanted }))
-            }
-            Action::Defend(address) => (address, Order::Defend(address)),
-            Action::Again(address) => (address, Order::Again(address)),
-            Action::Contest(address) => {
-                (address, Order::Ask(Probe { target: address, from: unspecified(address), is_wanted: false }))
-            }
+    fn act(&self, links: &Snapshot, plan: &Plan, action: Action) {
+        let address = match action {
+            Action::Probe { address, .. } => address,
+            Action::Defend(address) | Action::Again(address) | Action::Contest(address) => address,
         };
         let wanted = plan.announcements.get(&address);
-        for running in self.announcers.values() {
-            if wanted.is_some_and(|interfaces| interfaces.contains(&running.name)) {
-                // Full when the interface is busy: a probe comes again, and so does a claim.
-                let _ = running.orders.try_send(order);
+        for (index, running) in &self.announcers {
+            if !wanted.is_some_and(|interfaces| interfaces.contains(&running.name)) {
+                continue;
             }
+            let order = match action {
+                Action::Probe { target, .. } => {
+                    Order::Ask(Probe { target, from: unspecified(target), is_wanted: target == address })
+                }
+                Action::Defend(address) => Order::Defend(address),
+                Action::Again(address) => Order::Again(address),
+                Action::Contest(target) => {
+                    let Some(from) = asker(links, *index, target) else { continue };
+                    Order::Ask(Probe { target, from, is_wanted: false })
+                }
+            };
+            // Full when the interface is busy: a probe comes again, and so does a claim.
+            let _ = running.orders.try_send(order);
         }
+    }
+}
+
+/// Whose question for an address only the asker hears the answer to: in IPv6, an answer to nobody would have all
+/// neighbours believe it.
+fn asker(links: &Snapshot, interface: u32, target: IpAddr) -> Option<IpAddr> {
+    match target {
+        IpAddr::V4(_) => Some(unspecified(target)),
+        IpAddr::V6(_) => links.links.addresses(interface).map(|net| net.addr()).find(IpAddr::is_ipv6),
     }
 }
 

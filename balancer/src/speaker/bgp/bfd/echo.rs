@@ -182,7 +182,7 @@ impl Links {
 }
 
 /// Whether a program has the port of echo packets at `own`, which here are sent and heard past it.
-fn is_taken(own: IpAddr) -> bool {
+pub(super) fn is_taken(own: IpAddr) -> bool {
     UdpSocket::bind((own, ECHO_PORT)).is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
 }
 

@@ -7,7 +7,7 @@ use metallb_proto::bfd::{self, Action, Discarded, Event, Session, Settings, Stat
 use socket2::Socket;
 use tokio::sync::watch;
 
-use super::echo::Path;
+use super::echo::{Path, is_taken};
 use super::monitor::{Reach, Told, Watch};
 use super::sockets::port;
 use crate::speaker::bgp::metrics::{BfdMetrics, Label};
@@ -157,8 +157,16 @@ impl Entry {
         if at(&self.path) != at(&path) {
             self.path = path;
             self.handle(Event::EchoPath(false), metrics);
-        } else if let (Some(known), Some(path)) = (&mut self.path, path) {
-            known.has_rival = path.has_rival;
+        }
+        self.look_for_rival();
+    }
+
+    /// Says whether another program has the port of echo packets now.
+    pub(super) fn look_for_rival(&mut self) {
+        let own = self.reach.local.ip().to_canonical();
+        if let Some(path) = &mut self.path {
+            path.has_rival = is_taken(own);
+            self.tell(false);
         }
     }
 
