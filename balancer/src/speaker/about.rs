@@ -43,6 +43,9 @@ struct About {
     interfaces: BTreeMap<String, Interface>,
     announced: BTreeMap<IpAddr, Announced>,
     conflicts: BTreeMap<IpAddr, Conflict>,
+    /// Left to other nodes, which announce them too, while the API server does not answer this one.
+    #[serde(default)]
+    yielded: BTreeSet<IpAddr>,
     /// Ranges of pools that are in no network of this node: their addresses need a route to it, since no neighbour asks
     /// for them.
     pools_outside: BTreeMap<String, Vec<String>>,
@@ -149,6 +152,7 @@ impl Sources {
                     (*address, Conflict { mac: mac_text(found.mac), withheld: found.withheld })
                 })
                 .collect(),
+            yielded: standing.yielded,
             pools_outside: outside(&links, &self.pools.borrow()),
         }
     }
@@ -307,6 +311,12 @@ impl fmt::Display for About {
         for (address, conflict) in &self.conflicts {
             writeln!(f, "conflict     {address} is at {}", conflict.mac)?;
         }
+        for address in &self.yielded {
+            writeln!(
+                f,
+                "yielded      {address}: another node announces it, and the API server does not answer"
+            )?;
+        }
         for (pool, ranges) in &self.pools_outside {
             writeln!(f, "pool         {pool}: in no network of this node: {}", ranges.join(", "))?;
         }
@@ -374,6 +384,7 @@ mod tests {
                 Conflict { mac: "02:00:00:00:00:09".to_owned(), withheld: true },
             )]
             .into(),
+            yielded: ["172.22.0.101".parse().unwrap()].into(),
             pools_outside: [("far".to_owned(), vec!["192.0.2.0/24".to_owned()])].into(),
         }
     }
@@ -393,6 +404,7 @@ mod tests {
              interface    lo: does not announce: excluded by name, arp_ignore 0, rp_filter 2\n\
              announced    172.22.0.100 on all interfaces, withheld\n\
              conflict     172.22.0.100 is at 02:00:00:00:00:09\n\
+             yielded      172.22.0.101: another node announces it, and the API server does not answer\n\
              pool         far: in no network of this node: 192.0.2.0/24\n"
         );
     }

@@ -60,6 +60,8 @@ pub struct Standing {
     pub conflicts: BTreeMap<IpAddr, Conflict>,
     /// Those of the plan for which this node has no interface.
     pub failed: BTreeSet<IpAddr>,
+    /// Those of the plan that are left to other nodes, which announce them too and may know better.
+    pub yielded: BTreeSet<IpAddr>,
     /// Interfaces whose sockets cannot be opened or do not hold: this node cannot announce on them.
     pub broken: BTreeSet<String>,
 }
@@ -421,6 +423,7 @@ impl Layer2 {
             announced: has_interface.into_iter().filter(|address| self.may_announce(*address)).collect(),
             conflicts: self.questions.guard.conflicts(),
             failed,
+            yielded: self.yielded.clone(),
             broken: self.given_up(links),
         };
         let mut moved = false;

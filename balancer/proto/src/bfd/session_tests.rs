@@ -498,38 +498,22 @@ fn strangers_are_not_listened_to() {
     }
 }
 
-/// The beginning and the end of a session with BIRD 2.0.12, which took it up and down as told here. Intervals were 30 ms
-/// here, and 20 ms to send and 50 ms to receive there.
-#[test]
-fn a_session_recorded_with_bird_goes_the_same_way() {
-    enum Line {
-        Heard(&'static str),
-        Sent(&'static str),
-        Changed(State, State),
-        Shut,
-    }
+/// A line of a recorded session.
+enum Line {
+    Heard(&'static str),
+    Sent(&'static str),
+    Changed(State, State),
+    Shut,
+}
+
+/// Goes through a session as it was recorded, and returns it as it is in the end.
+fn replay(settings: Settings, lines: impl IntoIterator<Item = Line>) -> Session {
     let octets = |hex: &str| -> Vec<u8> {
         (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
     };
-    let settings = Settings { discriminator: 0x0102_0304, ..settings(7, timers(30, 3)) };
     let (mut session, now) = (Session::new(settings), origin());
     let mut actions: VecDeque<Action> = session.handle(now, Event::Start).unwrap().into();
-    for line in [
-        Line::Sent("204003180102030400000000000f42400000753000000000"),
-        Line::Heard("208004186d92694101020304000f42400000c35000000000"),
-        Line::Changed(State::Down, State::Up),
-        Line::Sent("20e00318010203046d926941000075300000753000000000"),
-        Line::Heard("20d004186d9269410102030400004e200000c35000000000"),
-        Line::Heard("20e004186d9269410102030400004e200000c35000000000"),
-        Line::Sent("20d00318010203046d926941000075300000753000000000"),
-        Line::Heard("20c004186d9269410102030400004e200000c35000000000"),
-        Line::Shut,
-        Line::Changed(State::Up, State::AdminDown),
-        Line::Sent("27000318010203046d926941000f42400000753000000000"),
-        Line::Sent("27000318010203046d926941000f42400000753000000000"),
-        Line::Sent("27000318010203046d926941000f42400000753000000000"),
-        Line::Heard("236004186d92694101020304000f42400000c35000000000"),
-    ] {
+    for line in lines {
         match line {
             Line::Heard(hex) => {
                 assert_eq!(actions, []);
@@ -545,5 +529,32 @@ fn a_session_recorded_with_bird_goes_the_same_way() {
         }
     }
     assert_eq!(actions, []);
+    session
+}
+
+/// The beginning and the end of a session with BIRD 2.0.12, which took it up and down as told here. Intervals were 30 ms
+/// here, and 20 ms to send and 50 ms to receive there.
+#[test]
+fn a_session_recorded_with_bird_goes_the_same_way() {
+    let settings = Settings { discriminator: 0x0102_0304, ..settings(7, timers(30, 3)) };
+    let session = replay(
+        settings,
+        [
+            Line::Sent("204003180102030400000000000f42400000753000000000"),
+            Line::Heard("208004186d92694101020304000f42400000c35000000000"),
+            Line::Changed(State::Down, State::Up),
+            Line::Sent("20e00318010203046d926941000075300000753000000000"),
+            Line::Heard("20d004186d9269410102030400004e200000c35000000000"),
+            Line::Heard("20e004186d9269410102030400004e200000c35000000000"),
+            Line::Sent("20d00318010203046d926941000075300000753000000000"),
+            Line::Heard("20c004186d9269410102030400004e200000c35000000000"),
+            Line::Shut,
+            Line::Changed(State::Up, State::AdminDown),
+            Line::Sent("27000318010203046d926941000f42400000753000000000"),
+            Line::Sent("27000318010203046d926941000f42400000753000000000"),
+            Line::Sent("27000318010203046d926941000f42400000753000000000"),
+            Line::Heard("236004186d92694101020304000f42400000c35000000000"),
+        ],
+    );
     assert_eq!((session.transmit_interval(), session.detection_time()), (MS * 1000, Some(MS * 120)));
 }

@@ -1,6 +1,7 @@
 //! Addresses that this node announces while another node of the cluster goes on announcing them: one of the two goes by
 //! something that is out of date.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -69,11 +70,11 @@ impl Disputes {
 
     /// Asks for what is in dispute, as far as the budget allows; where nobody answers any more it is settled.
     pub(super) fn poll(&mut self, now: Instant, budget: &mut Budget) -> Vec<Action> {
-        self.entries.retain(|_, dispute| now < dispute.ask || dispute.unanswered < UNANSWERED);
+        self.settle(now);
         let due = self.entries.iter_mut().filter(|(_, dispute)| dispute.ask <= now);
         let mut due: Vec<(&IpAddr, &mut Dispute)> = due.collect();
-        // Who has waited longest comes first.
-        due.sort_by_key(|(_, dispute)| dispute.ask);
+        // What is nearly settled comes first, since more may be settled with it, and then who has waited longest.
+        due.sort_by_key(|(_, dispute)| (Reverse(dispute.unanswered), dispute.ask));
         let mut actions = vec![];
         for (address, dispute) in due {
             if self.pace.next(now, 1) > now || !budget.take(now, 1) {
@@ -86,6 +87,21 @@ impl Disputes {
         }
         self.paced = Some(budget.next(now, 1).max(self.pace.next(now, 1))).filter(|next| *next > now);
         actions
+    }
+
+    /// Forgets those for which the other node does not answer any more, and with each what it claimed no later: after a
+    /// split a node gives way in all that it announced, which may be thousands.
+    fn settle(&mut self, now: Instant) {
+        let is_silent = |dispute: &Dispute| dispute.ask <= now && dispute.unanswered >= UNANSWERED;
+        let silent = self.entries.values().filter(|dispute| is_silent(dispute));
+        let mut settled: BTreeMap<MacAddress, Instant> = BTreeMap::new();
+        for dispute in silent {
+            let until = settled.entry(dispute.by).or_insert(dispute.heard);
+            *until = (*until).max(dispute.heard);
+        }
+        let is_over =
+            |dispute: &Dispute| settled.get(&dispute.by).is_some_and(|heard| dispute.heard <= *heard + ASK);
+        self.entries.retain(|_, dispute| !is_over(dispute));
     }
 
     /// When [`Disputes::poll`] is wanted next.
@@ -187,6 +203,23 @@ mod tests {
         assert!(disputes.is_lasting(address(1)));
         disputes.retain(|_, _| false);
         assert!(disputes.is_empty());
+    }
+
+    #[test]
+    fn a_node_that_gave_way_in_one_did_so_in_all() {
+        let (start, mut disputes, mut budget) = (origin(), Disputes::new(10), Budget::new(10));
+        let other = MacAddress([2, 0, 0, 0, 0, 3]);
+        for last in 0..200 {
+            disputes.claim(start, address(last), if last == 7 { other } else { LOWER }, HIGHER);
+        }
+        let (mut asked, mut now) = (0, start);
+        while disputes.entries.len() > 1 {
+            now = disputes.deadline().expect("some are open").max(now);
+            asked += disputes.poll(now, &mut budget).len();
+            disputes.claim(now, address(7), other, HIGHER);
+        }
+        assert!(now - start <= Duration::from_secs(10) && asked <= 40, "{asked} in {:?}", now - start);
+        assert!(disputes.entries.contains_key(&address(7)), "that of another node");
     }
 
     #[test]

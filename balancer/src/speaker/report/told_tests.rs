@@ -18,6 +18,7 @@ fn standing(announced: bool, conflict: Option<bool>) -> Standing {
     Standing {
         announced: announced.then_some(address).into_iter().collect(),
         failed: BTreeSet::new(),
+        yielded: BTreeSet::new(),
         broken: BTreeSet::new(),
         conflicts: conflict.map(|withheld| (address, Conflict { mac, withheld })).into_iter().collect(),
     }
