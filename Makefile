@@ -192,12 +192,16 @@ e2e: preflight images ## End-to-end tests on a new cluster (one that is up is re
 	@$(E2E) deps
 	cargo test -q -p metallb-e2e --test l2_sockets
 	cargo test -q -p metallb-balancer --lib -- --ignored
-ifneq ($(CLUSTER),external)
-	cargo test -q -p metallb-e2e --test lifecycle -- --test-threads=1
-endif
 	@$(E2E) up
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture
+
+.PHONY: e2e-lifecycle
+e2e-lifecycle: preflight ## The cluster of the tests: made, broken, made again and removed; one that is up is replaced
+ifneq ($(CLUSTER),external)
+	@$(E2E) deps
+	cargo test -q -p metallb-e2e --test lifecycle -- --test-threads=1
+endif
 
 .PHONY: e2e-definitions
 e2e-definitions: ## Before a real API server alone: definitions and what was stored under earlier ones, what is written for OLM, OpenShift; no cluster
@@ -230,7 +234,7 @@ e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is 
 	cargo test -q -p metallb-e2e --test bgp -- --test-threads=1 $(ARGS)
 
 .PHONY: e2e-full
-e2e-full: e2e e2e-definitions e2e-oldest e2e-bgp e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
+e2e-full: e2e-lifecycle e2e e2e-definitions e2e-oldest e2e-bgp e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 	@$(MAKE) -s bench-operator ARGS="--stops 200"
 

@@ -175,6 +175,7 @@ fn a_version_that_is_to_be_approved_waits_until_it_is() {
 }
 
 #[test]
+#[ignore = "long"]
 fn an_image_that_is_missing_stops_the_rollout_and_is_taken_back_where_that_is_wanted() {
     available();
     let operator = Operator::remember();

@@ -558,3 +558,26 @@ fn a_session_recorded_with_bird_goes_the_same_way() {
     );
     assert_eq!((session.transmit_interval(), session.detection_time()), (MS * 1000, Some(MS * 120)));
 }
+
+/// The same with FRR 8.4.4, which was told to end it. Intervals were 100 ms on both ends.
+#[test]
+fn a_session_recorded_with_frr_goes_the_same_way() {
+    let settings = Settings { discriminator: 0x7803_b5c5, ..settings(7, timers(100, 3)) };
+    let session = replay(
+        settings,
+        [
+            Line::Sent("204003187803b5c500000000000f4240000186a000000000"),
+            Line::Heard("2080031872860eee7803b5c5000f4240000f42400000c350"),
+            Line::Changed(State::Down, State::Up),
+            Line::Sent("20e003187803b5c572860eee000186a0000186a000000000"),
+            Line::Heard("20e0031872860eee7803b5c5000186a0000186a00000c350"),
+            Line::Sent("20d003187803b5c572860eee000186a0000186a000000000"),
+            Line::Heard("20d0031872860eee7803b5c5000186a0000186a00000c350"),
+            Line::Heard("20c0031872860eee7803b5c5000186a0000186a00000c350"),
+            Line::Heard("2340031872860eee7803b5c5000186a0000186a00000c350"),
+            Line::Changed(State::Up, State::Down),
+            Line::Sent("234003187803b5c572860eee000f4240000186a000000000"),
+        ],
+    );
+    assert_eq!((session.transmit_interval(), session.detection_time()), (MS * 1000, Some(MS * 300)));
+}

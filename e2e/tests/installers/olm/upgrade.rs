@@ -216,7 +216,10 @@ fn a_speaker_that_crashes_stops_the_upgrade_at_one_node() {
     const NEXT: &str = "1000.0.4";
     installed_impatiently();
     apply(SERVICE).unwrap();
-    let held = address("default", "installers").unwrap();
+    address("default", "installers").unwrap();
+    apply(&held::echo("default", "installers")).unwrap();
+    let held = address("default", "echo").unwrap();
+    eventually("a node to announce", 30, || owner(held).map(drop));
     // A program that ends at once, since what the speaker is told means nothing to it.
     cluster::tag(&image("operator", NOW), &image("speaker", BAD)).unwrap();
     upgrade(NOW, BAD, &["operator", "controller"]);
@@ -230,11 +233,11 @@ fn a_speaker_that_crashes_stops_the_upgrade_at_one_node() {
     for pod in good {
         assert_eq!(condition(pod, "Ready").unwrap().0, "True", "{}", name(pod));
     }
-    assert_eq!(address("default", "installers").unwrap(), held);
+    assert_eq!(address("default", "echo").unwrap(), held);
     eventually("a node to announce", 20, || owner(held).map(drop));
     override_upgradeable(BAD);
     upgrade(BAD, NEXT, &PROGRAMS);
     runs(NEXT);
-    assert_eq!(address("default", "installers").unwrap(), held);
-    kube("-n default delete service installers").unwrap();
+    assert_eq!(address("default", "echo").unwrap(), held);
+    kube("-n default delete service/installers service/echo deployment/echo").unwrap();
 }
