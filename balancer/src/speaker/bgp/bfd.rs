@@ -124,6 +124,14 @@ impl Sessions {
         }
         for entry in self.entries.iter_mut().filter(|entry| entry.path.is_some() && !entry.is_shut) {
             entry.look_for_rival();
+        }
+        self.try_again_soon();
+    }
+
+    /// Has what does not work tried again, and who else has the port of echo packets looked for again.
+    fn try_again_soon(&mut self) {
+        let sends_echo = |entry: &Entry| entry.path.is_some() && !entry.is_shut;
+        if !self.refused.is_empty() || self.entries.iter().any(sends_echo) {
             self.retry.get_or_insert(Instant::now() + RETRY);
         }
     }
@@ -140,12 +148,9 @@ impl Sessions {
             if entry.reach == wanted.reach {
                 let Settings { discriminator, seed, .. } = entry.settings;
                 entry.settings = settings(&wanted, echo.accepts, discriminator, seed);
-                if echo.path.is_some() {
-                    self.retry.get_or_insert(Instant::now() + RETRY);
-                }
                 entry.use_path(echo.path, &self.metrics);
                 entry.handle(Event::Configure(entry.settings), &self.metrics);
-                return;
+                return self.try_again_soon();
             }
             entry.shut(&self.metrics);
         }
@@ -161,8 +166,8 @@ impl Sessions {
                 is_news
             });
             self.refused.insert(peer, wanted);
-            self.retry.get_or_insert(Instant::now() + RETRY);
         }
+        self.try_again_soon();
     }
 
     fn open(&mut self, wanted: Watch, echo: Use) -> anyhow::Result<()> {
@@ -202,9 +207,6 @@ impl Sessions {
             is_shut: false,
         };
         entry.tell(false);
-        if entry.path.is_some() {
-            self.retry.get_or_insert(Instant::now() + RETRY);
-        }
         self.metrics.session_up.get_or_create(&entry.label).set(0);
         entry.handle(Event::Start, &self.metrics);
         let reach = entry.reach.clone();
