@@ -396,13 +396,15 @@ verify: ## Check target/artifacts: checksums, images of their platforms, and a b
 	@$(E2E) verify target/artifacts target/verified/bundle
 	@echo "target/artifacts is whole"
 
+# To cargo a clone's crates are those of this tree, so each clone has a target folder of its own.
 # Folders of different depth, and other habits of the one who builds, must not show in what is built.
 .PHONY: reproducible
 reproducible: ## Build target/artifacts in two clones of the commit that is checked out, and compare them; about twenty minutes
 	@rm -rf target/clones && mkdir -p target/clones
 	@git clone -q . target/clones/one && git clone -q . target/clones/the/other
-	@$(MAKE) -s -C target/clones/one artifacts
-	@umask 077; export TZ=Asia/Kathmandu LC_ALL=C.UTF-8 LANG=de_DE.UTF-8; $(MAKE) -s -C target/clones/the/other artifacts
+	@CARGO_TARGET_DIR=$(CURDIR)/target/clones/one/target $(MAKE) -s -C target/clones/one artifacts
+	@umask 077; export TZ=Asia/Kathmandu LC_ALL=C.UTF-8 LANG=de_DE.UTF-8 CARGO_TARGET_DIR=$(CURDIR)/target/clones/the/other/target; \
+	  $(MAKE) -s -C target/clones/the/other artifacts
 	@diff target/clones/one/target/artifacts/SHA256SUMS target/clones/the/other/target/artifacts/SHA256SUMS
 	@echo "both builds gave the same bytes"
 
@@ -411,7 +413,7 @@ REHEARSED := 900.0.0 901.0.0-rc.1
 .PHONY: rehearsal
 rehearsal: ## Make two releases, one after the other, in a clone of the commit that is checked out; no cluster
 	@rm -rf target/rehearsal && git clone -q . target/rehearsal
-	@cd target/rehearsal && git config user.name rehearsal && git config user.email rehearsal@localhost; \
+	@cd target/rehearsal && export CARGO_TARGET_DIR="$$PWD/target" && git config user.name rehearsal && git config user.email rehearsal@localhost; \
 	  sed -i 's#^IMAGE_PREFIX=.*#IMAGE_PREFIX=registry.example:5000/metallb#' config/manager/images.env; \
 	  sed -i 's#placeholder\.invalid#metallb.example#' config/manifests/project.env; \
 	  for version in $(REHEARSED); do \

@@ -85,6 +85,33 @@ pub fn named(chart: &str, package: &str) -> Result<String, Box<dyn Error>> {
         .collect())
 }
 
+/// `values`, the text of values.yaml, with the repositories of the images that the operator of `rendered` is told to run.
+///
+/// # Errors
+/// When one of the two does not name an image.
+pub fn with_repositories(values: &str, rendered: &str) -> Result<String, Box<dyn Error>> {
+    let mut values = values.to_owned();
+    for program in ["controller", "speaker"] {
+        let variable = format!("{}_IMAGE", program.to_uppercase());
+        let image = rendered
+            .split_once(&format!("name: {variable}\n"))
+            .and_then(|(_, rest)| rest.lines().next()?.trim().strip_prefix("value: "))
+            .ok_or_else(|| format!("no value of {variable}"))?;
+        // A colon before a slash is that of a port.
+        let tagged = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
+        let repository = tagged.map_or(image, |(repository, _)| repository);
+        let section = format!("\n{program}:\n");
+        let parts = values.split_once(&section).and_then(|(before, rest)| {
+            let (inner, rest) = rest.split_once("    repository: ")?;
+            Some((before, inner, rest.split_once('\n')?.1))
+        });
+        let (before, inner, after) =
+            parts.ok_or_else(|| format!("values.yaml: no {program}.image.repository"))?;
+        values = format!("{before}{section}{inner}    repository: {repository}\n{after}");
+    }
+    Ok(values)
+}
+
 /// Puts the object, and the accounts and Services that it names, into the namespace of the release. Accounts of others,
 /// such as Prometheus' own, stay where they are.
 fn place(object: &mut Value) {
@@ -305,6 +332,29 @@ webhooks:
         assert_eq!(named(after, "after").unwrap(), after);
         let problem = named("version: 0.1.0\n", "after").map_err(|error| error.to_string());
         assert_eq!(problem, Err("Chart.yaml: no line begins with name:".to_owned()));
+    }
+
+    #[test]
+    fn the_values_name_the_images_that_the_operator_is_told_to_run() {
+        let values = |prefix: &str| {
+            format!(
+                "operator:\n  image:\n    repository: ''\n\ncontroller:\n  image:\n    repository: {prefix}/controller\n    tag: ''\n\
+                 \nspeaker:\n  image:\n    repository: {prefix}/speaker\n"
+            )
+        };
+        let rendered = "env:\n- name: CONTROLLER_IMAGE\n  value: registry.example:5000/a/controller:1.2.3\n\
+                        - name: SPEAKER_IMAGE\n  value: registry.example:5000/a/speaker\n";
+        assert_eq!(
+            with_repositories(&values("before"), rendered).unwrap(),
+            values("registry.example:5000/a")
+        );
+        let problem =
+            |values: &str, rendered| with_repositories(values, rendered).map_err(|error| error.to_string());
+        assert_eq!(problem(&values("a"), "env: []\n"), Err("no value of CONTROLLER_IMAGE".to_owned()));
+        assert_eq!(
+            problem("a: b\n", rendered),
+            Err("values.yaml: no controller.image.repository".to_owned())
+        );
     }
 
     #[test]

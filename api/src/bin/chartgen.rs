@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut files = chart::files(&rendered)?;
     let chart = fs::read_to_string(folder.join("Chart.yaml"))?;
     files.insert("Chart.yaml".to_owned(), chart::named(&chart, &package)?);
+    let values = fs::read_to_string(folder.join("values.yaml"))?;
+    files.insert("values.yaml".to_owned(), chart::with_repositories(&values, &rendered)?);
     let definitions = folder.join("crds");
     if definitions.exists() {
         fs::remove_dir_all(&definitions)?;
