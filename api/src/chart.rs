@@ -6,7 +6,7 @@ use std::error::Error;
 
 use serde_json::{Value, json};
 
-use crate::bundle::objects::{drop_namespace, id, items, kind, read, write};
+use crate::bundle::objects::{drop_namespace, id, images, items, kind, read, write};
 use crate::crd;
 
 /// The namespace that config/ installs into.
@@ -91,15 +91,15 @@ pub fn named(chart: &str, package: &str) -> Result<String, Box<dyn Error>> {
 /// When one of the two does not name an image.
 pub fn with_repositories(values: &str, rendered: &str) -> Result<String, Box<dyn Error>> {
     let mut values = values.to_owned();
+    let objects = read(rendered)?;
+    let deployments = objects.iter().filter(|object| kind(object) == "Deployment");
+    let told: BTreeMap<String, String> = deployments.flat_map(images).collect();
     for program in ["controller", "speaker"] {
         let variable = format!("{}_IMAGE", program.to_uppercase());
-        let image = rendered
-            .split_once(&format!("name: {variable}\n"))
-            .and_then(|(_, rest)| rest.lines().next()?.trim().strip_prefix("value: "))
-            .ok_or_else(|| format!("no value of {variable}"))?;
+        let image = told.get(program).ok_or_else(|| format!("no value of {variable}"))?;
         // A colon before a slash is that of a port.
         let tagged = image.rsplit_once(':').filter(|(_, tag)| !tag.contains('/'));
-        let repository = tagged.map_or(image, |(repository, _)| repository);
+        let repository = tagged.map_or(image.as_str(), |(repository, _)| repository);
         let section = format!("\n{program}:\n");
         let parts = values.split_once(&section).and_then(|(before, rest)| {
             let (inner, rest) = rest.split_once("    repository: ")?;
@@ -342,15 +342,22 @@ webhooks:
                  \nspeaker:\n  image:\n    repository: {prefix}/speaker\n"
             )
         };
-        let rendered = "env:\n- name: CONTROLLER_IMAGE\n  value: registry.example:5000/a/controller:1.2.3\n\
-                        - name: SPEAKER_IMAGE\n  value: registry.example:5000/a/speaker\n";
+        let told = "{name: CONTROLLER_IMAGE, value: 'registry.example:5000/a/controller:1.2.3'}, \
+                    {name: SPEAKER_IMAGE, value: 'registry.example:5000/a/speaker'}";
+        let operator = |env: &str| {
+            format!(
+                "{{kind: Deployment, spec: {{template: {{spec: {{containers: [{{name: manager, env: [{env}]}}]}}}}}}}}"
+            )
+        };
+        let rendered = &operator(told);
         assert_eq!(
             with_repositories(&values("before"), rendered).unwrap(),
             values("registry.example:5000/a")
         );
-        let problem =
-            |values: &str, rendered| with_repositories(values, rendered).map_err(|error| error.to_string());
-        assert_eq!(problem(&values("a"), "env: []\n"), Err("no value of CONTROLLER_IMAGE".to_owned()));
+        let problem = |values: &str, rendered: &str| {
+            with_repositories(values, rendered).map_err(|error| error.to_string())
+        };
+        assert_eq!(problem(&values("a"), &operator("")), Err("no value of CONTROLLER_IMAGE".to_owned()));
         assert_eq!(
             problem("a: b\n", rendered),
             Err("values.yaml: no controller.image.repository".to_owned())

@@ -68,19 +68,15 @@ pub fn on(name: &str) -> Result<()> {
 /// # Errors
 /// When there is no other node, or no cluster.
 pub fn part(name: &str) -> Result<()> {
-    refuse_external("parting nodes")?;
-    let index: u8 = name.trim_start_matches("node").parse()?;
+    let index = index(name)?;
     let port = node(index).switch_port();
     let others: Vec<String> =
         (1..=nodes()?).filter(|other| *other != index).map(|other| node(other).switch_port()).collect();
     ensure!(!others.is_empty(), "one node cannot be parted");
-    run_on("lan", "nft add table bridge halves")?;
-    run_on("lan", "nft add chain bridge halves forward { type filter hook forward priority 0; }")?;
-    for other in others {
-        run_on("lan", &format!("nft add rule bridge halves forward iifname {port} oifname {other} drop"))?;
-        run_on("lan", &format!("nft add rule bridge halves forward iifname {other} oifname {port} drop"))?;
-    }
-    Ok(())
+    let rules = others.iter().flat_map(|other| {
+        [format!("iifname {port} oifname {other}"), format!("iifname {other} oifname {port}")]
+    });
+    drop_frames("halves", rules)
 }
 
 /// Undoes [`part`].
@@ -88,7 +84,7 @@ pub fn part(name: &str) -> Result<()> {
 /// # Errors
 /// When nothing was parted.
 pub fn meet() -> Result<()> {
-    run_on("lan", "nft delete table bridge halves")
+    pass_frames("halves")
 }
 
 /// Drops what a node and the API server send to each other over IPv4, and nothing else, until [`inform`].
@@ -97,11 +93,9 @@ pub fn meet() -> Result<()> {
 /// When there is no such node or cluster.
 pub fn blind(name: &str) -> Result<()> {
     let port = node(index(name)?).switch_port();
-    run_on("lan", "nft add table bridge blind")?;
-    run_on("lan", "nft add chain bridge blind forward { type filter hook forward priority 0; }")?;
     let server = cp().v4();
-    run_on("lan", &format!("nft add rule bridge blind forward iifname {port} ip daddr {server} drop"))?;
-    run_on("lan", &format!("nft add rule bridge blind forward oifname {port} ip saddr {server} drop"))
+    let rules = [format!("iifname {port} ip daddr {server}"), format!("oifname {port} ip saddr {server}")];
+    drop_frames("blind", rules)
 }
 
 /// Undoes [`blind`].
@@ -109,7 +103,29 @@ pub fn blind(name: &str) -> Result<()> {
 /// # Errors
 /// When no node was blind.
 pub fn inform() -> Result<()> {
-    run_on("lan", "nft delete table bridge blind")
+    pass_frames("blind")
+}
+
+/// Has the switch drop what matches one of `rules`, in nft's words, until [`pass_frames`] of the same name.
+///
+/// # Errors
+/// When there is no cluster, or frames are dropped by that name already.
+pub fn drop_frames(name: &str, rules: impl IntoIterator<Item = String>) -> Result<()> {
+    run_on("lan", &format!("nft add table bridge {name}"))?;
+    let hook = "{ type filter hook forward priority 0; }";
+    run_on("lan", &format!("nft add chain bridge {name} forward {hook}"))?;
+    for rule in rules {
+        run_on("lan", &format!("nft add rule bridge {name} forward {rule} drop"))?;
+    }
+    Ok(())
+}
+
+/// Undoes [`drop_frames`].
+///
+/// # Errors
+/// When nothing was dropped by that name.
+pub fn pass_frames(name: &str) -> Result<()> {
+    run_on("lan", &format!("nft delete table bridge {name}"))
 }
 
 /// The processes of a host's own network that were started as `name`, such as its speaker.

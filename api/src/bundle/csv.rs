@@ -5,7 +5,7 @@
 use k8s_openapi::ByteString;
 use serde_json::{Map, Value, json};
 
-use super::objects::{Rendered, id, items, kind, name, version};
+use super::objects::{Rendered, id, images, items, kind, name, version};
 use super::rights::Rights;
 use super::{Problem, Release, descriptors, webhooks};
 
@@ -23,7 +23,7 @@ pub(super) fn build(
     let mut csv = rendered.base.clone();
     let package = name(&csv).to_owned();
     let images = images(&rendered.deployment);
-    let image = images.first().and_then(|image| image["image"].as_str()).unwrap_or_default();
+    let image = images.first().map(|(_, image)| image.as_str()).unwrap_or_default();
     let annotations = [
         ("alm-examples", Some(examples(&rendered.examples))),
         ("containerImage", Some(image.to_owned())),
@@ -43,7 +43,8 @@ pub(super) fn build(
     }
     spec["icon"] = json!([{ "base64data": ByteString(icon.to_vec()), "mediatype": "image/svg+xml" }]);
     spec["customresourcedefinitions"]["owned"] = json!(owned);
-    spec["relatedImages"] = json!(images);
+    let related = images.iter().map(|(name, image)| json!({ "name": name, "image": image }));
+    spec["relatedImages"] = related.collect();
     spec["install"] = json!({
         "strategy": "deployment",
         "spec": {
@@ -65,21 +66,6 @@ pub(super) fn build(
 /// The name of a version's ClusterServiceVersion and bundle.
 pub(super) fn bundle_name(package: &str, release: &Release) -> String {
     format!("{package}.v{}", release.version)
-}
-
-/// The operator's own image and those that it is told to run by variables that end in `_IMAGE`.
-fn images(deployment: &Value) -> Vec<Value> {
-    let mut images = Vec::new();
-    for container in items(&deployment["spec"]["template"]["spec"]["containers"]) {
-        images.push(json!({ "name": container["name"], "image": container["image"] }));
-        for variable in items(&container["env"]) {
-            let operand = variable["name"].as_str().and_then(|name| name.strip_suffix("_IMAGE"));
-            if let Some(operand) = operand {
-                images.push(json!({ "name": operand.to_lowercase(), "image": variable["value"] }));
-            }
-        }
-    }
-    images
 }
 
 /// Kinds in the order in which examples can be applied one after another: each finds what it names.

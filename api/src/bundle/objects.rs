@@ -126,6 +126,23 @@ pub fn write(object: &Value) -> Result<String, Problem> {
     serde_saphyr::to_string(object).map_err(|error| Problem::new(id(object), error.to_string()))
 }
 
+/// The operator's own image and those that it is told to run by variables that end in `_IMAGE`, by the names of container
+/// and programs, from its Deployment.
+pub fn images(deployment: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut images = Vec::new();
+    for container in items(&deployment["spec"]["template"]["spec"]["containers"]) {
+        images.push((text(&container["name"]), text(&container["image"])));
+        for variable in items(&container["env"]) {
+            let operand = variable["name"].as_str().and_then(|name| name.strip_suffix("_IMAGE"));
+            if let Some(operand) = operand {
+                images.push((operand.to_lowercase(), text(&variable["value"])));
+            }
+        }
+    }
+    images
+}
+
 /// The kind, empty when there is none.
 pub fn kind(object: &Value) -> &str {
     object["kind"].as_str().unwrap_or_default()

@@ -11,7 +11,6 @@ use std::{
 use anyhow::{Context, Result};
 use metallb_e2e::{
     cluster::nodes,
-    exec::run_on,
     layout::node,
     observe::owner,
     options::{self, Undo},
@@ -52,7 +51,7 @@ pub(crate) fn run(case: Case, address: IpAddr, time: Duration) -> Result<BTreeMa
         .transpose()?;
     let before = owner(address)?;
     let mend = Undo(|| {
-        let _ = run_on("lan", "nft delete table bridge lossy");
+        let _ = power::pass_frames("lossy");
         for index in 1..=nodes().unwrap_or(0) {
             let name = node(index).name;
             let _ = power::signal(&name, "speaker", Signal::SIGCONT);
@@ -61,8 +60,8 @@ pub(crate) fn run(case: Case, address: IpAddr, time: Duration) -> Result<BTreeMa
     });
     let (watch, client) = (Watch::start(address)?, Client::start(address));
     match case {
-        Case::Loss => drop_on_bridge("numgen random mod 20 == 0 drop")?,
-        Case::NoUdp => drop_on_bridge("udp dport 7946 drop")?,
+        Case::Loss => power::drop_frames("lossy", ["numgen random mod 20 == 0".to_owned()])?,
+        Case::NoUdp => power::drop_frames("lossy", ["udp dport 7946".to_owned()])?,
         Case::Throttled => throttle(&before, QUOTA_US)?,
         Case::Stalls => {}
     }
@@ -105,12 +104,6 @@ pub(crate) fn rest(time: Duration) -> Result<BTreeMap<&'static str, Vec<f64>>> {
     let resident = after.iter().map(|usage| u32::try_from(usage.rss).map(|kib| f64::from(kib) / 1024.0));
     figures.insert("rss MiB", resident.collect::<Result<_, _>>()?);
     Ok(figures)
-}
-
-fn drop_on_bridge(rule: &str) -> Result<()> {
-    run_on("lan", "nft add table bridge lossy")?;
-    run_on("lan", "nft add chain bridge lossy forward { type filter hook forward priority 0; }")?;
-    run_on("lan", &format!("nft add rule bridge lossy forward {rule}"))
 }
 
 /// Gives the speaker of a node `quota` microseconds of a core in each period of 100 ms; -1 for as many as it likes.

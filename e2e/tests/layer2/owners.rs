@@ -230,13 +230,7 @@ fn addresses_move_while_controller_and_operator_are_down() {
 /// A pool of its own for a Service, announced as `advertisement` says.
 pub(crate) fn advertised(scene: &Scene, addresses: &str, advertisement: &str) -> Undo<impl FnMut() + use<>> {
     let name = format!("{}-own", scene.name);
-    apply(&format!(
-        "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
-         spec: {{addresses: [{addresses}], autoAssign: false}}\n---\n\
-         apiVersion: metallb.io/v1beta1\nkind: L2Advertisement\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
-         spec: {{ipAddressPools: [{name}], {advertisement}}}\n"
-    ))
-    .unwrap();
+    apply(&selected(&name, &format!("[{addresses}]"), &format!(", {advertisement}"))).unwrap();
     Undo(move || {
         let _ = kube(&format!("-n {NAMESPACE} delete l2advertisement,ipaddresspool {name}"));
     })

@@ -122,7 +122,7 @@ impl Sessions {
         for wanted in std::mem::take(&mut self.refused).into_values() {
             self.watch(wanted);
         }
-        for entry in self.entries.iter_mut().filter(|entry| entry.path.is_some() && !entry.is_shut) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.sends_echo()) {
             entry.look_for_rival();
         }
         self.try_again_soon();
@@ -130,8 +130,7 @@ impl Sessions {
 
     /// Has what does not work tried again, and who else has the port of echo packets looked for again.
     fn try_again_soon(&mut self) {
-        let sends_echo = |entry: &Entry| entry.path.is_some() && !entry.is_shut;
-        if !self.refused.is_empty() || self.entries.iter().any(sends_echo) {
+        if !self.refused.is_empty() || self.entries.iter().any(Entry::sends_echo) {
             self.retry.get_or_insert(Instant::now() + RETRY);
         }
     }
@@ -203,10 +202,11 @@ impl Sessions {
             socket,
             tell,
             path,
+            has_rival: false,
             dropped: None,
             is_shut: false,
         };
-        entry.tell(false);
+        entry.look_for_rival();
         self.metrics.session_up.get_or_create(&entry.label).set(0);
         entry.handle(Event::Start, &self.metrics);
         let reach = entry.reach.clone();

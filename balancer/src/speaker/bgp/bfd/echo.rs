@@ -50,8 +50,6 @@ pub(super) struct Links {
 pub(super) struct Path {
     link: Arc<Link>,
     pub(super) at: At,
-    /// Whether another program on this node has the port of echo packets.
-    pub(super) has_rival: bool,
     /// The ends of the link, once a control packet of the router showed them.
     pub(super) ends: Option<Ends>,
     /// Hears where the router is, once that was in doubt.
@@ -154,14 +152,7 @@ impl Links {
         let link = self.link(at).with_context(|| format!("no packet socket on {name:?}"))?;
         let accepts = if forwards(&name, own) { profile.echo_interval } else { Duration::ZERO };
         Ok(Use {
-            path: Some(Path {
-                link,
-                at,
-                has_rival: is_taken(own),
-                ends: None,
-                search: None,
-                heard: self.heard.clone(),
-            }),
+            path: Some(Path { link, at, ends: None, search: None, heard: self.heard.clone() }),
             accepts,
         })
     }

@@ -30,6 +30,8 @@ pub(super) struct Entry {
     pub(super) tell: watch::Sender<Told>,
     /// The way of echo packets.
     pub(super) path: Option<Path>,
+    /// Whether another program on this node has the port of echo packets.
+    pub(super) has_rival: bool,
     /// Why the last packet of the router was dropped.
     pub(super) dropped: Option<Discarded>,
     /// Whether it ends and only lets the other end know.
@@ -141,7 +143,7 @@ impl Entry {
         let state = Some(self.session.state()).filter(|_| !self.is_shut);
         let is_down = matches!(state, Some(State::Down | State::Init));
         let dropping = self.dropped.filter(|_| is_down).map(|why| dropping(why, &self.settings));
-        let has_rival = !self.is_shut && self.path.as_ref().is_some_and(|path| path.has_rival);
+        let has_rival = self.has_rival && self.sends_echo();
         let problem = dropping.or_else(|| has_rival.then(|| ECHO_RIVAL.to_owned()));
         let is_shut_there = is_down && self.session.is_shut_there();
         self.tell.send_if_modified(|told| {
@@ -163,11 +165,13 @@ impl Entry {
 
     /// Says whether another program has the port of echo packets now.
     pub(super) fn look_for_rival(&mut self) {
-        let own = self.reach.local.ip().to_canonical();
-        if let Some(path) = &mut self.path {
-            path.has_rival = is_taken(own);
-            self.tell(false);
-        }
+        self.has_rival = self.sends_echo() && is_taken(self.reach.local.ip().to_canonical());
+        self.tell(false);
+    }
+
+    /// Whether it is to send echo packets.
+    pub(super) fn sends_echo(&self) -> bool {
+        self.path.is_some() && !self.is_shut
     }
 
     pub(super) fn shut(&mut self, metrics: &BfdMetrics) {

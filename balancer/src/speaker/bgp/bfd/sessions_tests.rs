@@ -54,8 +54,19 @@ fn add(sessions: &mut Sessions, wanted: Watch) {
     let Watch { peer, label, reach, tell, .. } = wanted;
     let session = Session::new(settings);
     let (path, dropped) = (None, None);
-    let mut entry =
-        Entry { peer, label, reach, settings, session, socket, tell, path, dropped, is_shut: false };
+    let mut entry = Entry {
+        peer,
+        label,
+        reach,
+        settings,
+        session,
+        socket,
+        tell,
+        path,
+        has_rival: false,
+        dropped,
+        is_shut: false,
+    };
     entry.handle(Event::Start, &sessions.metrics);
     sessions.metrics.control_packet_output.get_or_create(&entry.label).set(7);
     sessions.entries.push(entry);
