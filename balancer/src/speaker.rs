@@ -127,7 +127,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (wanted, until) = (wires.witness.subscribe(), wires.witnessed.clone());
     let (witness, stop) = (client.clone(), cancel.clone());
     tasks.spawn(async move { witness::run(witness, &namespace, &node, wanted, until, owner, stop).await });
-    let (wanted, told) = (wires.doubts.subscribe(), wires.informed.clone());
+    let (wanted, told) = (wires.doubts.subscribe(), wires.known_until.clone());
     tasks.spawn(informed::run(client.clone(), wanted, told, cancel.clone()));
     tasks.spawn(departure::run(
         client.clone(),
@@ -259,7 +259,7 @@ struct Network {
     witness: watch::Sender<bool>,
     witnessed: watch::Receiver<Option<Instant>>,
     doubts: watch::Sender<bool>,
-    informed: watch::Receiver<bool>,
+    known_until: watch::Receiver<Option<i64>>,
     checks: watch::Sender<BTreeMap<IpAddr, Outcome>>,
     departure: watch::Receiver<Option<Departure>>,
     roster: watch::Sender<Option<Roster>>,
@@ -314,7 +314,7 @@ impl Network {
             witness: wires.witness.clone(),
             witnessed: wires.witnessed.subscribe(),
             doubts: wires.doubts.clone(),
-            informed: wires.informed.subscribe(),
+            known_until: wires.known_until.subscribe(),
             checks: wires.checks.clone(),
             departure: wires.departure.subscribe(),
             roster: wires.roster.clone(),
@@ -337,7 +337,7 @@ impl Network {
             standing: self.standing.clone(),
             hold: self.hold.subscribe(),
             doubts: self.doubts,
-            informed: self.informed,
+            known_until: self.known_until.clone(),
             checks: self.checks,
             questions: asked,
             answers: answer,
@@ -361,6 +361,7 @@ impl Network {
                     witness: self.witness,
                     witnessed: self.witnessed,
                     departure: self.departure,
+                    known_until: self.known_until,
                     answers: answered,
                     questions: ask,
                     roster: self.roster,

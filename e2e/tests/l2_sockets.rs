@@ -23,6 +23,8 @@ use metallb_proto::layer2::wire_check::Outcome;
 use metallb_proto::layer2::{MacAddress, conflict, gratuitous};
 use metallb_proto::membership::{Facts, Roster};
 use nix::sched::{CloneFlags, unshare};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +47,8 @@ struct Segment {
     roster: watch::Sender<Option<Roster>>,
     checks: watch::Receiver<BTreeMap<IpAddr, Outcome>>,
     doubts: watch::Receiver<bool>,
-    informed: watch::Sender<bool>,
+    known_until: watch::Sender<Option<i64>>,
+    metrics: Registry,
 }
 
 fn settings() -> Settings {
@@ -77,7 +80,9 @@ impl Segment {
         let (hold, held) = watch::channel(None);
         let (tell_checks, checks) = watch::channel(BTreeMap::new());
         let (tell_doubts, doubts) = watch::channel(false);
-        let (informed, is_informed) = watch::channel(true);
+        let (known_until, is_known_until) = watch::channel(None);
+        let (counted, mut metrics) = (Layer2Metrics::default(), Registry::default());
+        counted.register(&mut metrics);
         let roster = watch::Sender::new(None);
         let members = roster.subscribe();
         let speaker = std::thread::spawn(move || {
@@ -94,7 +99,7 @@ impl Segment {
                     hold: held,
                     checks: tell_checks,
                     doubts: tell_doubts,
-                    informed: is_informed,
+                    known_until: is_known_until,
                     standing: tell_standing,
                     questions: asked,
                     answers: answer,
@@ -102,7 +107,7 @@ impl Segment {
                 let exclude = Exclude::new(["^lo$", "^hidden"]).unwrap();
                 tokio::select! {
                     ended = links::follow(exclude, links) => panic!("the links ended: {ended:?}"),
-                    ended = layer2::run(settings, ports, Layer2Metrics::default(), stop) => {
+                    ended = layer2::run(settings, ports, counted, stop) => {
                         ended.unwrap();
                     }
                 }
@@ -121,7 +126,8 @@ impl Segment {
             roster,
             checks,
             doubts,
-            informed,
+            known_until,
+            metrics,
         };
         let peer = format!("link add va type veth peer name vb address {SPEAKER_MAC} netns {speaker_thread}");
         ip(&peer);
@@ -162,6 +168,14 @@ impl Segment {
     fn conflicts(&self) -> Vec<(String, bool)> {
         let standing = self.standing.borrow();
         standing.conflicts.iter().map(|(address, found)| (address.to_string(), found.withheld)).collect()
+    }
+
+    /// How many frames were rejected for `reason`.
+    fn rejected(&self, reason: &str) -> u32 {
+        let mut text = String::new();
+        encode(&mut text, &self.metrics).unwrap();
+        let line = format!("metallb_layer2_frames_rejected_total{{reason=\"{reason}\"}} ");
+        text.lines().find_map(|text| text.strip_prefix(&line)?.parse().ok()).unwrap_or(0)
     }
 
     fn on_speaker(&self, command: &str) -> String {
@@ -507,7 +521,7 @@ fn an_address_is_left_to_a_node_that_keeps_it_while_nobody_says_whose_it_is() {
     let questions = |capture: &Capture| capture.frames(&format!("arp dst host {V4}")).len();
 
     // One that says so once, and does not answer, has given way.
-    segment.informed.send_replace(false);
+    segment.known_until.send_replace(Some(0));
     claim();
     until("it is in doubt", || *segment.doubts.borrow());
     until("it is not any more", || {
@@ -516,7 +530,7 @@ fn an_address_is_left_to_a_node_that_keeps_it_while_nobody_says_whose_it_is() {
     });
 
     // While this node knows what happens, it goes by that.
-    segment.informed.send_replace(true);
+    segment.known_until.send_replace(None);
     let capture = Capture::start(&format!("arp[6:2] = 1 and ether src {SPEAKER_MAC}"));
     let take = |address: &str| ip(&format!("addr add {address} dev va nodad"));
     take(V4);
@@ -524,11 +538,11 @@ fn an_address_is_left_to_a_node_that_keeps_it_while_nobody_says_whose_it_is() {
     until("it was asked for some times", || questions(&capture) >= 5);
     assert!(announces(V4) && *segment.doubts.borrow());
 
-    segment.informed.send_replace(false);
+    segment.known_until.send_replace(Some(0));
     until("it is left to the other node", || !announces(V4));
     assert!(announces(V6), "that one nobody else has");
     // What it learns from then on is in the plan first.
-    segment.informed.send_replace(true);
+    segment.known_until.send_replace(None);
     let before = questions(&capture);
     until("the other node goes on", || questions(&capture) >= before + 3);
     assert!(!announces(V4));
@@ -537,7 +551,7 @@ fn an_address_is_left_to_a_node_that_keeps_it_while_nobody_says_whose_it_is() {
 
     take(V4);
     claim();
-    segment.informed.send_replace(false);
+    segment.known_until.send_replace(Some(0));
     until("it is left once more", || !announces(V4));
     segment.roster.send_replace(Some(Roster::default()));
     until("the other node is gone", || announces(V4));
@@ -649,7 +663,28 @@ fn another_node_is_seen_to_answer_alone_or_not_at_all() {
 }
 
 #[test]
-fn tagged_frames_are_not_answered() {
+fn frames_of_an_interface_above_are_left_to_it() {
+    let segment = Segment::new();
+    segment.announce(&[V4]);
+    until("ARP is answered", || is_speaker(&arping(V4)));
+    let asked = || {
+        let arguments = ["-c", "1", "-r", "-W", "0.3", "-t", SPEAKER_MAC, "-i", "va", V4];
+        let (_, output) = run("arping", arguments.into_iter());
+        output.lines().next().map(str::to_owned)
+    };
+    until("a question for its link-layer address is answered", || is_speaker(&asked()));
+    // As with a VLAN interface, the kernel shows what is for the upper one to sockets on the lower one, too. Here the upper
+    // one takes everything but what goes to all.
+    segment.on_speaker("ip link add hidden0 link vb up type macvlan mode passthru");
+    for _ in 0..5 {
+        assert_eq!(asked(), None);
+    }
+    segment.on_speaker("ip link del hidden0");
+    until("it is answered again", || is_speaker(&asked()));
+}
+
+#[test]
+fn tagged_frames_are_not_answered_but_counted() {
     let segment = Segment::new();
     segment.announce(&[V4]);
     until("ARP is answered", || is_speaker(&arping(V4)));
@@ -671,6 +706,11 @@ fn tagged_frames_are_not_answered() {
     ask(72, &[]);
     until("the last question is answered", || answered(72));
     assert!(!answered(71));
+    assert_eq!(segment.rejected("vlan_tagged"), 5);
+    run("arping", ["-c", "1", "-r", "-W", "0.1", "-V", "10", "-i", "va", "172.22.0.200"].into_iter());
+    ask(73, &[]);
+    until("another question is answered", || answered(73));
+    assert_eq!(segment.rejected("vlan_tagged"), 5, "what is about another's address wakes nobody");
 }
 
 #[test]

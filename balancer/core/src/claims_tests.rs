@@ -209,6 +209,21 @@ fn nothing_free_is_taken_while_a_node_may_yet_say_what_it_claims() {
 }
 
 #[test]
+fn what_an_uninformed_node_claims_and_may_not_announce_is_free() {
+    let mut world = world(3);
+    let claim = Claim { epoch: 7, held: true };
+    world.claims = [(ip(1), [("node1".to_owned(), claim)].into())].into();
+    world.services.values_mut().for_each(|service| {
+        service.local = true;
+        service.endpoints.nodes = ["node2"].into_iter().collect();
+    });
+    let taken = |world: &World| plan(world, "node2").announcements.contains_key(&ip(1));
+    assert!(!taken(&world), "it will release it");
+    world.uninformed = [("node1".to_owned(), 0)].into();
+    assert!(taken(&world));
+}
+
+#[test]
 fn what_is_not_written_like_a_record_is_left_out() {
     let owner = |node: &str, epoch| (node.to_owned(), epoch);
     let want = [(ip(1), owner("node1", 3)), ("fd00::1".parse().unwrap(), owner("node2", 1))].into();

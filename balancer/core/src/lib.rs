@@ -35,4 +35,5 @@ pub mod served;
 pub mod service;
 pub mod spread;
 pub mod subnets;
+pub mod uninformed;
 pub mod validity;

@@ -190,6 +190,7 @@ impl Announcing {
             local: facts.local,
             shared,
             endpoints,
+            ..plan::Service::default()
         }
     }
 

@@ -68,6 +68,8 @@ pub(super) struct Ports {
     pub(super) own: watch::Receiver<Own>,
     /// How this speaker ends, once it is asked to.
     pub(super) departure: watch::Receiver<Option<Departure>>,
+    /// While the API server does not answer: until when it did, in seconds since the epoch.
+    pub(super) known_until: watch::Receiver<Option<i64>>,
     /// Who answered at link level.
     pub(super) answers: mpsc::Receiver<Answer>,
     /// Nodes to be asked at link level.
@@ -148,6 +150,12 @@ pub(super) async fn run(
                 let facts = ports.facts();
                 gossip.handle(Event::Facts(facts), &ports);
             }
+            changed = ports.known_until.changed() => {
+                changed.context("the API server is asked no more")?;
+                ports.known_until.borrow_and_update();
+                let facts = ports.facts();
+                gossip.handle(Event::Facts(facts), &ports);
+            }
             changed = ports.witnessed.changed() => {
                 changed.context("the witness ended")?;
                 let until = *ports.witnessed.borrow_and_update();
@@ -216,7 +224,8 @@ impl Ports {
     fn facts(&self) -> Facts {
         let Own { kept, claims, stays } = self.own.borrow().clone();
         let able = self.links.borrow().facts(&self.standing.borrow().broken);
-        Facts { kept, claims, stays, ..able.unwrap_or_default() }
+        let known_until = *self.known_until.borrow();
+        Facts { kept, claims, stays, known_until, ..able.unwrap_or_default() }
     }
 }
 

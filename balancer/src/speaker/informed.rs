@@ -1,9 +1,9 @@
-//! Whether this node learns what happens in the cluster: whether the API server answers it. Asked only while another node
-//! announces what this one does.
+//! Whether this node learns what happens in the cluster: whether the API server answers it.
 
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -14,37 +14,55 @@ use tokio_util::sync::CancellationToken;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after an answer.
+const REST: Duration = Duration::from_secs(10);
+/// The same while another node announces what this one does.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Pause after a question without an answer.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Questions in a row without an answer after which this node learns nothing.
 const UNANSWERED: u32 = 2;
+/// Seconds before the last answer within which a change may not have been learnt of; also for clocks that differ.
+const MARGIN: i64 = 30;
 
-/// Asks while it is `wanted`, and tells whether the API server answers; else that it does.
+/// Asks, more often while there are `doubts`, and tells until when this node knew what the API server did, in seconds since
+/// the epoch; `None` while it does.
 ///
 /// # Errors
 /// When layer 2 ends.
 pub(super) async fn run(
     client: Client,
-    mut wanted: watch::Receiver<bool>,
-    informed: watch::Sender<bool>,
+    mut doubts: watch::Receiver<bool>,
+    known_until: watch::Sender<Option<i64>>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut unanswered = 0;
+    let (mut unanswered, mut last) = (0, Timestamp::now());
     loop {
-        let is_wanted = *wanted.borrow_and_update();
+        let is_doubted = *doubts.borrow_and_update();
         let answered = tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            answered = answers(&client), if is_wanted => answered,
-            () = std::future::ready(()), if !is_wanted => true,
+            answered = answers(&client) => answered,
         };
-        unanswered = if answered { 0 } else { unanswered + 1 };
-        let now = unanswered < UNANSWERED;
-        informed.send_if_modified(|former| std::mem::replace(former, now) != now);
+        if answered {
+            (unanswered, last) = (0, Timestamp::now());
+        } else {
+            unanswered += 1;
+        }
+        let now = (unanswered >= UNANSWERED).then(|| last.as_second() - MARGIN);
+        if known_until.send_if_modified(|former| std::mem::replace(former, now) != now) {
+            match now {
+                Some(_) => tracing::warn!(event = "uninformed", "the API server does not answer"),
+                None => tracing::info!(event = "informed", "the API server answers again"),
+            }
+        }
+        let pause = match (answered, is_doubted) {
+            (true, true) => PAUSE,
+            (true, false) => REST,
+            (false, _) => AGAIN,
+        };
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            changed = wanted.changed() => changed.context("layer 2 ended")?,
-            () = tokio::time::sleep(if answered { PAUSE } else { AGAIN }), if is_wanted => {}
+            changed = doubts.changed() => changed.context("layer 2 ended")?,
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }

@@ -118,28 +118,7 @@ impl Metrics {
         gossip.register("datagrams_sent", "Datagrams sent", self.gossip_sent.clone());
         gossip.register("datagrams_received", "Datagrams acted on", self.gossip_received.clone());
         gossip.register("datagrams_dropped", "Datagrams dropped, by reason", self.gossip_dropped.clone());
-        let layer2 = registry.sub_registry_with_prefix("metallb_layer2");
-        let frames = &self.layer2;
-        layer2.register("requests_received", "Questions for announced addresses", frames.requests.clone());
-        layer2.register("responses_sent", "Answers to them", frames.responses.clone());
-        layer2.register("gratuitous_sent", "Frames that announced unasked", frames.gratuitous.clone());
-        layer2.register("conflicts", "Addresses that another host has", frames.conflicts.clone());
-        layer2.register(
-            "probes_overdue",
-            "Addresses that are announced though other hosts are still to be asked for them",
-            frames.overdue.clone(),
-        );
-        layer2.register(
-            "fenced",
-            "Whether nothing is announced for want of a majority",
-            frames.fenced.clone(),
-        );
-        layer2.register(
-            "wire_check",
-            "Whether exactly the owner of an address answers for it, as this node saw it last",
-            frames.wire_check.clone(),
-        );
-        layer2.register("frames_rejected", "Frames not looked at, by reason", frames.rejected.clone());
+        self.layer2.register(&mut registry);
         Arc::new(registry)
     }
 
@@ -226,6 +205,27 @@ impl Layer2Metrics {
         for family in [&self.requests, &self.responses, &self.gratuitous] {
             family.remove(&labels);
         }
+    }
+
+    /// Shows these metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        let layer2 = registry.sub_registry_with_prefix("metallb_layer2");
+        layer2.register("requests_received", "Questions for announced addresses", self.requests.clone());
+        layer2.register("responses_sent", "Answers to them", self.responses.clone());
+        layer2.register("gratuitous_sent", "Frames that announced unasked", self.gratuitous.clone());
+        layer2.register("conflicts", "Addresses that another host has", self.conflicts.clone());
+        layer2.register(
+            "probes_overdue",
+            "Addresses that are announced though other hosts are still to be asked for them",
+            self.overdue.clone(),
+        );
+        layer2.register("fenced", "Whether nothing is announced for want of a majority", self.fenced.clone());
+        layer2.register(
+            "wire_check",
+            "Whether exactly the owner of an address answers for it, as this node saw it last",
+            self.wire_check.clone(),
+        );
+        layer2.register("frames_rejected", "Frames not looked at, by reason", self.rejected.clone());
     }
 
     pub(super) fn rejected(&self, reason: Rejected) {

@@ -23,6 +23,7 @@ use metallb_core::plan::{self, DefaultRoutes, Plan, World};
 use metallb_core::range::AddressRange;
 use metallb_core::service::ServiceKey;
 use metallb_core::spread::{Claim, Claims};
+use metallb_core::uninformed::Uninformed;
 use metallb_proto::membership::{Facts, Roster};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -116,7 +117,12 @@ pub(super) async fn run(
     loop {
         let now = Instant::now();
         let patience = observer.settled.map(|at| at + PATIENCE).filter(|end| *end > now);
-        let own = [observer.failback.deadline(now), observer.known.deadline(), patience];
+        let own = [
+            observer.failback.deadline(now),
+            observer.known.deadline(),
+            observer.uninformed.deadline(now),
+            patience,
+        ];
         let due = own.into_iter().flatten().min().filter(|_| !is_due);
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
@@ -129,6 +135,7 @@ pub(super) async fn run(
             changed = ports.roster.changed() => {
                 changed.context("the membership ended")?;
                 observer.roster.clone_from(&ports.roster.borrow_and_update());
+                observer.uninformed.observe(Instant::now(), &observer.known_until());
                 is_due = true;
             }
             changed = ports.links.changed() => {
@@ -164,6 +171,7 @@ struct Observer {
     own: Option<Facts>,
     known: Known,
     failback: Failback,
+    uninformed: Uninformed,
     claims: OwnClaims,
     /// Since when this speaker takes part.
     settled: Option<Instant>,
@@ -176,6 +184,7 @@ impl Observer {
         Self {
             failback: Failback::new(settings.never_fail_back),
             settings,
+            uninformed: Uninformed::default(),
             roster: None,
             own: None,
             known: Known::new(bgp, Instant::now()),
@@ -257,6 +266,7 @@ impl Observer {
             recorded: self.records(),
             never_fail_back: self.failback.is_never(),
             unheard: self.unheard(),
+            uninformed: self.uninformed.nodes(Instant::now(), &self.known_until()),
             claims: self.claimed(),
             written_claims: self.written(),
             undecided: self.is_undecided(),
@@ -298,6 +308,12 @@ impl Observer {
     fn told(&self) -> impl Iterator<Item = (&String, Option<&Facts>)> {
         let members = self.roster.iter().flat_map(|roster| &roster.members);
         members.map(|(node, facts)| (node, facts.as_ref()))
+    }
+
+    /// By node whose speaker is heard, until when the API server answered it while it does not.
+    fn known_until(&self) -> BTreeMap<String, Option<i64>> {
+        let told = self.told().filter_map(|(node, facts)| Some((node.clone(), facts?.known_until)));
+        told.collect()
     }
 
     /// What each speaker says that it keeps, and what others saw that it does.

@@ -25,6 +25,7 @@ const FRAME: usize = 2048;
 /// node's own traffic. Needs CAP_NET_RAW to be opened, and nothing afterwards.
 pub(super) struct PacketSocket {
     socket: AsyncFd<Socket>,
+    interface: u32,
     /// The longest filter that the kernel took; halved when it runs short of option memory.
     limit: usize,
 }
@@ -52,14 +53,14 @@ impl PacketSocket {
     /// What the kernel says: no permission, no such interface.
     pub(super) fn udp(interface: u32, is_v4: bool, ports: &[u16]) -> io::Result<Self> {
         let mut socket = Self::open(interface, if is_v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 })?;
-        socket.attach(|_| filter::udp(is_v4, ports))?;
+        socket.attach(|_| filter::udp(interface, is_v4, ports))?;
         Ok(socket)
     }
 
     fn open(interface: u32, ethertype: u16) -> io::Result<Self> {
         // Without a protocol the socket hears nothing until it is bound, when its filter is in place.
         let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking(), Some(Protocol::from(0)))?;
-        let mut socket = Self { socket: sys::register(socket)?, limit: filter::MAX_INSTRUCTIONS };
+        let mut socket = Self { socket: sys::register(socket)?, interface, limit: filter::MAX_INSTRUCTIONS };
         socket.filter_arp(&BTreeSet::new())?;
         socket.socket.get_ref().bind(&sys::packet_address(interface, ethertype)?)?;
         Ok(socket)
@@ -70,7 +71,8 @@ impl PacketSocket {
     /// # Errors
     /// When the kernel refuses even the coarsest filter.
     pub(super) fn filter_arp(&mut self, addresses: &BTreeSet<Ipv4Addr>) -> io::Result<()> {
-        self.attach(|limit| filter::arp(addresses, limit))
+        let interface = self.interface;
+        self.attach(|limit| filter::arp(interface, addresses, limit))
     }
 
     /// Lets the neighbour messages about `addresses` pass.
@@ -78,7 +80,8 @@ impl PacketSocket {
     /// # Errors
     /// When the kernel refuses even the coarsest filter.
     pub(super) fn filter_ndp(&mut self, addresses: &BTreeSet<Ipv6Addr>) -> io::Result<()> {
-        self.attach(|limit| filter::ndp(addresses, limit))
+        let interface = self.interface;
+        self.attach(|limit| filter::ndp(interface, addresses, limit))
     }
 
     fn attach(&mut self, program: impl Fn(usize) -> Vec<Instruction>) -> io::Result<()> {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+use metallb_core::election::{Candidate, elect};
 use metallb_e2e::{
     deploy::NAMESPACE,
     exec::{on, output},
@@ -149,6 +150,35 @@ fn a_node_that_lost_the_api_server_alone_leaves_its_address_to_the_one_that_know
     assert_eq!(account.owners, [before.clone(), after]);
     // It knew nothing of it: for a time both answered.
     assert!((3..20).contains(&account.contested.as_secs()), "{account:?}");
+}
+
+#[test]
+fn a_new_service_is_not_left_to_a_node_that_lost_the_api_server() {
+    let scene = Scene::new("unaware", "[172.22.0.238-172.22.0.245]");
+    let old = served(&scene, "web", "");
+    let before = owner(old).unwrap();
+    let candidates = ["node1", "node2", "node3"].map(|node| Candidate { node, preference: 0 });
+    let mut rest = (238..=245).map(|last| IpAddr::from([172, 22, 0, last])).filter(|other| *other != old);
+    let new = rest.find(|address| elect(&candidates, *address) == Some(&before)).unwrap();
+    let watch = Watch::start(old).unwrap();
+    power::blind(&before).unwrap();
+    let inform = Undo(|| drop(power::inform()));
+    scene.service("late", &format!(", loadBalancerIP: {new}"));
+    eventually("another node to announce the new one", 60, || {
+        let now = owner(new)?;
+        ensure!(now != before, "{now}");
+        fetch(new).map(drop)
+    });
+    drop(inform);
+    kube(&format!("wait node/{before} --for=condition=Ready --timeout=60s")).unwrap();
+    eventually("the elected node to announce it", 30, || {
+        let now = owner(new)?;
+        ensure!(now == before, "{now}");
+        Ok(())
+    });
+    let account = watch.stop().unwrap();
+    println!("{old}: {account:?}");
+    assert_eq!(account.owners, [before]);
 }
 
 #[test]

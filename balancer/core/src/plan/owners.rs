@@ -119,8 +119,8 @@ fn first_address(group: &Group<'_, '_>) -> Option<IpAddr> {
 }
 
 /// The nodes that may announce all Services of a group. Where there is none, those that may announce any: one owner that
-/// serves some is better than two that fight; likewise one that lacks the link for a family of addresses. An address
-/// stays on a cordoned node when there is no other for it.
+/// serves some is better than two that fight; likewise one that lacks the link for a family of addresses, and one that may
+/// not know of the group. An address stays on a cordoned node when there is no other for it.
 fn candidates<'w>(world: &'w World, group: &Group<'_, 'w>) -> Vec<Candidate<'w>> {
     let all: BTreeSet<&'w str> =
         group.iter().flat_map(|(_, eligible)| eligible.nodes.iter().copied()).collect();
@@ -132,7 +132,13 @@ fn candidates<'w>(world: &'w World, group: &Group<'_, 'w>) -> Vec<Candidate<'w>>
     let all = all.into_iter().filter_map(weighed).collect();
     let by_all = |node: &str| group.iter().all(|(_, eligible)| eligible.nodes.contains(node));
     let whole = |node: &str| group.iter().all(|(_, eligible)| eligible.is_whole_on(world, node));
-    narrowed(narrowed(narrowed(all, by_all), whole), |node| world.stays(node))
+    let knows = |node: &str| {
+        let Some(until) = world.uninformed.get(node) else { return true };
+        group
+            .iter()
+            .all(|(key, eligible)| eligible.service.created < *until && world.recorded.contains_key(*key))
+    };
+    narrowed(narrowed(narrowed(narrowed(all, knows), by_all), whole), |node| world.stays(node))
 }
 
 /// Those that `choose` likes, or all of them when it likes none.
@@ -148,6 +154,7 @@ fn share<'w>(world: &'w World, group: &Group<'_, 'w>, address: IpAddr) -> Share<
     let best = candidates.iter().map(|candidate| candidate.preference).max();
     let favourites = candidates.iter().filter(|candidate| Some(candidate.preference) == best);
     let nodes: BTreeSet<&'w str> = favourites.map(|candidate| candidate.node).collect();
+    let is_candidate = |node: &str| candidates.iter().any(|candidate| candidate.node == node);
     let mut claims: BTreeMap<&'w str, Claim> = BTreeMap::new();
     let mut hear = |node: &'w str, claim: Claim| {
         let known = claims.entry(node).or_insert(claim);
@@ -158,12 +165,15 @@ fn share<'w>(world: &'w World, group: &Group<'_, 'w>, address: IpAddr) -> Share<
     // Several addresses lead to a group, since Services come to it and leave it.
     for address in group.iter().flat_map(|(_, eligible)| &eligible.service.addresses) {
         for (node, claim) in world.written_claims.get(address).into_iter().flatten() {
-            if candidates.iter().any(|candidate| candidate.node == node) {
+            if is_candidate(node) {
                 hear(node, *claim);
             }
         }
+        // A node that does not know that it is no candidate any more would release nothing.
         for (node, claim) in world.claims.get(address).into_iter().flatten() {
-            hear(node, *claim);
+            if is_candidate(node) || !world.uninformed.contains_key(node) {
+                hear(node, *claim);
+            }
         }
     }
     let holder = holder(address, claims.into_iter());

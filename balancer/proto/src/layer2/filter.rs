@@ -3,7 +3,8 @@
 //! A program looks an address up by binary search over ranges. It is exact while the ranges fit into the
 //! instruction limit; else neighbouring ranges are joined across the smallest gaps, and the exact lookup of the
 //! responder decides. Offsets are those of an Ethernet frame as a raw packet socket sees it; a VLAN tag has then
-//! been taken off by the kernel, and traces of it are looked for in the ancillary area (`linux/filter.h`).
+//! been taken off by the kernel, and traces of it are looked for in the ancillary area (`linux/filter.h`). Of a tagged
+//! frame about an address no more is handed on than is needed to count it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -27,24 +28,32 @@ pub struct Instruction {
 const LOAD_WORD: u16 = 0x20;
 const LOAD_HALF: u16 = 0x28;
 const LOAD_BYTE: u16 = 0x30;
+const LOAD_LENGTH: u16 = 0x80;
 const JUMP: u16 = 0x05;
 const JUMP_EQUAL: u16 = 0x15;
 const JUMP_GREATER: u16 = 0x25;
 const JUMP_GREATER_EQUAL: u16 = 0x35;
+const JUMP_SET: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
 /// `SKF_AD_OFF + SKF_AD_PKTTYPE`: whom the kernel takes a frame to be for. The offset counts from minus 0x1000.
 const PACKET_TYPE: u32 = 0xffff_f000 + 4;
 /// `PACKET_OTHERHOST`: for another host, or on a VLAN that this host has no interface for.
 const OTHER_HOST: u32 = 3;
+/// `SKF_AD_OFF + SKF_AD_IFINDEX`: the interface that a frame is for. A socket on an interface is given those of its VLAN
+/// interfaces too, without their tags.
+const INTERFACE: u32 = 0xffff_f000 + 8;
 /// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`: whether a tag was taken off that the kernel still remembers.
 const VLAN_TAG_PRESENT: u32 = 0xffff_f000 + 48;
 /// How much of an accepted frame is handed on: all of it.
 const WHOLE_FRAME: u32 = 0x0004_0000;
+/// How much of a tagged frame is handed on: less than any frame is long.
+pub(super) const TAGGED: u32 = 12;
 
 const ETHERTYPE_AT: u32 = 12;
 const ETHERTYPE_ARP: u32 = 0x0806;
 const ETHERTYPE_IPV6: u32 = 0x86dd;
+const ARP_LENGTH: u32 = 42;
 const ARP_SENDER_AT: u32 = 28;
 const ARP_TARGET_AT: u32 = 38;
 const IPV6_NEXT_HEADER_AT: u32 = 20;
@@ -54,6 +63,8 @@ const ICMPV6_TYPE_AT: u32 = 54;
 const NEIGHBOR_SOLICIT: u32 = 135;
 const NEIGHBOR_ADVERT: u32 = 136;
 const NDP_TARGET_AT: u32 = 62;
+/// Without options.
+const NDP_LENGTH: u32 = 78;
 const ETHERTYPE_IPV4: u32 = 0x0800;
 const UDP: u32 = 17;
 const IPV4_VERSION_AT: u32 = 14;
@@ -65,55 +76,67 @@ const IPV4_PROTOCOL_AT: u32 = 23;
 const IPV4_UDP_PORT_AT: u32 = 36;
 const IPV6_UDP_PORT_AT: u32 = 56;
 
-/// Passes ARP packets whose target or sender address is one of `addresses`, in at most `limit` instructions.
+/// Passes ARP packets to `interface` whose target or sender address is one of `addresses`, and those that end before these
+/// fields do, in at most `limit` instructions.
 ///
 /// With no address, nothing passes.
-pub fn arp(addresses: &BTreeSet<Ipv4Addr>, limit: usize) -> Vec<Instruction> {
+pub fn arp(interface: u32, addresses: &BTreeSet<Ipv4Addr>, limit: usize) -> Vec<Instruction> {
+    if addresses.is_empty() {
+        return vec![give(0)];
+    }
     let exact = ranges(addresses.iter().map(|&address| u32::from(address)));
     let mut program = vec![];
     fit(exact, limit, |ranges| {
-        program = prologue(ETHERTYPE_ARP);
+        program = begin(interface, ETHERTYPE_ARP);
+        program.extend(too_short(ARP_LENGTH));
         for field in [ARP_TARGET_AT, ARP_SENDER_AT] {
             program.push(load(LOAD_WORD, field));
             program.extend(search(ranges));
         }
-        program.push(give(0));
+        end(&mut program);
         program.len()
     });
     program
 }
 
-/// Passes Neighbor Solicitations and Advertisements whose target is one of `addresses`, in at most `limit`
-/// instructions.
+/// Passes Neighbor Solicitations and Advertisements to `interface` whose target is one of `addresses`, and those that end
+/// before this field does, in at most `limit` instructions.
+///
+/// With no address, nothing passes.
 ///
 /// Joined ranges never span two /96 prefixes, unless there are more prefixes than fit: then every neighbour message
 /// passes.
-pub fn ndp(addresses: &BTreeSet<Ipv6Addr>, limit: usize) -> Vec<Instruction> {
+pub fn ndp(interface: u32, addresses: &BTreeSet<Ipv6Addr>, limit: usize) -> Vec<Instruction> {
+    if addresses.is_empty() {
+        return vec![give(0)];
+    }
     let mut prefixes: BTreeMap<[u32; 3], Vec<u32>> = BTreeMap::new();
     for address in addresses {
         let (prefix, host) = words(*address);
         prefixes.entry(prefix).or_default().push(host);
     }
     let prefixes: Vec<_> = prefixes.into_iter().map(|(prefix, hosts)| (prefix, ranges(hosts))).collect();
-    let mut budget = limit.saturating_sub(ndp_prologue().len() + 1);
+    let begin = ndp_begin(interface);
+    let mut budget = limit.saturating_sub(begin.len() + END);
     loop {
-        let program = ndp_program(&prefixes, budget);
+        let program = ndp_program(&begin, &prefixes, budget);
         if program.len() <= limit {
             return program;
         }
         if budget == 0 {
-            let mut program = ndp_prologue();
+            let mut program = begin;
             program.push(give(WHOLE_FRAME));
+            end(&mut program);
             return program;
         }
         budget /= 2;
     }
 }
 
-/// Passes whole UDP packets of a family to `ports`, without IP options.
-pub fn udp(is_v4: bool, ports: &[u16]) -> Vec<Instruction> {
-    let mut program = if is_v4 {
-        let mut program = prologue(ETHERTYPE_IPV4);
+/// Passes whole UDP packets of a family to `interface` and `ports`, without IP options.
+pub fn udp(interface: u32, is_v4: bool, ports: &[u16]) -> Vec<Instruction> {
+    let mut program = begin(interface, if is_v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 });
+    if is_v4 {
         program.extend([
             load(LOAD_BYTE, IPV4_VERSION_AT),
             jump(JUMP_EQUAL, IPV4_PLAIN, 1, 0),
@@ -127,33 +150,26 @@ pub fn udp(is_v4: bool, ports: &[u16]) -> Vec<Instruction> {
             give(0),
             load(LOAD_HALF, IPV4_UDP_PORT_AT),
         ]);
-        program
     } else {
-        let mut program = prologue(ETHERTYPE_IPV6);
         program.extend([
             load(LOAD_BYTE, IPV6_NEXT_HEADER_AT),
             jump(JUMP_EQUAL, UDP, 1, 0),
             give(0),
             load(LOAD_HALF, IPV6_UDP_PORT_AT),
         ]);
-        program
-    };
+    }
     for port in ports {
         program.extend([jump(JUMP_EQUAL, u32::from(*port), 0, 1), give(WHOLE_FRAME)]);
     }
-    program.push(give(0));
+    end(&mut program);
     program
 }
 
-/// Passes what belongs to the EtherType and drops tagged frames; the rest of a program follows. On a VLAN without an
-/// interface the kernel has forgotten the tag by the time the program runs, and left a frame for another host.
-fn prologue(ethertype: u32) -> Vec<Instruction> {
+/// Passes what is for the interface and belongs to the EtherType; the rest of a program follows.
+fn begin(interface: u32, ethertype: u32) -> Vec<Instruction> {
     vec![
-        load(LOAD_WORD, PACKET_TYPE),
-        jump(JUMP_EQUAL, OTHER_HOST, 0, 1),
-        give(0),
-        load(LOAD_WORD, VLAN_TAG_PRESENT),
-        jump(JUMP_EQUAL, 0, 1, 0),
+        load(LOAD_WORD, INTERFACE),
+        jump(JUMP_EQUAL, interface, 1, 0),
         give(0),
         load(LOAD_HALF, ETHERTYPE_AT),
         jump(JUMP_EQUAL, ethertype, 1, 0),
@@ -161,8 +177,8 @@ fn prologue(ethertype: u32) -> Vec<Instruction> {
     ]
 }
 
-fn ndp_prologue() -> Vec<Instruction> {
-    let mut program = prologue(ETHERTYPE_IPV6);
+fn ndp_begin(interface: u32) -> Vec<Instruction> {
+    let mut program = begin(interface, ETHERTYPE_IPV6);
     program.extend([
         load(LOAD_BYTE, IPV6_NEXT_HEADER_AT),
         jump(JUMP_EQUAL, ICMPV6, 1, 0),
@@ -175,12 +191,49 @@ fn ndp_prologue() -> Vec<Instruction> {
         jump(JUMP_EQUAL, NEIGHBOR_ADVERT, 1, 0),
         give(0),
     ]);
+    program.extend(too_short(NDP_LENGTH));
     program
 }
 
+/// Hands on frames that are shorter than their fields need: they are counted.
+fn too_short(length: u32) -> [Instruction; 3] {
+    [load(LOAD_LENGTH, 0), jump(JUMP_GREATER_EQUAL, length, 1, 0), give(WHOLE_FRAME)]
+}
+
+/// Instructions that [`end`] adds.
+const END: usize = 10;
+
+/// Ends a program: nothing passes but what it gives, of tagged frames [`TAGGED`] bytes. On a VLAN without an interface the
+/// kernel has forgotten the tag by the time the program runs, and left a frame for another host, which a group address
+/// is not; of unicast ones it cannot be told whether they were tagged or seen in promiscuous mode, and they are dropped.
+fn end(program: &mut Vec<Instruction>) {
+    program.push(give(0));
+    let length = program.len();
+    for (at, instruction) in program.iter_mut().enumerate() {
+        if *instruction == give(WHOLE_FRAME) {
+            *instruction = skip(u32::try_from(length - at - 1).unwrap_or(u32::MAX));
+        }
+    }
+    program.extend([
+        load(LOAD_WORD, PACKET_TYPE),
+        jump(JUMP_EQUAL, OTHER_HOST, 0, 3),
+        load(LOAD_BYTE, 0),
+        jump(JUMP_SET, 1, 3, 0),
+        give(0),
+        load(LOAD_WORD, VLAN_TAG_PRESENT),
+        jump(JUMP_EQUAL, 0, 1, 0),
+        give(TAGGED),
+        give(WHOLE_FRAME),
+    ]);
+}
+
 /// One search a prefix; `budget` bounds the instructions of all searches together.
-fn ndp_program(prefixes: &[([u32; 3], Vec<Range>)], budget: usize) -> Vec<Instruction> {
-    let mut program = ndp_prologue();
+fn ndp_program(
+    begin: &[Instruction],
+    prefixes: &[([u32; 3], Vec<Range>)],
+    budget: usize,
+) -> Vec<Instruction> {
+    let mut program = begin.to_vec();
     let share = budget.checked_div(prefixes.len()).unwrap_or(0);
     for (prefix, exact) in prefixes {
         let mut tree = vec![];
@@ -199,7 +252,7 @@ fn ndp_program(prefixes: &[([u32; 3], Vec<Range>)], budget: usize) -> Vec<Instru
         program.push(load(LOAD_WORD, NDP_TARGET_AT + 12));
         program.extend(tree);
     }
-    program.push(give(0));
+    end(&mut program);
     program
 }
 

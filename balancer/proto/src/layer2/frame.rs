@@ -11,7 +11,7 @@ use smoltcp::wire::{
     Icmpv6Repr, IpProtocol, Ipv6Packet, Ipv6Repr, NdiscNeighborFlags, NdiscRepr, RawHardwareAddress,
 };
 
-use super::MacAddress;
+use super::{MacAddress, filter};
 
 /// Hop limit that proves that a Neighbor Discovery packet was not forwarded (RFC 4861 §7.1.1).
 const HOP_LIMIT: u8 = 255;
@@ -84,11 +84,14 @@ impl Rejected {
         [Self::Malformed, Self::VlanTagged, Self::Spoofed, Self::NotAddressed, Self::OtherProtocol];
 }
 
-/// Decodes a frame that the interface with address `local` received.
+/// Decodes a frame that the interface with address `local` received, as [`filter`] hands it on.
 ///
 /// # Errors
 /// A [`Rejected`] reason; such a frame is counted and never answered.
 pub fn decode(local: MacAddress, bytes: &[u8]) -> Result<Frame, Rejected> {
+    if bytes.len() == filter::TAGGED as usize {
+        return Err(Rejected::VlanTagged);
+    }
     let ethernet = EthernetFrame::new_checked(bytes).map_err(|_| Rejected::Malformed)?;
     let source_mac = ethernet.src_addr();
     if !is_unicast(source_mac) || source_mac == local {

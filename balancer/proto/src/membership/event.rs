@@ -112,6 +112,8 @@ pub struct Facts {
     pub claims: BTreeMap<IpAddr, (u32, bool)>,
     /// Addresses that moved too often by what this speaker saw, and the nodes that they stay on.
     pub stays: BTreeMap<IpAddr, String>,
+    /// While the API server does not answer the speaker: until when it answered, in seconds since the epoch.
+    pub known_until: Option<i64>,
 }
 
 /// Who takes part in elections.

@@ -119,16 +119,16 @@ impl Layer2 {
         self.questions.disputes.retain(lasts);
     }
 
-    /// Leaves addresses to other nodes that keep on announcing them while this one is not `informed`: of two that know
+    /// Leaves addresses to other nodes that keep on announcing them unless this one `is_informed`: of two that know
     /// the same, one would have given way. They are left for as long as the other goes on: what this node learns after
     /// that is in its plan first. Tells whether there is any dispute.
-    pub(super) fn judge_disputes(&mut self, plan: &Plan, doubts: &watch::Sender<bool>, informed: bool) {
+    pub(super) fn judge_disputes(&mut self, plan: &Plan, doubts: &watch::Sender<bool>, is_informed: bool) {
         let disputes = &self.questions.disputes;
         let open = !disputes.is_empty();
         doubts.send_if_modified(|former| std::mem::replace(former, open) != open);
         let lasting = plan.announcements.keys().filter(|address| disputes.is_lasting(**address));
         let yielded: BTreeSet<IpAddr> =
-            lasting.filter(|address| !informed || self.yielded.contains(*address)).copied().collect();
+            lasting.filter(|address| !is_informed || self.yielded.contains(*address)).copied().collect();
         for address in yielded.difference(&self.yielded) {
             tracing::warn!(
                 event = "yielding",

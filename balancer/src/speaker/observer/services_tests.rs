@@ -1,5 +1,4 @@
 use metallb_core::plan::NodeNames;
-use metallb_core::selector::Labels;
 
 use super::*;
 
@@ -16,10 +15,7 @@ fn facts(name: &str, address: Option<&str>, record: Option<&str>) -> ServiceFact
         service: address.map(|address| plan::Service {
             addresses: vec![address.parse().expect("an address")],
             pool: Some("main".to_owned()),
-            labels: Labels::new(),
-            local: false,
-            shared: false,
-            endpoints: Endpoints::default(),
+            ..plan::Service::default()
         }),
     }
 }

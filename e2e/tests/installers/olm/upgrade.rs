@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use metallb_api::bundle::{
-    objects::{items, name},
+    objects::{id, items, name, read, write},
     rules,
 };
 use metallb_e2e::{
@@ -15,10 +15,10 @@ use metallb_e2e::{
     observe::{address, addresses, apply, condition, get, kube, owner},
     olm, pages,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{NOW, PROGRAMS, bundle_of, csv, image, install, prepare, until_upgradeable};
-use crate::{SERVICE, available, eventually, metallb, none_is_refused, operator_runs};
+use crate::{SERVICE, available, eventually, metallb, none_is_refused, operator_runs, reversed_is_refused};
 
 /// Whether OLM would go on from `version`: by the override of the administrator, and else by what the operator said.
 fn lets_upgrade(version: &str) -> Result<()> {
@@ -43,9 +43,21 @@ pub(super) fn at_version(rendered: &str, version: &str) -> String {
     rendered.replace(first, &format!("{own}\n{first}"))
 }
 
+/// What config/ renders, each object after `change`.
+fn changed(rendered: &str, change: fn(&mut Value)) -> String {
+    let mut objects = read(rendered).unwrap();
+    objects.iter_mut().for_each(change);
+    objects.iter().map(|object| write(object).unwrap()).collect::<Vec<_>>().join("---\n")
+}
+
 /// What OLM does for an upgrade from `before` to `version`, of which the nodes have the images of `programs` only. It waits
 /// until it may.
 fn upgrade(before: &str, version: &str, programs: &[&str]) {
+    upgrade_to_changed(before, version, programs, |_| {});
+}
+
+/// The same where what is installed differs from the version before by `change`.
+fn upgrade_to_changed(before: &str, version: &str, programs: &[&str], change: fn(&mut Value)) {
     eventually(&format!("an upgrade from {before} to be allowed"), 30, || lets_upgrade(before));
     for program in programs {
         cluster::tag(&image(program, NOW), &image(program, version)).unwrap();
@@ -53,7 +65,7 @@ fn upgrade(before: &str, version: &str, programs: &[&str]) {
     let release = format!(
         "- {{version: {version}, createdAt: \"2027-01-01T00:00:00Z\", channels: [candidate, stable]}}\n"
     );
-    let next = bundle_of(|rendered| at_version(&rendered, version), &release, rules::check);
+    let next = bundle_of(|rendered| changed(&at_version(&rendered, version), change), &release, rules::check);
     install(next.path());
     operator_runs();
     kube(&format!("-n {NAMESPACE} delete clusterserviceversion {}", csv(before))).unwrap();
@@ -151,20 +163,76 @@ impl Kept {
     }
 }
 
+/// Gives the controller the right to read what is in `group`.
+fn may_read(object: &mut Value, group: &str) {
+    if id(object) == "ClusterRole metallb-system:controller" {
+        let rule = json!({ "apiGroups": [group], "resources": ["examples"], "verbs": ["get"] });
+        object["rules"].as_array_mut().unwrap().push(rule);
+    }
+}
+
+/// A version whose controller has a right that no later one has.
+fn earlier(object: &mut Value) {
+    may_read(object, "earlier.example.com");
+}
+
+/// A version with another right, a field more, and a webhook of another name.
+fn later(object: &mut Value) {
+    may_read(object, "later.example.com");
+    match id(object).as_str() {
+        "CustomResourceDefinition metallbs.metallb.io" => {
+            for version in object["spec"]["versions"].as_array_mut().unwrap() {
+                version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["later"] = json!({ "type": "string", "description": "A field that the version before did not know." });
+            }
+        }
+        "ValidatingWebhookConfiguration metallb-webhook-configuration" => {
+            let name = &mut object["webhooks"][0]["name"];
+            *name = json!(format!("later.{}", name.as_str().unwrap()));
+        }
+        _ => {}
+    }
+}
+
+/// What differs between the versions is that of the later one, and nothing of the earlier one is left.
+fn is_later() {
+    let may = |group: &str| {
+        let account = format!("system:serviceaccount:{NAMESPACE}:controller");
+        kube(&format!("auth can-i get examples.{group} --as={account}")).is_ok()
+    };
+    assert!(may("later.example.com"));
+    assert!(!may("earlier.example.com"), "a right of the version before is left");
+    let webhooks = kube("get validatingwebhookconfigurations -o name").unwrap();
+    let later: Vec<&str> =
+        webhooks.lines().filter_map(|line| line.split_once("/later.")).map(|of| of.1).collect();
+    assert_eq!(later.len(), 1, "{webhooks}");
+    assert!(
+        !webhooks.contains(&format!("/{}", later[0])),
+        "a webhook of the version before is left: {webhooks}"
+    );
+    reversed_is_refused();
+    kube(&format!(
+        "-n {NAMESPACE} patch metallb metallb --type=merge -p {{\"spec\":{{\"later\":\"kept\"}}}}"
+    ))
+    .unwrap();
+    let object = get(&["-n", NAMESPACE, "metallb/metallb"]).unwrap();
+    assert_eq!(object["spec"]["later"], "kept");
+}
+
 #[test]
 fn olm_upgrades_and_no_connection_breaks() {
     const NEXT: &str = "1000.0.0";
     prepare();
     let mark = audit::mark().unwrap();
-    install(&checkout());
+    install(bundle_of(|rendered| changed(&rendered, earlier), "", rules::check).path());
     operator_runs();
     metallb();
     available();
     let kept = Kept::open();
     let before = audit::mark().unwrap();
-    upgrade(NOW, NEXT, &PROGRAMS);
+    upgrade_to_changed(NOW, NEXT, &PROGRAMS, later);
     runs(NEXT);
     came_in_order(before, NEXT);
+    is_later();
     kept.still_holds();
     none_is_refused(mark);
 }
