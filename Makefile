@@ -208,9 +208,11 @@ e2e-definitions: ## Before a real API server alone: definitions and what was sto
 	cargo test -q -p metallb-e2e --test definitions -- --test-threads=1
 
 .PHONY: e2e-oldest
-e2e-oldest: images ## The definitions and the operator before the API server of the oldest Kubernetes that is supported; no cluster
-	KUBERNETES=oldest cargo test -q -p metallb-e2e --test definitions -- --test-threads=1
-	KUBERNETES=oldest METALLB_OPERATOR=$(CURDIR)/target/images/bin/operator cargo test -q -p metallb-e2e --test operator_faults -- --test-threads=1 --nocapture
+e2e-oldest: export KUBERNETES := oldest
+e2e-oldest: preflight images ## make e2e, the definitions and the operator's faults on the oldest Kubernetes that is supported; its cluster replaces one that is up
+	cargo test -q -p metallb-e2e --test definitions -- --test-threads=1
+	METALLB_OPERATOR=$(CURDIR)/target/images/bin/operator cargo test -q -p metallb-e2e --test operator_faults -- --test-threads=1 --nocapture
+	@$(MAKE) -s e2e
 
 .PHONY: e2e-controller
 e2e-controller: images ## The controller against a faulty API server: killed, cut off, refused; no cluster, about ten minutes
@@ -234,7 +236,7 @@ e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is 
 	cargo test -q -p metallb-e2e --test bgp -- --test-threads=1 $(ARGS)
 
 .PHONY: e2e-full
-e2e-full: e2e-lifecycle e2e e2e-definitions e2e-oldest e2e-bgp e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
+e2e-full: e2e-lifecycle e2e-oldest e2e e2e-definitions e2e-bgp e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 	@$(MAKE) -s bench-operator ARGS="--stops 200"
 

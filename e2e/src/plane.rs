@@ -83,11 +83,6 @@ pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// Environment variable that says which API server is started, and its one value: that of the oldest Kubernetes that is
-/// supported. Without it the one that the cluster has.
-const KUBERNETES: &str = "KUBERNETES";
-const OLDEST: &str = "oldest";
-
 impl Plane {
     /// Starts an empty control plane with the custom resources installed.
     ///
@@ -146,16 +141,13 @@ impl Plane {
             format!("--audit-policy-file={}", file("audit.yaml")),
             "--audit-log-mode=blocking".to_owned(),
         ];
-        let api_server = if std::env::var(KUBERNETES).is_ok_and(|wanted| wanted == OLDEST) {
-            tools::oldest_api_server()?
-        } else {
+        if !tools::is_oldest() {
             // Releases of Kubernetes from 1.34 on count all cluster IPs anew for each Service that is created: 40 ms at
             // 16,000 of them. What is measured here would drown in that.
             arguments.push("--emulated-version=1.33".to_owned());
             arguments.push("--feature-gates=MultiCIDRServiceAllocator=false".to_owned());
-            program("kube-apiserver")?.to_owned()
-        };
-        let command = (api_server, arguments);
+        }
+        let command = (program("kube-apiserver")?.to_owned(), arguments);
         let kubectl = program("kubectl")?.to_owned();
         let mut plane = Self { folder, port, etcd: None, api_server: None, subjects, command, kubectl };
         plane.write_files()?;

@@ -16,6 +16,13 @@ const KUBERNETES: &str = "v1.36.3";
 /// The last release of the oldest Kubernetes that is supported.
 const OLDEST_KUBERNETES: &str = "v1.30.14";
 
+/// Whether environment variable `KUBERNETES` says `oldest`: clusters and API servers are of the oldest Kubernetes that is
+/// supported then.
+#[must_use]
+pub fn is_oldest() -> bool {
+    std::env::var("KUBERNETES").is_ok_and(|wanted| wanted == "oldest")
+}
+
 struct Module {
     folder: &'static str,
     tags: &'static str,
@@ -33,6 +40,8 @@ fn ldflags(release: &str) -> String {
 }
 
 fn modules() -> [Module; 3] {
+    let (folder, release) =
+        if is_oldest() { ("kubernetes-oldest", OLDEST_KUBERNETES) } else { ("kubernetes", KUBERNETES) };
     [
         Module {
             folder: "etcd",
@@ -49,9 +58,9 @@ fn modules() -> [Module; 3] {
             programs: &["containerd", "containerd-shim-runc-v2", "ctr"],
         },
         Module {
-            folder: "kubernetes",
+            folder,
             tags: "",
-            ldflags: ldflags(KUBERNETES),
+            ldflags: ldflags(release),
             rename: None,
             programs: &[
                 "kube-apiserver",
@@ -137,17 +146,6 @@ pub fn build() -> Result<Vec<(&'static str, PathBuf)>> {
         programs.extend(module.programs.iter().map(|program| (*program, target.join(program))));
     }
     Ok(programs)
-}
-
-/// The API server of the oldest Kubernetes that is supported, built when the cache does not hold it.
-///
-/// # Errors
-/// As [`build`].
-pub fn oldest_api_server() -> Result<PathBuf> {
-    let programs = &["kube-apiserver"];
-    let ldflags = ldflags(OLDEST_KUBERNETES);
-    let module = Module { folder: "kubernetes-oldest", tags: "", ldflags, rename: None, programs };
-    Ok(module.build()?.join("kube-apiserver"))
 }
 
 /// Helm, built when the cache does not hold it: only the tests of the chart need it.

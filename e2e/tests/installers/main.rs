@@ -43,8 +43,15 @@ fn eventually(what: &str, seconds: u64, mut check: impl FnMut() -> Result<()>) {
     wait_until(what, Duration::from_secs(seconds), || check().map(|()| None)).unwrap();
 }
 
+const METALLB: &str = include_str!("../../../config/samples/metallb.yaml");
+
+/// Waits until the operator runs and the API server can ask it: that is told of an endpoint a moment after the pod is ready.
 fn operator_runs() {
     kube(&format!("-n {NAMESPACE} rollout status {OPERATOR} --timeout=60s")).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), METALLB).unwrap();
+    let tried = format!("apply --dry-run=server -f {}", file.path().display());
+    eventually("the webhooks to be asked", 20, || kube(&tried).map(drop));
 }
 
 fn available() {
@@ -63,7 +70,7 @@ fn serves(create: impl FnOnce()) {
 }
 
 fn metallb() {
-    apply(include_str!("../../../config/samples/metallb.yaml")).unwrap();
+    apply(METALLB).unwrap();
 }
 
 /// The operator judges what is written: a range that ends before it begins.

@@ -1,6 +1,6 @@
 //! An upgrade as OLM does it: in order, without a change of addresses, and stopped by a version that does not work.
 
-use std::{net::IpAddr, time::Duration};
+use std::{fs, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use metallb_api::bundle::{
@@ -196,8 +196,17 @@ fn later(object: &mut Value) {
 /// What differs between the versions is that of the later one, and nothing of the earlier one is left.
 fn is_later() {
     let may = |group: &str| {
-        let account = format!("system:serviceaccount:{NAMESPACE}:controller");
-        kube(&format!("auth can-i get examples.{group} --as={account}")).is_ok()
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": {
+                "user": format!("system:serviceaccount:{NAMESPACE}:controller"),
+                "resourceAttributes": { "group": group, "resource": "examples", "verb": "get" },
+            },
+        });
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), review.to_string()).unwrap();
+        let said = kube(&format!("create -f {} -o jsonpath={{.status.allowed}}", file.path().display()));
+        said.unwrap() == "true"
     };
     assert!(may("later.example.com"));
     assert!(!may("earlier.example.com"), "a right of the version before is left");
