@@ -44,16 +44,22 @@ impl Uninformed {
 mod tests {
     use super::*;
 
+    #[allow(clippy::disallowed_methods, reason = "the origin of a virtual clock: only differences count")]
+    fn origin() -> Instant {
+        Instant::now()
+    }
+
     fn told(nodes: &[(&str, Option<i64>)]) -> BTreeMap<String, Option<i64>> {
         nodes.iter().map(|(node, until)| ((*node).to_owned(), *until)).collect()
     }
 
     #[test]
     fn a_node_counts_once_others_have_known_more_for_a_while() {
-        let start = Instant::now();
+        let start = origin();
         let mut uninformed = Uninformed::default();
+        type Step = (u64, [Option<i64>; 2], &'static [(&'static str, i64)]);
         // Seconds, what node1 and node2 say then, and which count.
-        let steps: [(u64, [Option<i64>; 2], &[(&str, i64)]); 11] = [
+        let steps: [Step; 11] = [
             (0, [None, None], &[]),
             (1, [Some(90), None], &[]),
             (15, [Some(90), None], &[]),
@@ -79,7 +85,7 @@ mod tests {
 
     #[test]
     fn it_counts_when_its_deadline_comes_and_not_after_its_end() {
-        let start = Instant::now();
+        let start = origin();
         let mut uninformed = Uninformed::default();
         let both = told(&[("node1", Some(90)), ("node2", None)]);
         uninformed.observe(start, &both);

@@ -38,8 +38,12 @@ fn is_settled() -> Result<()> {
     for node in ["node1", "node2", "node3"] {
         let text = output(on(node, "curl").args(["-sSf", "http://127.0.0.1:10249/metrics"]))?;
         let at = |when: &str| -> Result<f64> {
-            let name = format!("kubeproxy_sync_proxy_rules_last_{when}_seconds{{ip_family=\"IPv4\"}} ");
-            let value = text.lines().find_map(|line| line.strip_prefix(&name));
+            let name = format!("kubeproxy_sync_proxy_rules_last_{when}_seconds");
+            // Kubernetes 1.30 does not tell the families apart.
+            let value = text.lines().find_map(|line| {
+                let line = line.strip_prefix(&name)?;
+                line.strip_prefix("{ip_family=\"IPv4\"} ").or(line.strip_prefix(' '))
+            });
             Ok(value.with_context(|| format!("{node} has no {name}"))?.parse()?)
         };
         let (asked, done) = (at("queued_timestamp")?, at("timestamp")?);
