@@ -127,7 +127,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (wanted, until) = (wires.witness.subscribe(), wires.witnessed.clone());
     let (witness, stop) = (client.clone(), cancel.clone());
     tasks.spawn(async move { witness::run(witness, &namespace, &node, wanted, until, owner, stop).await });
-    let (wanted, told) = (wires.doubts.subscribe(), wires.known_until.clone());
+    let (wanted, told) = (wires.doubts.subscribe(), wires.answered_until.clone());
     tasks.spawn(informed::run(client.clone(), wanted, told, cancel.clone()));
     tasks.spawn(departure::run(
         client.clone(),

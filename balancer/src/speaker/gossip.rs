@@ -68,7 +68,7 @@ pub(super) struct Ports {
     pub(super) own: watch::Receiver<Own>,
     /// How this speaker ends, once it is asked to.
     pub(super) departure: watch::Receiver<Option<Departure>>,
-    /// While the API server does not answer: until when it did, in seconds since the epoch.
+    /// While this speaker does not know all that the API server has: until when it did, in seconds since the epoch.
     pub(super) known_until: watch::Receiver<Option<i64>>,
     /// Who answered at link level.
     pub(super) answers: mpsc::Receiver<Answer>,

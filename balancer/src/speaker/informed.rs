@@ -22,17 +22,17 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Questions in a row without an answer after which this node learns nothing.
 const UNANSWERED: u32 = 2;
 /// Seconds before the last answer within which a change may not have been learnt of; also for clocks that differ.
-const MARGIN: i64 = 30;
+const MARGIN: i64 = 10;
 
-/// Asks, more often while there are `doubts`, and tells until when this node knew what the API server did, in seconds since
-/// the epoch; `None` while it does.
+/// Asks, more often while there are `doubts`, and tells until when this node knew what the API server did while that does not
+/// answer, in seconds since the epoch.
 ///
 /// # Errors
 /// When layer 2 ends.
 pub(super) async fn run(
     client: Client,
     mut doubts: watch::Receiver<bool>,
-    known_until: watch::Sender<Option<i64>>,
+    answered_until: watch::Sender<Option<i64>>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let (mut unanswered, mut last) = (0, Timestamp::now());
@@ -48,7 +48,7 @@ pub(super) async fn run(
             unanswered += 1;
         }
         let now = (unanswered >= UNANSWERED).then(|| last.as_second() - MARGIN);
-        if known_until.send_if_modified(|former| std::mem::replace(former, now) != now) {
+        if answered_until.send_if_modified(|former| std::mem::replace(former, now) != now) {
             match now {
                 Some(_) => tracing::warn!(event = "uninformed", "the API server does not answer"),
                 None => tracing::info!(event = "informed", "the API server answers again"),

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use kube::Client;
 use metallb_api::names::EXCLUDE_LB_LABEL;
 use metallb_core::claims::{self, OwnClaims};
@@ -79,6 +79,10 @@ pub(super) struct Settings {
 pub(super) struct Ports {
     pub(super) roster: watch::Receiver<Option<Roster>>,
     pub(super) peers: watch::Sender<Option<Peers>>,
+    /// While the API server does not answer: until when it did, in seconds since the epoch.
+    pub(super) answered_until: watch::Receiver<Option<i64>>,
+    /// The same, until what there is was listed since.
+    pub(super) known_until: watch::Sender<Option<i64>>,
     pub(super) links: watch::Receiver<Snapshot>,
     /// What became of the plan on them.
     pub(super) standing: watch::Receiver<Standing>,
@@ -110,8 +114,8 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     let services = load_balancers(&client).await;
     let (bgp, bgp_inputs) = bgp::inputs::Inputs::new(&client, &settings.namespace, settings.bgp);
-    let inputs = inputs(&client, &settings, services);
-    let mut inputs = futures::stream::select(inputs, bgp_inputs.map(Input::Bgp)).ready_chunks(BATCH);
+    let mut watched = inputs(&client, &settings, services.clone());
+    let mut by_bgp = bgp_inputs.map(Input::Bgp);
     let mut observer = Observer::new(settings, bgp);
     let (mut is_due, mut rested) = (false, Instant::now());
     loop {
@@ -126,10 +130,24 @@ pub(super) async fn run(
         let due = own.into_iter().flatten().min().filter(|_| !is_due);
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            batch = inputs.next() => {
+            batch = next(&mut watched, &mut by_bgp) => {
                 let now = Instant::now();
                 for input in batch.context("the watches ended")? {
                     is_due |= observer.known.take(input, now);
+                }
+            }
+            changed = ports.answered_until.changed() => {
+                changed.context("the API server is asked no more")?;
+                let answered_until = *ports.answered_until.borrow_and_update();
+                observer.is_behind = true;
+                if answered_until.is_some() {
+                    // Where it did not catch up in between, what it says stays true.
+                    let known_until = ports.known_until.borrow().or(answered_until);
+                    replace(&ports.known_until, known_until);
+                } else {
+                    // Connections that nothing went through for long are silent for long after it would again.
+                    watched = inputs(&client, &observer.settings, services.clone());
+                    observer.known.look_again();
                 }
             }
             changed = ports.roster.changed() => {
@@ -160,7 +178,23 @@ pub(super) async fn run(
             is_due = false;
             rested = Instant::now() + now.elapsed() / REST;
         }
+        if observer.is_behind
+            && !is_due
+            && ports.answered_until.borrow().is_none()
+            && observer.known.is_current()
+        {
+            observer.is_behind = false;
+            replace(&ports.known_until, None);
+        }
     }
+}
+
+/// What the watches bring next, all at once that is there.
+async fn next(
+    watched: impl Stream<Item = Input> + Unpin,
+    by_bgp: impl Stream<Item = Input> + Unpin,
+) -> Option<Vec<Input>> {
+    futures::stream::select(watched, by_bgp).ready_chunks(BATCH).next().await
 }
 
 /// What is known, and what was made of it.
@@ -171,6 +205,8 @@ struct Observer {
     own: Option<Facts>,
     known: Known,
     failback: Failback,
+    /// Whether the API server did not answer, and what there is was not listed since.
+    is_behind: bool,
     uninformed: Uninformed,
     claims: OwnClaims,
     /// Since when this speaker takes part.
@@ -184,6 +220,7 @@ impl Observer {
         Self {
             failback: Failback::new(settings.never_fail_back),
             settings,
+            is_behind: false,
             uninformed: Uninformed::default(),
             roster: None,
             own: None,

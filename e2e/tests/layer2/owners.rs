@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, ensure};
+use jiff::Timestamp;
 use metallb_core::election::{Candidate, elect};
 use metallb_e2e::{
     deploy::NAMESPACE,
@@ -155,13 +156,28 @@ fn a_node_that_lost_the_api_server_alone_leaves_its_address_to_the_one_that_know
 #[test]
 fn a_new_service_is_not_left_to_a_node_that_lost_the_api_server() {
     let scene = Scene::new("unaware", "[172.22.0.238-172.22.0.245]");
-    let old = served(&scene, "web", "");
-    let before = owner(old).unwrap();
-    let candidates = ["node1", "node2", "node3"].map(|node| Candidate { node, preference: 0 });
-    let mut rest = (238..=245).map(|last| IpAddr::from([172, 22, 0, last])).filter(|other| *other != old);
-    let new = rest.find(|address| elect(&candidates, *address) == Some(&before)).unwrap();
+    // Without the controller nothing new gets an address.
+    let pods = get(&["-n", NAMESPACE, "pods", "-l", "app=metallb,component=controller"]).unwrap();
+    let controller = pods["items"][0]["spec"]["nodeName"].as_str().unwrap().to_owned();
+    let nodes = ["node1", "node2", "node3"];
+    let candidates = nodes.map(|node| Candidate { node, preference: 0 });
+    let before = nodes.into_iter().find(|node| *node != controller).unwrap();
+    let mut elected = (238..=245)
+        .map(|last| IpAddr::from([172, 22, 0, last]))
+        .filter(|address| elect(&candidates, *address) == Some(before));
+    let (old, new) = (elected.next().unwrap(), elected.next().unwrap());
+    assert_eq!(served(&scene, "web", &format!(", loadBalancerIP: {old}")), old);
+    owned_by(old, before);
+    // What is so young that a node which loses the API server may not have learnt of it goes to another node.
+    eventually("the first Service to be old enough", 60, || {
+        let object = get(&["-n", scene.name, "service/web"])?;
+        let created: Timestamp =
+            object["metadata"]["creationTimestamp"].as_str().context("no time")?.parse()?;
+        ensure!(Timestamp::now().as_second() - created.as_second() > 25, "{created}");
+        Ok(())
+    });
     let watch = Watch::start(old).unwrap();
-    power::blind(&before).unwrap();
+    power::blind(before).unwrap();
     let inform = Undo(|| drop(power::inform()));
     scene.service("late", &format!(", loadBalancerIP: {new}"));
     eventually("another node to announce the new one", 60, || {

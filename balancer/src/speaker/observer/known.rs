@@ -16,6 +16,7 @@ use super::speakers::Speakers;
 use crate::speaker::bgp;
 use crate::speaker::facts::{NodeFacts, WrittenOwners};
 use crate::speaker::gossip::Peers;
+use crate::watch::Change;
 
 /// Objects of the cluster, reduced to what counts.
 pub(super) struct Known {
@@ -30,6 +31,8 @@ pub(super) struct Known {
     /// What is wrong with the configuration.
     pub(super) problems: Vec<String>,
     seen: Seen,
+    /// Which lists came since [`Known::look_again`].
+    listed: Seen,
 }
 
 /// Which lists are complete.
@@ -42,6 +45,25 @@ struct Seen {
     advertisements: bool,
     speakers: bool,
     owners: bool,
+}
+
+impl Seen {
+    /// Takes note of a complete list; there may be none of owners.
+    fn note(&mut self, input: &Input) {
+        match input {
+            Input::Services(Change::All(_)) => self.services = true,
+            Input::Slices(Change::All(_)) => self.slices = true,
+            Input::Nodes(Change::All(_)) => self.nodes = true,
+            Input::Pools(Ok(Change::All(_))) => self.pools = true,
+            Input::Advertisements(Change::All(_)) => self.advertisements = true,
+            Input::Owners(Ok(Change::All(_)) | Err(_)) => self.owners = true,
+            _ => {}
+        }
+    }
+
+    fn is_whole(self) -> bool {
+        self.services && self.slices && self.nodes && self.pools && self.advertisements && self.owners
+    }
 }
 
 impl Known {
@@ -58,12 +80,14 @@ impl Known {
             config: Config::default(),
             problems: Vec::new(),
             seen: Seen::default(),
+            listed: Seen::default(),
         }
     }
 
     /// Takes what a watch brings at `now`; tells whether a plan may be another one by it.
     pub(super) fn take(&mut self, input: Input, now: Instant) -> bool {
         let seen = self.seen;
+        self.listed.note(&input);
         let changed = match input {
             Input::Services(change) => {
                 self.seen.services = true;
@@ -151,8 +175,17 @@ impl Known {
 
     /// Whether all is known that a plan is made from: one from half of it would withdraw what is announced rightly.
     pub(super) fn is_whole(&self) -> bool {
-        let seen = self.seen;
-        seen.services && seen.slices && seen.nodes && seen.pools && seen.advertisements && seen.owners
+        self.seen.is_whole()
+    }
+
+    /// All is watched anew from now on.
+    pub(super) fn look_again(&mut self) {
+        self.listed = Seen::default();
+    }
+
+    /// Whether all was listed since.
+    pub(super) fn is_current(&self) -> bool {
+        self.listed.is_whole()
     }
 
     /// Whether the nodes are known.
@@ -182,5 +215,34 @@ impl Known {
     /// The UID of an L2Advertisement, with which its Lease goes.
     pub(super) fn uid(&self, advertisement: &str) -> Option<String> {
         self.advertisements.get(advertisement)?.uid()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metallb_api::L2AdvertisementSpec;
+
+    use super::*;
+    use crate::watch::Unreadable;
+
+    #[test]
+    fn a_list_of_each_kind_is_all_there_is_and_a_change_is_not() {
+        let one = || L2Advertisement::new("one", L2AdvertisementSpec::default());
+        let mut seen = Seen::default();
+        let lists = [
+            Input::Services(Change::All(vec![])),
+            Input::Slices(Change::All(vec![])),
+            Input::Nodes(Change::All(vec![])),
+            Input::Pools(Ok(Change::All(vec![]))),
+            // It may be that these may not be read.
+            Input::Owners(Err(Unreadable)),
+        ];
+        lists.iter().for_each(|list| seen.note(list));
+        for other in [Input::Advertisements(Change::Set(one())), Input::Pools(Err(Unreadable))] {
+            seen.note(&other);
+            assert!(!seen.is_whole());
+        }
+        seen.note(&Input::Advertisements(Change::All(vec![one()])));
+        assert!(seen.is_whole());
     }
 }
