@@ -106,6 +106,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let reported = report::Ports {
         announced: wires.announced.subscribe(),
         marks: wires.marks.subscribe(),
+        known_until: wires.known_until.subscribe(),
         standing: wires.standing.subscribe(),
         metrics: metrics.clone(),
     };

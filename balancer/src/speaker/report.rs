@@ -52,6 +52,8 @@ pub(super) struct Ports {
     pub(super) marks: watch::Receiver<Marks>,
     /// What it announces.
     pub(super) standing: watch::Receiver<Standing>,
+    /// While this node does not know all that the API server has: until when it did.
+    pub(super) known_until: watch::Receiver<Option<i64>>,
     pub(super) metrics: Metrics,
 }
 
@@ -101,13 +103,18 @@ pub(super) async fn run(
             shown = Some(on_wire);
         }
         let mut retry = None;
-        if let (Some(wanted), Some(_)) = (&wanted, &reporter.objects) {
-            // A report that hangs while the plan changes speaks of the past: a node that was cut off must not write,
-            // once it is back, what it believed meanwhile.
+        // A node that was cut off must not write, once it is back, what it believed meanwhile: not before it has learnt all,
+        // and not to the end what hung while its plan changed.
+        let is_informed = ports.known_until.borrow_and_update().is_none();
+        if let (Some(wanted), Some(_), true) = (&wanted, &reporter.objects, is_informed) {
             let result = tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
                 changed = ports.announced.changed() => {
                     changed.context("the plans ended")?;
+                    continue;
+                }
+                changed = ports.known_until.changed() => {
+                    changed.context("the watches ended")?;
                     continue;
                 }
                 result = reporter.report(wanted, &standing) => result,
@@ -126,6 +133,7 @@ pub(super) async fn run(
             changed = ports.announced.changed() => changed.context("the plans ended")?,
             changed = ports.marks.changed() => changed.context("the plans ended")?,
             changed = ports.standing.changed() => changed.context("layer 2 ended")?,
+            changed = ports.known_until.changed() => changed.context("the watches ended")?,
             () = sleep_until(reporter.failures.deadline().filter(|_| retry.is_none())) => {}
             change = changes.next() => reporter.learn(change.context("the watch of status objects ended")?),
             () = sleep(retry) => {}
