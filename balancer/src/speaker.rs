@@ -106,7 +106,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let reported = report::Ports {
         announced: wires.announced.subscribe(),
         marks: wires.marks.subscribe(),
-        known_until: wires.known_until.subscribe(),
+        informed: wires.informed.subscribe(),
         standing: wires.standing.subscribe(),
         metrics: metrics.clone(),
     };
@@ -128,7 +128,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let (wanted, until) = (wires.witness.subscribe(), wires.witnessed.clone());
     let (witness, stop) = (client.clone(), cancel.clone());
     tasks.spawn(async move { witness::run(witness, &namespace, &node, wanted, until, owner, stop).await });
-    let (wanted, told) = (wires.doubts.subscribe(), wires.answered_until.clone());
+    let (wanted, told) = (wires.doubts.subscribe(), wires.contact.clone());
     tasks.spawn(informed::run(client.clone(), wanted, told, cancel.clone()));
     tasks.spawn(departure::run(
         client.clone(),
@@ -260,7 +260,7 @@ struct Network {
     witness: watch::Sender<bool>,
     witnessed: watch::Receiver<Option<Instant>>,
     doubts: watch::Sender<bool>,
-    known_until: watch::Receiver<Option<i64>>,
+    informed: watch::Receiver<bool>,
     checks: watch::Sender<BTreeMap<IpAddr, Outcome>>,
     departure: watch::Receiver<Option<Departure>>,
     roster: watch::Sender<Option<Roster>>,
@@ -315,7 +315,7 @@ impl Network {
             witness: wires.witness.clone(),
             witnessed: wires.witnessed.subscribe(),
             doubts: wires.doubts.clone(),
-            known_until: wires.known_until.subscribe(),
+            informed: wires.informed.subscribe(),
             checks: wires.checks.clone(),
             departure: wires.departure.subscribe(),
             roster: wires.roster.clone(),
@@ -338,7 +338,7 @@ impl Network {
             standing: self.standing.clone(),
             hold: self.hold.subscribe(),
             doubts: self.doubts,
-            known_until: self.known_until.clone(),
+            informed: self.informed.clone(),
             checks: self.checks,
             questions: asked,
             answers: answer,
@@ -362,7 +362,7 @@ impl Network {
                     witness: self.witness,
                     witnessed: self.witnessed,
                     departure: self.departure,
-                    known_until: self.known_until,
+                    informed: self.informed,
                     answers: answered,
                     questions: ask,
                     roster: self.roster,

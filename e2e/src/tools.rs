@@ -20,7 +20,7 @@ const OLDEST_KUBERNETES: &str = "v1.30.14";
 /// supported then.
 #[must_use]
 pub fn is_oldest() -> bool {
-    std::env::var("KUBERNETES").is_ok_and(|wanted| wanted == "oldest")
+    std::env::var_os("KUBERNETES").is_some_and(|wanted| wanted == "oldest")
 }
 
 struct Module {
@@ -138,8 +138,11 @@ impl Module {
 /// Builds what the cache does not hold yet. Returns each program with its path.
 ///
 /// # Errors
-/// When Go is missing or a build fails.
+/// When Go is missing or a build fails, or variable `KUBERNETES` has another value than `oldest`.
 pub fn build() -> Result<Vec<(&'static str, PathBuf)>> {
+    if let Some(wanted) = std::env::var_os("KUBERNETES").filter(|_| !is_oldest()) {
+        bail!("KUBERNETES={wanted:?}: it may say \"oldest\" alone");
+    }
     let mut programs = Vec::new();
     for module in modules() {
         let target = module.build()?;

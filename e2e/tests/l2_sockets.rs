@@ -47,7 +47,7 @@ struct Segment {
     roster: watch::Sender<Option<Roster>>,
     checks: watch::Receiver<BTreeMap<IpAddr, Outcome>>,
     doubts: watch::Receiver<bool>,
-    known_until: watch::Sender<Option<i64>>,
+    informed: watch::Sender<bool>,
     metrics: Registry,
 }
 
@@ -80,7 +80,7 @@ impl Segment {
         let (hold, held) = watch::channel(None);
         let (tell_checks, checks) = watch::channel(BTreeMap::new());
         let (tell_doubts, doubts) = watch::channel(false);
-        let (known_until, is_known_until) = watch::channel(None);
+        let (informed, is_informed) = watch::channel(true);
         let (counted, mut metrics) = (Layer2Metrics::default(), Registry::default());
         counted.register(&mut metrics);
         let roster = watch::Sender::new(None);
@@ -99,7 +99,7 @@ impl Segment {
                     hold: held,
                     checks: tell_checks,
                     doubts: tell_doubts,
-                    known_until: is_known_until,
+                    informed: is_informed,
                     standing: tell_standing,
                     questions: asked,
                     answers: answer,
@@ -126,7 +126,7 @@ impl Segment {
             roster,
             checks,
             doubts,
-            known_until,
+            informed,
             metrics,
         };
         let peer = format!("link add va type veth peer name vb address {SPEAKER_MAC} netns {speaker_thread}");
@@ -521,7 +521,7 @@ fn an_address_is_left_to_a_node_that_keeps_it_while_nobody_says_whose_it_is() {
     let questions = |capture: &Capture| capture.frames(&format!("arp dst host {V4}")).len();
 
     // One that says so once, and does not answer, has given way.
-    segment.known_until.send_replace(Some(0));
+    segment.informed.send_replace(false);
     claim();
     until("it is in doubt", || *segment.doubts.borrow());
     until("it is not any more", || {
@@ -530,7 +530,7 @@ fn an_address_is_left_to_a_node_that_keeps_it_while_nobody_says_whose_it_is() {
     });
 
     // While this node knows what happens, it goes by that.
-    segment.known_until.send_replace(None);
+    segment.informed.send_replace(true);
     let capture = Capture::start(&format!("arp[6:2] = 1 and ether src {SPEAKER_MAC}"));
     let take = |address: &str| ip(&format!("addr add {address} dev va nodad"));
     take(V4);
@@ -538,11 +538,11 @@ fn an_address_is_left_to_a_node_that_keeps_it_while_nobody_says_whose_it_is() {
     until("it was asked for some times", || questions(&capture) >= 5);
     assert!(announces(V4) && *segment.doubts.borrow());
 
-    segment.known_until.send_replace(Some(0));
+    segment.informed.send_replace(false);
     until("it is left to the other node", || !announces(V4));
     assert!(announces(V6), "that one nobody else has");
     // What it learns from then on is in the plan first.
-    segment.known_until.send_replace(None);
+    segment.informed.send_replace(true);
     let before = questions(&capture);
     until("the other node goes on", || questions(&capture) >= before + 3);
     assert!(!announces(V4));
@@ -551,7 +551,7 @@ fn an_address_is_left_to_a_node_that_keeps_it_while_nobody_says_whose_it_is() {
 
     take(V4);
     claim();
-    segment.known_until.send_replace(Some(0));
+    segment.informed.send_replace(false);
     until("it is left once more", || !announces(V4));
     segment.roster.send_replace(Some(Roster::default()));
     until("the other node is gone", || announces(V4));

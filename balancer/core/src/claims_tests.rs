@@ -219,7 +219,7 @@ fn what_an_uninformed_node_claims_and_may_not_announce_is_free() {
     });
     let taken = |world: &World| plan(world, "node2").announcements.contains_key(&ip(1));
     assert!(!taken(&world), "it will release it");
-    world.uninformed = [("node1".to_owned(), 0)].into();
+    world.uninformed = ["node1".to_owned()].into();
     assert!(taken(&world));
 }
 

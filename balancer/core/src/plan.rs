@@ -44,9 +44,9 @@ pub struct World {
     /// Nodes whose speaker this one never heard, though it should be there: they are candidates, and nothing goes to them
     /// that by the record a living node has.
     pub unheard: BTreeSet<String>,
-    /// Nodes that the API server does not answer, and until when it did, in seconds since the epoch, while others know
-    /// more: they announce nothing that is newer, nor what nobody announced by the record.
-    pub uninformed: BTreeMap<String, i64>,
+    /// Nodes that the API server does not answer while it answers others: they announce what they announced last by the
+    /// record, and nothing else.
+    pub uninformed: BTreeSet<String>,
     /// By address with `electionPolicy: Even`, what living nodes say of it.
     pub claims: BTreeMap<IpAddr, Claims>,
     /// The same as it was written down: it counts for nodes that have said nothing later.
@@ -66,8 +66,6 @@ pub struct Service {
     pub pool: Option<String>,
     /// Its labels.
     pub labels: Labels,
-    /// When it was made, in seconds since the epoch.
-    pub created: i64,
     /// `externalTrafficPolicy: Local`: only nodes with an endpoint announce.
     pub local: bool,
     /// Whether it asks for an address that others may have too.

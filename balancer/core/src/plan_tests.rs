@@ -218,13 +218,6 @@ fn keep(world: &mut World, nodes: &[&str]) {
     world.kept.insert(ip(FIRST), names(nodes));
 }
 
-/// The Service is of second 50 and was recorded at node2.
-fn know_until(world: &mut World, node: &str, second: i64) {
-    world.uninformed.insert(node.to_owned(), second);
-    web(world).created = 50;
-    record(world, "node2");
-}
-
 fn record(world: &mut World, node: &str) {
     world.recorded.insert(key("web"), node.to_owned());
 }
@@ -310,33 +303,28 @@ fn the_owner_follows_from_the_facts() {
             Ok("node2"),
         ),
         ("never heard, and recorded nowhere", |world| world.unheard = names(&["node2"]), Ok("node2")),
-        ("uninformed, and it had it before", |world| know_until(world, "node2", 60), Ok("node2")),
         (
-            "uninformed, and it was recorded at another",
+            "uninformed, and it has it by the record",
             |world| {
-                know_until(world, "node2", 60);
-                record(world, "node3");
+                world.uninformed = names(&["node2"]);
+                record(world, "node2");
             },
             Ok("node2"),
         ),
-        ("uninformed, and the Service may be newer", |world| know_until(world, "node2", 50), Ok("node1")),
         (
-            "uninformed, and nobody has announced it yet",
+            "uninformed, and another has it by the record",
             |world| {
-                know_until(world, "node2", 60);
-                world.recorded.clear();
+                world.uninformed = names(&["node2"]);
+                record(world, "node3");
             },
             Ok("node1"),
         ),
         (
-            "newer than what any node knows",
-            |world| {
-                for node in ["node1", "node2", "node3"] {
-                    know_until(world, node, 50);
-                }
-            },
-            Ok("node2"),
+            "uninformed, and nobody has announced it yet",
+            |world| world.uninformed = names(&["node2"]),
+            Ok("node1"),
         ),
+        ("nobody is informed", |world| world.uninformed = names(&["node1", "node2", "node3"]), Ok("node2")),
         ("recorded at another, and it stays", |world| record_and_stay(world, "node3"), Ok("node3")),
         ("recorded at a node that is gone", |world| record_and_stay(world, "node9"), Ok("node2")),
         (

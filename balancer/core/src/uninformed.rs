@@ -1,42 +1,45 @@
 //! Nodes whose speaker the API server does not answer while it answers others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// For how long the API server answers some speakers and not another before that one counts as uninformed. When it goes
 /// away or comes back, the speakers find out one after another, within less than this, and no address moves.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Since when each node has been less informed than another.
+/// From when on each node counts that is less informed than another.
 #[derive(Clone, Debug, Default)]
 pub struct Uninformed {
-    since: BTreeMap<String, Instant>,
+    counts: BTreeMap<String, Instant>,
+    /// Whether anything was observed yet: what others have known for long counts for a speaker that starts, too.
+    observed: bool,
 }
 
 impl Uninformed {
-    /// Notes what the speakers say: by node, until when the API server answered while it does not, in seconds since the
-    /// epoch; `None` while it does.
-    pub fn observe(&mut self, now: Instant, known_until: &BTreeMap<String, Option<i64>>) {
-        if known_until.values().all(Option::is_some) {
-            self.since.clear();
+    /// Notes what the speakers say of themselves: by node, whether it is uninformed.
+    pub fn observe(&mut self, now: Instant, said: &BTreeMap<String, bool>) {
+        let is_behind = |node: &str| said.get(node) == Some(&true);
+        let from = if self.observed { now + PATIENCE } else { now };
+        self.observed = true;
+        if said.values().all(|behind| *behind) {
+            // Nobody knows more now. Who counts knows less than the others did.
+            self.counts.retain(|node, from| *from <= now && is_behind(node));
             return;
         }
-        let is_behind = |node: &str| known_until.get(node).is_some_and(Option::is_some);
-        self.since.retain(|node, _| is_behind(node));
-        for node in known_until.keys().filter(|node| is_behind(node)) {
-            self.since.entry(node.clone()).or_insert(now);
+        self.counts.retain(|node, _| is_behind(node));
+        for node in said.keys().filter(|node| is_behind(node)) {
+            self.counts.entry(node.clone()).or_insert(from);
         }
     }
 
-    /// The nodes that are uninformed, and until when the API server answered them.
-    pub fn nodes(&self, now: Instant, known_until: &BTreeMap<String, Option<i64>>) -> BTreeMap<String, i64> {
-        let for_long = self.since.iter().filter(|(_, since)| **since + PATIENCE <= now);
-        for_long.filter_map(|(node, _)| Some((node.clone(), (*known_until.get(node)?)?))).collect()
+    /// The nodes that are uninformed.
+    pub fn nodes(&self, now: Instant) -> BTreeSet<String> {
+        self.counts.iter().filter(|(_, from)| **from <= now).map(|(node, _)| node.clone()).collect()
     }
 
     /// When the next node will count as uninformed.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.since.values().map(|since| *since + PATIENCE).filter(|end| *end > now).min()
+        self.counts.values().filter(|from| **from > now).min().copied()
     }
 }
 
@@ -49,37 +52,38 @@ mod tests {
         Instant::now()
     }
 
-    fn told(nodes: &[(&str, Option<i64>)]) -> BTreeMap<String, Option<i64>> {
-        nodes.iter().map(|(node, until)| ((*node).to_owned(), *until)).collect()
+    /// What node1 and node2 say.
+    fn said(uninformed: [bool; 2]) -> BTreeMap<String, bool> {
+        ["node1", "node2"].map(str::to_owned).into_iter().zip(uninformed).collect()
     }
 
     #[test]
     fn a_node_counts_once_others_have_known_more_for_a_while() {
         let start = origin();
         let mut uninformed = Uninformed::default();
-        type Step = (u64, [Option<i64>; 2], &'static [(&'static str, i64)]);
-        // Seconds, what node1 and node2 say then, and which count.
-        let steps: [Step; 11] = [
-            (0, [None, None], &[]),
-            (1, [Some(90), None], &[]),
-            (15, [Some(90), None], &[]),
-            (16, [Some(90), None], &[("node1", 90)]),
-            // Each loses it now: nobody knows more.
-            (20, [Some(90), Some(95)], &[]),
-            (60, [Some(90), Some(95)], &[]),
-            // Each finds out in its own time that it is back.
-            (61, [Some(90), None], &[]),
-            (66, [None, None], &[]),
-            (67, [None, Some(160)], &[]),
-            (82, [None, Some(160)], &[("node2", 160)]),
-            (83, [None, None], &[]),
+        // Seconds, whether node1 and node2 say that they are uninformed, and which count.
+        let steps: [(u64, [bool; 2], &[&str]); 13] = [
+            (0, [false, false], &[]),
+            (1, [true, false], &[]),
+            (20, [true, false], &[]),
+            (21, [true, false], &["node1"]),
+            // Now the other one loses it, too: it still knows more.
+            (25, [true, true], &["node1"]),
+            (60, [true, true], &["node1"]),
+            (61, [true, false], &["node1"]),
+            (62, [false, false], &[]),
+            // Each loses it and finds out in its own time that it is back: nobody knew more for long.
+            (70, [true, false], &[]),
+            (84, [true, true], &[]),
+            (120, [false, true], &[]),
+            (125, [false, false], &[]),
+            (140, [false, false], &[]),
         ];
         for (second, says, counts) in steps {
             let now = start + Duration::from_secs(second);
-            let told = told(&[("node1", says[0]), ("node2", says[1])]);
-            uninformed.observe(now, &told);
-            let counts = counts.iter().map(|(node, until)| ((*node).to_owned(), *until)).collect();
-            assert_eq!(uninformed.nodes(now, &told), counts, "second {second}");
+            uninformed.observe(now, &said(says));
+            let counts = counts.iter().map(|node| (*node).to_owned()).collect();
+            assert_eq!(uninformed.nodes(now), counts, "second {second}");
         }
     }
 
@@ -87,14 +91,21 @@ mod tests {
     fn it_counts_when_its_deadline_comes_and_not_after_its_end() {
         let start = origin();
         let mut uninformed = Uninformed::default();
-        let both = told(&[("node1", Some(90)), ("node2", None)]);
-        uninformed.observe(start, &both);
+        uninformed.observe(start, &said([false, false]));
+        uninformed.observe(start, &said([true, false]));
         let deadline = uninformed.deadline(start).unwrap();
         assert_eq!(deadline, start + PATIENCE);
-        assert_eq!(uninformed.nodes(deadline, &both).len(), 1);
+        assert_eq!(uninformed.nodes(deadline), ["node1".to_owned()].into());
         assert_eq!(uninformed.deadline(deadline), None);
-        let left = told(&[("node2", None)]);
-        uninformed.observe(deadline, &left);
-        assert_eq!(uninformed.nodes(deadline, &left), BTreeMap::new());
+        uninformed.observe(deadline, &[("node2".to_owned(), false)].into());
+        assert_eq!(uninformed.nodes(deadline), BTreeSet::new());
+    }
+
+    #[test]
+    fn for_a_speaker_that_starts_what_others_know_counts_at_once() {
+        let start = origin();
+        let mut uninformed = Uninformed::default();
+        uninformed.observe(start, &said([true, false]));
+        assert_eq!(uninformed.nodes(start), ["node1".to_owned()].into());
     }
 }

@@ -238,7 +238,7 @@ impl Membership {
                 claims,
                 no_ipv6,
                 stays,
-                known_until,
+                uninformed,
             } => {
                 let facts = Facts {
                     interfaces: interfaces.into_iter().collect(),
@@ -252,7 +252,7 @@ impl Membership {
                         .map(|(address, epoch, held)| (address, (epoch, held)))
                         .collect(),
                     stays: stays.into_iter().collect(),
-                    known_until,
+                    uninformed,
                 };
                 let facts = self.learn_facts(node, version, facts);
                 self.send(from, &Message::Known { facts });

@@ -190,7 +190,6 @@ impl Announcing {
             local: facts.local,
             shared,
             endpoints,
-            ..plan::Service::default()
         }
     }
 

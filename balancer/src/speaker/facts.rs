@@ -120,7 +120,6 @@ pub(crate) fn service(object: &Service, class: Option<&str>) -> ServiceFacts {
             addresses,
             pool: annotations.and_then(|all| all.get(ANNOTATION_ALLOCATED_FROM_POOL)).cloned(),
             labels: metadata.labels.as_ref().into(),
-            created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             local: policy == Some("Local"),
             shared,
             endpoints: plan::Endpoints::default(),

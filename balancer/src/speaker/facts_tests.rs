@@ -8,7 +8,7 @@ fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
 
 fn load_balancer() -> Value {
     json!({
-        "metadata": {"name": "web", "namespace": "shop", "uid": "u1", "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {"app": "web"}},
+        "metadata": {"name": "web", "namespace": "shop", "uid": "u1", "labels": {"app": "web"}},
         "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"},
         "status": {"loadBalancer": {"ingress": [{"ip": "172.22.0.100"}, {"hostname": "x"}, {"ip": "fd00:22::100"}]}},
     })
@@ -19,7 +19,6 @@ fn announced() -> plan::Service {
         addresses: vec!["172.22.0.100".parse().unwrap(), "fd00:22::100".parse().unwrap()],
         pool: None,
         labels: [("app".to_owned(), "web".to_owned())].into_iter().collect(),
-        created: 1_767_225_600,
         local: true,
         ..plan::Service::default()
     }

@@ -68,8 +68,8 @@ pub(super) struct Ports {
     pub(super) own: watch::Receiver<Own>,
     /// How this speaker ends, once it is asked to.
     pub(super) departure: watch::Receiver<Option<Departure>>,
-    /// While this speaker does not know all that the API server has: until when it did, in seconds since the epoch.
-    pub(super) known_until: watch::Receiver<Option<i64>>,
+    /// Whether this speaker knows all that the API server has.
+    pub(super) informed: watch::Receiver<bool>,
     /// Who answered at link level.
     pub(super) answers: mpsc::Receiver<Answer>,
     /// Nodes to be asked at link level.
@@ -150,9 +150,9 @@ pub(super) async fn run(
                 let facts = ports.facts();
                 gossip.handle(Event::Facts(facts), &ports);
             }
-            changed = ports.known_until.changed() => {
-                changed.context("the API server is asked no more")?;
-                ports.known_until.borrow_and_update();
+            changed = ports.informed.changed() => {
+                changed.context("the watches ended")?;
+                ports.informed.borrow_and_update();
                 let facts = ports.facts();
                 gossip.handle(Event::Facts(facts), &ports);
             }
@@ -224,8 +224,8 @@ impl Ports {
     fn facts(&self) -> Facts {
         let Own { kept, claims, stays } = self.own.borrow().clone();
         let able = self.links.borrow().facts(&self.standing.borrow().broken);
-        let known_until = *self.known_until.borrow();
-        Facts { kept, claims, stays, known_until, ..able.unwrap_or_default() }
+        let uninformed = !*self.informed.borrow();
+        Facts { kept, claims, stays, uninformed, ..able.unwrap_or_default() }
     }
 }
 

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -15,49 +14,50 @@ use tokio_util::sync::CancellationToken;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after an answer.
 const REST: Duration = Duration::from_secs(10);
-/// The same while another node announces what this one does.
+/// The same while another node announces what this one does, and while this node learns nothing.
 const PAUSE: Duration = Duration::from_secs(2);
-/// Pause after a question without an answer.
+/// Pause after the first questions without an answer.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Questions in a row without an answer after which this node learns nothing.
 const UNANSWERED: u32 = 2;
-/// Seconds before the last answer within which a change may not have been learnt of; also for clocks that differ.
-const MARGIN: i64 = 10;
 
-/// Asks, more often while there are `doubts`, and tells until when this node knew what the API server did while that does not
-/// answer, in seconds since the epoch.
+/// What becomes of questions to the API server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Contact {
+    /// They are answered.
+    #[default]
+    Answers,
+    /// They fail at once: as soon as the API server is back, watches go on.
+    Fails,
+    /// Nothing comes back: connections may stay silent for long after the API server can be reached again.
+    Silent,
+}
+
+/// Asks, more often while there are `doubts`, and tells what becomes of it.
 ///
 /// # Errors
 /// When layer 2 ends.
 pub(super) async fn run(
     client: Client,
     mut doubts: watch::Receiver<bool>,
-    answered_until: watch::Sender<Option<i64>>,
+    contact: watch::Sender<Contact>,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (mut unanswered, mut last) = (0, Timestamp::now());
+    let mut unanswered = 0;
     loop {
         let is_doubted = *doubts.borrow_and_update();
-        let answered = tokio::select! {
+        let now = tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            answered = answers(&client) => answered,
+            now = ask(&client) => now,
         };
-        if answered {
-            (unanswered, last) = (0, Timestamp::now());
-        } else {
-            unanswered += 1;
+        unanswered = if now == Contact::Answers { 0 } else { unanswered + 1 };
+        if unanswered == 0 || unanswered >= UNANSWERED {
+            tell(&contact, now);
         }
-        let now = (unanswered >= UNANSWERED).then(|| last.as_second() - MARGIN);
-        if answered_until.send_if_modified(|former| std::mem::replace(former, now) != now) {
-            match now {
-                Some(_) => tracing::warn!(event = "uninformed", "the API server does not answer"),
-                None => tracing::info!(event = "informed", "the API server answers again"),
-            }
-        }
-        let pause = match (answered, is_doubted) {
-            (true, true) => PAUSE,
-            (true, false) => REST,
-            (false, _) => AGAIN,
+        let pause = match now {
+            Contact::Answers if !is_doubted => REST,
+            Contact::Fails | Contact::Silent if unanswered < UNANSWERED => AGAIN,
+            _ => PAUSE,
         };
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
@@ -67,15 +67,46 @@ pub(super) async fn run(
     }
 }
 
+/// Once it was silent it counts as that until it answers.
+fn tell(contact: &watch::Sender<Contact>, now: Contact) {
+    contact.send_if_modified(|former| {
+        if *former == now || (*former, now) == (Contact::Silent, Contact::Fails) {
+            return false;
+        }
+        match now {
+            Contact::Answers => tracing::info!(event = "informed", "the API server answers again"),
+            _ => tracing::warn!(event = "uninformed", contact = ?now, "the API server does not answer"),
+        }
+        *former = now;
+        true
+    });
+}
+
 /// Whether the API server reads something out of its store.
-async fn answers(client: &Client) -> bool {
+async fn ask(client: &Client) -> Contact {
     let one = ListParams::default().limit(1);
     match timeout(PATIENCE, Api::<Node>::all(client.clone()).list_metadata(&one)).await {
-        Ok(Ok(_)) => true,
+        Ok(Ok(_)) => Contact::Answers,
         Ok(Err(error)) => {
             tracing::debug!(%error, "no answer of the API server");
-            false
+            Contact::Fails
         }
-        Err(_) => false,
+        Err(_) => Contact::Silent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_silent_stays_so_until_it_answers() {
+        use Contact::{Answers, Fails, Silent};
+        let contact = watch::Sender::new(Answers);
+        let told = [Fails, Silent, Fails, Answers, Fails, Answers].map(|now| {
+            tell(&contact, now);
+            *contact.borrow()
+        });
+        assert_eq!(told, [Fails, Silent, Silent, Answers, Fails, Answers]);
     }
 }

@@ -74,8 +74,8 @@ pub struct Ports {
     pub hold: watch::Receiver<Option<Instant>>,
     /// Whether it is of interest if this node knows what happens in the cluster: another node announces what it does.
     pub doubts: watch::Sender<bool>,
-    /// While it does not, as far as is known: until when it did, in seconds since the epoch.
-    pub known_until: watch::Receiver<Option<i64>>,
+    /// Whether it does, as far as is known.
+    pub informed: watch::Receiver<bool>,
     /// What was seen of addresses that other nodes announce.
     pub checks: watch::Sender<BTreeMap<IpAddr, Outcome>>,
     /// Nodes to be asked whether they live.
@@ -150,7 +150,7 @@ pub async fn run(
             // All addresses are looked at only where something may have changed, not for each frame that is heard.
             if std::mem::replace(&mut changed, true) {
                 layer2.poll(&links, &plan, &ports.checks);
-                let is_informed = ports.known_until.borrow_and_update().is_none();
+                let is_informed = *ports.informed.borrow_and_update();
                 layer2.judge_disputes(&plan, &ports.doubts, is_informed);
                 if layer2.tell(&links, &plan, &ports.standing) {
                     break;
@@ -169,7 +169,7 @@ pub async fn run(
                     layer2.meet(roster.as_ref());
                     layer2.settle_disputes(&plan, roster.as_ref());
                 }
-                told = ports.known_until.changed() => told.context("the speaker ends")?,
+                told = ports.informed.changed() => told.context("the speaker ends")?,
                 told = ports.links.changed() => break told.context("the links ended")?,
                 told = ports.plan.changed() => break told.context("the plans ended")?,
                 question = ports.questions.recv() => {

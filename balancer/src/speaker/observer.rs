@@ -32,6 +32,7 @@ use super::bgp;
 use super::departure::Home;
 use super::facts::ServiceFacts;
 use super::gossip::{Own, Peers};
+use super::informed::Contact;
 use super::layer2::Standing;
 use super::links::Snapshot;
 use super::owners::Recording;
@@ -43,6 +44,8 @@ pub(super) use inputs::{named, stripped, take};
 use known::Known;
 use problems::problems;
 
+/// Silence of the API server after which all is listed anew. Shorter ones TCP makes good in as short a time.
+const SILENCE: Duration = Duration::from_secs(5);
 /// How long a node that announced something, by the record, counts as a candidate without having been heard: of speakers
 /// that start together the first must not take over from the last.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -79,10 +82,10 @@ pub(super) struct Settings {
 pub(super) struct Ports {
     pub(super) roster: watch::Receiver<Option<Roster>>,
     pub(super) peers: watch::Sender<Option<Peers>>,
-    /// While the API server does not answer: until when it did, in seconds since the epoch.
-    pub(super) answered_until: watch::Receiver<Option<i64>>,
-    /// The same, until what there is was listed since.
-    pub(super) known_until: watch::Sender<Option<i64>>,
+    /// Whether the API server answers.
+    pub(super) contact: watch::Receiver<Contact>,
+    /// Whether this speaker knows all that it has.
+    pub(super) informed: watch::Sender<bool>,
     pub(super) links: watch::Receiver<Snapshot>,
     /// What became of the plan on them.
     pub(super) standing: watch::Receiver<Standing>,
@@ -136,24 +139,20 @@ pub(super) async fn run(
                     is_due |= observer.known.take(input, now);
                 }
             }
-            changed = ports.answered_until.changed() => {
+            changed = ports.contact.changed() => {
                 changed.context("the API server is asked no more")?;
-                let answered_until = *ports.answered_until.borrow_and_update();
-                observer.is_behind = true;
-                if answered_until.is_some() {
-                    // Where it did not catch up in between, what it says stays true.
-                    let known_until = ports.known_until.borrow().or(answered_until);
-                    replace(&ports.known_until, known_until);
-                } else {
-                    // Connections that nothing went through for long are silent for long after it would again.
+                let contact = *ports.contact.borrow_and_update();
+                if observer.meet(contact, Instant::now()) {
                     watched = inputs(&client, &observer.settings, services.clone());
-                    observer.known.look_again();
+                }
+                if contact != Contact::Answers {
+                    replace(&ports.informed, false);
                 }
             }
             changed = ports.roster.changed() => {
                 changed.context("the membership ended")?;
                 observer.roster.clone_from(&ports.roster.borrow_and_update());
-                observer.uninformed.observe(Instant::now(), &observer.known_until());
+                observer.note_uninformed();
                 is_due = true;
             }
             changed = ports.links.changed() => {
@@ -178,13 +177,8 @@ pub(super) async fn run(
             is_due = false;
             rested = Instant::now() + now.elapsed() / REST;
         }
-        if observer.is_behind
-            && !is_due
-            && ports.answered_until.borrow().is_none()
-            && observer.known.is_current()
-        {
-            observer.is_behind = false;
-            replace(&ports.known_until, None);
+        if !is_due && observer.is_informed(*ports.contact.borrow()) {
+            replace(&ports.informed, true);
         }
     }
 }
@@ -205,8 +199,10 @@ struct Observer {
     own: Option<Facts>,
     known: Known,
     failback: Failback,
-    /// Whether the API server did not answer, and what there is was not listed since.
-    is_behind: bool,
+    /// Since when nothing has come back from the API server.
+    silent: Option<Instant>,
+    /// Whether all is listed anew after that.
+    lists: bool,
     uninformed: Uninformed,
     claims: OwnClaims,
     /// Since when this speaker takes part.
@@ -220,7 +216,8 @@ impl Observer {
         Self {
             failback: Failback::new(settings.never_fail_back),
             settings,
-            is_behind: false,
+            silent: None,
+            lists: false,
             uninformed: Uninformed::default(),
             roster: None,
             own: None,
@@ -237,6 +234,42 @@ impl Observer {
         let changed = self.own != own;
         self.own = own;
         changed
+    }
+
+    /// Takes note of who says that it is uninformed, once all had time to say it.
+    fn note_uninformed(&mut self) {
+        if self.roster.as_ref().is_some_and(|roster| roster.settled) {
+            let said = self.told().filter_map(|(node, facts)| Some((node.clone(), facts?.uninformed)));
+            let said = said.collect();
+            self.uninformed.observe(Instant::now(), &said);
+        }
+    }
+
+    /// Takes note of what becomes of questions to the API server at `now`; whether all is to be watched anew: connections
+    /// that nothing went through for long are silent for long after it would again. Where questions fail at once, and
+    /// after a short silence, the watches find out by themselves, and need no lists.
+    fn meet(&mut self, contact: Contact, now: Instant) -> bool {
+        match contact {
+            Contact::Answers => {
+                let renews = self.silent.take().is_some_and(|since| since + SILENCE <= now);
+                if renews {
+                    self.known.look_again();
+                    self.lists = true;
+                }
+                renews
+            }
+            Contact::Fails => false,
+            Contact::Silent => {
+                self.silent.get_or_insert(now);
+                false
+            }
+        }
+    }
+
+    /// Whether all is known that the API server has, by `contact` with it.
+    fn is_informed(&mut self, contact: Contact) -> bool {
+        self.lists &= !self.known.is_current();
+        contact == Contact::Answers && self.silent.is_none() && !self.lists
     }
 
     fn publish(&mut self, ports: &Ports) {
@@ -303,7 +336,7 @@ impl Observer {
             recorded: self.records(),
             never_fail_back: self.failback.is_never(),
             unheard: self.unheard(),
-            uninformed: self.uninformed.nodes(Instant::now(), &self.known_until()),
+            uninformed: self.uninformed.nodes(Instant::now()),
             claims: self.claimed(),
             written_claims: self.written(),
             undecided: self.is_undecided(),
@@ -345,12 +378,6 @@ impl Observer {
     fn told(&self) -> impl Iterator<Item = (&String, Option<&Facts>)> {
         let members = self.roster.iter().flat_map(|roster| &roster.members);
         members.map(|(node, facts)| (node, facts.as_ref()))
-    }
-
-    /// By node whose speaker is heard, until when the API server answered it while it does not.
-    fn known_until(&self) -> BTreeMap<String, Option<i64>> {
-        let told = self.told().filter_map(|(node, facts)| Some((node.clone(), facts?.known_until)));
-        told.collect()
     }
 
     /// What each speaker says that it keeps, and what others saw that it does.

@@ -52,8 +52,8 @@ pub(super) struct Ports {
     pub(super) marks: watch::Receiver<Marks>,
     /// What it announces.
     pub(super) standing: watch::Receiver<Standing>,
-    /// While this node does not know all that the API server has: until when it did.
-    pub(super) known_until: watch::Receiver<Option<i64>>,
+    /// Whether this node knows all that the API server has.
+    pub(super) informed: watch::Receiver<bool>,
     pub(super) metrics: Metrics,
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn run(
         let mut retry = None;
         // A node that was cut off must not write, once it is back, what it believed meanwhile: not before it has learnt all,
         // and not to the end what hung while its plan changed.
-        let is_informed = ports.known_until.borrow_and_update().is_none();
+        let is_informed = *ports.informed.borrow_and_update();
         if let (Some(wanted), Some(_), true) = (&wanted, &reporter.objects, is_informed) {
             let result = tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
@@ -113,7 +113,7 @@ pub(super) async fn run(
                     changed.context("the plans ended")?;
                     continue;
                 }
-                changed = ports.known_until.changed() => {
+                changed = ports.informed.changed() => {
                     changed.context("the watches ended")?;
                     continue;
                 }
@@ -133,7 +133,7 @@ pub(super) async fn run(
             changed = ports.announced.changed() => changed.context("the plans ended")?,
             changed = ports.marks.changed() => changed.context("the plans ended")?,
             changed = ports.standing.changed() => changed.context("layer 2 ended")?,
-            changed = ports.known_until.changed() => changed.context("the watches ended")?,
+            changed = ports.informed.changed() => changed.context("the watches ended")?,
             () = sleep_until(reporter.failures.deadline().filter(|_| retry.is_none())) => {}
             change = changes.next() => reporter.learn(change.context("the watch of status objects ended")?),
             () = sleep(retry) => {}

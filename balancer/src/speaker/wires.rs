@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::departure::{Departure, Home};
 use super::gossip::{Own, Peers};
+use super::informed::Contact;
 use super::metrics::Metrics;
 use super::owners::Recording;
 use super::report::{Announced, Marks};
@@ -31,8 +32,8 @@ pub(super) struct Wires {
     pub(super) witness: watch::Sender<bool>,
     pub(super) witnessed: watch::Sender<Option<Instant>>,
     pub(super) doubts: watch::Sender<bool>,
-    pub(super) answered_until: watch::Sender<Option<i64>>,
-    pub(super) known_until: watch::Sender<Option<i64>>,
+    pub(super) contact: watch::Sender<Contact>,
+    pub(super) informed: watch::Sender<bool>,
     pub(super) checks: watch::Sender<BTreeMap<IpAddr, Outcome>>,
     pub(super) home: watch::Sender<Home>,
     pub(super) state: watch::Sender<Option<State>>,
@@ -59,8 +60,8 @@ impl Wires {
             witness: watch::Sender::new(false),
             witnessed: watch::Sender::new(None),
             doubts: watch::Sender::new(false),
-            answered_until: watch::Sender::new(None),
-            known_until: watch::Sender::new(None),
+            contact: watch::Sender::default(),
+            informed: watch::Sender::new(true),
             checks: watch::Sender::default(),
             home: watch::Sender::default(),
             state: watch::Sender::new(None),
@@ -118,8 +119,8 @@ impl Wires {
         observer::Ports {
             roster: self.roster.subscribe(),
             peers: self.peers.clone(),
-            answered_until: self.answered_until.subscribe(),
-            known_until: self.known_until.clone(),
+            contact: self.contact.subscribe(),
+            informed: self.informed.clone(),
             links: self.links.subscribe(),
             standing: self.standing.subscribe(),
             own: self.own.clone(),

@@ -132,12 +132,8 @@ fn candidates<'w>(world: &'w World, group: &Group<'_, 'w>) -> Vec<Candidate<'w>>
     let all = all.into_iter().filter_map(weighed).collect();
     let by_all = |node: &str| group.iter().all(|(_, eligible)| eligible.nodes.contains(node));
     let whole = |node: &str| group.iter().all(|(_, eligible)| eligible.is_whole_on(world, node));
-    let knows = |node: &str| {
-        let Some(until) = world.uninformed.get(node) else { return true };
-        group
-            .iter()
-            .all(|(key, eligible)| eligible.service.created < *until && world.recorded.contains_key(*key))
-    };
+    let has = |node: &str, key| world.recorded.get(key).is_some_and(|recorded| recorded == node);
+    let knows = |node: &str| !world.uninformed.contains(node) || group.iter().all(|(key, _)| has(node, *key));
     narrowed(narrowed(narrowed(narrowed(all, knows), by_all), whole), |node| world.stays(node))
 }
 
@@ -171,7 +167,7 @@ fn share<'w>(world: &'w World, group: &Group<'_, 'w>, address: IpAddr) -> Share<
         }
         // A node that does not know that it is no candidate any more would release nothing.
         for (node, claim) in world.claims.get(address).into_iter().flatten() {
-            if is_candidate(node) || !world.uninformed.contains_key(node) {
+            if is_candidate(node) || !world.uninformed.contains(node) {
                 hear(node, *claim);
             }
         }

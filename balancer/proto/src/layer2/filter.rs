@@ -1,4 +1,5 @@
-//! Classic BPF programs for the packet sockets: frames about other hosts' addresses never wake the speaker.
+//! Classic BPF programs for the packet sockets: frames about other hosts' addresses do not wake the speaker, unless they are
+//! too short to tell.
 //!
 //! A program looks an address up by binary search over ranges. It is exact while the ranges fit into the
 //! instruction limit; else neighbouring ranges are joined across the smallest gaps, and the exact lookup of the
@@ -133,7 +134,7 @@ pub fn ndp(interface: u32, addresses: &BTreeSet<Ipv6Addr>, limit: usize) -> Vec<
     }
 }
 
-/// Passes whole UDP packets of a family to `interface` and `ports`, without IP options.
+/// Passes UDP packets of a family to `interface` and `ports` that are no fragments and have no IP options.
 pub fn udp(interface: u32, is_v4: bool, ports: &[u16]) -> Vec<Instruction> {
     let mut program = begin(interface, if is_v4 { ETHERTYPE_IPV4 } else { ETHERTYPE_IPV6 });
     if is_v4 {

@@ -89,12 +89,11 @@ fn solicit(target: Ipv6Addr) -> Vec<u8> {
 #[test]
 fn without_addresses_nothing_passes() {
     let target = Ipv4Addr::new(172, 22, 0, 101);
-    assert!(!passes(&arp(&BTreeSet::new(), MAX_INSTRUCTIONS), &request(target), Trace::Plain));
-    assert!(!passes(
-        &ndp(&BTreeSet::new(), MAX_INSTRUCTIONS),
-        &solicit(target.to_ipv6_mapped()),
-        Trace::Plain
-    ));
+    let (arp, ndp) = (arp(&BTreeSet::new(), MAX_INSTRUCTIONS), ndp(&BTreeSet::new(), MAX_INSTRUCTIONS));
+    for trace in [Trace::Plain, Trace::Tag, Trace::OtherHost] {
+        assert_eq!(given(&arp, &request(target), trace), 0);
+        assert_eq!(given(&ndp, &solicit(target.to_ipv6_mapped()), trace), 0);
+    }
 }
 
 #[test]
@@ -168,23 +167,23 @@ fn of_bfd_only_whole_packets_of_its_ports_pass() {
         frame
     };
     for (name, frame, trace, want) in [
-        ("echo", echo("192.0.2.1"), Trace::Plain, [true, false]),
-        ("echo", echo("2001:db8::1"), Trace::Plain, [false, true]),
-        ("control", changed("192.0.2.1", 37, 0xc8), Trace::Plain, [true, false]),
-        ("control", changed("2001:db8::1", 57, 0xc8), Trace::Plain, [false, true]),
-        ("unfragmented", changed("192.0.2.1", 20, 0x40), Trace::Plain, [true, false]),
-        ("tagged", echo("192.0.2.1"), Trace::Tag, [false; 2]),
-        ("for another host", echo("192.0.2.1"), Trace::OtherHost, [false; 2]),
-        ("on a VLAN with an interface", echo("192.0.2.1"), Trace::Above, [false; 2]),
-        ("another port", changed("192.0.2.1", 37, 0), Trace::Plain, [false; 2]),
-        ("another port", changed("2001:db8::1", 57, 0), Trace::Plain, [false; 2]),
-        ("TCP", changed("192.0.2.1", 23, 6), Trace::Plain, [false; 2]),
-        ("TCP", changed("2001:db8::1", 20, 6), Trace::Plain, [false; 2]),
-        ("fragment", changed("192.0.2.1", 21, 1), Trace::Plain, [false; 2]),
-        ("options", changed("192.0.2.1", 14, 0x46), Trace::Plain, [false; 2]),
-        ("truncated", echo("192.0.2.1")[..30].to_vec(), Trace::Plain, [false; 2]),
+        ("echo", echo("192.0.2.1"), Trace::Plain, [WHOLE_FRAME, 0]),
+        ("echo", echo("2001:db8::1"), Trace::Plain, [0, WHOLE_FRAME]),
+        ("control", changed("192.0.2.1", 37, 0xc8), Trace::Plain, [WHOLE_FRAME, 0]),
+        ("control", changed("2001:db8::1", 57, 0xc8), Trace::Plain, [0, WHOLE_FRAME]),
+        ("unfragmented", changed("192.0.2.1", 20, 0x40), Trace::Plain, [WHOLE_FRAME, 0]),
+        ("tagged", echo("192.0.2.1"), Trace::Tag, [TAGGED, 0]),
+        ("for another host", echo("192.0.2.1"), Trace::OtherHost, [0; 2]),
+        ("on a VLAN with an interface", echo("192.0.2.1"), Trace::Above, [0; 2]),
+        ("another port", changed("192.0.2.1", 37, 0), Trace::Plain, [0; 2]),
+        ("another port", changed("2001:db8::1", 57, 0), Trace::Plain, [0; 2]),
+        ("TCP", changed("192.0.2.1", 23, 6), Trace::Plain, [0; 2]),
+        ("TCP", changed("2001:db8::1", 20, 6), Trace::Plain, [0; 2]),
+        ("fragment", changed("192.0.2.1", 21, 1), Trace::Plain, [0; 2]),
+        ("options", changed("192.0.2.1", 14, 0x46), Trace::Plain, [0; 2]),
+        ("truncated", echo("192.0.2.1")[..30].to_vec(), Trace::Plain, [0; 2]),
     ] {
-        assert_eq!([&v4, &v6].map(|program| passes(program, &frame, trace)), want, "{name}");
+        assert_eq!([&v4, &v6].map(|program| given(program, &frame, trace)), want, "{name}");
     }
 }
 

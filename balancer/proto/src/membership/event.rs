@@ -112,8 +112,8 @@ pub struct Facts {
     pub claims: BTreeMap<IpAddr, (u32, bool)>,
     /// Addresses that moved too often by what this speaker saw, and the nodes that they stay on.
     pub stays: BTreeMap<IpAddr, String>,
-    /// While the speaker does not know all that the API server has: until when it did, in seconds since the epoch.
-    pub known_until: Option<i64>,
+    /// Whether the speaker does not know all that the API server has, which did not answer it.
+    pub uninformed: bool,
 }
 
 /// Who takes part in elections.

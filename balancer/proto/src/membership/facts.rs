@@ -102,7 +102,7 @@ impl Membership {
                 claims,
                 no_ipv6: list(&facts.no_ipv6),
                 stays,
-                known_until: facts.known_until,
+                uninformed: facts.uninformed,
             };
             self.send(to, &message);
         }
@@ -172,7 +172,7 @@ mod tests {
             claims: told.claims,
             no_ipv6: list(&facts.no_ipv6),
             stays: told.stays,
-            known_until: Some(i64::MAX),
+            uninformed: true,
         };
         let length = postcard::to_stdvec(&message).unwrap().len() + super::super::seal::OVERHEAD;
         assert!((ROOM - 2000..usize::from(u16::MAX)).contains(&length), "{length} bytes");

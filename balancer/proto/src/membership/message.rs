@@ -45,7 +45,7 @@ pub(super) enum Message {
         claims: Vec<(IpAddr, u32, bool)>,
         no_ipv6: Vec<String>,
         stays: Vec<(IpAddr, String)>,
-        known_until: Option<i64>,
+        uninformed: bool,
     },
     /// Tell me your facts: I have none, or others.
     FactsWanted,
