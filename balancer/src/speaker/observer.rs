@@ -1,14 +1,15 @@
 //! The observer: watches the cluster, keeps the world, and publishes a plan whenever it changes.
 
+mod abreast;
 mod inputs;
 mod known;
 mod pools;
 mod problems;
 mod services;
 mod speakers;
+mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,10 +20,8 @@ use metallb_api::names::EXCLUDE_LB_LABEL;
 use metallb_core::claims::{self, OwnClaims};
 use metallb_core::config::Problem;
 use metallb_core::failback::Failback;
-use metallb_core::plan::{self, DefaultRoutes, Plan, World};
+use metallb_core::plan::{self, Plan};
 use metallb_core::range::AddressRange;
-use metallb_core::service::ServiceKey;
-use metallb_core::spread::{Claim, Claims};
 use metallb_core::uninformed::Uninformed;
 use metallb_proto::membership::{Facts, Roster};
 use tokio::sync::watch;
@@ -30,7 +29,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::bgp;
 use super::departure::Home;
-use super::facts::ServiceFacts;
 use super::gossip::{Own, Peers};
 use super::informed::Contact;
 use super::layer2::Standing;
@@ -39,13 +37,12 @@ use super::owners::Recording;
 use super::report::{Announced, Mark, Marks};
 use super::sleep_until;
 use super::state::State;
+use abreast::Abreast;
 use inputs::{Input, inputs, load_balancers};
 pub(super) use inputs::{named, stripped, take};
 use known::Known;
 use problems::problems;
 
-/// Silence of the API server after which all is listed anew. Shorter ones TCP makes good in as short a time.
-const SILENCE: Duration = Duration::from_secs(5);
 /// How long a node that announced something, by the record, counts as a candidate without having been heard: of speakers
 /// that start together the first must not take over from the last.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -142,8 +139,9 @@ pub(super) async fn run(
             changed = ports.contact.changed() => {
                 changed.context("the API server is asked no more")?;
                 let contact = *ports.contact.borrow_and_update();
-                if observer.meet(contact, Instant::now()) {
+                if observer.abreast.meet(contact, Instant::now()) {
                     watched = inputs(&client, &observer.settings, services.clone());
+                    observer.known.look_again();
                 }
                 if contact != Contact::Answers {
                     replace(&ports.informed, false);
@@ -177,7 +175,7 @@ pub(super) async fn run(
             is_due = false;
             rested = Instant::now() + now.elapsed() / REST;
         }
-        if !is_due && observer.is_informed(*ports.contact.borrow()) {
+        if !is_due && observer.abreast.is_informed(observer.known.is_current()) {
             replace(&ports.informed, true);
         }
     }
@@ -199,10 +197,7 @@ struct Observer {
     own: Option<Facts>,
     known: Known,
     failback: Failback,
-    /// Since when nothing has come back from the API server.
-    silent: Option<Instant>,
-    /// Whether all is listed anew after that.
-    lists: bool,
+    abreast: Abreast,
     uninformed: Uninformed,
     claims: OwnClaims,
     /// Since when this speaker takes part.
@@ -216,8 +211,7 @@ impl Observer {
         Self {
             failback: Failback::new(settings.never_fail_back),
             settings,
-            silent: None,
-            lists: false,
+            abreast: Abreast::default(),
             uninformed: Uninformed::default(),
             roster: None,
             own: None,
@@ -243,33 +237,6 @@ impl Observer {
             let said = said.collect();
             self.uninformed.observe(Instant::now(), &said);
         }
-    }
-
-    /// Takes note of what becomes of questions to the API server at `now`; whether all is to be watched anew: connections
-    /// that nothing went through for long are silent for long after it would again. Where questions fail at once, and
-    /// after a short silence, the watches find out by themselves, and need no lists.
-    fn meet(&mut self, contact: Contact, now: Instant) -> bool {
-        match contact {
-            Contact::Answers => {
-                let renews = self.silent.take().is_some_and(|since| since + SILENCE <= now);
-                if renews {
-                    self.known.look_again();
-                    self.lists = true;
-                }
-                renews
-            }
-            Contact::Fails => false,
-            Contact::Silent => {
-                self.silent.get_or_insert(now);
-                false
-            }
-        }
-    }
-
-    /// Whether all is known that the API server has, by `contact` with it.
-    fn is_informed(&mut self, contact: Contact) -> bool {
-        self.lists &= !self.known.is_current();
-        contact == Contact::Answers && self.silent.is_none() && !self.lists
     }
 
     fn publish(&mut self, ports: &Ports) {
@@ -318,112 +285,6 @@ impl Observer {
         }
     }
 
-    /// The world but for its speakers.
-    fn world(&self) -> World {
-        World {
-            config: self.known.config.clone(),
-            services: self.known.services.planned(),
-            nodes: self
-                .known
-                .nodes
-                .iter()
-                .map(|(name, facts)| (name.clone(), self.linked(name, &facts.node)))
-                .collect(),
-            speakers: None,
-            ignore_exclude_label: self.settings.ignore_exclude_label,
-            drain: self.settings.drain,
-            kept: self.kept(),
-            recorded: self.records(),
-            never_fail_back: self.failback.is_never(),
-            unheard: self.unheard(),
-            uninformed: self.uninformed.nodes(Instant::now()),
-            claims: self.claimed(),
-            written_claims: self.written(),
-            undecided: self.is_undecided(),
-            fresh: self.known.services.fresh(),
-        }
-    }
-
-    /// Nodes with a living speaker, which are all where the speakers do not know of each other; `None` until it is
-    /// settled.
-    fn alive(&self) -> Option<Option<BTreeSet<String>>> {
-        if self.settings.speakers.is_none() {
-            return Some(None);
-        }
-        let roster = self.roster.as_ref().filter(|roster| roster.settled)?;
-        let expected = self.expected(roster).map(str::to_owned);
-        Some(Some(roster.candidates().map(str::to_owned).chain(expected).collect()))
-    }
-
-    /// Whether this speaker takes part for so short a time that others may not have been heard yet.
-    fn is_new(&self) -> bool {
-        self.settled.is_none_or(|at| at.elapsed() < PATIENCE)
-    }
-
-    /// Nodes that announced something by the record, and that have had no time yet to be heard.
-    fn expected<'a>(&'a self, roster: &'a Roster) -> impl Iterator<Item = &'a str> {
-        let waiting = self.is_new();
-        let records = self.known.services.facts().values().filter_map(|facts| facts.record.as_ref());
-        let is_unknown = |node: &&str| !roster.known.contains(*node) && !roster.silent.contains(*node);
-        let unknown = records.map(|(node, _)| node.as_str()).filter(is_unknown);
-        unknown.filter(move |_| waiting)
-    }
-
-    /// Candidates that were never heard.
-    fn unheard(&self) -> BTreeSet<String> {
-        self.roster.iter().flat_map(|roster| roster.unheard.iter().cloned()).collect()
-    }
-
-    /// What each living speaker says of its node.
-    fn told(&self) -> impl Iterator<Item = (&String, Option<&Facts>)> {
-        let members = self.roster.iter().flat_map(|roster| &roster.members);
-        members.map(|(node, facts)| (node, facts.as_ref()))
-    }
-
-    /// What each speaker says that it keeps, and what others saw that it does.
-    fn kept(&self) -> BTreeMap<IpAddr, BTreeSet<String>> {
-        let mut kept: BTreeMap<IpAddr, BTreeSet<String>> = BTreeMap::new();
-        for (node, facts) in self.told() {
-            for address in facts.iter().flat_map(|facts| &facts.kept) {
-                kept.entry(*address).or_default().insert(node.clone());
-            }
-            for (address, node) in facts.iter().flat_map(|facts| &facts.stays) {
-                kept.entry(*address).or_default().insert(node.clone());
-            }
-        }
-        kept
-    }
-
-    /// What each speaker claims, of this one what it knows itself.
-    fn claimed(&self) -> BTreeMap<IpAddr, Claims> {
-        let mut claimed: BTreeMap<IpAddr, Claims> = BTreeMap::new();
-        let me = &self.settings.node;
-        for (node, facts) in self.told().filter(|(node, _)| *node != me) {
-            for (address, (epoch, held)) in facts.iter().flat_map(|facts| &facts.claims) {
-                let claim = Claim { epoch: *epoch, held: *held };
-                claimed.entry(*address).or_default().insert(node.clone(), claim);
-            }
-        }
-        for (address, claim) in self.claims.told() {
-            claimed.entry(*address).or_default().insert(me.clone(), *claim);
-        }
-        claimed
-    }
-
-    /// The claims that were written down.
-    fn written(&self) -> BTreeMap<IpAddr, Claims> {
-        let mut written: BTreeMap<IpAddr, Claims> = BTreeMap::new();
-        for (address, (node, epoch)) in self.known.owners.values().flat_map(|owners| &owners.owners) {
-            let claim = Claim { epoch: *epoch, held: true };
-            written.entry(*address).or_default().insert(node.clone(), claim);
-        }
-        written
-    }
-
-    fn is_undecided(&self) -> bool {
-        self.is_new() && self.told().any(|(node, facts)| *node != self.settings.node && facts.is_none())
-    }
-
     /// What this speaker is to write down about the addresses that are spread evenly; the first of all does it.
     fn recording(&self, plan: &Plan) -> Option<Recording> {
         let first = self.told().next().map(|(node, _)| node);
@@ -433,14 +294,6 @@ impl Observer {
         let wanted = claims::record(&self.claimed(), &self.written(), plan);
         let uids = wanted.keys().filter_map(|name| Some((name.clone(), self.known.uid(name)?))).collect();
         Some(Recording { wanted, written: self.known.written(), uids })
-    }
-
-    /// The node that announced each Service last.
-    fn records(&self) -> BTreeMap<ServiceKey, String> {
-        let record = |(key, facts): (&ServiceKey, &ServiceFacts)| {
-            facts.record.as_ref().map(|(node, _)| (key.clone(), node.clone()))
-        };
-        self.known.services.facts().iter().filter_map(record).collect()
     }
 
     fn home(&self) -> Home {
@@ -465,30 +318,6 @@ impl Observer {
             unheard: roster.map(|roster| roster.unheard.clone()).unwrap_or_default(),
             port: self.settings.port,
         }
-    }
-
-    /// What this node is able to do: by its links, or, before they are known, by what its speaker told.
-    fn own_facts(&self) -> Option<Facts> {
-        let told = || self.roster.as_ref()?.members.get(&self.settings.node)?.clone();
-        self.own.clone().or_else(told)
-    }
-
-    fn own_interfaces(&self) -> BTreeSet<String> {
-        self.own_facts().map(|facts| facts.interfaces).unwrap_or_default()
-    }
-
-    /// A node with what its speaker says of its interfaces.
-    fn linked(&self, name: &str, node: &plan::Node) -> plan::Node {
-        let facts = if name == self.settings.node {
-            self.own_facts()
-        } else {
-            self.roster.as_ref().and_then(|roster| roster.members.get(name).cloned().flatten())
-        };
-        let Some(Facts { interfaces, no_ipv6, default_v4, default_v6, .. }) = facts else {
-            return node.clone();
-        };
-        let default_routes = DefaultRoutes { v4: default_v4, v6: default_v6 };
-        plan::Node { interfaces: Some(interfaces), no_ipv6, default_routes, ..node.clone() }
     }
 }
 
