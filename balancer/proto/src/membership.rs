@@ -16,6 +16,7 @@ mod fence;
 mod identity;
 mod intake;
 mod joining;
+mod link;
 mod message;
 mod outlet;
 mod peer;
@@ -40,6 +41,7 @@ use detection::Inquiry;
 use fence::Fence;
 use identity::Identity;
 use joining::KnownSeed;
+use link::Link;
 use message::Message;
 use peer::Peer;
 use seal::Seal;
@@ -70,7 +72,7 @@ pub struct Membership {
     /// Whom this member sends heartbeats.
     targets: BTreeSet<String>,
     next_heartbeat: Instant,
-    carrier: bool,
+    link: Link,
     seeds: Option<BTreeMap<String, KnownSeed>>,
     /// Seeds that are no members, in the order in which they are tried.
     absent: Vec<String>,
@@ -114,7 +116,7 @@ impl Membership {
             inquiries: vec![],
             targets: BTreeSet::new(),
             next_heartbeat: now,
-            carrier: true,
+            link: Link::Works,
             seeds: None,
             absent: vec![],
             next_join: now,
@@ -150,12 +152,7 @@ impl Membership {
                 self.seal.replace(&secrets);
                 self.current.clear();
             }
-            Event::Carrier(carrier) => {
-                if carrier && !self.carrier {
-                    self.watches.values_mut().for_each(|watch| watch.heard(now));
-                }
-                self.carrier = carrier;
-            }
+            Event::Carrier(carrier) => self.set_carrier(now, carrier),
             Event::Restarting => self.tell_everybody(&Message::Restarting),
             Event::Leave => self.leave(now),
             Event::Expected(nodes) => self.fence.expect(nodes),
@@ -177,10 +174,11 @@ impl Membership {
         let heartbeat = (!self.targets.is_empty()).then_some(self.next_heartbeat);
         let join = (!self.absent.is_empty()).then_some(self.next_join);
         let watches =
-            self.watches.values().filter(|_| self.carrier).map(|watch| watch.deadline(&self.timing));
+            self.watches.values().filter(|_| self.link.works()).map(|watch| watch.deadline(&self.timing));
         let settle = self.settle_deadline();
         let inquiries = self.inquiries.iter().map(|inquiry| inquiry.until).min();
         let fence = self.fence.deadline().into_iter().chain(self.linger_deadline()).chain(inquiries);
+        let fence = fence.chain(self.link_deadline());
         watches.chain(heartbeat).chain(join).chain(settle).chain(fence).chain(self.swim.deadline()).min()
     }
 
@@ -196,7 +194,8 @@ impl Membership {
         self.run_fence(now);
         let effects = self.swim.expire(now);
         self.apply(now, effects);
-        if self.carrier {
+        self.run_link(now);
+        if self.link.works() {
             self.poll_watches(now);
         }
         if now >= self.next_heartbeat {

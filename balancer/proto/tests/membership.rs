@@ -249,6 +249,46 @@ fn a_member_without_carrier_blames_nobody() {
 }
 
 #[test]
+fn a_member_whose_link_is_back_is_cut_off_until_it_hears_somebody() {
+    let mut cluster = Cluster::joined(3, 1);
+    cluster.tell(0, Event::Carrier(false));
+    cluster.group(0, 1);
+    cluster.run(ms(3000));
+    assert!(cluster.roster(0).cut_off);
+    // The switch does not forward yet.
+    cluster.tell(0, Event::Carrier(true));
+    cluster.run(ms(1500));
+    assert!(cluster.roster(0).cut_off);
+    assert_eq!(cluster.members(0), nodes(0..3), "nobody could be heard");
+    cluster.group(0, 0);
+    cluster.run(ms(300));
+    assert!(!cluster.roster(0).cut_off);
+    agreed(&mut cluster, ms(1000), &[0, 1, 2], &nodes(0..3));
+}
+
+#[test]
+fn a_member_whose_link_is_back_does_not_wait_for_the_dead_forever() {
+    let mut cluster = Cluster::joined(3, 1);
+    cluster.tell(0, Event::Carrier(false));
+    cluster.group(0, 1);
+    cluster.run(ms(1000));
+    cluster.tell(0, Event::Carrier(true));
+    cluster.run(ms(1900));
+    assert!(cluster.roster(0).cut_off);
+    cluster.run(ms(200));
+    assert!(!cluster.roster(0).cut_off);
+    agreed(&mut cluster, ms(1000), &[0], &nodes(0..1));
+}
+
+#[test]
+fn a_member_that_is_alone_is_never_cut_off() {
+    let mut cluster = Cluster::joined(1, 1);
+    cluster.tell(0, Event::Carrier(false));
+    cluster.tell(0, Event::Carrier(true));
+    assert!(!cluster.roster(0).cut_off);
+}
+
+#[test]
 fn a_speaker_whose_clock_was_set_back_joins_all_the_same() {
     let mut cluster = Cluster::joined(3, 1);
     cluster.kill(2);

@@ -5,6 +5,7 @@ mod inputs;
 mod known;
 mod pools;
 mod problems;
+mod relinked;
 mod services;
 mod speakers;
 mod world;
@@ -42,6 +43,7 @@ use inputs::{Input, inputs, load_balancers};
 pub(super) use inputs::{named, stripped, take};
 use known::Known;
 use problems::problems;
+use relinked::Relinked;
 
 /// How long a node that announced something, by the record, counts as a candidate without having been heard: of speakers
 /// that start together the first must not take over from the last.
@@ -151,6 +153,7 @@ pub(super) async fn run(
                 changed.context("the membership ended")?;
                 observer.roster.clone_from(&ports.roster.borrow_and_update());
                 observer.note_uninformed();
+                observer.is_able(&ports);
                 is_due = true;
             }
             changed = ports.links.changed() => {
@@ -195,6 +198,7 @@ struct Observer {
     roster: Option<Roster>,
     /// What this node is able to do, once its links are known.
     own: Option<Facts>,
+    relinked: Relinked,
     known: Known,
     failback: Failback,
     abreast: Abreast,
@@ -215,6 +219,7 @@ impl Observer {
             uninformed: Uninformed::default(),
             roster: None,
             own: None,
+            relinked: Relinked::default(),
             known: Known::new(bgp, Instant::now()),
             claims: OwnClaims::default(),
             settled: None,
@@ -224,7 +229,11 @@ impl Observer {
 
     /// Takes note of what this node is able to do; whether that is something else than before.
     fn is_able(&mut self, ports: &Ports) -> bool {
-        let own = ports.links.borrow().facts(&ports.standing.borrow().broken);
+        let links = ports.links.borrow();
+        let is_cut_off = self.roster.as_ref().is_some_and(|roster| roster.cut_off);
+        let mut unable = ports.standing.borrow().broken.clone();
+        unable.extend(self.relinked.observe(&links.eligible, is_cut_off).iter().cloned());
+        let own = links.facts(&unable);
         let changed = self.own != own;
         self.own = own;
         changed

@@ -129,7 +129,9 @@ impl Membership {
         if self.watches.get(&node).is_some_and(|watch| watch.is_out_of_reach(now)) {
             return;
         }
-        let Some(host) = self.peers.get(&node).map(|peer| peer.address.ip()).filter(|_| self.carrier) else {
+        let Some(host) =
+            self.peers.get(&node).map(|peer| peer.address.ip()).filter(|_| self.link.has_carrier())
+        else {
             return;
         };
         self.actions.push(Action::AskHost { node: node.clone(), address: host });

@@ -121,6 +121,9 @@ pub struct Facts {
 pub struct Roster {
     /// Whether this member knows enough to take part itself: it has heard every other, or waited for it.
     pub settled: bool,
+    /// Whether the link that datagrams go through was without carrier, and nobody was heard since: what this node announced
+    /// over it may be another's.
+    pub cut_off: bool,
     /// Nodes with a living speaker, this one included until it leaves, and what is known of them.
     pub members: BTreeMap<String, Option<Facts>>,
     /// The own address of each of these nodes, this one aside.
