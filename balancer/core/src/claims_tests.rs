@@ -1,6 +1,7 @@
 //! Several nodes, each with its own plan and claims, which hear each other or not.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metallb_api::ElectionPolicy;
@@ -41,9 +42,11 @@ fn world(services: usize) -> World {
             l2_advertisements: [("all".to_owned(), advertisement)].into(),
             ..Config::default()
         },
-        services: (1..=services)
-            .map(|number| (ServiceKey::new("default", &number.to_string()), service(number)))
-            .collect(),
+        services: Arc::new(
+            (1..=services)
+                .map(|number| (ServiceKey::new("default", &number.to_string()), service(number)))
+                .collect(),
+        ),
         nodes: NODES.map(|name| (name.to_owned(), Node::default())).into(),
         ..World::default()
     }
@@ -213,7 +216,7 @@ fn what_an_uninformed_node_claims_and_may_not_announce_is_free() {
     let mut world = world(3);
     let claim = Claim { epoch: 7, held: true };
     world.claims = [(ip(1), [("node1".to_owned(), claim)].into())].into();
-    world.services.values_mut().for_each(|service| {
+    Arc::make_mut(&mut world.services).values_mut().for_each(|service| {
         service.local = true;
         service.endpoints.nodes = ["node2"].into_iter().collect();
     });

@@ -95,6 +95,8 @@ fn owner<'a>(plan: &'a Plan, me: &'a str, address: &IpAddr) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::config::{Config, L2Advertisement, Pool, Preference};
     use crate::plan::{Endpoints, Node, Service};
@@ -132,7 +134,7 @@ mod tests {
                 l2_advertisements: [("all".to_owned(), L2Advertisement::default())].into(),
                 ..Config::default()
             },
-            services: [(ServiceKey::new("default", "web"), service)].into(),
+            services: Arc::new([(ServiceKey::new("default", "web"), service)].into()),
             nodes: nodes.into(),
             speakers: Some(speakers.iter().map(|node| (*node).to_owned()).collect()),
             ..World::default()

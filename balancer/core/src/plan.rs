@@ -10,6 +10,7 @@ mod owners;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::config::{Config, L2Advertisement, Pool};
 use crate::selector::Labels;
@@ -25,8 +26,8 @@ use owners::{Group, groups, owners};
 pub struct World {
     /// Pools and advertisements.
     pub config: Config,
-    /// Services with an address.
-    pub services: BTreeMap<ServiceKey, Service>,
+    /// Services with an address. Shared with whoever keeps them: there may be many, and few change between two plans.
+    pub services: Arc<BTreeMap<ServiceKey, Service>>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// Nodes with a living speaker; `None` when the speakers do not know of each other, and every node counts.
@@ -176,7 +177,7 @@ impl fmt::Display for Reason {
 pub fn plan(world: &World, me: &str) -> Plan {
     let mut plan = Plan::default();
     let mut eligible = BTreeMap::new();
-    for (key, service) in &world.services {
+    for (key, service) in &*world.services {
         match Eligible::of(world, service) {
             Ok(found) => {
                 eligible.insert(key, found);

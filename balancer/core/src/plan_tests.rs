@@ -65,7 +65,7 @@ fn world() -> World {
             l2_advertisements: [("all".to_owned(), advertisement)].into(),
             ..Config::default()
         },
-        services: [(key("web"), service(&[FIRST]))].into(),
+        services: Arc::new([(key("web"), service(&[FIRST]))].into()),
         nodes: ["node1", "node2", "node3"]
             .map(|name| (name.to_owned(), Node { labels: labels(&[("name", name)]), ..Node::default() }))
             .into(),
@@ -123,7 +123,7 @@ fn one_node_announces_and_the_others_know_it() {
 fn a_node_without_ipv6_on_its_link_is_no_candidate_for_ipv6() {
     let owner = |addresses: &[&str], without: &[&str]| {
         let mut world = world();
-        world.services = [(key("web"), service(addresses))].into();
+        world.services = Arc::new([(key("web"), service(addresses))].into());
         for name in ["node1", "node2", "node3"] {
             of(&mut world, name).interfaces = Some(names(&["eth0"]));
         }
@@ -158,7 +158,7 @@ fn the_interface_of_the_default_route_is_that_of_each_family() {
     let mut interfaces = crate::config::InterfaceSelection::default();
     interfaces.add("default").unwrap();
     advertisement(&mut world).interfaces = interfaces;
-    world.services = [(key("web"), service(&[FIRST, "fd00:22::100"]))].into();
+    world.services = Arc::new([(key("web"), service(&[FIRST, "fd00:22::100"]))].into());
     for name in ["node1", "node2", "node3"] {
         of(&mut world, name).interfaces = Some(names(&["eth0", "eth1"]));
     }
@@ -211,7 +211,7 @@ fn advertisement(world: &mut World) -> &mut L2Advertisement {
 }
 
 fn web(world: &mut World) -> &mut Service {
-    world.services.get_mut(&key("web")).unwrap()
+    Arc::make_mut(&mut world.services).get_mut(&key("web")).unwrap()
 }
 
 fn keep(world: &mut World, nodes: &[&str]) {
@@ -476,7 +476,7 @@ fn the_owner_follows_from_the_facts() {
 fn both_families_are_on_the_owner_of_the_first_address() {
     let mut world = world();
     let both = ["fd00:22::100", FIRST];
-    world.services = [(key("web"), service(&both))].into();
+    world.services = Arc::new([(key("web"), service(&both))].into());
     assert_eq!(owners(&world)["web"], Ok("node3".into()), "owner by hash of fd00:22::100");
     let announced = plan(&world, "node3").announcements;
     assert_eq!(announced, both.map(|address| (ip(address), Interfaces::All)).into());
@@ -494,12 +494,12 @@ fn a_fresh_address_is_fresh_for_its_owner_alone() {
 fn services_that_share_an_address_have_one_owner() {
     // Alone, a would be on node2 and b, by the hash of its IPv6 address, on node3.
     let mut world = world();
-    world.services = [
+    let services = [
         (key("a"), service(&[FIRST, "fd00:22::100"])),
         (key("b"), service(&["fd00:22::100"])),
         (key("c"), service(&["172.22.0.103"])),
-    ]
-    .into();
+    ];
+    world.services = Arc::new(services.into());
     let want = [("a", "node2"), ("b", "node2"), ("c", "node1")];
     assert_eq!(owners(&world), want.map(|(name, node)| (name.to_owned(), Ok(node.to_owned()))).into());
     let announced = plan(&world, "node2").announcements;
@@ -514,11 +514,12 @@ fn services_that_share_are_on_a_node_that_serves_them_all() {
         endpoints: Endpoints { any: true, nodes: served_on(nodes) },
         ..service(&[FIRST])
     };
-    world.services = [(key("a"), local(&["node1", "node3"])), (key("b"), local(&["node1", "node2"]))].into();
+    world.services =
+        Arc::new([(key("a"), local(&["node1", "node3"])), (key("b"), local(&["node1", "node2"]))].into());
     let owner = |name: &str| (name.to_owned(), Ok("node1".to_owned()));
     assert_eq!(owners(&world), [owner("a"), owner("b")].into());
 
-    world.services = [(key("a"), local(&["node1"])), (key("b"), local(&["node2"]))].into();
+    world.services = Arc::new([(key("a"), local(&["node1"])), (key("b"), local(&["node2"]))].into());
     let want = [("a".to_owned(), Err(Reason::NoLocalEndpoints)), ("b".to_owned(), Ok("node2".to_owned()))];
     assert_eq!(owners(&world), want.into());
 }
@@ -547,12 +548,11 @@ fn interfaces_come_from_the_advertisements_that_select_the_node() {
 fn a_thousand_services_move_only_from_the_node_that_is_lost() {
     let mut world = world();
     world.config.pools = [("pool".to_owned(), pool("pool", &["10.99.0.0/18"]))].into();
-    world.services = (0..1000_u32)
-        .map(|number| {
-            let address = std::net::Ipv4Addr::from(0x0a63_0000 + number).to_string();
-            (key(&format!("s{number}")), service(&[&address]))
-        })
-        .collect();
+    let services = (0..1000_u32).map(|number| {
+        let address = std::net::Ipv4Addr::from(0x0a63_0000 + number).to_string();
+        (key(&format!("s{number}")), service(&[&address]))
+    });
+    world.services = Arc::new(services.collect());
     let before = owners(&world);
     world.speakers = Some(names(&["node1", "node3"]));
     let after = owners(&world);
@@ -566,11 +566,10 @@ fn a_thousand_services_move_only_from_the_node_that_is_lost() {
 #[test]
 fn a_speaker_that_starts_anew_goes_on_with_what_the_records_say_it_announced_last() {
     let mut world = World { speakers: None, ..world() };
-    world.services.insert(key("other"), service(&["172.22.0.101"]));
-    world
-        .services
+    Arc::make_mut(&mut world.services).insert(key("other"), service(&["172.22.0.101"]));
+    Arc::make_mut(&mut world.services)
         .insert(key("idle"), Service { endpoints: Endpoints::default(), ..service(&["172.22.0.102"]) });
-    world.services.insert(key("fresh"), service(&["172.22.0.103"]));
+    Arc::make_mut(&mut world.services).insert(key("fresh"), service(&["172.22.0.103"]));
     let record = |name: &str, node: &str| (key(name), node.to_owned());
     let records =
         [record("web", "node3"), record("other", "node1"), record("idle", "node3"), record("gone", "node3")]

@@ -96,7 +96,7 @@ fn told(peers: &[&str], addresses: &[&str]) -> Result<Told, Reason> {
 fn world() -> World {
     let node = |name: &str| (name.to_owned(), Node { labels: labels(&[("name", name)]), ..Node::default() });
     let mut world = World {
-        services: [(key("web"), service(&["198.51.100.9", "2001:db8::9"]))].into(),
+        services: Arc::new([(key("web"), service(&["198.51.100.9", "2001:db8::9"]))].into()),
         nodes: [node("node1"), node("node2")].into(),
         ..World::default()
     };
@@ -155,9 +155,9 @@ fn advertisements_choose_pools_peers_nodes_and_services() {
     let mut world = world();
     world.config.bgp_advertisements.clear();
     world.config.pools.extend([pool("other", &["203.0.113.0/24"])]);
-    world.services.insert(key("api"), service(&["203.0.113.1"]));
+    Arc::make_mut(&mut world.services).insert(key("api"), service(&["203.0.113.1"]));
     let gold = Service { labels: labels(&[("tier", "gold")]), ..service(&["198.51.100.10"]) };
-    world.services.insert(key("gold"), gold);
+    Arc::make_mut(&mut world.services).insert(key("gold"), gold);
     advertise(&mut world, BgpAdvertisement { peers: names(&["one"]), ..advertisement("to-one") });
     advertise(&mut world, BgpAdvertisement { nodes: any_of("name", "node2"), ..advertisement("from-two") });
     advertise(&mut world, BgpAdvertisement { pools: names(&["other"]), ..advertisement("other") });
@@ -184,12 +184,12 @@ fn advertisements_choose_pools_peers_nodes_and_services() {
 fn an_address_that_is_kept_although_it_left_its_pool_is_announced_while_the_pool_is_there() {
     let mut world = world();
     let kept = |pool: &str| Service { pool: Some(pool.to_owned()), ..service(&["203.0.113.9"]) };
-    world.services = [(key("web"), kept("pool"))].into();
+    world.services = Arc::new([(key("web"), kept("pool"))].into());
     let planned = plan(&world, "node1");
     let web = words(&["203.0.113.9/32"]);
     assert_eq!(prefixes(&planned), [("one", web.clone()), ("two", web)]);
     assert_eq!(planned.services, [(key("web"), told(&["one", "two"], &["203.0.113.9"]))].into());
-    world.services = [(key("web"), kept("former"))].into();
+    world.services = Arc::new([(key("web"), kept("former"))].into());
     let planned = plan(&world, "node1");
     assert_eq!(prefixes(&planned), [("one", words(&[])), ("two", words(&[]))]);
     assert_eq!(planned.services, [(key("web"), Err(Reason::IpNotAllowed))].into());
@@ -198,7 +198,7 @@ fn an_address_that_is_kept_although_it_left_its_pool_is_announced_while_the_pool
 #[test]
 fn addresses_of_one_aggregate_make_one_route() {
     let mut world = world();
-    world.services.insert(key("api"), service(&["198.51.100.10"]));
+    Arc::make_mut(&mut world.services).insert(key("api"), service(&["198.51.100.10"]));
     let wide = BgpAdvertisement { aggregation_length: 28, aggregation_length_v6: 64, ..advertisement("all") };
     advertise(&mut world, wide);
     add_peer(&mut world, Peer { dual_stack: true, ..peer("one", "192.0.2.1") });
@@ -214,7 +214,7 @@ fn without_leave_no_route_reaches_beyond_the_pool() {
     world.config.pools =
         [pool("pool", &["198.51.100.10-198.51.100.20", "2001:db8::1-2001:db8::ffff"])].into();
     let addresses = ["198.51.100.10", "198.51.100.13", "198.51.100.20", "2001:db8::1", "2001:db8::9999"];
-    world.services = [(key("web"), service(&addresses))].into();
+    world.services = Arc::new([(key("web"), service(&addresses))].into());
     add_peer(&mut world, Peer { dual_stack: true, ..peer("one", "192.0.2.1") });
     world.config.peers.remove("two");
     for (covering, want) in [
@@ -266,7 +266,7 @@ fn a_node_announces_what_it_can_serve() {
         (super::tests::service(&["2001:db8::1"]), Err(Reason::NoMatchingPeer)),
     ] {
         let mut world = world();
-        world.services = [(key("web"), service.clone())].into();
+        world.services = Arc::new([(key("web"), service.clone())].into());
         let plan = plan(&world, "node1");
         assert_eq!(plan.services[&key("web")], want, "{service:?}");
         let count = usize::from(want.is_ok());
@@ -300,7 +300,7 @@ fn a_node_that_is_left_out_keeps_its_peers_and_tells_them_nothing() {
 #[test]
 fn advertisements_of_one_prefix_add_up_and_contradictions_are_told() {
     let mut world = world();
-    world.services.insert(key("api"), service(&["198.51.100.10"]));
+    Arc::make_mut(&mut world.services).insert(key("api"), service(&["198.51.100.10"]));
     let (low, high, large) =
         (Community::Standard(1, 2), Community::Standard(9, 9), Community::Large(1, 2, 3));
     let communities = BTreeSet::from([low, large]);
@@ -381,7 +381,7 @@ fn told_ahead(world: &World) -> Vec<String> {
 #[test]
 fn contradictions_are_told_before_a_service_shows_them() {
     let mut world = world();
-    world.services.clear();
+    Arc::make_mut(&mut world.services).clear();
     advertise(&mut world, BgpAdvertisement { local_pref: Some(100), ..advertisement("all") });
     let peers = names(&["one", "none"]);
     advertise(
@@ -468,7 +468,7 @@ fn an_address_that_left_its_pool_is_announced_while_the_pool_is_there() {
     for (mark, want) in [("pool", words(&["203.0.113.9/32"])), ("former", Vec::new())] {
         let mut world = world();
         let kept = Service { pool: Some(mark.into()), ..service(&["203.0.113.9"]) };
-        world.services = [(key("web"), kept)].into();
+        world.services = Arc::new([(key("web"), kept)].into());
         let plan = plan(&world, "node1");
         assert_eq!(prefixes(&plan), [("one", want.clone()), ("two", want)], "{mark}");
     }

@@ -1,6 +1,9 @@
 //! What announcements depend on, and who says that it announces.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use k8s_openapi::api::{
@@ -83,7 +86,7 @@ impl Announcing {
         let ready = self.speakers.iter().filter_map(|pod| facts::speaker(pod, MEMBERLIST_PORT).1);
         World {
             config,
-            services,
+            services: Arc::new(services),
             nodes: self.nodes.iter().map(facts::node).collect(),
             speakers: Some(ready.filter(|seed| seed.ready).map(|seed| seed.node).collect()),
             ignore_exclude_label: terms.ignore_exclude_label,

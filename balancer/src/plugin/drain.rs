@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use anyhow::ensure;
@@ -115,7 +116,7 @@ fn without(world: &World, node: &str) -> World {
     if let Some(speakers) = &mut after.speakers {
         speakers.remove(node);
     }
-    for service in after.services.values_mut() {
+    for service in Arc::make_mut(&mut after.services).values_mut() {
         // Endpoints that are on no node, those of other hosts, are not told apart from the pods of the last node.
         if service.endpoints.nodes.remove(node) && service.endpoints.nodes.is_empty() {
             service.endpoints.any = false;

@@ -153,9 +153,12 @@ impl AdjRibOut {
         // Routes of a family that has lost its next hop lead nowhere.
         let lost: Vec<Family> =
             Family::ALL.into_iter().filter(|family| !encoder.can_announce(*family)).collect();
+        // Both are in order, and nearly all that is held is wanted.
+        let mut still = wanted.keys().peekable();
         for prefix in self.held.keys() {
+            while still.next_if(|other| *other < prefix).is_some() {}
             let family = Family::of(prefix);
-            if lost.contains(&family) || !wanted.contains_key(prefix) {
+            if lost.contains(&family) || still.next_if(|other| *other == prefix).is_none() {
                 gone.entry(family).or_default().push(*prefix);
             }
         }
@@ -181,12 +184,16 @@ impl AdjRibOut {
     ) {
         self.unsent = Unsent::default();
         let mut groups: BTreeMap<(Family, &Arc<Attributes>), Vec<IpNet>> = BTreeMap::new();
+        // Both are in order, and nearly all that is wanted is held.
+        let mut held = self.held.iter().peekable();
         for (prefix, attributes) in wanted {
-            let family = Family::of(prefix);
-            let is_held = matches!(self.held.get(prefix), Some(Some(held)) if held == attributes);
+            while held.next_if(|(other, _)| *other < prefix).is_some() {}
+            let same = held.next_if(|(other, _)| *other == prefix);
+            let is_held = same.is_some_and(|(_, held)| held.as_ref() == Some(attributes));
             if is_held || !is_announceable(prefix) {
                 continue;
             }
+            let family = Family::of(prefix);
             if !encoder.can_announce(family) {
                 let is_agreed = encoder.agreed.families.contains(&family);
                 let Unsent { not_agreed, no_next_hop, .. } = &mut self.unsent;

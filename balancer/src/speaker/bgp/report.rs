@@ -36,7 +36,7 @@ use crate::speaker::report::Settings;
 
 /// Who writes, in Events.
 const COMPONENT: &str = "metallb-speaker";
-/// Pause after a write, so that changes meanwhile fall together.
+/// Pause after a write, done or refused, so that changes meanwhile fall together.
 const CALM: Duration = Duration::from_secs(1);
 /// Pause before what could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -137,13 +137,13 @@ async fn keep<K: Kept>(
         let statuses = sources.statuses.borrow_and_update().clone();
         let mut pause = None;
         if let Some(wanted) = wanted {
-            match keeper.keep(&derive(&wanted, &statuses)).await {
-                Ok(false) => {}
-                Ok(true) => tokio::time::sleep(CALM).await,
-                Err(error) => {
-                    tracing::warn!(error = format!("{error:#}"), "status of BGP not written");
-                    pause = Some(RETRY);
-                }
+            let kept = keeper.keep(&derive(&wanted, &statuses)).await;
+            if let Err(error) = &kept {
+                tracing::warn!(error = format!("{error:#}"), "status of BGP not written");
+                pause = Some(RETRY);
+            }
+            if !matches!(kept, Ok(false)) {
+                tokio::time::sleep(CALM).await;
             }
         }
         tokio::select! {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use metallb_core::plan::{self, Endpoints};
 use metallb_core::service::ServiceKey;
@@ -16,6 +17,8 @@ pub(super) struct Services {
     facts: BTreeMap<ServiceKey, ServiceFacts>,
     /// By Service, its slices by their keys: nearly always one, and there are as many lists as Services.
     endpoints: BTreeMap<ServiceKey, Vec<(ServiceKey, Endpoints)>>,
+    /// The Services that there may be something to announce of, with their endpoints.
+    planned: Arc<BTreeMap<ServiceKey, plan::Service>>,
     /// Addresses that were given to a Service since this speaker looks, and that no record says were announced.
     fresh: BTreeSet<IpAddr>,
     /// Whether there was a list before: what is new on a later one came while nothing was heard.
@@ -33,7 +36,9 @@ impl Services {
     pub(super) fn take(&mut self, change: Change<ServiceFacts>) -> bool {
         self.note_fresh(&change);
         if let Change::All(_) = change {
-            return update(&mut self.facts, change, |facts| (facts.key.clone(), facts));
+            let changed = update(&mut self.facts, change, |facts| (facts.key.clone(), facts));
+            self.join_all();
+            return changed;
         }
         let (Change::Set(ServiceFacts { key, .. }) | Change::Gone(ServiceFacts { key, .. })) = &change else {
             return false;
@@ -41,6 +46,9 @@ impl Services {
         let key = key.clone();
         let before = self.matters(&key);
         let changed = update(&mut self.facts, change, |facts| (facts.key.clone(), facts));
+        if changed {
+            self.join(&key);
+        }
         changed && (before || self.matters(&key))
     }
 
@@ -58,15 +66,24 @@ impl Services {
                 for facts in all {
                     self.set_slice(facts);
                 }
+                self.join_all();
                 true
             }
-            Change::Set(facts) => self.set_slice(facts),
+            Change::Set(facts) => {
+                let service = facts.service.clone();
+                let changed = self.set_slice(facts);
+                if changed {
+                    self.join(&service);
+                }
+                changed
+            }
             Change::Gone(facts) => {
                 let Some(slices) = self.endpoints.get_mut(&facts.service) else { return false };
                 slices.retain(|(slice, _)| *slice != facts.key);
                 if slices.is_empty() {
                     self.endpoints.remove(&facts.service);
                 }
+                self.join(&facts.service);
                 self.is_announced(&facts.service)
             }
         }
@@ -124,12 +141,29 @@ impl Services {
     }
 
     /// The Services that there may be something to announce of, with their endpoints.
-    pub(super) fn planned(&self) -> BTreeMap<ServiceKey, plan::Service> {
-        let services = self.facts.iter().filter_map(|(key, facts)| {
-            let service = facts.service.clone()?;
-            Some((key.clone(), plan::Service { endpoints: self.endpoints_of(key), ..service }))
-        });
-        services.collect()
+    pub(super) fn planned(&self) -> Arc<BTreeMap<ServiceKey, plan::Service>> {
+        Arc::clone(&self.planned)
+    }
+
+    /// A Service with its endpoints, when there may be something to announce of it.
+    fn joined(&self, key: &ServiceKey) -> Option<plan::Service> {
+        let service = self.facts.get(key)?.service.clone()?;
+        Some(plan::Service { endpoints: self.endpoints_of(key), ..service })
+    }
+
+    /// Brings what is planned from up to date in one Service.
+    fn join(&mut self, key: &ServiceKey) {
+        let joined = self.joined(key);
+        let planned = Arc::make_mut(&mut self.planned);
+        match joined {
+            Some(service) => drop(planned.insert(key.clone(), service)),
+            None => drop(planned.remove(key)),
+        }
+    }
+
+    fn join_all(&mut self) {
+        let joined = self.facts.keys().filter_map(|key| Some((key.clone(), self.joined(key)?)));
+        self.planned = Arc::new(joined.collect());
     }
 
     fn endpoints_of(&self, service: &ServiceKey) -> Endpoints {
