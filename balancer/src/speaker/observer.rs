@@ -115,9 +115,9 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let services = load_balancers(&client).await;
-    let (bgp, bgp_inputs) = bgp::inputs::Inputs::new(&client, &settings.namespace, settings.bgp);
+    let (bgp, secrets) = bgp::inputs::Inputs::new(&client, &settings.namespace, settings.bgp);
     let mut watched = inputs(&client, &settings, services.clone());
-    let mut by_bgp = bgp_inputs.map(Input::Bgp);
+    let mut secrets = secrets.map(Input::Bgp);
     let mut observer = Observer::new(settings, bgp);
     let (mut is_due, mut rested) = (false, Instant::now());
     loop {
@@ -132,7 +132,7 @@ pub(super) async fn run(
         let due = own.into_iter().flatten().min().filter(|_| !is_due);
         tokio::select! {
             () = cancel.cancelled() => return Ok(()),
-            batch = next(&mut watched, &mut by_bgp) => {
+            batch = next(&mut watched, &mut secrets) => {
                 let now = Instant::now();
                 for input in batch.context("the watches ended")? {
                     is_due |= observer.known.take(input, now);
@@ -187,9 +187,9 @@ pub(super) async fn run(
 /// What the watches bring next, all at once that is there.
 async fn next(
     watched: impl Stream<Item = Input> + Unpin,
-    by_bgp: impl Stream<Item = Input> + Unpin,
+    secrets: impl Stream<Item = Input> + Unpin,
 ) -> Option<Vec<Input>> {
-    futures::stream::select(watched, by_bgp).ready_chunks(BATCH).next().await
+    futures::stream::select(watched, secrets).ready_chunks(BATCH).next().await
 }
 
 /// What is known, and what was made of it.

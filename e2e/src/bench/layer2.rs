@@ -7,6 +7,7 @@
 
 mod created;
 mod goals;
+mod queue;
 mod steady;
 
 use std::{
@@ -38,6 +39,8 @@ const METALLB: &str = include_str!("../../demo/metallb.yaml");
 const NAME: &str = "bench";
 /// Pool of one address, for the Service of the cases that create one.
 const FRESH: &str = "bench-fresh";
+/// How the demo starts its web servers, and how many there are.
+const WEB_SERVERS: (&str, usize) = ("busybox httpd", 3);
 /// Port of the server that sends back what it is sent.
 const ECHO: u16 = 7777;
 /// That server.
@@ -195,7 +198,8 @@ fn set_up() -> Result<IpAddr> {
     ))?;
     let workload = WEB.split("---\n").take(2).collect::<Vec<_>>().join("---\n");
     // Beside the web server one that sends back what it is sent.
-    let workload = workload.replace("exec busybox httpd", &format!("{ECHO_SERVER} & exec busybox httpd"));
+    let (server, servers) = WEB_SERVERS;
+    let workload = workload.replace(&format!("exec {server}"), &format!("{ECHO_SERVER} & exec {server}"));
     ensure!(workload.contains(ECHO_SERVER), "the demo's web server is started otherwise");
     apply(&workload.replace("name: demo", "name: bench").replace("namespace: demo", "namespace: bench"))?;
     apply(&format!(
@@ -205,6 +209,7 @@ fn set_up() -> Result<IpAddr> {
          {{name: echo, port: {ECHO}, targetPort: {ECHO}}}]}}\n"
     ))?;
     kube(&format!("-n {NAME} rollout status deployment/web --timeout=60s"))?;
+    queue::make_room(server, servers)?;
     let address = address(NAME, "web")?;
     wait_until("an answer", Duration::from_secs(20), || fetch(address).map(|_| None))?;
     Ok(address)

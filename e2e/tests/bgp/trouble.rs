@@ -7,6 +7,8 @@ use metallb_e2e::{
     deploy::NAMESPACE,
     exec::{on, output, run_on},
     observe::{address, fetch_from, get, kube},
+    options::Undo,
+    power,
     router::{Frr, Program},
 };
 
@@ -228,4 +230,37 @@ fn routes_of_a_family_that_the_router_does_not_take_are_told_of_the_peer() {
         ensure!(said.starts_with("\"False\""), "{said}");
         Ok(())
     });
+}
+
+#[test]
+fn what_changed_while_the_api_server_did_not_answer_is_told_to_routers_soon_after() {
+    available();
+    let frr = Frr::start("router", &frr("")).unwrap();
+    let _objects = Objects::apply(&[("BGPPeer", "router", &peer("172.22.0.1", ""))]);
+    let scene = scene("bgp-unaware", "[198.51.100.48/30]", ", communities: ['64512:1']");
+    scene.service("web", "");
+    let address = address(scene.name, "web").unwrap().to_string();
+    let until = |seconds: u64, want: [&str; 3]| {
+        let told = frr.0.until(&format!("communities {want:?} of the three nodes"), seconds, |_| {
+            let paths = frr.paths(&address)?;
+            let told = paths
+                .iter()
+                .map(|path| (path["nexthops"][0]["ip"].as_str(), path["community"]["string"].as_str()));
+            let nodes = ["172.22.0.11", "172.22.0.12", "172.22.0.13"].map(Some);
+            let want: BTreeSet<_> = nodes.into_iter().zip(want.map(Some)).collect();
+            ensure!(told.collect::<BTreeSet<_>>() == want, "{paths:?}");
+            Ok(())
+        });
+        told.unwrap();
+    };
+    until(30, ["64512:1"; 3]);
+    power::blind("node1").unwrap();
+    let inform = Undo(|| drop(power::inform()));
+    // By then the connections of its watches are dead too.
+    kube("wait node/node1 --for=condition=Ready=Unknown --timeout=90s").unwrap();
+    edit("BGPAdvertisement", scene.name, "{ipAddressPools: [bgp-unaware], communities: ['64512:2']}");
+    until(10, ["64512:1", "64512:2", "64512:2"]);
+    drop(inform);
+    until(10, ["64512:2"; 3]);
+    kube("wait node/node1 --for=condition=Ready --timeout=60s").unwrap();
 }

@@ -44,23 +44,23 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Begins to watch. The stream ends with this value.
+    /// Nothing is known. The stream is of the Secrets that turn out to be named, and ends with this value.
     pub(crate) fn new(
         client: &Client,
         namespace: &str,
         node: Node,
-    ) -> (Self, impl Stream<Item = Input> + Send + use<>) {
+    ) -> (Self, impl Stream<Item = Input> + Send + Unpin + use<>) {
         let (secrets, read) = Secrets::new(client, namespace);
         let inputs =
             Self { node, peers: None, advertisements: None, profiles: None, communities: None, secrets };
-        let streams: Vec<BoxStream<'static, Input>> = vec![
-            objects("BGPPeer", client, namespace).map(Input::Peers).boxed(),
-            objects("BGPAdvertisement", client, namespace).map(Input::Advertisements).boxed(),
-            objects("BFDProfile", client, namespace).map(Input::Profiles).boxed(),
-            objects("Community", client, namespace).map(Input::Communities).boxed(),
-            futures::stream::unfold(read, |mut read| async move { Some((read.recv().await?, read)) }).boxed(),
-        ];
-        (inputs, futures::stream::select_all(streams))
+        let found = futures::stream::unfold(read, |mut read| async move { Some((read.recv().await?, read)) });
+        (inputs, found.boxed())
+    }
+
+    /// Watches the Secrets anew: what is known of them counts until then.
+    pub(crate) fn look_again(&mut self) {
+        let names = std::mem::take(&mut self.secrets.watches).into_keys().collect();
+        self.secrets.follow(&names);
     }
 
     /// Takes a change in.
@@ -120,6 +120,16 @@ impl Inputs {
             changed
         });
     }
+}
+
+/// Watches what BGP depends on, but for Secrets.
+pub(crate) fn watched(client: &Client, namespace: &str) -> Vec<BoxStream<'static, Input>> {
+    vec![
+        objects("BGPPeer", client, namespace).map(Input::Peers).boxed(),
+        objects("BGPAdvertisement", client, namespace).map(Input::Advertisements).boxed(),
+        objects("BFDProfile", client, namespace).map(Input::Profiles).boxed(),
+        objects("Community", client, namespace).map(Input::Communities).boxed(),
+    ]
 }
 
 fn objects<K>(

@@ -72,6 +72,8 @@ pub(super) fn inputs(
         });
         inputs.push(speakers.map(Input::Speakers).boxed());
     }
+    let by_bgp = bgp::inputs::watched(client, &settings.namespace);
+    inputs.extend(by_bgp.into_iter().map(|stream| stream.map(Input::Bgp).boxed()));
     futures::stream::select_all(inputs)
 }
 

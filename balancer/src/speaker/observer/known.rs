@@ -181,6 +181,7 @@ impl Known {
     /// All is watched anew from now on.
     pub(super) fn look_again(&mut self) {
         self.listed = Seen::default();
+        self.bgp.look_again();
     }
 
     /// Whether all was listed since.
