@@ -283,6 +283,8 @@ impl Gossip {
                         event = "membersChanged",
                         members = ?roster.members.keys().collect::<Vec<_>>(),
                         unheard = ?roster.unheard,
+                        silent = ?roster.silent,
+                        cut_off = roster.cut_off,
                         settled = roster.settled,
                         "members changed"
                     );

@@ -317,9 +317,8 @@ pub(super) fn adopt(spec: &Spec, stream: &TcpStream) -> anyhow::Result<()> {
 }
 
 fn set_ttl(socket: &Socket, is_v4: bool, ttl: Ttl) -> anyhow::Result<()> {
-    if let Some(least) = ttl.least() {
-        sys::set_minimum_ttl(socket, is_v4, least).context("cannot set the least TTL")?;
-    }
+    // One that was accepted has the listener's, which is that of the peers as they were then.
+    sys::set_minimum_ttl(socket, is_v4, ttl.least().unwrap_or(0)).context("cannot set the least TTL")?;
     let ttl = match ttl {
         Ttl::Default => return Ok(()),
         Ttl::OneHop => 1,
