@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use metallb_proto::bfd::echo::{Frame, discriminator};
-use metallb_proto::bfd::{Event, Packet, Session, Settings};
+use metallb_proto::bfd::{Event, Packet, Settings};
 use socket2::Socket;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -171,7 +171,7 @@ impl Sessions {
 
     fn open(&mut self, wanted: Watch, echo: Use) -> anyhow::Result<()> {
         let settings = settings(&wanted, echo.accepts, self.discriminator(), rand::random());
-        let Watch { peer, label, reach, tell, .. } = wanted;
+        let reach = wanted.reach.clone();
         // To the router it is one session: two that speak to it would end each other.
         let rival =
             self.entries.iter().find(|entry| !entry.is_shut && entry.reach.is_between_ends_of(&reach));
@@ -190,26 +190,10 @@ impl Sessions {
             let task = tokio::spawn(receive(read, at.clone(), self.arrive.clone()));
             self.listeners.insert(at, Listener { socket, _task: AbortOnDropHandle::new(task) });
         }
-        let socket = sockets::sending(&reach)?;
-        let session = Session::new(settings);
-        let path = echo.path;
-        let mut entry = Entry {
-            peer,
-            label,
-            reach,
-            settings,
-            session,
-            socket,
-            tell,
-            path,
-            has_rival: false,
-            dropped: None,
-            is_shut: false,
-        };
+        let mut entry = Entry::new(wanted, settings, echo.path)?;
         entry.look_for_rival();
         self.metrics.session_up.get_or_create(&entry.label).set(0);
         entry.handle(Event::Start, &self.metrics);
-        let reach = entry.reach.clone();
         self.entries.push(entry);
         // A former session with the router has said its last word: another one would end this session there.
         self.forget(|entry| entry.is_shut && entry.reach.is_between_ends_of(&reach));

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::echo::{Path, is_taken};
 use super::monitor::{Reach, Told, Watch};
-use super::sockets::port;
+use super::sockets::{self, port};
 use crate::speaker::bgp::metrics::{BfdMetrics, Label};
 
 /// Least TTL of packets on a multihop session unless the profile says otherwise: FRR's.
@@ -76,6 +76,27 @@ fn dropping(why: Discarded, settings: &Settings) -> String {
 }
 
 impl Entry {
+    /// A session as it is `wanted`, with the socket that it sends on.
+    ///
+    /// # Errors
+    /// When that socket cannot be opened.
+    pub(super) fn new(wanted: Watch, settings: Settings, path: Option<Path>) -> anyhow::Result<Self> {
+        let Watch { peer, label, reach, tell, profile: _ } = wanted;
+        Ok(Self {
+            socket: sockets::sending(&reach)?,
+            session: Session::new(settings),
+            peer,
+            label,
+            reach,
+            settings,
+            tell,
+            path,
+            has_rival: false,
+            dropped: None,
+            is_shut: false,
+        })
+    }
+
     pub(super) fn handle(&mut self, event: Event<'_>, metrics: &BfdMetrics) {
         let is_packet = matches!(event, Event::Datagram { .. });
         let actions = match self.session.handle(Instant::now(), event) {

@@ -50,23 +50,7 @@ fn wanted(peer: &str, own: [u8; 4]) -> (Watch, watch::Receiver<Told>) {
 /// Adds a session without the sockets on which packets arrive: another program of the machine may have the port.
 fn add(sessions: &mut Sessions, wanted: Watch) {
     let settings = settings(&wanted, Duration::ZERO, sessions.discriminator(), 0);
-    let socket = sockets::sending(&wanted.reach).unwrap();
-    let Watch { peer, label, reach, tell, .. } = wanted;
-    let session = Session::new(settings);
-    let (path, dropped) = (None, None);
-    let mut entry = Entry {
-        peer,
-        label,
-        reach,
-        settings,
-        session,
-        socket,
-        tell,
-        path,
-        has_rival: false,
-        dropped,
-        is_shut: false,
-    };
+    let mut entry = Entry::new(wanted, settings, None).unwrap();
     entry.handle(Event::Start, &sessions.metrics);
     sessions.metrics.control_packet_output.get_or_create(&entry.label).set(7);
     sessions.entries.push(entry);
