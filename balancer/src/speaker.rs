@@ -345,10 +345,11 @@ impl Network {
         };
         let mut tasks = JoinSet::new();
         let stop = cancel.clone();
+        let address = self.membership.as_ref().map(|settings| settings.address.ip());
         tasks.spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => Ok(()),
-                ended = links::follow(self.exclude, links) => ended,
+                ended = links::follow(self.exclude, address, links) => ended,
             }
         });
         tasks.spawn(layer2::run(self.layer2, layer2, self.metrics.layer2.clone(), cancel.clone()));

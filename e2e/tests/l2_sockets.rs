@@ -106,7 +106,7 @@ impl Segment {
                 };
                 let exclude = Exclude::new(["^lo$", "^hidden"]).unwrap();
                 tokio::select! {
-                    ended = links::follow(exclude, links) => panic!("the links ended: {ended:?}"),
+                    ended = links::follow(exclude, None, links) => panic!("the links ended: {ended:?}"),
                     ended = layer2::run(settings, ports, counted, stop) => {
                         ended.unwrap();
                     }

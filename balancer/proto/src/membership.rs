@@ -41,7 +41,7 @@ use detection::Inquiry;
 use fence::Fence;
 use identity::Identity;
 use joining::KnownSeed;
-use link::Link;
+use link::Wait;
 use message::Message;
 use peer::Peer;
 use seal::Seal;
@@ -49,7 +49,7 @@ use session::Sessions;
 use swim::{Change, Effects, Swim};
 use watch::Watch;
 
-pub use event::{Action, Counters, Event, Facts, Roster, Seed, Via};
+pub use event::{Action, Counters, Event, Facts, Link, Roster, Seed, Via};
 pub use seal::{Secret, Secrets};
 pub use settings::{Settings, Timing};
 
@@ -73,6 +73,8 @@ pub struct Membership {
     targets: BTreeSet<String>,
     next_heartbeat: Instant,
     link: Link,
+    /// For whom is waited since it is back.
+    wait: Option<Wait>,
     seeds: Option<BTreeMap<String, KnownSeed>>,
     /// Seeds that are no members, in the order in which they are tried.
     absent: Vec<String>,
@@ -117,6 +119,7 @@ impl Membership {
             targets: BTreeSet::new(),
             next_heartbeat: now,
             link: Link::Works,
+            wait: None,
             seeds: None,
             absent: vec![],
             next_join: now,
@@ -173,13 +176,16 @@ impl Membership {
         }
         let heartbeat = (!self.targets.is_empty()).then_some(self.next_heartbeat);
         let join = (!self.absent.is_empty()).then_some(self.next_join);
-        let watches =
-            self.watches.values().filter(|_| self.link.works()).map(|watch| watch.deadline(&self.timing));
+        let watches = self
+            .watches
+            .values()
+            .filter(|_| self.link == Link::Works)
+            .map(|watch| watch.deadline(&self.timing));
         let settle = self.settle_deadline();
         let inquiries = self.inquiries.iter().map(|inquiry| inquiry.until).min();
-        let fence = self.fence.deadline().into_iter().chain(self.linger_deadline()).chain(inquiries);
-        let fence = fence.chain(self.link_deadline());
-        watches.chain(heartbeat).chain(join).chain(settle).chain(fence).chain(self.swim.deadline()).min()
+        let others = self.fence.deadline().into_iter().chain(self.linger_deadline()).chain(inquiries);
+        let others = others.chain(self.link_deadline());
+        watches.chain(heartbeat).chain(join).chain(settle).chain(others).chain(self.swim.deadline()).min()
     }
 
     /// What was sent and received.
@@ -195,7 +201,7 @@ impl Membership {
         let effects = self.swim.expire(now);
         self.apply(now, effects);
         self.run_link(now);
-        if self.link.works() {
+        if self.link == Link::Works {
             self.poll_watches(now);
         }
         if now >= self.next_heartbeat {

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use metallb_proto::membership::{Event, Facts, Secret, Secrets, Timing};
+use metallb_proto::membership::{Event, Facts, Link, Secret, Secrets, Timing};
 use support::{Cluster, address, name};
 
 fn ms(number: u64) -> Duration {
@@ -248,44 +248,68 @@ fn a_member_without_carrier_blames_nobody() {
     agreed(&mut cluster, ms(1000), &[0, 1, 2], &nodes(0..3));
 }
 
-#[test]
-fn a_member_whose_link_is_back_is_cut_off_until_it_hears_somebody() {
+/// A member's link dies, and is back after `dark`.
+fn relinked(dark: Duration) -> Cluster {
     let mut cluster = Cluster::joined(3, 1);
     cluster.tell(0, Event::Carrier(false));
     cluster.group(0, 1);
-    cluster.run(ms(3000));
-    assert!(cluster.roster(0).cut_off);
-    // The switch does not forward yet.
+    cluster.run(dark);
+    assert_eq!(cluster.roster(0).link, Link::Dead);
     cluster.tell(0, Event::Carrier(true));
-    cluster.run(ms(1500));
-    assert!(cluster.roster(0).cut_off);
-    assert_eq!(cluster.members(0), nodes(0..3), "nobody could be heard");
+    assert_eq!(cluster.roster(0).link, Link::Back);
+    cluster
+}
+
+#[test]
+fn a_member_whose_link_is_back_waits_until_the_others_are_members() {
+    // After the longer time it takes them for dead.
+    for dark in [1, 3, 20].map(Duration::from_secs) {
+        let mut cluster = relinked(dark);
+        // The switch does not forward yet.
+        cluster.run(ms(1500));
+        assert_eq!(cluster.roster(0).link, Link::Back);
+        cluster.group(0, 0);
+        let mut waited = 0;
+        while cluster.roster(0).link == Link::Back {
+            cluster.run(ms(1));
+            waited += 1;
+        }
+        assert!(waited < 300, "{dark:?}: {waited} ms");
+        assert_eq!(cluster.members(0), nodes(0..3), "{dark:?}");
+        agreed(&mut cluster, ms(1000), &[0, 1, 2], &nodes(0..3));
+    }
+}
+
+#[test]
+fn a_member_whose_link_is_back_waits_a_moment_for_the_others_once_one_is_there() {
+    let mut cluster = relinked(ms(1000));
+    // The way to one of them is not there yet.
+    cluster.group(2, 2);
     cluster.group(0, 0);
-    cluster.run(ms(300));
-    assert!(!cluster.roster(0).cut_off);
-    agreed(&mut cluster, ms(1000), &[0, 1, 2], &nodes(0..3));
+    cluster.run(ms(150));
+    assert_eq!(cluster.roster(0).link, Link::Back);
+    cluster.run(ms(100));
+    assert_eq!(cluster.roster(0).link, Link::Works);
+    cluster.group(2, 0);
+    agreed(&mut cluster, ms(1500), &[0, 1, 2], &nodes(0..3));
 }
 
 #[test]
 fn a_member_whose_link_is_back_does_not_wait_for_the_dead_forever() {
-    let mut cluster = Cluster::joined(3, 1);
-    cluster.tell(0, Event::Carrier(false));
-    cluster.group(0, 1);
-    cluster.run(ms(1000));
-    cluster.tell(0, Event::Carrier(true));
-    cluster.run(ms(1900));
-    assert!(cluster.roster(0).cut_off);
-    cluster.run(ms(200));
-    assert!(!cluster.roster(0).cut_off);
+    let mut cluster = relinked(ms(1000));
+    cluster.run(ms(1990));
+    assert_eq!(cluster.roster(0).link, Link::Back);
+    cluster.run(ms(20));
+    assert_eq!(cluster.roster(0).link, Link::Works);
     agreed(&mut cluster, ms(1000), &[0], &nodes(0..1));
 }
 
 #[test]
-fn a_member_that_is_alone_is_never_cut_off() {
+fn a_member_that_is_alone_waits_for_nobody() {
     let mut cluster = Cluster::joined(1, 1);
     cluster.tell(0, Event::Carrier(false));
     cluster.tell(0, Event::Carrier(true));
-    assert!(!cluster.roster(0).cut_off);
+    assert_eq!(cluster.roster(0).link, Link::Works);
 }
 
 #[test]

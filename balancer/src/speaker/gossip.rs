@@ -177,7 +177,7 @@ pub(super) async fn run(
             },
             changed = ports.links.changed() => {
                 changed.context("the links ended")?;
-                gossip.carrier = ports.links.borrow_and_update().links.carrier_at(address.ip()).unwrap_or(true);
+                gossip.carrier = !ports.links.borrow_and_update().is_cut;
                 gossip.handle(Event::Carrier(gossip.carrier), &ports);
                 let facts = ports.facts();
                 gossip.handle(Event::Facts(facts), &ports);
@@ -284,7 +284,7 @@ impl Gossip {
                         members = ?roster.members.keys().collect::<Vec<_>>(),
                         unheard = ?roster.unheard,
                         silent = ?roster.silent,
-                        cut_off = roster.cut_off,
+                        link = ?roster.link,
                         settled = roster.settled,
                         "members changed"
                     );

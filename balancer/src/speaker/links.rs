@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub eligible: Interfaces,
     /// Link-layer addresses under which this node may answer.
     pub macs: BTreeSet<MacAddress>,
+    /// Whether the link through which speakers hear each other is dead.
+    pub is_cut: bool,
 }
 
 impl Snapshot {
@@ -54,11 +56,31 @@ impl Snapshot {
     }
 }
 
-/// Follows the links until the netlink socket breaks.
+/// The interface with the address that speakers hear this one at.
+struct Home {
+    /// `None` where speakers do not know of each other.
+    address: Option<IpAddr>,
+    /// It counts, too, while the address is gone, as some network managers take it away with the carrier.
+    index: Option<u32>,
+}
+
+impl Home {
+    /// Whether it is known, and cannot send and receive.
+    fn is_cut(&mut self, links: &Links) -> bool {
+        self.index = self.address.and_then(|address| links.interface_with(address)).or(self.index);
+        self.index.is_some_and(|index| !links.has_carrier(index))
+    }
+}
+
+/// Follows the links until the netlink socket breaks. `address` is the one that speakers hear this one at.
 ///
 /// # Errors
 /// When the kernel does not answer, or the connection to it ends.
-pub async fn follow(exclude: Exclude, publish: watch::Sender<Snapshot>) -> anyhow::Result<()> {
+pub async fn follow(
+    exclude: Exclude,
+    address: Option<IpAddr>,
+    publish: watch::Sender<Snapshot>,
+) -> anyhow::Result<()> {
     let groups = [
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
@@ -70,12 +92,14 @@ pub async fn follow(exclude: Exclude, publish: watch::Sender<Snapshot>) -> anyho
         rtnetlink::new_multicast_connection(&groups).context("netlink socket")?;
     let _connection = tokio::spawn(connection);
     let mut links = list(&handle).await?;
+    let mut home = Home { address, index: None };
     loop {
         publish.send_if_modified(|snapshot| {
             let changed = snapshot.links != links;
             if changed {
                 let (eligible, macs) = (links.eligible(&exclude), links.macs(&exclude));
-                *snapshot = Snapshot { links: links.clone(), eligible, macs };
+                let is_cut = home.is_cut(&links);
+                *snapshot = Snapshot { links: links.clone(), eligible, macs, is_cut };
             }
             changed
         });
@@ -168,6 +192,39 @@ mod tests {
             (names(&["eth0"]), names(&[])),
             "its sockets are broken"
         );
+    }
+
+    #[test]
+    fn the_link_of_the_speakers_counts_while_its_address_is_gone() {
+        use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+        use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+
+        let ours: IpAddr = "172.22.0.11".parse().unwrap();
+        let mut address = AddressMessage::default();
+        address.header.index = 2;
+        address.header.prefix_len = 24;
+        address.attributes = vec![AddressAttribute::Local(ours), AddressAttribute::Address(ours)];
+        let link = |flags| {
+            let mut link = LinkMessage::default();
+            link.header.index = 2;
+            link.header.flags = flags;
+            link.attributes = vec![LinkAttribute::IfName("eth0".to_owned())];
+            RouteNetlinkMessage::NewLink(link)
+        };
+        let up = LinkFlags::Up | LinkFlags::LowerUp;
+        let mut links = Links::default();
+        let mut home = Home { address: Some(ours), index: None };
+        assert!(!home.is_cut(&links), "nothing is known of it");
+        let mut after = |message| {
+            links.apply(&message);
+            home.is_cut(&links)
+        };
+        assert!(!after(link(up)));
+        assert!(!after(RouteNetlinkMessage::NewAddress(address.clone())));
+        assert!(after(link(LinkFlags::Up)));
+        assert!(after(RouteNetlinkMessage::DelAddress(address.clone())));
+        assert!(!after(link(up)));
+        assert!(!after(RouteNetlinkMessage::NewAddress(address)));
     }
 
     #[test]

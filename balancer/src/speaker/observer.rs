@@ -230,9 +230,9 @@ impl Observer {
     /// Takes note of what this node is able to do; whether that is something else than before.
     fn is_able(&mut self, ports: &Ports) -> bool {
         let links = ports.links.borrow();
-        let is_cut_off = self.roster.as_ref().is_some_and(|roster| roster.cut_off);
+        let link = self.roster.as_ref().map(|roster| roster.link).unwrap_or_default();
         let mut unable = ports.standing.borrow().broken.clone();
-        unable.extend(self.relinked.observe(&links.eligible, is_cut_off).iter().cloned());
+        unable.extend(self.relinked.observe(&links, link));
         let own = links.facts(&unable);
         let changed = self.own != own;
         self.own = own;

@@ -12,13 +12,14 @@ use rustix::{
 /// that starts containers: a first packet that it drops is sent again only after a second (RFC 6298 §2).
 const ROOM: i32 = 1024;
 
-/// Makes room in the queues of all web servers with this command line, of which there are `servers` at least.
-pub(crate) fn make_room(command: &str, servers: usize) -> Result<()> {
+/// Makes room in the queues of all programs with these arguments, of which there are `servers` at least.
+pub(crate) fn make_room(arguments: &[&str], servers: usize) -> Result<()> {
     let mut made = 0;
     for entry in fs::read_dir("/proc")?.flatten() {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.starts_with(command) && make_room_of(&entry.path())? {
+        let its: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        let is_meant = arguments.iter().all(|argument| its.contains(&argument.as_bytes()));
+        if is_meant && make_room_of(&entry.path())? {
             made += 1;
         }
     }

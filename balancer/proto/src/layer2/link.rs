@@ -172,11 +172,15 @@ impl Links {
             .collect()
     }
 
-    /// Whether the interface that has `address` can send and receive; `None` when none has it.
-    pub fn carrier_at(&self, address: IpAddr) -> Option<bool> {
+    /// Index of the interface that has `address`.
+    pub fn interface_with(&self, address: IpAddr) -> Option<u32> {
         let holds = |nets: &BTreeSet<IpNet>| nets.iter().any(|net| net.addr() == address);
-        let (index, _) = self.addresses.iter().find(|(_, nets)| holds(nets))?;
-        self.links.get(index).map(|link| link.up && link.carrier)
+        self.addresses.iter().find(|(_, nets)| holds(nets)).map(|(index, _)| *index)
+    }
+
+    /// Whether an interface is there and can send and receive.
+    pub fn has_carrier(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|link| link.up && link.carrier)
     }
 
     /// The addresses of an interface, with their prefix lengths.

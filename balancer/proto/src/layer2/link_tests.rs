@@ -192,16 +192,17 @@ fn what_says_nothing_new_changes_nothing() {
 }
 
 #[test]
-fn carrier_is_told_of_the_interface_with_an_address() {
+fn an_interface_is_found_by_its_address_and_tells_its_carrier() {
     let mut links = Links::default();
     let ours: IpAddr = "172.22.0.11".parse().unwrap();
-    assert_eq!(links.carrier_at(ours), None);
+    assert_eq!(links.interface_with(ours), None);
     links.apply(&RouteNetlinkMessage::NewAddress(address(2, "172.22.0.11/24")));
+    assert_eq!((links.interface_with(ours), links.has_carrier(2)), (Some(2), false), "it is not there yet");
     for (flags, want) in [(up(), true), (flags(LinkFlags::Up), false), (flags(LinkFlags::LowerUp), false)] {
         links.apply(&new(link(2, "eth0", flags)));
-        assert_eq!(links.carrier_at(ours), Some(want), "{flags:?}");
+        assert_eq!(links.has_carrier(2), want, "{flags:?}");
     }
-    assert_eq!(links.carrier_at("172.22.0.12".parse().unwrap()), None, "in the network, and not ours");
+    assert_eq!(links.interface_with("172.22.0.12".parse().unwrap()), None, "in the network, and not ours");
 }
 
 #[test]

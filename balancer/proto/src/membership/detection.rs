@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::event::{Action, Via};
+use super::event::{Action, Link, Via};
 use super::message::Message;
 use super::watch::{Step, Watch};
 use super::{Membership, ring};
@@ -130,7 +130,7 @@ impl Membership {
             return;
         }
         let Some(host) =
-            self.peers.get(&node).map(|peer| peer.address.ip()).filter(|_| self.link.has_carrier())
+            self.peers.get(&node).map(|peer| peer.address.ip()).filter(|_| self.link != Link::Dead)
         else {
             return;
         };

@@ -121,9 +121,8 @@ pub struct Facts {
 pub struct Roster {
     /// Whether this member knows enough to take part itself: it has heard every other, or waited for it.
     pub settled: bool,
-    /// Whether the link that datagrams go through was without carrier, and nobody was heard since: what this node announced
-    /// over it may be another's.
-    pub cut_off: bool,
+    /// What is known of the link that datagrams go through.
+    pub link: Link,
     /// Nodes with a living speaker, this one included until it leaves, and what is known of them.
     pub members: BTreeMap<String, Option<Facts>>,
     /// The own address of each of these nodes, this one aside.
@@ -137,6 +136,18 @@ pub struct Roster {
     pub known: BTreeSet<String>,
     /// Link-layer addresses of every node that was heard, of dead ones too, until an hour after their end.
     pub macs: BTreeSet<MacAddress>,
+}
+
+/// State of the link that datagrams go through.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Link {
+    /// It had carrier from the start, or the other members were heard, or waited for, since it is back.
+    #[default]
+    Works,
+    /// It has no carrier.
+    Dead,
+    /// It has carrier again, and others are waited for: what this node announced may be another's.
+    Back,
 }
 
 impl Roster {

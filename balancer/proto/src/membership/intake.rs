@@ -81,7 +81,6 @@ impl Membership {
         let peer = self.peers.entry(node.to_owned()).or_insert_with(|| Peer::new(from));
         peer.address = from;
         peer.heard = Some(now);
-        self.link_works(now);
         if let Some(watch) = self.watches.get_mut(node) {
             watch.heard(now);
         }

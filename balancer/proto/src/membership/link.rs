@@ -1,91 +1,75 @@
-//! The link that datagrams go through. When it is back, others may have taken over what this node announced: until one of
-//! them is heard, this node cannot know.
+//! The link that datagrams go through. When it is back, others may have taken over what this node announced: until they are
+//! members again, this node cannot know.
 
 use std::time::{Duration, Instant};
 
-use super::Membership;
-use super::event::Action;
+use rand::seq::IteratorRandom;
 
-/// How long a member is waited for when the link is back. A switch may forward later than the link has carrier, and a host
+use super::Membership;
+use super::event::{Action, Link};
+use super::message::Message;
+use super::peer::Peer;
+
+/// How long any member is waited for when the link is back. A switch may forward later than the link has carrier, and a host
 /// that the kernel asked for in vain is asked for again after a second.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Time between two rounds of questions for the hosts of the others, which do not wait that long.
+/// How long the others are waited for once one is there: less than those answer that hand an address over to this node.
+const OTHERS: Duration = Duration::from_millis(150);
+/// Time between two rounds of questions to those that are not there, and for their hosts, which do not wait that long.
 const ASKING: Duration = Duration::from_millis(50);
-/// Hosts asked in one round.
+/// Members asked in one round.
 const ASKED: usize = 4;
 
-/// State of the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Link {
-    /// It had carrier from the start, or somebody was heard since it is back, or nobody within [`PATIENCE`].
-    Works,
-    /// It has no carrier.
-    Dead,
-    /// It has carrier again, and nobody was heard since.
-    Back {
-        /// When this node goes on without anybody.
-        until: Instant,
-        /// When the hosts of the others are asked for next.
-        ask: Instant,
-    },
-}
-
-impl Link {
-    pub(super) fn has_carrier(self) -> bool {
-        self != Self::Dead
-    }
-
-    pub(super) fn works(self) -> bool {
-        self == Self::Works
-    }
+/// The wait for others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    since: Instant,
+    /// When this node goes on without them.
+    until: Instant,
+    /// When those that are not there are asked for next.
+    ask: Instant,
 }
 
 impl Membership {
     /// The link has carrier, or has none.
     pub(super) fn set_carrier(&mut self, now: Instant, carrier: bool) {
-        if carrier == self.link.has_carrier() {
+        if carrier == (self.link != Link::Dead) {
             return;
         }
-        let is_alone = !self.peers.values().any(|peer| peer.up) && self.absent.is_empty();
-        match carrier {
-            true if is_alone => self.set_link(Link::Works),
-            true => self.set_link(Link::Back { until: now + PATIENCE, ask: now }),
-            false => self.set_link(Link::Dead),
-        }
-    }
-
-    /// Somebody was heard over the link, or was waited for long enough.
-    pub(super) fn link_works(&mut self, now: Instant) {
-        if let Link::Back { .. } = self.link {
-            // Nobody could be heard before.
-            self.watches.values_mut().for_each(|watch| watch.heard(now));
-            self.set_link(Link::Works);
-        }
+        self.wait = carrier.then_some(Wait { since: now, until: now + PATIENCE, ask: now });
+        self.set_link(if carrier { Link::Back } else { Link::Dead });
     }
 
     fn set_link(&mut self, link: Link) {
-        self.changed |= self.link.works() != link.works();
+        self.changed |= self.link != link;
         self.link = link;
     }
 
     pub(super) fn link_deadline(&self) -> Option<Instant> {
-        match self.link {
-            Link::Back { until, ask } => Some(until.min(ask)),
-            Link::Works | Link::Dead => None,
-        }
+        self.wait.map(|wait| wait.until.min(wait.ask))
     }
 
+    /// Ends the wait once the others are there, or goes on with it.
     pub(super) fn run_link(&mut self, now: Instant) {
-        let Link::Back { until, ask } = self.link else { return };
-        if until <= now {
-            return self.link_works(now);
+        let Some(Wait { since, until, ask }) = self.wait else { return };
+        let is_there = |peer: &Peer| peer.up && peer.heard.is_some_and(|heard| heard >= since);
+        let wanted = self.peers.iter().filter(|(_, peer)| peer.identity.is_some() && !peer.left);
+        let (there, missing): (Vec<_>, Vec<_>) = wanted.partition(|(_, peer)| is_there(peer));
+        let until = if there.is_empty() { until } else { until.min(now + OTHERS) };
+        if missing.is_empty() || until <= now {
+            // Nobody could be heard before.
+            self.watches.values_mut().for_each(|watch| watch.heard(now));
+            self.wait = None;
+            return self.set_link(Link::Works);
         }
-        if ask <= now {
-            self.link = Link::Back { until, ask: now + ASKING };
-            let hosts = self.peers.iter().filter(|(_, peer)| peer.identity.is_some()).take(ASKED);
-            let asking =
-                hosts.map(|(node, peer)| Action::AskHost { node: node.clone(), address: peer.address.ip() });
-            self.actions.extend(asking);
+        let is_due = ask <= now;
+        self.wait = Some(Wait { since, until, ask: if is_due { now + ASKING } else { ask } });
+        if is_due {
+            let missing = missing.into_iter().map(|(node, peer)| (node.clone(), peer.address));
+            for (node, address) in missing.sample(&mut self.rng, ASKED) {
+                self.actions.push(Action::AskHost { node, address: address.ip() });
+                self.send(address, &Message::Probe);
+            }
         }
     }
 }

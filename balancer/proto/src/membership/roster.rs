@@ -43,8 +43,8 @@ impl Membership {
         let known = self.peers.iter().filter(|(_, peer)| peer.identity.is_some());
         let known = known.map(|(node, _)| node.clone()).collect();
         let macs = self.peers.values().flat_map(|peer| &peer.macs).copied().collect();
-        let (settled, cut_off) = (self.settled, !self.link.works());
-        let roster = Roster { settled, cut_off, members, hosts, unheard, silent, known, macs };
+        let (settled, link) = (self.settled, self.link);
+        let roster = Roster { settled, link, members, hosts, unheard, silent, known, macs };
         if roster != self.roster {
             self.roster = roster.clone();
             self.actions.push(Action::Roster(roster));

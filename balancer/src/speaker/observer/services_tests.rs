@@ -29,6 +29,12 @@ fn slice(service: &str, nodes: &[&str]) -> SliceFacts {
     }
 }
 
+/// What is planned from is kept with each change, and must be what would be joined now.
+fn assert_joined(services: &Services, what: &str) {
+    let joined = services.facts.keys().filter_map(|key| Some((key.clone(), services.joined(key)?)));
+    assert_eq!(*services.planned(), joined.collect(), "{what}");
+}
+
 #[test]
 fn only_what_is_announced_leads_to_another_plan() {
     let mut services = Services::default();
@@ -47,6 +53,7 @@ fn only_what_is_announced_leads_to_another_plan() {
         ("the same list", Change::All(vec![facts("a", address, None), facts("b", None, None)]), false),
     ] {
         assert_eq!(services.take(change), matters, "{what}");
+        assert_joined(&services, what);
     }
     for (what, change, matters) in [
         ("endpoints of a Service that waits", Change::Set(slice("b", &["node1"])), false),
@@ -56,8 +63,11 @@ fn only_what_is_announced_leads_to_another_plan() {
         ("others", Change::Set(slice("a", &["node2"])), true),
         ("they go", Change::Gone(slice("a", &["node2"])), true),
         ("they go again", Change::Gone(slice("a", &["node2"])), false),
+        ("a list", Change::All(vec![slice("a", &["node3"]), slice("b", &["node1"])]), true),
+        ("a shorter one", Change::All(vec![slice("b", &["node1"])]), true),
     ] {
         assert_eq!(services.take_slices(change), matters, "{what}");
+        assert_joined(&services, what);
     }
     // What came while it did not matter is there when it does.
     assert!(services.take(Change::Set(facts("b", other, None))));
