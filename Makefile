@@ -235,8 +235,12 @@ e2e-bgp: images ## BGP and BFD with FRR, BIRD and GoBGP, on the cluster that is 
 	@$(E2E) deploy
 	cargo test -q -p metallb-e2e --test bgp -- --test-threads=1 $(ARGS)
 
+.PHONY: e2e-vrf
+e2e-vrf: images ## BGP and BFD in VRFs, in a virtual machine with Debian's kernel; no cluster, a few minutes
+	METALLB_SPEAKER=$(CURDIR)/target/images/bin/speaker cargo test -q -p metallb-e2e --test vrf -- --ignored --exact in_a_virtual_machine --nocapture
+
 .PHONY: e2e-full
-e2e-full: e2e-lifecycle e2e-oldest e2e e2e-definitions e2e-bgp e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
+e2e-full: e2e-lifecycle e2e-oldest e2e e2e-definitions e2e-bgp e2e-vrf e2e-controller e2e-packages e2e-docs e2e-monitoring e2e-installers e2e-layer2 e2e-operator ## make e2e, and the end-to-end tests that take longer
 	cargo test -q -p metallb-e2e --test cluster -- --test-threads=1 --nocapture --ignored
 	@$(MAKE) -s bench-operator ARGS="--stops 200"
 

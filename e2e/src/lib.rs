@@ -24,6 +24,7 @@ pub mod published;
 pub mod registry;
 pub mod router;
 pub mod tools;
+pub mod vm;
 pub mod wire;
 
 mod control_plane;

@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use crate::tools;
 
 /// How long etcd and the API server may take to answer.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(180);
 /// How long a program may take to come to rest and stay there.
 const REST: Duration = Duration::from_secs(120);
 /// Namespace of the pools and the controller.

@@ -211,6 +211,9 @@ impl Frr {
     }
 }
 
+/// Debian's package of BIRD 2, and its program.
+pub const BIRD: (&str, &str) = ("bird2", "/usr/sbin/bird");
+
 /// BIRD 2.
 pub struct Bird(pub Router);
 
@@ -220,13 +223,13 @@ impl Bird {
     /// # Errors
     /// When it cannot be started or does not answer.
     pub fn start(host: &str, config: &str) -> Result<Self> {
-        deps::need(&[("bird2", "/usr/sbin/bird")])?;
+        deps::need(&[BIRD])?;
         let mut router = Router::new(host, "bird")?;
         let log = router.file("bird.log");
         router.write("bird.conf", &format!("log \"{log}\" all;\n{config}\n"))?;
         let (config, socket, pid) =
             (router.file("bird.conf"), router.file("bird.ctl"), router.file("bird.pid"));
-        router.spawn("/usr/sbin/bird", &["-f", "-c", &config, "-s", &socket, "-P", &pid])?;
+        router.spawn(BIRD.1, &["-f", "-c", &config, "-s", &socket, "-P", &pid])?;
         let bird = Self(router);
         bird.0.until("BIRD to answer", 15, |_| bird.ask("show status").map(drop))?;
         Ok(bird)
