@@ -12,8 +12,9 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::rival::{self, Way};
 use super::spec::Spec;
-use super::{link, neighbor, rival};
+use super::{link, neighbor};
 use crate::speaker::facts::CONFLICT;
 
 /// Longest wait for a router to be found on an interface: less than an attempt may take.
@@ -31,7 +32,7 @@ type Neighbor = watch::Receiver<Option<SocketAddrV6>>;
 /// Another speaker's session with a router.
 #[derive(Clone, Debug)]
 struct Seen {
-    router: SocketAddr,
+    way: Way,
     /// Its two ends.
     session: String,
     /// When it was there last.
@@ -110,11 +111,12 @@ async fn dial(
             anyhow::bail!("nobody looks for the router on {interface:?}")
         }
     };
-    let found = other_session(router).await.context("connections of this node cannot be read")?;
+    let way = Way { router, device: spec.device.clone() };
+    let found = other_session(way.clone()).await.context("connections of this node cannot be read")?;
     let now = Instant::now();
     let refusal = refusal(seen.borrow().as_ref(), found.as_deref(), now);
     if let Some(session) = found {
-        seen.send_replace(Some(Seen { router, session, at: now }));
+        seen.send_replace(Some(Seen { way, session, at: now }));
     }
     if let Some(refusal) = refusal {
         anyhow::bail!(refusal);
@@ -123,9 +125,9 @@ async fn dial(
 }
 
 /// The session that another program of this node has with a router.
-async fn other_session(router: SocketAddr) -> io::Result<Option<String>> {
+async fn other_session(way: Way) -> io::Result<Option<String>> {
     // Elsewhere than where all sessions are served: the kernel's tables are long on a busy node.
-    let found = tokio::task::spawn_blocking(move || rival::session_with(router)).await;
+    let found = tokio::task::spawn_blocking(move || rival::session_with(&way)).await;
     found.map_err(io::Error::from).flatten()
 }
 
@@ -152,7 +154,7 @@ async fn look_after(seen: watch::Sender<Option<Seen>>) {
         let Some(known) = known else { continue };
         tokio::time::sleep(LOOK).await;
         let now = Instant::now();
-        match other_session(known.router).await {
+        match other_session(known.way.clone()).await {
             Ok(Some(session)) => drop(seen.send_replace(Some(Seen { session, at: now, ..known }))),
             Ok(None) if now.saturating_duration_since(known.at) < REST => {}
             Ok(None) => drop(seen.send_replace(None)),
@@ -169,7 +171,8 @@ mod tests {
     fn a_speaker_that_restarts_keeps_its_router() {
         let start = Instant::now();
         let session = "192.0.2.11:4000 to 192.0.2.1:179";
-        let seen = Seen { router: ([192, 0, 2, 1], 179).into(), session: session.to_owned(), at: start };
+        let way = Way { router: ([192, 0, 2, 1], 179).into(), device: None };
+        let seen = Seen { way, session: session.to_owned(), at: start };
         for (seen, found, seconds, want) in [
             (None, None, 0, ""),
             (None, Some(session), 0, "has a session with this router"),

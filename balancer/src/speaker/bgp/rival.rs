@@ -1,7 +1,9 @@
 //! Other BGP speakers on this node: a router has one session with a node, and a second one would end the first again
 //! and again.
 
-use std::collections::BTreeSet;
+mod bound;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,13 +18,23 @@ const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 /// Where the sockets of this program are listed, each a link to `socket:[INODE]`.
 const OWN: &str = "/proc/self/fd";
 
+/// A router as this program reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) router: SocketAddr,
+    /// The interface, such as a VRF, that connections to it are bound to.
+    pub(super) device: Option<String>,
+}
+
 /// The connection that another program of this node has with a router, as `LOCAL to REMOTE`. Those of this program do
 /// not count: another peer may have the same address in another VRF or on another interface, and a router may have
-/// connected while this end was about to. This takes its time on a node with many connections.
+/// connected while this end was about to; nor those of others in another VRF or on another link. This takes its time on a
+/// node with many connections.
 ///
 /// # Errors
 /// When the kernel's table of connections, or that of this program's sockets, cannot be read.
-pub(super) fn session_with(router: SocketAddr) -> io::Result<Option<String>> {
+pub(super) fn session_with(way: &Way) -> io::Result<Option<String>> {
+    let router = way.router;
     // Sockets that were opened or closed while the table was read are on one of the two lists.
     let mut own = own_sockets()?;
     let mut found = Vec::new();
@@ -35,8 +47,31 @@ pub(super) fn session_with(router: SocketAddr) -> io::Result<Option<String>> {
         }
     }
     own.extend(own_sockets()?);
-    let rival = found.into_iter().find(|session| !own.contains(&session.inode));
+    found.retain(|session| !own.contains(&session.inode));
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let bound = bound::interfaces().unwrap_or_else(|error| {
+        tracing::debug!(%error, "what connections are bound to is not known: each counts");
+        BTreeMap::new()
+    });
+    let mut rivals = found.into_iter();
+    let rival =
+        rivals.find(|session| bound.get(&session.inode).is_none_or(|interface| way.meets(*interface)));
     Ok(rival.map(|session| format!("{} to {}", session.local, session.remote)))
+}
+
+impl Way {
+    /// Whether a connection to the same address, bound to the interface of this index or to none, is to this router.
+    fn meets(&self, interface: u32) -> bool {
+        if let SocketAddr::V6(router) = self.router
+            && router.ip().is_unicast_link_local()
+        {
+            return interface == router.scope_id();
+        }
+        let vrf = |name: Option<String>| name.and_then(|name| bound::vrf_of(&name));
+        vrf(bound::name(interface)) == vrf(self.device.clone())
+    }
 }
 
 /// A connection that may be a session, and its socket.
@@ -145,7 +180,7 @@ mod tests {
         find(BufReader::new(File::open(TABLES[0]).unwrap()), router, &mut found).unwrap();
         let ends = found.iter().map(|session| (session.local, session.remote)).collect::<Vec<_>>();
         assert_eq!(ends, [(stream.local_addr().unwrap(), router)], "the kernel's table is read rightly");
-        assert_eq!(session_with(router).unwrap(), None);
+        assert_eq!(session_with(&Way { router, device: None }).unwrap(), None);
         assert_eq!(inode("pipe:[12]"), None);
     }
 
