@@ -25,6 +25,7 @@ pub mod registry;
 pub mod router;
 pub mod tools;
 pub mod vm;
+pub mod web;
 pub mod wire;
 
 mod control_plane;

@@ -7,7 +7,6 @@
 
 mod created;
 mod goals;
-mod queue;
 mod steady;
 
 use std::{
@@ -26,6 +25,7 @@ use metallb_e2e::{
     observe::{address, apply, fetch, kube, owner},
     outage::Client,
     power::{self, Mode},
+    web,
     wire::{self, Watch},
 };
 use nix::sys::signal::Signal;
@@ -33,15 +33,11 @@ use serde_json::json;
 
 use goals::{Goal, Of, Table, judge};
 
-const WEB: &str = include_str!("../../demo/web.yaml");
 const METALLB: &str = include_str!("../../demo/metallb.yaml");
 /// Namespace, pool and what else the benchmark makes.
 const NAME: &str = "bench";
 /// Pool of one address, for the Service of the cases that create one.
 const FRESH: &str = "bench-fresh";
-/// Folders of the demo's web servers and of those of the benchmark, and how many there are.
-const WEB_FOLDERS: [&str; 2] = ["/tmp/www", "/tmp/bench"];
-const WEB_SERVERS: usize = 3;
 /// Port of the server that sends back what it is sent.
 const ECHO: u16 = 7777;
 /// That server.
@@ -198,12 +194,11 @@ fn set_up() -> Result<IpAddr> {
          spec: {{protocol: layer2, addresses: [{address}/32], autoAssign: false}}\n",
         address = created::ADDRESS,
     ))?;
-    let workload = WEB.split("---\n").take(2).collect::<Vec<_>>().join("---\n");
     // Beside the web server one that sends back what it is sent.
-    let workload = workload.replace("exec busybox httpd", &format!("{ECHO_SERVER} & exec busybox httpd"));
-    let workload = workload.replace(WEB_FOLDERS[0], WEB_FOLDERS[1]);
-    ensure!(workload.contains(ECHO_SERVER), "the demo's web server is started otherwise");
-    apply(&workload.replace("name: demo", "name: bench").replace("namespace: demo", "namespace: bench"))?;
+    let workload = web::workload(NAME);
+    let both = workload.replace("exec busybox httpd", &format!("{ECHO_SERVER} & exec busybox httpd"));
+    ensure!(both != workload, "the demo's web server is started otherwise");
+    apply(&both)?;
     apply(&format!(
         "apiVersion: v1\nkind: Service\n\
          metadata: {{name: web, namespace: {NAME}, annotations: {{metallb.io/address-pool: {NAME}}}}}\n\
@@ -211,7 +206,7 @@ fn set_up() -> Result<IpAddr> {
          {{name: echo, port: {ECHO}, targetPort: {ECHO}}}]}}\n"
     ))?;
     kube(&format!("-n {NAME} rollout status deployment/web --timeout=60s"))?;
-    queue::make_room(&["httpd", WEB_FOLDERS[1]], WEB_SERVERS)?;
+    web::make_room(NAME)?;
     let address = address(NAME, "web")?;
     wait_until("an answer", Duration::from_secs(20), || fetch(address).map(|_| None))?;
     Ok(address)

@@ -6,6 +6,7 @@ use metallb_e2e::{
     deploy::NAMESPACE,
     exec::wait_until,
     observe::{apply, kube},
+    web,
 };
 
 /// The MetalLB resource that all tests share, Available.
@@ -36,15 +37,9 @@ impl Scene {
         available();
         let scene = Self { name };
         apply(pool).unwrap();
-        let web = include_str!("../../demo/web.yaml");
-        let workload = web.split("---\n").take(2).collect::<Vec<_>>().join("---\n");
-        apply(
-            &workload
-                .replace("name: demo", &format!("name: {name}"))
-                .replace("namespace: demo", &format!("namespace: {name}")),
-        )
-        .unwrap();
+        apply(&web::workload(name)).unwrap();
         kube(&format!("-n {name} rollout status deployment/web --timeout=60s")).unwrap();
+        web::make_room(name).unwrap();
         scene
     }
 

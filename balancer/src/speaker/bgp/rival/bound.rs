@@ -84,7 +84,8 @@ pub(super) fn vrf_of(interface: &str) -> Option<String> {
 
 /// The name of an interface; `None` for 0, and for one that is gone.
 pub(super) fn name(index: u32) -> Option<String> {
-    if_indextoname(index).ok()?.into_string().ok()
+    // Of 0 it is empty.
+    if_indextoname(index).ok()?.into_string().ok().filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]
