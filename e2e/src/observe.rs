@@ -182,3 +182,16 @@ fn get_page(mut curl: Command, address: IpAddr) -> Result<String> {
     };
     output(curl.args(["-sS", "-g", "--max-time", "2", &url])).map(|body| body.trim().to_owned())
 }
+
+/// Labels of the operator's pod, which serves the webhooks.
+pub const OPERATOR: &str = "control-plane=controller-manager";
+
+/// A node on which the pod of these labels does not run.
+///
+/// # Errors
+/// When there is no such pod.
+pub fn node_beside(labels: &str) -> Result<&'static str> {
+    let pods = get(&["-n", NAMESPACE, "pods", "-l", labels])?;
+    let taken = pods["items"][0]["spec"]["nodeName"].as_str().with_context(|| format!("no pod {labels}"))?;
+    Ok(if taken == "node1" { "node2" } else { "node1" })
+}

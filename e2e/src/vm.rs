@@ -16,7 +16,7 @@ use crate::{deps, exec::output, tools};
 
 /// Modules of the kernel that are loaded, by their paths without an ending. Those that need others come when these are
 /// there.
-const MODULES: [&str; 13] = [
+const MODULES: [&str; 15] = [
     "drivers/virtio/virtio",
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio_pci_modern_dev",
@@ -30,6 +30,8 @@ const MODULES: [&str; 13] = [
     "fs/overlayfs/overlay",
     "drivers/net/vrf",
     "drivers/net/veth",
+    "net/ipv4/inet_diag",
+    "net/ipv4/tcp_diag",
 ];
 /// The first program of the machine. It takes over the files of this one, runs the command, and tells how that ended.
 const INIT: &str = r#"#!/bin/busybox sh

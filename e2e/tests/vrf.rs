@@ -6,7 +6,10 @@
 //!        to-blue  10.99.0.1, master blue   --- mlb-blue  10.99.0.2, AS 64514   connects
 //! ```
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Service;
@@ -68,11 +71,11 @@ fn peer(asn: u32, vrf: &str, passive: bool) -> serde_json::Value {
     json!({ "metadata": { "name": vrf }, "spec": spec })
 }
 
-async fn until(bird: &Bird, what: &str, holds: impl Fn(&Bird) -> Result<()>) {
+async fn until(bird: &Bird, log: &Path, what: &str, holds: impl Fn(&Bird) -> Result<()>) {
     let started = Instant::now();
     while let Err(error) = holds(bird) {
-        let protocols = bird.ask("show protocols all").unwrap_or_default();
-        assert!(started.elapsed() < PATIENCE, "{what}: {error:#}\n{protocols}");
+        let log = || std::fs::read_to_string(log).unwrap_or_default();
+        assert!(started.elapsed() < PATIENCE, "{what}: {error:#}\n{}", log());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     println!("{what}: after {} s", started.elapsed().as_secs());
@@ -142,8 +145,8 @@ async fn routers_of_one_address_in_two_vrfs_have_their_own_sessions() {
     let command = format!("{speaker} --node-name node1 --host 127.0.0.1 --port {port} --bgp-listen");
     let log = plane.path("speaker.log");
     let speaker = Subject::start(&command, &plane.subject_config(), &log).unwrap();
-    until(&red, "red, by a connection of ours", holds).await;
-    until(&blue, "blue, by a connection of the router", holds).await;
+    until(&red, &log, "red, by a connection of ours", holds).await;
+    until(&blue, &log, "blue, by a connection of the router", holds).await;
 
     // Another speaker on this node that has the router of the other VRF is no rival in this one.
     api(&client, V2, "BGPPeer", NAMESPACE).delete("blue", &DeleteParams::default()).await.unwrap();
@@ -153,7 +156,7 @@ async fn routers_of_one_address_in_two_vrfs_have_their_own_sessions() {
                  neighbor 10.99.0.2 as 64514; password \"other-1f6e\"; connect retry time 1; error wait time 1, 2; \
                  ipv4 { import none; export none; }; }\n";
     let other = Bird::start("node", other).unwrap();
-    until(&other, "the other speaker's session in blue", |bird| {
+    until(&other, &log, "the other speaker's session in blue", |bird| {
         let protocols = bird.ask("show protocols")?;
         ensure!(protocols.contains("Established"), "{protocols}");
         Ok(())
@@ -167,7 +170,7 @@ async fn routers_of_one_address_in_two_vrfs_have_their_own_sessions() {
     let edit = json!({ "spec": { "holdTime": "30s" } });
     let peers = api(&client, V2, "BGPPeer", NAMESPACE);
     peers.patch("red", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
-    until(&red, "red again, beside the other speaker", |bird| {
+    until(&red, &log, "red again, beside the other speaker", |bird| {
         ensure!(since(bird)? != before, "it is the session of before");
         holds(bird)
     })

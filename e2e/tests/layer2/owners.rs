@@ -15,7 +15,7 @@ use metallb_e2e::{
     deploy::NAMESPACE,
     exec::{on, output},
     layout,
-    observe::{address, apply, condition, fetch, get, kube, owner, who_has},
+    observe::{OPERATOR, address, apply, condition, fetch, get, kube, node_beside, owner, who_has},
     options::{self, Undo},
     outage::{Client, enter},
     power::{self, Mode},
@@ -121,15 +121,11 @@ fn selected(name: &str, addresses: &str, more: &str) -> String {
     )
 }
 
-/// A node on which the pod of these labels does not run, and those of these addresses that it is elected for.
-fn elected_beside(labels: &str, last: RangeInclusive<u8>) -> (String, Vec<IpAddr>) {
-    let pods = get(&["-n", NAMESPACE, "pods", "-l", labels]).unwrap();
-    let taken = pods["items"][0]["spec"]["nodeName"].as_str().unwrap();
-    let nodes = ["node1", "node2", "node3"];
-    let candidates = nodes.map(|node| Candidate { node, preference: 0 });
-    let other = nodes.into_iter().find(|node| *node != taken).unwrap();
+/// Those of these addresses that a node is elected for.
+fn elected(node: &str, last: RangeInclusive<u8>) -> Vec<IpAddr> {
+    let candidates = ["node1", "node2", "node3"].map(|node| Candidate { node, preference: 0 });
     let addresses = last.map(|last| IpAddr::from([172, 22, 0, last]));
-    (other.to_owned(), addresses.filter(|address| elect(&candidates, *address) == Some(other)).collect())
+    addresses.filter(|address| elect(&candidates, *address) == Some(node)).collect()
 }
 
 #[test]
@@ -137,11 +133,12 @@ fn a_node_that_lost_the_api_server_alone_leaves_its_address_to_the_one_that_know
     let (name, addresses) = ("blind", "[172.22.0.238-172.22.0.245]");
     let scene = Scene::of(name, &selected(name, addresses, ""));
     // The operator's webhook has to answer.
-    let (before, elected) = elected_beside("control-plane=controller-manager", 238..=245);
-    let address = served(&scene, "web", &format!(", loadBalancerIP: {}", elected[0]));
-    owned_by(address, &before);
+    let before = node_beside(OPERATOR).unwrap();
+    let address = elected(before, 238..=245)[0];
+    assert_eq!(served(&scene, "web", &format!(", loadBalancerIP: {address}")), address);
+    owned_by(address, before);
     let watch = Watch::start(address).unwrap();
-    power::blind(&before).unwrap();
+    power::blind(before).unwrap();
     let inform = Undo(|| drop(power::inform()));
     let others = format!("{{key: kubernetes.io/hostname, operator: NotIn, values: [{before}]}}");
     let others = format!(", nodeSelectors: [{{matchExpressions: [{others}]}}]");
@@ -161,7 +158,7 @@ fn a_node_that_lost_the_api_server_alone_leaves_its_address_to_the_one_that_know
     assert_eq!(left(), after);
     let account = watch.stop().unwrap();
     println!("{address}: {account:?}");
-    assert_eq!(account.owners, [before.clone(), after]);
+    assert_eq!(account.owners, [before, &after]);
     // It knew nothing of it: for a time both answered.
     assert!((3..20).contains(&account.contested.as_secs()), "{account:?}");
 }
@@ -170,12 +167,12 @@ fn a_node_that_lost_the_api_server_alone_leaves_its_address_to_the_one_that_know
 fn a_new_service_is_not_left_to_a_node_that_lost_the_api_server() {
     let scene = Scene::new("unaware", "[172.22.0.238-172.22.0.245]");
     // Without the controller nothing new gets an address.
-    let (before, elected) = elected_beside("app=metallb,component=controller", 238..=245);
-    let (old, new) = (elected[0], elected[1]);
+    let before = node_beside("app=metallb,component=controller").unwrap();
+    let &[old, new, ..] = elected(before, 238..=245).as_slice() else { panic!("too few addresses") };
     assert_eq!(served(&scene, "web", &format!(", loadBalancerIP: {old}")), old);
-    owned_by(old, &before);
+    owned_by(old, before);
     let watch = Watch::start(old).unwrap();
-    power::blind(&before).unwrap();
+    power::blind(before).unwrap();
     let inform = Undo(|| drop(power::inform()));
     scene.service("late", &format!(", loadBalancerIP: {new}"));
     eventually("another node to announce the new one", 60, || {
