@@ -3,10 +3,12 @@
 
 mod bound;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use bound::Links;
 
 /// State ESTABLISHED in `/proc/net/tcp` (include/net/tcp_states.h).
 const ESTABLISHED: &str = "01";
@@ -51,26 +53,27 @@ pub(super) fn session_with(way: &Way) -> io::Result<Option<String>> {
     if found.is_empty() {
         return Ok(None);
     }
-    let bound = bound::interfaces().unwrap_or_else(|error| {
+    let known = bound::interfaces().and_then(|bound| Ok((bound, Links::read()?)));
+    let (bound, links) = known.unwrap_or_else(|error| {
         tracing::debug!(%error, "what connections are bound to is not known: each counts");
-        BTreeMap::new()
+        Default::default()
     });
     let mut rivals = found.into_iter();
-    let rival =
-        rivals.find(|session| bound.get(&session.inode).is_none_or(|interface| way.meets(*interface)));
+    let rival = rivals
+        .find(|session| bound.get(&session.inode).is_none_or(|interface| way.meets(*interface, &links)));
     Ok(rival.map(|session| format!("{} to {}", session.local, session.remote)))
 }
 
 impl Way {
     /// Whether a connection to the same address, bound to the interface of this index or to none, is to this router.
-    fn meets(&self, interface: u32) -> bool {
+    fn meets(&self, interface: u32, links: &Links) -> bool {
         if let SocketAddr::V6(router) = self.router
             && router.ip().is_unicast_link_local()
         {
             return interface == router.scope_id();
         }
-        let vrf = |name: Option<String>| name.and_then(|name| bound::vrf_of(&name));
-        vrf(bound::name(interface)) == vrf(self.device.clone())
+        let device = self.device.as_ref().and_then(|device| links.index(device));
+        links.vrf_of(interface) == device.and_then(|device| links.vrf_of(device))
     }
 }
 
