@@ -188,6 +188,22 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_of_another_program_is_a_rival_where_packets_go_the_same_way() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let router = listener.local_addr().unwrap();
+        let stream = std::net::TcpStream::connect(router).unwrap();
+        let session = format!("{} to {router}", stream.local_addr().unwrap());
+        let holder = std::process::Command::new("cat").stdin(std::os::fd::OwnedFd::from(stream)).spawn();
+        let mut holder = holder.unwrap();
+        for device in [None, Some("lo".to_owned())] {
+            let way = Way { router, device };
+            assert_eq!(session_with(&way).unwrap().as_ref(), Some(&session), "{way:?}");
+        }
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+    }
+
+    #[test]
     fn addresses_of_both_families_are_read() {
         assert_eq!(address("zz"), None);
         assert_eq!(address("0100007F:00BX"), None);
