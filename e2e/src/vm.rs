@@ -67,7 +67,6 @@ pub fn run(command: &[String]) -> Result<()> {
     deps::need(&[
         ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
         ("busybox-static", "/usr/share/doc/busybox-static"),
-        ("coreutils", "/usr/bin/timeout"),
     ])?;
     let kernel = kernel()?;
     let folder = tempfile::tempdir()?;
